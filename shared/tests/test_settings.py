@@ -1,0 +1,183 @@
+"""Settings from YAML and flags: types, errors, and a file that runs again."""
+
+import errno
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+
+from crosslingual.settings import parse_settings, run_command, write_settings
+
+
+@dataclass
+class Example:
+    """Settings of an example.
+
+    Attributes:
+        train_data: where the shards are.
+        learning_rate: the peak of the schedule.
+        languages: what to train on.
+        mixed_precision: the dtype of autocast.
+        max_train_steps: steps of the optimiser.
+        use_ema: whether to keep an average of the weights.
+        validation_prompts: prompts to draw while training.
+    """
+
+    train_data: str
+    learning_rate: float = 1e-4
+    languages: list[str] = field(default_factory=lambda: ["en"])
+    mixed_precision: Literal["no", "bf16"] = "no"
+    max_train_steps: int | None = None
+    use_ema: bool = False
+    validation_prompts: list[str] | None = None
+
+
+def parse(*argv: str) -> Example:
+    """Parses as the command `example train` would."""
+    return parse_settings(Example, argv, prog="example train", description="Trains an example.")
+
+
+def test_flags_override_the_config_file(tmp_path: Path) -> None:
+    """What the file alone says stays; what both say is the flag's."""
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "train_data: shards\nlearning_rate: 1e-3\nlanguages: [no, de]\nuse_ema: yes\n"
+    )
+    settings = parse("--config", str(config), "--learning_rate", "3e-4")
+    assert settings == Example("shards", 3e-4, ["no", "de"], use_ema=True)
+
+
+@pytest.mark.parametrize("words", [["--languages", "de", "fr"], ["--languages=de,fr"]])
+def test_lists_are_words_or_commas(words: list[str]) -> None:
+    """Both spellings of a list of codes are read."""
+    assert parse("--train_data", "x", *words).languages == ["de", "fr"]
+
+
+def test_prompts_with_commas_stay_whole() -> None:
+    """A comma inside a sentence does not split it."""
+    settings = parse("--train_data", "x", "--validation_prompts", "a star, red", "ein Stern")
+    assert settings.validation_prompts == ["a star, red", "ein Stern"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [([], True), (["true"], True), (["False"], False), (["no"], False)]
+)
+def test_booleans_are_bare_or_spelled(words: list[str], expected: bool) -> None:
+    """A bare flag is true, and words are read without regard to case."""
+    assert parse("--train_data", "x", "--use_ema", *words).use_ema is expected
+
+
+def test_the_launchers_local_rank_is_ignored() -> None:
+    """The deepspeed launcher passes it always, in either form."""
+    assert parse("--local_rank=1", "--train_data", "x") == Example("x")
+    assert parse("--local-rank", "1", "--train_data", "x") == Example("x")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learning_rat", "1"], "unknown setting 'learning_rat'; did you mean 'learning_rate'?"),
+        (["--learning_rate", "high"], "setting 'learning_rate' must be a number, not 'high'"),
+        (["--max_train_steps", "2.5"], "'max_train_steps' must be a whole number or null, not"),
+        (["--mixed_precision", "fp8"], "setting 'mixed_precision' must be no or bf16, not 'fp8'"),
+        (["--use_ema", "maybe"], "setting 'use_ema' must be true or false, not 'maybe'"),
+        (["--learning_rate"], "setting 'learning_rate' takes one value, not 0"),
+        (["--learning_rate", "1", "2"], "setting 'learning_rate' takes one value, not 2"),
+    ],
+)
+def test_a_wrong_setting_is_named(words: list[str], message: str) -> None:
+    """The error says which setting, what it may be and what it was."""
+    with pytest.raises(ValueError) as raised:
+        parse("--train_data", "x", *words)
+    assert message in str(raised.value)
+
+
+def test_an_unknown_key_of_the_file_is_refused(tmp_path: Path) -> None:
+    """YAML keys are checked as flags are."""
+    config = tmp_path / "c.yaml"
+    config.write_text("train_dat: shards\n")
+    with pytest.raises(ValueError, match="did you mean 'train_data'"):
+        parse("--config", str(config))
+
+
+def test_missing_settings_and_files_are_named(tmp_path: Path) -> None:
+    """A required setting, a config file, a word without a flag."""
+    with pytest.raises(ValueError, match="example train needs --train_data"):
+        parse()
+    with pytest.raises(FileNotFoundError, match="nowhere.yaml"):
+        parse("--config", str(tmp_path / "nowhere.yaml"))
+    with pytest.raises(ValueError, match="unexpected argument 'stray'"):
+        parse("stray")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    with pytest.raises(ValueError, match="is not YAML"):
+        parse("--config", str(tmp_path / "broken.yaml"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Example("shards"),
+        Example("null", 1e-7, ["no", "zh"], "bf16", 7, True, ["ein Stern: rot", "星, 红", "null"]),
+    ],
+)
+def test_written_settings_run_again(tmp_path: Path, settings: Example) -> None:
+    """`--config` of what was written gives an equal object, whatever YAML makes of its words."""
+    write_settings(settings, tmp_path / "s.yaml")
+    assert set(yaml.safe_load((tmp_path / "s.yaml").read_text())) == set(vars(settings))
+    assert parse("--config", str(tmp_path / "s.yaml")) == settings
+
+
+def test_help_shows_every_field_with_its_docs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The dataclass's docstring is the help."""
+    with pytest.raises(SystemExit) as raised:
+        parse("--help")
+    text = capsys.readouterr().out
+    assert raised.value.code == 0
+    assert "the peak of the schedule. (type: float, default: 0.0001)" in " ".join(text.split())
+    assert all(f"--{name}" in text for name in [*vars(Example("x")), "config"])
+    assert "Trains an example." in text and "+" not in text
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("two\n lines"),
+        FileNotFoundError("two lines"),
+        OSError(errno.ENOSPC, "two lines"),
+        PermissionError(errno.EACCES, "two lines"),
+    ],
+)
+def test_a_users_fault_is_one_line_and_code_2(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No traceback for what a user can mend."""
+    assert run_command(lambda: _raise(error)) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ") and "two lines" in text and text.count("\n") == 1
+
+
+def test_other_faults_keep_their_traceback() -> None:
+    """Our own mistakes and broken hardware are not dressed up; Ctrl-C is 130."""
+    with pytest.raises(OSError):
+        run_command(lambda: _raise(OSError(errno.EIO, "input/output error")))
+    with pytest.raises(KeyError):
+        run_command(lambda: _raise(KeyError("x")))
+    assert run_command(lambda: _raise(KeyboardInterrupt())) == 130
+    assert run_command(lambda: None) == 0
+
+
+def test_settings_import_neither_torch_nor_transformers() -> None:
+    """`--help` must not pay for them."""
+    code = (
+        "import sys, crosslingual.settings as s; print(*{'torch', 'transformers'} & {*sys.modules})"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == ""
