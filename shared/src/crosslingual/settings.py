@@ -1,4 +1,4 @@
-"""A command's settings: one flat dataclass, read from a YAML file and flags, written as a YAML that runs again.
+"""A command's settings: one flat dataclass, read from YAML and flags, written to run again.
 
     pea train --config configs/testbed.yaml --learning_rate 3e-4 --languages de fr --use_ema
 
@@ -26,17 +26,7 @@ Settings = TypeVar("Settings")
 _NULLS = ("null", "~", "None", "")
 _COMMA_LIST = re.compile(r"[\w./:-]+(?:,[\w./:-]+)+", re.ASCII)
 _USER_ERRNOS = (
-    None,  # transformers and huggingface_hub raise such OSErrors for an id or a file that does not exist
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.ENOTEMPTY,
-    errno.ENAMETOOLONG,
+    "ENOSPC EDQUOT EROFS EACCES EPERM EEXIST EISDIR ENOTDIR ENOTEMPTY ENAMETOOLONG".split()
 )
 
 
@@ -129,13 +119,15 @@ def run_command(function: Callable[[], int | None]) -> int:
 
 
 def nearest_name(name: str, names: Sequence[str]) -> str:
-    """Offers the name most like `name`: `"; did you mean 'x'?"`, or nothing where none is like it."""
+    """Says the name most like `name` (`"; did you mean 'x'?"`), or nothing where none is like it."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _is_user_fault(error: OSError) -> bool:
-    return isinstance(error, FileNotFoundError) or error.errno in _USER_ERRNOS
+    # transformers and huggingface_hub raise OSErrors without a number for an id that does not exist
+    is_named = error.errno is None or errno.errorcode[error.errno] in _USER_ERRNOS
+    return isinstance(error, FileNotFoundError) or is_named
 
 
 def _is_required(field: dataclasses.Field) -> bool:
