@@ -1,0 +1,225 @@
+"""The frozen parts: diffusion bases, multilingual text encoders and CLIPs, from a hub, a folder or the testbed.
+
+Frozen means three things together: `eval()`, `requires_grad_(False)`, and outputs taken without a graph. Weights are
+read from safetensors alone, and a key that is missing or not expected is an error: transformers would otherwise
+initialise the missing part at random and go on.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TESTBED_WEIGHTS = Path(__file__).parent / "testbed" / "weights"
+TESTBED = ("sd", "clip", "xlm-r")
+HEADS = ("lm_head.", "pooler.", "roberta.pooler.")  # of pretraining, which an encoder does without
+
+
+def resolve(name: str) -> str:
+    """A model's folder or hub id; `testbed:NAME` names an embedded one."""
+    if not name.startswith("testbed:"):
+        return name
+    if name.removeprefix("testbed:") not in TESTBED:
+        raise ValueError(f"no embedded model {name!r}; there are {', '.join(f'testbed:{n}' for n in TESTBED)}")
+    return str(TESTBED_WEIGHTS / name.removeprefix("testbed:"))
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Sets evaluation mode and switches gradients off."""
+    return module.eval().requires_grad_(False)
+
+
+def load_frozen(
+    model_class: type,
+    name: str,
+    *,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """Loads one frozen model of transformers or diffusers, strictly.
+
+    Raises:
+        FileNotFoundError: there is no such folder or hub entry, or it has no safetensors.
+        ValueError: a key is missing or not expected.
+    """
+    options = {"revision": revision, "use_safetensors": True, "output_loading_info": True}
+    if subfolder:
+        options["subfolder"] = subfolder
+    dtype_name = "torch_dtype" if model_class.__module__.startswith("diffusers") else "dtype"
+    place = f"{name}/{subfolder}" if subfolder else name
+    try:
+        model, info = model_class.from_pretrained(resolve(name), **{dtype_name: dtype}, **options)
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        raise FileNotFoundError(
+            f"cannot load {place} as safetensors ({reason}); give a folder, a hub id or testbed:NAME"
+        ) from error
+    missing = list(info["missing_keys"])
+    unexpected = [key for key in info["unexpected_keys"] if not key.startswith(HEADS)]
+    if missing or unexpected:
+        raise ValueError(
+            f"{place} does not fit {model_class.__name__}: missing {missing[:4]}, not expected {unexpected[:4]}; "
+            "its layers would be random, so it is not used"
+        )
+    return freeze(model)
+
+
+def model_index(base: str, revision: str | None = None) -> dict[str, Any]:
+    """A pipeline's `model_index.json`."""
+    folder = Path(resolve(base))
+    path = folder / "model_index.json"
+    if folder.exists() and not path.exists():
+        raise FileNotFoundError(f"{base} is no diffusers pipeline: it has no model_index.json")
+    if not folder.exists():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+        try:
+            path = Path(hf_hub_download(base, "model_index.json", revision=revision))
+        except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, ValueError) as error:
+            raise FileNotFoundError(f"no folder and no reachable hub entry named {base!r}") from error
+    return json.loads(path.read_text())
+
+
+def _component_class(base: str, part: str, revision: str | None) -> type:
+    import diffusers
+    import transformers
+
+    library, class_name = model_index(base, revision)[part]
+    return getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name)
+
+
+def load_unet(base: str, revision: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
+    """The base's UNet, frozen."""
+    return load_frozen(
+        _component_class(base, "unet", revision), base, subfolder="unet", revision=revision, dtype=dtype
+    )
+
+
+def load_vae(base: str, revision: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
+    """The base's VAE, frozen."""
+    return load_frozen(_component_class(base, "vae", revision), base, subfolder="vae", revision=revision, dtype=dtype)
+
+
+def load_noise_scheduler(base: str, revision: str | None = None) -> Any:
+    """The base's noise schedule, as the scheduler that training adds noise with."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler.from_pretrained(resolve(base), subfolder="scheduler", revision=revision)
+
+
+def load_pipeline(base: str, revision: str | None = None, dtype: torch.dtype = torch.float32, **parts: Any) -> Any:
+    """The whole base as the diffusers pipeline it names, every model frozen and strictly loaded.
+
+    `parts` replaces components; `unet=None, vae=None` leaves them out, which suffices to encode prompts.
+    """
+    import diffusers
+
+    index = model_index(base, revision)
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        if part in index and index[part][0] and part not in parts:
+            model_class = _component_class(base, part, revision)
+            parts[part] = load_frozen(model_class, base, subfolder=part, revision=revision, dtype=dtype)
+    if "safety_checker" in index:
+        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipeline_class = getattr(diffusers, index["_class_name"])
+    pipe = pipeline_class.from_pretrained(resolve(base), revision=revision, torch_dtype=dtype, **parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@torch.no_grad()
+def encode_english(pipe: Any, prompts: list[str]) -> tuple[Tensor, Tensor | None]:
+    """A base's own text states: (B, L, D), and the pooled vectors (B, P) where the base has them (SDXL)."""
+    encoded = pipe.encode_prompt(
+        prompts, device=pipe.text_encoder.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
+    return encoded[0], encoded[2] if len(encoded) == 4 else None
+
+
+def _encoder_class(model_type: str) -> type:
+    import transformers
+
+    classes = {
+        "xlm-roberta": "XLMRobertaModel",
+        "xlm-roberta-xl": "XLMRobertaXLModel",
+        "altclip": "AltCLIPTextModel",
+        "altclip_text_model": "AltCLIPTextModel",
+        "clip": "CLIPTextModel",
+        "clip_text_model": "CLIPTextModel",
+        "t5": "T5EncoderModel",
+        "mt5": "MT5EncoderModel",
+        "umt5": "UMT5EncoderModel",
+        "bert": "BertModel",
+    }
+    if model_type not in classes:
+        raise ValueError(f"no text encoder of type {model_type!r} is known; there are {', '.join(classes)}")
+    return getattr(transformers, classes[model_type])
+
+
+@dataclass
+class MultilingualEncoder:
+    """A frozen text encoder and its tokenizer.
+
+    Attributes:
+        name: the id or folder it was loaded from.
+        model: the encoder; called with ids and mask it answers token states (B, L, D).
+        tokenizer: pads to `max_length` on the right.
+        max_length: tokens a prompt, start and end included.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    max_length: int
+
+    @cached_property
+    def width(self) -> int:
+        """D, the size of a token state."""
+        config = self.model.config
+        return int(getattr(config, "project_dim", None) or getattr(config, "d_model", None) or config.hidden_size)
+
+    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Ids and mask, both (B, max_length); longer prompts are cut with their end token kept."""
+        tokens = self.tokenizer(
+            texts, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
+        )
+        return tokens.input_ids, tokens.attention_mask
+
+    @torch.no_grad()
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Last hidden states (B, max_length, D) of prompts in any language, and their mask (B, max_length)."""
+        ids, mask = (part.to(self.model.device) for part in self.tokenize(texts))
+        return self.model(ids, attention_mask=mask).last_hidden_state, mask
+
+
+def load_multilingual_encoder(
+    name: str, revision: str | None = None, max_length: int | None = None, dtype: torch.dtype = torch.float32
+) -> MultilingualEncoder:
+    """Loads XLM-R, AltCLIP's text half, mT5/umT5's encoder, or a CLIP text model with its tokenizer.
+
+    Args:
+        name: folder, hub id or `testbed:xlm-r`.
+        revision: of the hub entry.
+        max_length: tokens a prompt; the tokenizer's own limit, and at most 77, if None.
+        dtype: of the weights.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(resolve(name), revision=revision)
+    except OSError as error:
+        raise FileNotFoundError(f"no folder and no reachable hub entry named {name!r} holds a text encoder") from error
+    model_class = _encoder_class(config.model_type)
+    model = load_frozen(model_class, name, revision=revision, dtype=dtype)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+    if len(tokenizer) < 256:
+        raise ValueError(f"the tokenizer of {name} was read with {len(tokenizer)} entries: install protobuf")
+    tokenizer.padding_side = "right"
+    length = max_length or min(77, int(tokenizer.model_max_length))
+    return MultilingualEncoder(name, model, tokenizer, length)
