@@ -1,0 +1,134 @@
+"""The processes that train together: how they start, and how they agree to stop."""
+
+import logging
+import os
+import signal
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together.
+
+    Attributes:
+        rank: its number, from 0.
+        world_size: how many there are.
+        local_rank: its number on this machine.
+        device: where its tensors live.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+
+def start_processes() -> Ranks:
+    """Joins the process group of torchrun, deepspeed or SLURM, or makes one of this process alone.
+
+    Without a launcher nothing listens on a port. On CPU a process uses one thread unless
+    OMP_NUM_THREADS says otherwise, and nothing is compiled. A second call changes nothing.
+
+    Returns:
+        The place of this process.
+
+    Raises:
+        ValueError: in a SLURM job of several tasks that does not say where rank 0 listens.
+    """
+    rank, world_size, local_rank = _read_launcher()
+    has_cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if has_cuda else torch.device("cpu")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    if has_cuda:
+        torch.cuda.set_device(device)
+    else:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)
+    os.environ.setdefault("LOCAL_RANK", str(local_rank))
+    if not torch.distributed.is_initialized():
+        backend = "nccl" if has_cuda else "gloo"
+        if world_size > 1:
+            torch.distributed.init_process_group(backend)
+        else:
+            store = torch.distributed.HashStore()
+            torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    _start_deepspeed(has_cuda=has_cuda)
+    return Ranks(rank, world_size, local_rank, device)
+
+
+class StopRequest:
+    """Turns SIGTERM and SIGINT into a question that the loop asks after each step.
+
+    A second SIGINT interrupts at once. Use it as a context manager, or call `close`: both give the
+    signals back.
+    """
+
+    def __init__(self) -> None:
+        """Takes over both signals."""
+        self._is_asked = False
+        self._previous = {
+            number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._is_asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._is_asked = True
+
+    def requested(self, ranks: Ranks) -> bool:
+        """Says whether any process was asked to stop; every process must call it, and all agree."""
+        if ranks.world_size == 1:
+            return self._is_asked
+        asked = torch.tensor([int(self._is_asked)], device=ranks.device)
+        torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+        return bool(asked.item())
+
+    def close(self) -> None:
+        """Gives the signals back to whoever had them."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __enter__(self) -> "StopRequest":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Gives the signals back."""
+        self.close()
+
+
+def _read_launcher() -> tuple[int, int, int]:
+    """Returns rank, world size and local rank as the launcher says, or of a process alone.
+
+    The variables of a SLURM *step* are read, which a batch script without `srun` does not have.
+    """
+    environment = os.environ
+    if "RANK" not in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        if "MASTER_ADDR" not in environment or "MASTER_PORT" not in environment:
+            raise ValueError(
+                "srun started several tasks, but nobody says where they meet; before srun: export "
+                "MASTER_PORT=29500 MASTER_ADDR=$(scontrol show hostnames $SLURM_NODELIST | head -1)"
+            )
+        environment["RANK"] = environment["SLURM_PROCID"]
+        environment["WORLD_SIZE"] = environment["SLURM_STEP_NUM_TASKS"]
+        environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    rank, world_size, local_rank = (
+        int(environment.get(name, default)) for name, default in zip(names, "010", strict=True)
+    )
+    return rank, world_size, local_rank
+
+
+def _start_deepspeed(*, has_cuda: bool) -> None:
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    if not has_cuda:
+        # A private table: otherwise the first start compiles an inference-only op for a minute.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(verbose=False)
