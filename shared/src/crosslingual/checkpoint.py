@@ -143,8 +143,8 @@ def resolve_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | Non
         raise FileNotFoundError(f"no checkpoint {path}; give a checkpoint-N folder or 'latest'")
     if latest is not None and (path is None or path.parent != output_dir):
         raise ValueError(
-            f"{output_dir} holds {latest} of another run; add --resume_from_checkpoint latest to go "
-            "on with it, or choose another --output_dir"
+            f"{output_dir} holds {latest} of another run; add --resume_from_checkpoint latest to "
+            "go on with it, or choose another --output_dir"
         )
     return path
 
@@ -157,7 +157,7 @@ def _latest_name(output_dir: Path) -> str | None:
 def _publish(partial: Path, final: Path, last: Path | None) -> None:
     """Flushes a complete folder, gives it its name, then lets `latest` name it.
 
-    A folder of that name was left by a longer run than the one resumed from its sibling `last`.
+    A folder of that name was left by a longer run than the one resumed from `last` beside it.
     """
     for path in [*partial.rglob("*"), partial]:
         _flush(path)

@@ -114,12 +114,13 @@ def run_command(function: Callable[[], int | None]) -> int:
             raise
         if os.environ.get("CROSSLINGUAL_TRACEBACK") == "1":
             traceback.print_exc()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        text = re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
+        print(f"error: {text}", file=sys.stderr)
         return 2
 
 
 def nearest_name(name: str, names: Sequence[str]) -> str:
-    """Says the name most like `name` (`"; did you mean 'x'?"`), or nothing where none is like it."""
+    """Says `; did you mean 'x'?` of the name most like `name`, or nothing where none is like it."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 

@@ -1,0 +1,217 @@
+"""Exported adapters: config.json, model.safetensors and a model card, in a folder of their own."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+_VERSION = 1
+_PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def save_artifact(
+    folder: str | Path, *, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str
+) -> None:
+    """Writes an adapter's folder beside and renames it, so that it is complete or absent.
+
+    Args:
+        folder: replaced if it holds an adapter already.
+        state: the trained tensors, by the names that their module gives them.
+        config: what rebuilds the module: JSON values; `format_version` is added.
+        card: the text of README.md, from `model_card`.
+
+    Raises:
+        ValueError: for a folder that holds something else.
+        OSError: if the disk is full; an earlier adapter is intact.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not _is_artifact(folder):
+        raise ValueError(f"{folder} holds something other than an adapter; choose another folder")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _write(partial, state, {"format_version": _VERSION, **config}, card)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        is_full = "os error 28" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+        if not is_full:
+            raise
+        kept = "the earlier one is intact" if folder.exists() else "nothing is left there"
+        message = f"the disk is full: {folder} was not written, {kept}; make room and try again"
+        raise OSError(errno.ENOSPC, message) from error
+    if folder.exists():
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old)
+    else:
+        partial.rename(folder)
+
+
+def load_artifact(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Reads an adapter's folder; pickles are never opened.
+
+    Args:
+        folder: what `save_artifact` wrote.
+
+    Returns:
+        The config and the tensors, on CPU.
+
+    Raises:
+        FileNotFoundError: for a missing folder or file.
+        ValueError: for a pickle, a broken file, or a version that this program does not know.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"no adapter {folder}; export one first")
+    if folder.is_file():
+        is_pickle = _is_pickle(folder)
+        raise ValueError(_pickle_message(folder) if is_pickle else f"{folder} is no adapter folder")
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        pickles = [p for p in sorted(folder.iterdir()) if p.is_file() and _is_pickle(p)]
+        if pickles:
+            raise ValueError(_pickle_message(pickles[0]))
+        raise FileNotFoundError(f"no model.safetensors in {folder}; export the adapter again")
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise FileNotFoundError(f"no config.json in {folder}; export the adapter again")
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{config_path} is not JSON: {error}") from error
+    version = config.pop("format_version", None)
+    if version != _VERSION:
+        raise ValueError(f"{folder} has format_version {version}; this program reads {_VERSION}")
+    return config, load_tensors(weights)
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Reads a safetensors file onto the CPU.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Name to tensor.
+
+    Raises:
+        ValueError: for a pickle, whatever its name says, or a truncated file.
+        FileNotFoundError: for a missing file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if _is_pickle(path):
+        raise ValueError(_pickle_message(path))
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is broken ({error}); copy or export it again") from error
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads tensors into a module whose names and shapes they match exactly.
+
+    Args:
+        module: changed in place.
+        state: as many tensors as the module has, by the same names.
+
+    Raises:
+        ValueError: listing what is missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    shapes = [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+        for name in sorted(own.keys() & state.keys())
+        if own[name].shape != state[name].shape
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if any(faults.values()):
+        lists = [f"{kind}: {_shortened(names)}" for kind, names in faults.items() if names]
+        raise ValueError(f"these weights are not {type(module).__name__}'s; {'; '.join(lists)}")
+    module.load_state_dict(state)
+
+
+def model_card(
+    *,
+    title: str,
+    text: str,
+    base_model: str,
+    languages: Sequence[str],
+    pipeline_tag: str,
+    tags: Sequence[str],
+    license: str,
+    results: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Writes the README.md of an adapter, with the head that the hub reads.
+
+    Args:
+        title: the heading.
+        text: Markdown that says what it is and how it is used.
+        base_model: the hub id or name of the frozen base.
+        languages: BCP-47 codes.
+        pipeline_tag: such as `text-to-image`.
+        tags: further tags.
+        license: an SPDX name in lower case, as the hub spells it.
+        results: rows of a table with the same keys, printed as they are.
+
+    Returns:
+        The text.
+    """
+    head = {
+        "library_name": "crosslingual",
+        "base_model": base_model,
+        "base_model_relation": "adapter",
+        "language": list(languages),
+        "pipeline_tag": pipeline_tag,
+        "tags": list(tags),
+        "license": license,
+    }
+    parts = [f"---\n{yaml.safe_dump(head, sort_keys=False)}---", f"# {title}", text.strip()]
+    if results:
+        rows = [list(results[0]), ["---"] * len(results[0])]
+        rows += [[str(value) for value in row.values()] for row in results]
+        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _write(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    text = json.dumps(config, indent=2, ensure_ascii=False)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _is_artifact(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / "config.json").is_file() or not any(folder.iterdir()))
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return path.suffix in _PICKLE_ENDINGS or file.read(4).startswith(_PICKLE_STARTS)
+
+
+def _pickle_message(path: Path) -> str:
+    return f"{path} is a pickle, which can run code; run the method's `import` verb to convert it"
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
