@@ -1,0 +1,1 @@
+"""One yardstick for every cross-lingual method, found by the entry point `crosslingual.methods`."""

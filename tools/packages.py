@@ -1,0 +1,103 @@
+"""The packages of this repository, found on disk, so that a new one is listed nowhere.
+
+    python tools/packages.py list                # shared benchmarks pea ...
+    python tools/packages.py folder pea          # methods/pea
+    python tools/packages.py requirements pea    # what it and its tests need from the index
+
+The standard library alone is used: CI runs this before anything is installed.
+"""
+
+import argparse
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Package:
+    """One of our distributions: its short name, its folder and what it is imported as."""
+
+    name: str
+    folder: Path
+
+    @property
+    def import_name(self) -> str:
+        """The one package under `src/`."""
+        (path,) = (self.folder / "src").glob("*/__init__.py")
+        return path.parent.name
+
+    @property
+    def project(self) -> dict[str, Any]:
+        """The table `[project]` of its pyproject.toml."""
+        return tomllib.loads((self.folder / "pyproject.toml").read_text())["project"]
+
+
+def find_packages(repository: Path = REPOSITORY) -> dict[str, Package]:
+    """Finds shared, benchmarks, the template and every method, by short name."""
+    folders = [repository / "shared", repository / "benchmarks", repository / "tools" / "template"]
+    folders += sorted((repository / "methods").glob("*"))
+    return {
+        folder.name: Package(folder.name, folder)
+        for folder in folders
+        if (folder / "pyproject.toml").is_file()
+    }
+
+
+def third_party_requirements(packages: list[Package], ours: dict[str, Package]) -> list[str]:
+    """Collects what packages need from the index, their tests and our packages under them included.
+
+    Args:
+        packages: the packages that are to be installed.
+        ours: every package of the repository, which is taken from its folder instead.
+
+    Returns:
+        Requirements as pip reads them, sorted.
+    """
+    by_distribution = {package.project["name"]: package for package in ours.values()}
+    requirements: set[str] = set()
+    waiting, seen = list(packages), set()
+    while waiting:
+        package = waiting.pop()
+        if package in seen:
+            continue
+        seen.add(package)
+        project = package.project
+        wanted = list(project.get("dependencies", []))
+        if package in packages:
+            wanted += project.get("optional-dependencies", {}).get("test", [])
+        for requirement in wanted:
+            distribution = re.match(r"[\w.-]+", requirement)[0]
+            if distribution in by_distribution:
+                waiting.append(by_distribution[distribution])
+            else:
+                requirements.add(requirement)
+    return sorted(requirements)
+
+
+def main() -> None:
+    """Prints the answer to one question, a line each."""
+    packages = find_packages()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("question", choices=["list", "folder", "requirements"])
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in packages]
+    if unknown:
+        parser.error(f"no package {', '.join(unknown)}; there are {', '.join(packages)}")
+    named = [packages[name] for name in options.names]
+    if options.question == "list":
+        print("\n".join(packages))
+    elif options.question == "folder":
+        print("\n".join(str(package.folder.relative_to(REPOSITORY)) for package in named))
+    else:
+        print("\n".join(third_party_requirements(named, packages)))
+
+
+if __name__ == "__main__":
+    main()
