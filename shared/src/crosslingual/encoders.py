@@ -94,6 +94,17 @@ def _component_class(base: str, part: str, revision: str | None) -> type:
     return getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name)
 
 
+def load_config(base: str, part: str, revision: str | None = None) -> dict[str, Any]:
+    """The config of a pipeline's part, read without its weights."""
+    path = Path(resolve(base)) / part / "config.json"
+    if Path(resolve(base)).is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"{base} has no {part}/config.json: is it a diffusers pipeline?")
+        return json.loads(path.read_text())
+    model_class = _component_class(base, part, revision)
+    return dict(model_class.load_config(base, subfolder=part, revision=revision))
+
+
 def load_unet(base: str, revision: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
     """The base's UNet, frozen."""
     return load_frozen(
@@ -162,6 +173,40 @@ def _encoder_class(model_type: str) -> type:
     return getattr(transformers, classes[model_type])
 
 
+def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
+    """Width of an encoder's token states and the tokens a prompt has by default, without its weights."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+    return state_width(encoder_config(name, revision)), min(77, int(tokenizer.model_max_length))
+
+
+def encoder_config(name: str, revision: str | None = None) -> Any:
+    """A text encoder's config.
+
+    Raises:
+        FileNotFoundError: nothing of that name can be reached.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(resolve(name), revision=revision)
+    except OSError as error:
+        raise FileNotFoundError(f"no folder and no reachable hub entry named {name!r} holds a text encoder") from error
+
+
+def state_width(config: Any) -> int:
+    """The size of an encoder's token states by its config: the projection's, where the states pass one."""
+    return int(getattr(config, "project_dim", None) or getattr(config, "d_model", None) or config.hidden_size)
+
+
+def encoder_on_meta(name: str, revision: str | None = None) -> int:
+    """Parameters of a text encoder, from its config alone."""
+    config = encoder_config(name, revision)
+    with torch.device("meta"):
+        return sum(p.numel() for p in _encoder_class(config.model_type)(config).parameters())
+
+
 @dataclass
 class MultilingualEncoder:
     """A frozen text encoder and its tokenizer.
@@ -181,8 +226,7 @@ class MultilingualEncoder:
     @cached_property
     def width(self) -> int:
         """D, the size of a token state."""
-        config = self.model.config
-        return int(getattr(config, "project_dim", None) or getattr(config, "d_model", None) or config.hidden_size)
+        return state_width(self.model.config)
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Ids and mask, both (B, max_length); longer prompts are cut with their end token kept."""
@@ -209,13 +253,9 @@ def load_multilingual_encoder(
         max_length: tokens a prompt; the tokenizer's own limit, and at most 77, if None.
         dtype: of the weights.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    try:
-        config = AutoConfig.from_pretrained(resolve(name), revision=revision)
-    except OSError as error:
-        raise FileNotFoundError(f"no folder and no reachable hub entry named {name!r} holds a text encoder") from error
-    model_class = _encoder_class(config.model_type)
+    model_class = _encoder_class(encoder_config(name, revision).model_type)
     model = load_frozen(model_class, name, revision=revision, dtype=dtype)
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
     if len(tokenizer) < 256:

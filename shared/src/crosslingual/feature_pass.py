@@ -4,8 +4,9 @@
 what it returns and `online_batches` hands it straight on, so that training on shards and on features sees the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from crosslingual.encoders import (
     load_pipeline,
     load_vae,
 )
-from crosslingual.features import NULL, FeatureIndex, check_fresh, is_features, read_index, save_block, write_index
+from crosslingual.features import NULL, claim, save_block
 from crosslingual.loader import ShardLoader
 from crosslingual.shards import read_index as read_shard_index
 
@@ -119,21 +120,31 @@ def compute_features(
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-    loader_options: dict[str, Any] | None = None,
+    key_map: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes the features of all samples of `shards`; ranks share the blocks, and blocks that exist are kept.
+    """Writes the features of all samples of `shards`; ranks share the blocks, and complete blocks are kept.
 
-    Call `finish_features` once all ranks are through.
+    Once all ranks are through, `finish_features` completes the folder.
+
+    Args:
+        parts: what the samples pass through.
+        shards: as `crosslingual.shards.expand_shards` takes them.
+        output_dir: the features' folder.
+        resolution: of the pictures.
+        batch_size: pictures at a time.
+        batches_per_block: batches a file.
+        num_workers: processes that decode.
+        rank: this process.
+        world_size: processes.
+        key_map: JSON key to language, for captions of others' shards.
 
     Raises:
         ValueError: the folder holds features of something else.
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    made_of = {**parts.made_of, "resolution": resolution, "shards": shards_hash(shards)}
-    if is_features(folder):
-        check_fresh(read_index(folder), made_of, folder)
-        return folder
+    made_of = {**parts.made_of, "resolution": resolution, "shards": shards_hash(shards), "batch_size": batch_size}
+    claim(folder, made_of)
     loader = ShardLoader(
         shards,
         batch_size=batch_size,
@@ -141,37 +152,21 @@ def compute_features(
         resolution=resolution,
         num_workers=num_workers,
         shuffle=False,
-        **(loader_options or {}),
+        key_map=key_map,
     )
-    num_blocks = -(-len(loader) // batches_per_block)
-    for number in range(rank, num_blocks, world_size):
+    for number in range(rank, -(-len(loader) // batches_per_block), world_size):
         path = folder / f"block-{number:05d}.safetensors"
         if path.exists():
             continue
         first = number * batches_per_block
-        count = min(batches_per_block, len(loader) - first)
         pieces, keys = [], []
-        for _, batch in zip(range(count), loader.batches(first), strict=False):
+        for batch in islice(loader.batches(first), min(batches_per_block, len(loader) - first)):
             pieces.append(parts.encode(batch))
             keys += batch["keys"]
         save_block(path, {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}, keys)
     if rank == 0:
         save_block(folder / NULL, parts.null(), [])
     return folder
-
-
-def finish_features(parts: FrozenParts, shards: str, folder: Path, *, resolution: int) -> FeatureIndex:
-    """Writes the index over all blocks, which completes the folder."""
-    from safetensors import safe_open
-
-    blocks = []
-    for path in sorted(folder.glob("block-*.safetensors")):
-        with safe_open(path, "pt") as file:
-            blocks.append({"name": path.name, "num_rows": file.get_slice("native").get_shape()[0]})
-    made_of = {**parts.made_of, "resolution": resolution, "shards": shards_hash(shards)}
-    index = FeatureIndex(made_of, blocks, parts.languages)
-    write_index(folder, index)
-    return index
 
 
 def shards_hash(shards: str) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 INDEX = "index.json"
 NULL = "null.safetensors"
+CLAIM = "made_of.json"
 VERSION = 1
 
 
@@ -29,13 +30,11 @@ class FeatureIndex:
         made_of: the models, their revisions and dtypes, the settings and the shards' hash: the key of the features.
         blocks: file names and row counts, in order.
         languages: order of the language axis of multilingual arrays.
-        num_skipped: samples that could not be decoded.
     """
 
     made_of: dict[str, Any]
     blocks: list[dict[str, Any]]
     languages: list[str]
-    num_skipped: int = 0
 
     @property
     def num_rows(self) -> int:
@@ -64,9 +63,32 @@ def save_block(path: Path, arrays: dict[str, Tensor], keys: list[str]) -> None:
     os.replace(beside, path)
 
 
-def write_index(folder: Path, index: FeatureIndex) -> None:
-    """Writes `index.json`, which makes the folder's features complete."""
+def claim(folder: Path, made_of: dict[str, Any]) -> None:
+    """Marks a folder as being filled with features of `made_of`, or checks that it is.
+
+    Raises:
+        ValueError: the folder holds features, finished or not, of something else.
+    """
+    if (folder / INDEX).is_file():
+        check_fresh(read_index(folder), made_of, folder)
+    elif (folder / CLAIM).is_file():
+        check_fresh(FeatureIndex(json.loads((folder / CLAIM).read_text()), [], []), made_of, folder)
+    else:
+        write_atomically(folder / CLAIM, json.dumps(made_of))
+
+
+def finish_features(folder: Path) -> FeatureIndex:
+    """Writes `index.json` over all blocks, which makes the folder's features complete."""
+    from safetensors import safe_open
+
+    made_of = json.loads((folder / CLAIM).read_text())
+    blocks = []
+    for path in sorted(folder.glob("block-*.safetensors")):
+        with safe_open(path, "pt") as file:
+            blocks.append({"name": path.name, "num_rows": len(json.loads(file.metadata()["keys"]))})
+    index = FeatureIndex(made_of, blocks, made_of["languages"])
     write_atomically(folder / INDEX, json.dumps({"version": VERSION, **vars(index)}, indent=1))
+    return index
 
 
 def read_index(folder: str | Path) -> FeatureIndex:

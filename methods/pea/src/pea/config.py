@@ -1,7 +1,7 @@
 """The settings of every verb, one flat dataclass each; names are diffusers' where it has one."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 
 @dataclass
@@ -32,6 +32,7 @@ class TrainSettings:
         learning_rate: peak.
         lr_scheduler: one of diffusers' schedules.
         lr_warmup_steps: of the schedule.
+        lr_end: where the polynomial schedule ends.
         adam_weight_decay: AdamW's.
         max_grad_norm: gradients are clipped to it.
         mixed_precision: no or bf16.
@@ -39,7 +40,7 @@ class TrainSettings:
         ema_decay: of the moving average.
         gradient_checkpointing: recompute the UNet's activations in the backward pass.
         compile: compile the UNet.
-        deepspeed_config: a DeepSpeed JSON; ds/zero0.json of this package's kind if not given.
+        deepspeed_config: a DeepSpeed JSON; ZeRO stage 0 if not given.
         dataloader_num_workers: processes that decode shards.
         caption_keys: JSON keys of foreign shards, as caption_zh=zh.
         seed: of everything drawn.
@@ -47,10 +48,11 @@ class TrainSettings:
         checkpoints_total_limit: how many are kept.
         resume_from_checkpoint: a checkpoint folder or latest.
         validation_steps: steps between validations, 0 for none.
-        validation_rows: samples of the fixed validation batch, the first of the data, which then do not train.
+        validation_data: a folder of features for validation; needed where validation_steps is not 0.
+        validation_rows: samples of the fixed validation batch, the first of that folder.
         validation_prompts: prompts whose pictures are drawn at each validation.
+        guidance_scale: of those pictures; the adapter's config recommends it.
         report_to: none, tensorboard, wandb or trackio.
-        dry_run: load everything, take one step, write nothing.
     """
 
     train_data: str = ""
@@ -76,6 +78,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     lr_scheduler: str = "polynomial"
     lr_warmup_steps: int = 50
+    lr_end: float = 5e-8
     adam_weight_decay: float = 0.1
     max_grad_norm: float = 1.0
     mixed_precision: Literal["no", "bf16"] = "no"
@@ -91,26 +94,134 @@ class TrainSettings:
     checkpoints_total_limit: int = 2
     resume_from_checkpoint: str | None = None
     validation_steps: int = 0
+    validation_data: str | None = None
     validation_rows: int = 64
     validation_prompts: list[str] = field(default_factory=list)
+    guidance_scale: float = 3.0
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
-    dry_run: bool = False
 
-    def adapter_config(self, encoder_width: int, width: int, pooled_width: int | None, max_length: int) -> dict[str, Any]:
-        """What the exported adapter's config.json says of it."""
-        return {
-            "method": "pea",
-            "variant": self.variant,
-            "encoder_width": encoder_width,
-            "width": width,
-            "pooled_width": pooled_width,
-            "hidden_width": self.hidden_width,
-            "rank": self.rank,
-            "max_length": max_length,
-            "null_policy": "adapter",
-            "base": self.pretrained_model_name_or_path,
-            "base_revision": self.revision,
-            "text_encoder": self.text_encoder,
-            "text_encoder_revision": self.text_encoder_revision,
-            "languages": self.languages,
-        }
+
+@dataclass
+class FeaturesSettings(TrainSettings):
+    """Settings of `pea features`: those of training, of which the frozen parts matter, so that one file serves both.
+
+    Attributes:
+        shards: the folder of shards (or their names) that features are computed of.
+        features_dir: where the features go.
+        encode_batch_size: pictures at a time.
+    """
+
+    shards: str = ""
+    features_dir: str = ""
+    encode_batch_size: int = 32
+
+
+@dataclass
+class ExportSettings:
+    """Settings of `pea export`.
+
+    Attributes:
+        checkpoint: a checkpoint folder, or a run's folder, whose latest one is taken.
+        output_dir: where the adapter goes.
+    """
+
+    checkpoint: str
+    output_dir: str
+
+
+@dataclass
+class ImportSettings:
+    """Settings of `pea import`.
+
+    Attributes:
+        state_dict: the published file, .safetensors, .pt, .pth, .bin or .ckpt.
+        output_dir: where the adapter goes.
+        pretrained_model_name_or_path: the base that it was trained for.
+        text_encoder: the encoder that it was trained after.
+        languages: what it speaks.
+        max_length: tokens a prompt.
+    """
+
+    state_dict: str
+    output_dir: str
+    pretrained_model_name_or_path: str
+    text_encoder: str
+    languages: list[str] = field(default_factory=list)
+    max_length: int = 77
+
+
+@dataclass
+class GenerateSettings:
+    """Settings of `pea generate`.
+
+    Attributes:
+        prompt: one or more prompts, in any language the adapter speaks.
+        adapter: the exported adapter's folder; without one the base reads the prompt as it is.
+        pretrained_model_name_or_path: another base of the same family; the adapter's own if not given.
+        output_dir: where the pictures go.
+        negative_prompt: for all prompts.
+        num_inference_steps: of the sampler.
+        guidance_scale: of classifier-free guidance; what the adapter recommends if not given.
+        num_images_per_prompt: pictures a prompt.
+        height: in pixels; the base's own if not given.
+        width: in pixels; the base's own if not given.
+        seed: of the noise.
+    """
+
+    prompt: list[str]
+    adapter: str | None = None
+    pretrained_model_name_or_path: str | None = None
+    output_dir: str = "pictures"
+    negative_prompt: str | None = None
+    num_inference_steps: int = 20
+    guidance_scale: float | None = None
+    num_images_per_prompt: int = 1
+    height: int | None = None
+    width: int | None = None
+    seed: int = 0
+
+
+@dataclass
+class EvaluateSettings:
+    """Settings of `pea evaluate`: text accuracy on the testbed.
+
+    Attributes:
+        adapter: an exported folder.
+        output_dir: where accuracy.json and grid.png go.
+        languages: to test.
+        num_prompts: held-out prompts a language, the same scenes in each.
+        split: val or test.
+        seed: of the scenes and the noise.
+    """
+
+    adapter: str
+    output_dir: str
+    languages: list[str]
+    num_prompts: int = 100
+    split: str = "test"
+    seed: int = 0
+
+
+@dataclass
+class DemoSettings:
+    """Settings of `pea demo`.
+
+    Attributes:
+        output_dir: where shards, features, adapter, table and pictures go; made anew.
+        num_processes: that train; as many as there are cores, at most 2, if not given.
+        max_train_steps: of the adapter.
+        num_samples: pictures to train on.
+        num_prompts: held-out prompts a language.
+        languages: that train.
+        zero_shot_languages: that are only tested.
+        seed: of everything.
+    """
+
+    output_dir: str = "runs/pea-demo"
+    num_processes: int | None = None
+    max_train_steps: int = 450
+    num_samples: int = 3000
+    num_prompts: int = 24
+    languages: list[str] = field(default_factory=lambda: ["ar", "de", "hi", "vi", "zh"])
+    zero_shot_languages: list[str] = field(default_factory=lambda: ["ja", "nl", "ru"])
+    seed: int = 0

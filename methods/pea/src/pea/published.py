@@ -1,0 +1,87 @@
+"""`pea import`: the published PEA state dicts (names `layernorm.*`, `projector.{0,2,4}.weight`, SDXL also `fc.*`)."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from crosslingual.settings import parse_settings, run_command
+from pea.config import ImportSettings
+from pea.export import save_adapter
+from pea.method import build_adapter
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Reads tensors alone, from safetensors or from a pickle under `weights_only`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a dict of tensors, or a pickle that holds more than tensors.
+    """
+    import pickle
+
+    import torch
+
+    from crosslingual.artifacts import load_tensors
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if Path(path).suffix == ".safetensors":
+        return load_tensors(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is no plain state dict ({str(error).splitlines()[0]}): it is not opened") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} is no state dict of tensors")
+    return {name.removeprefix("module."): value.float() for name, value in state.items()}
+
+
+def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
+    """The adapter's widths, read off a published state dict.
+
+    Raises:
+        ValueError: names that are not PEA's.
+    """
+    wanted = {"layernorm.weight", "layernorm.bias", *(f"projector.{i}.weight" for i in (0, 2, 4))}
+    if set(state) not in (wanted, wanted | {"fc.weight", "fc.bias"}):
+        odd = sorted(set(state) ^ wanted)
+        raise ValueError(f"this is not a published PEA: names {', '.join(odd[:4])} are too many or missing")
+    hidden_width, encoder_width = state["projector.0.weight"].shape
+    last = state["projector.4.weight"].shape[0]
+    pooled_width = last if "fc.weight" in state else None
+    width = state["fc.weight"].shape[0] if pooled_width else last
+    shape = {"encoder_width": encoder_width, "width": width, "hidden_width": hidden_width, "pooled_width": pooled_width}
+    return {"variant": "published", "rank": 0, **shape}
+
+
+def import_published(settings: ImportSettings) -> Path:
+    """Writes a published adapter as config.json + model.safetensors."""
+    state = read_state_dict(settings.state_dict)
+    config = {
+        "method": "pea",
+        **published_shape(state),
+        "max_length": settings.max_length,
+        "null_policy": "adapter",
+        "base": settings.pretrained_model_name_or_path,
+        "base_revision": None,
+        "text_encoder": settings.text_encoder,
+        "text_encoder_revision": None,
+        "languages": settings.languages,
+        "guidance_scale": 7.5,
+    }
+    build_adapter(config).load_state_dict(state)
+    folder = save_adapter(state, config, Path(settings.output_dir))
+    print(folder)
+    return folder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `pea import`."""
+    words = sys.argv[1:] if argv is None else argv
+
+    def command() -> None:
+        import_published(parse_settings(ImportSettings, words, prog="pea import"))
+
+    return run_command(command)
