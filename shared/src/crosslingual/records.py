@@ -1,0 +1,228 @@
+"""Records: a picture with its captions in any number of languages, and its form inside a shard.
+
+Sources yield records, `crosslingual shards` writes them, the loader reads them back. In a shard a
+record is a WebDataset sample: `KEY.png|jpg|webp` (none for text alone), `KEY.json` with captions of
+all languages, and `KEY.txt` with the first English one, for readers that know no other.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PICTURES = ("jpg", "png", "webp", "jpeg")
+RESERVED = ("captions", "parallel", "culture")
+
+_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample.
+
+    Attributes:
+        key: its name in the shards: a relative path without dots in its last part.
+        image: the encoded picture (JPEG, PNG or WebP), the path of one, or None for text alone.
+        captions: the texts by language (BCP-47), at least one in each language named.
+        parallel: whether the captions say the same, so that the English one speaks for all; where
+            a file does not say so, this holds for captions with English among them and no culture.
+        culture: for a culture-specific sample, the language of its culture.
+        extra: whatever else is known, in JSON values.
+
+    Raises:
+        ValueError: a field is not as above.
+    """
+
+    key: str
+    image: bytes | Path | None
+    captions: dict[str, list[str]]
+    parallel: bool
+    culture: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses what a shard could not hold."""
+        folder, _, name = self.key.rpartition("/")
+        outside = self.key.startswith("/") or ".." in folder.split("/")
+        if not name or "." in name or outside or not self.key.isprintable():
+            raise ValueError(f"key {self.key!r} must be a relative path inside, without a dot")
+        if not self.captions:
+            raise ValueError(f"record {self.key!r} has no captions")
+        for language in [*self.captions, *([self.culture] if self.culture is not None else [])]:
+            if not isinstance(language, str) or not _LANGUAGE.fullmatch(language):
+                raise ValueError(f"record {self.key!r}: {language!r} is no language code like 'de'")
+        if not all(texts and all(texts) for texts in self.captions.values()):
+            raise ValueError(f"record {self.key!r} has an empty caption")
+        if clash := set(RESERVED) & set(self.extra):
+            raise ValueError(f"record {self.key!r}: extra may not hold {', '.join(sorted(clash))}")
+
+
+def make_key(file_name: str) -> str:
+    """The key of a picture file: its path without the extension, dots and `#` made `_`."""
+    stem = re.sub(r"\.(jpe?g|png|webp)\b", "", file_name, flags=re.IGNORECASE)
+    return re.sub(r"[.#]", "_", stem.removeprefix("./").lstrip("/"))
+
+
+def split_member(name: str) -> tuple[str, str] | None:
+    """Splits a tar member's name at the first dot of its last part: (key, extension).
+
+    None for a name that belongs to no sample: without an extension, or starting with a dot.
+    """
+    found = _MEMBER.fullmatch(name.removeprefix("./"))
+    return (found[1], found[2].lower()) if found else None
+
+
+def parse_key_map(pairs: Iterable[str]) -> dict[str, str]:
+    """Reads `["caption_en=en", "caption_zh=zh"]`, as flags give it, into a dict.
+
+    Raises:
+        ValueError: a pair is not of that form.
+    """
+    mapped = {}
+    for pair in pairs:
+        name, equals, language = pair.partition("=")
+        if not (name and equals and _LANGUAGE.fullmatch(language)):
+            raise ValueError(f"key_map takes NAME=LANGUAGE such as caption_zh=zh, not {pair!r}")
+        mapped[name] = language
+    return mapped
+
+
+def picture_format(data: bytes) -> str:
+    """Tells `jpg`, `png` or `webp` by the first bytes.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    raise ValueError("the picture is no JPEG, PNG or WebP; convert it or leave it out")
+
+
+def record_from_fields(
+    key: str,
+    image: bytes | Path | None,
+    fields: Mapping[str, Any],
+    *,
+    text: str | list[str] | None = None,
+    key_map: Mapping[str, str] | None = None,
+    caption_language: str = "en",
+) -> Record:
+    """Makes a record of JSON fields: what is no caption, `parallel` or `culture` becomes `extra`.
+
+    Args:
+        key: the record's key.
+        image: its picture.
+        fields: captions of every language under `captions`; or under keys that `key_map` names;
+            or none at all, and then `text` is the caption.
+        text: a caption of unnamed language (or several), used where the fields hold none.
+        key_map: JSON key to language, such as `{"caption_zh": "zh"}`.
+        caption_language: the language of `text`.
+
+    Raises:
+        ValueError: no caption is found (the keys that were are named), or a field is malformed.
+    """
+    rest = dict(fields)
+    captions: dict[str, list[str]] = {}
+    if "captions" in rest:
+        given = rest.pop("captions")
+        if not isinstance(given, dict):
+            raise ValueError("'captions' must be an object of lists of texts by language")
+        captions = {language: _texts(texts) for language, texts in given.items()}
+    elif key_map:
+        for name, language in key_map.items():
+            captions.setdefault(language, []).extend(_texts(rest.pop(name, None)))
+    elif text is not None:
+        captions = {caption_language: _texts(text)}
+    captions = {language: texts for language, texts in captions.items() if texts}
+    if not captions:
+        wanted = f" under {', '.join(key_map)}" if key_map else ""
+        found = ", ".join(sorted(fields)) or "none"
+        raise ValueError(f"no caption{wanted}; JSON keys found: {found}; see --key_map")
+    culture = rest.pop("culture", None)
+    parallel = rest.pop("parallel", None)
+    if parallel is None:
+        parallel = culture is None and "en" in captions
+    if not isinstance(parallel, bool):
+        raise ValueError(f"'parallel' must be true or false, not {parallel!r}")
+    return Record(key, image, captions, parallel, culture, rest)
+
+
+def record_to_sample(record: Record) -> dict[str, Any]:
+    """The WebDataset sample of a record: `__key__` and bytes by extension; a path is read.
+
+    Raises:
+        FileNotFoundError: the picture is missing.
+        ValueError: the picture is no JPEG, PNG or WebP.
+    """
+    sample: dict[str, Any] = {"__key__": record.key}
+    image = record.image
+    if isinstance(image, Path):
+        if not image.is_file():
+            raise FileNotFoundError(f"picture {image} is missing")
+        image = image.read_bytes()
+    if image is not None:
+        sample[picture_format(image)] = image
+    fields = {name: getattr(record, name) for name in RESERVED} | record.extra
+    sample["json"] = json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()
+    if "en" in record.captions:
+        sample["txt"] = record.captions["en"][0].encode()
+    return sample
+
+
+def sample_to_record(
+    sample: Mapping[str, Any],
+    *,
+    key_map: Mapping[str, str] | None = None,
+    caption_language: str = "en",
+) -> Record:
+    """Reads a WebDataset sample, ours or another's: `__key__` and bytes by extension.
+
+    Args:
+        sample: its members, undecoded.
+        key_map: JSON key to language, for captions that are not under `captions`.
+        caption_language: of `KEY.txt`, which counts where the JSON names no captions.
+
+    Raises:
+        ValueError: no caption, broken JSON, a key that points outside; the sample is named.
+    """
+    key = sample["__key__"]
+    try:
+        fields = json.loads(sample.get("json", b"{}"))
+        if not isinstance(fields, dict):
+            raise ValueError("the JSON is no object")
+        return record_from_fields(
+            key,
+            next((sample[name] for name in PICTURES if name in sample), None),
+            fields,
+            text=sample["txt"].decode() if "txt" in sample else None,
+            key_map=key_map,
+            caption_language=caption_language,
+        )
+    except ValueError as error:
+        raise ValueError(f"sample {key!r}: {error}") from error
+
+
+def names_found(sample: Mapping[str, Any]) -> list[str]:
+    """What a sample holds, for messages about mis-keyed shards: `["jpg", "json:caption_en"]`."""
+    names = [name for name in sample if name not in ("__key__", "json")]
+    if "json" in sample:
+        try:
+            fields = json.loads(sample["json"])
+        except ValueError:
+            fields = {"(broken)": None}
+        names += [f"json:{name}" for name in fields] if isinstance(fields, dict) else ["json"]
+    return sorted(names)
+
+
+def _texts(value: Any) -> list[str]:
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"a caption must be a text or a list of texts, not {value!r:.60}")
+    return [text.strip() for text in texts if text.strip()]
