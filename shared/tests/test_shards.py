@@ -1,0 +1,167 @@
+"""Shards: written whole or not at all, the same bytes each time, and read back."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from crosslingual.records import Record
+from crosslingual.shards import (
+    check_sizes,
+    expand_shards,
+    iter_shards,
+    read_index,
+    write_shards,
+)
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(3000)
+
+
+def make_records(count: int) -> list[Record]:
+    return [
+        Record(f"r{n:03d}", PNG, {"en": [f"cat {n}"], "de": ["Katze"]}, True) for n in range(count)
+    ]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
+    native = Record("äé/" + "k" * 150, None, {"zh": ["灯笼"]}, False, "zh", {"motif": "lantern"})
+    records = [*make_records(5), native]
+    index = write_shards(records, tmp_path / "out", samples_per_shard=4)
+    assert names_in(tmp_path / "out") == ["00000.tar", "00001.tar", "index.json", "sizes.json"]
+    assert list(iter_shards(expand_shards(tmp_path / "out"))) == records
+    assert index == read_index(tmp_path / "out")
+    assert index["languages"] == {"de": 5, "en": 5, "zh": 1}
+    counts = {name: index[f"num_{name}"] for name in ("samples", "images", "parallel", "culture")}
+    assert counts == {"samples": 6, "images": 5, "parallel": 5, "culture": 1}
+    for shard in index["shards"]:
+        data = (tmp_path / "out" / shard["name"]).read_bytes()
+        assert (shard["sha256"], shard["num_bytes"]) == (
+            hashlib.sha256(data).hexdigest(),
+            len(data),
+        )
+    sizes = json.loads((tmp_path / "out" / "sizes.json").read_text())
+    assert sizes == {"00000.tar": 4, "00001.tar": 2}
+    check_sizes(tmp_path / "out", index)
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    first = write_shards(make_records(3), tmp_path / "a")
+    assert write_shards(make_records(3), tmp_path / "b") == first
+    assert (tmp_path / "a/00000.tar").read_bytes() == (tmp_path / "b/00000.tar").read_bytes()
+
+
+def test_webdataset_reads_our_shards(tmp_path: Path) -> None:
+    import webdataset
+
+    write_shards(make_records(3), tmp_path / "out")
+    path = str(tmp_path / "out/00000.tar")
+    samples = list(webdataset.WebDataset(path, shardshuffle=False).decode())
+    assert [sample["__key__"] for sample in samples] == ["r000", "r001", "r002"]
+    assert samples[1]["txt"] == "cat 1"
+    assert samples[1]["json"]["captions"]["de"] == ["Katze"]
+
+
+def test_a_folder_that_is_taken_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").write_text("years")
+    with pytest.raises(ValueError, match="not empty; choose another --output_dir"):
+        write_shards(make_records(1), tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="index.json"):
+        write_shards(make_records(1), tmp_path / "out", overwrite=True)
+    write_shards(make_records(1), tmp_path / "mine")
+    (tmp_path / "mine/notes.txt").write_text("x")
+    with pytest.raises(ValueError, match="other files .notes.txt."):
+        write_shards(make_records(1), tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "out/thesis.tex").read_text() == "years"
+
+
+def test_overwriting_leaves_no_shard_of_the_old_ones(tmp_path: Path) -> None:
+    write_shards(make_records(5), tmp_path / "out", samples_per_shard=1)
+    write_shards(make_records(2), tmp_path / "out", samples_per_shard=1, overwrite=True)
+    assert len(expand_shards(tmp_path / "out")) == 2
+    check_sizes(tmp_path / "out", read_index(tmp_path / "out"))
+
+
+def test_shards_can_be_rewritten_from_themselves(tmp_path: Path) -> None:
+    write_shards(make_records(4), tmp_path / "out")
+    again = iter_shards(expand_shards(tmp_path / "out"))
+    write_shards(again, tmp_path / "out", samples_per_shard=2, overwrite=True)
+    assert list(iter_shards(expand_shards(tmp_path / "out"))) == make_records(4)
+
+
+def test_keys_come_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="key 'r000' comes twice"):
+        write_shards(make_records(1) * 2, tmp_path / "out")
+
+
+def test_no_records_are_no_shards(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        write_shards([], tmp_path / "out")
+    with pytest.raises(ValueError, match="at least 1"):
+        write_shards(make_records(1), tmp_path / "out", samples_per_shard=0)
+
+
+def test_missing_pictures_stop_the_run_or_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "page.jpg").write_bytes(b"<html>")
+    absent = Record("gone", tmp_path / "gone.jpg", {"en": ["x"]}, True)
+    wrong = Record("page", tmp_path / "page.jpg", {"en": ["x"]}, True)
+    with pytest.raises(FileNotFoundError, match="'gone': picture .* is missing.*--allow_missing"):
+        write_shards([absent], tmp_path / "out")
+    with pytest.raises(ValueError, match="'page': the picture is no JPEG"):
+        write_shards([wrong], tmp_path / "out")
+    index = write_shards([absent, wrong, *make_records(1)], tmp_path / "out", allow_missing=True)
+    assert (index["num_missing"], index["num_samples"]) == (2, 1)
+
+
+def test_shards_are_named_by_folder_file_braces_and_double_colons(tmp_path: Path) -> None:
+    write_shards(make_records(3), tmp_path / "a", samples_per_shard=1)
+    write_shards(make_records(1), tmp_path / "b")
+    in_a = [str(tmp_path / f"a/0000{n}.tar") for n in range(3)]
+    in_b = [str(tmp_path / "b/00000.tar")]
+    assert expand_shards(tmp_path / "a") == in_a
+    assert expand_shards(f"{tmp_path}/a/{{00000..00002}}.tar") == in_a
+    assert expand_shards(f"{tmp_path}/a::{tmp_path}/b/00000.tar") == in_a + in_b
+
+
+def test_shards_are_read_through_fsspec(tmp_path: Path) -> None:
+    write_shards(make_records(3), tmp_path / "a", samples_per_shard=2)
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "a"), "/bucket", recursive=True)
+    try:
+        paths = expand_shards("memory://bucket")
+        assert [path.rpartition("/")[2] for path in paths] == ["00000.tar", "00001.tar"]
+        assert list(iter_shards(paths)) == make_records(3)
+        assert len(expand_shards("memory://bucket/{00000..00001}.tar")) == 2
+    finally:
+        memory.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize("spec", ["", "nowhere", "nowhere/{0..3}.tar", "memory://nowhere"])
+def test_no_match_is_an_error_with_the_remedy(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="run `crosslingual shards` first"):
+        expand_shards(spec)
+
+
+def test_a_foreign_index_is_refused(tmp_path: Path) -> None:
+    for text, message in [("{", "broken"), ('{"made_of": {}}', "no index of shards")]:
+        (tmp_path / "index.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_index(tmp_path)
+
+
+def test_reading_imports_no_torch() -> None:
+    modules = "crosslingual.records, crosslingual.shards, crosslingual.sources, crosslingual.cli"
+    code = f"import {modules}, sys; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
