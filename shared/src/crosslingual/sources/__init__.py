@@ -1,0 +1,27 @@
+"""Sources: what the field has on disk, as records. One file a family; a new one is a line here.
+
+A source is a generator of `Record`s. Its keyword arguments are settings of `crosslingual shards`,
+`input_path` being `--input`; what it does not take is refused there.
+"""
+
+from collections.abc import Callable, Iterator
+
+from crosslingual.records import Record
+from crosslingual.sources.coco import coco
+from crosslingual.sources.folder import folder
+from crosslingual.sources.karpathy import karpathy
+from crosslingual.sources.moses import moses
+from crosslingual.sources.multi30k import multi30k
+from crosslingual.sources.tarred import json_keys, webdataset
+from crosslingual.sources.world import world
+
+SOURCES: dict[str, Callable[..., Iterator[Record]]] = {
+    "folder": folder,
+    "webdataset": webdataset,
+    "json_keys": json_keys,
+    "karpathy": karpathy,
+    "coco": coco,
+    "multi30k": multi30k,
+    "moses": moses,
+    "world": world,
+}

@@ -1,0 +1,281 @@
+"""Every source on files in the true layout, and on what is wrong with files in practice."""
+
+import gzip
+import io
+import json
+import logging
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crosslingual.records import Record
+from crosslingual.sources import SOURCES
+from crosslingual.sources.conceptual import write_url_table
+
+JPG = b"\xff\xd8\xff\xe0 picture"
+
+
+def read(source: str, *args: Any, **options: Any) -> list[Record]:
+    return list(SOURCES[source](*map(str, args), **options))
+
+
+def write_gz(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+
+
+def write_shard(path: Path, samples: list[dict[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for number, sample in enumerate(samples):
+            for extension, data in sample.items():
+                member = tarfile.TarInfo(f"{number:09d}.{extension}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def test_folder(tmp_path: Path) -> None:
+    lines = [
+        {"file_name": "train/a.jpg", "text": "a cat"},
+        {"file_name": "b.png", "captions": {"en": ["a dog"], "zh": "狗"}, "id": 7},
+        {"file_name": "c.png", "captions": {"zh": "灯笼"}, "culture": "zh"},
+    ]
+    text = "\n\n".join(json.dumps(line) for line in lines)
+    (tmp_path / "metadata.jsonl").write_text(text)
+    assert read("folder", tmp_path) == [
+        Record("train/a", tmp_path / "train/a.jpg", {"en": ["a cat"]}, True),
+        Record("b", tmp_path / "b.png", {"en": ["a dog"], "zh": ["狗"]}, True, None, {"id": 7}),
+        Record("c", tmp_path / "c.png", {"zh": ["灯笼"]}, False, "zh"),
+    ]
+
+
+def test_folder_with_a_column_a_language(tmp_path: Path) -> None:
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": "x", "text_de": "y"}')
+    (record,) = read("folder", tmp_path, key_map={"text": "en", "text_de": "de"})
+    assert record.captions == {"en": ["x"], "de": ["y"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"file_name": "b.jpg", "text"', "line 2 is broken JSON"),
+        ("[]", "line 2 is no JSON object"),
+        ('{"text": "x"}', "line 2 has no 'file_name'"),
+        ('{"file_name": "b.jpg", "caption": "x"}', "line 2: no caption; JSON keys found: caption"),
+    ],
+)
+def test_folder_names_the_file_and_the_line(line: str, message: str, tmp_path: Path) -> None:
+    text = '{"file_name": "a.jpg", "text": "x"}\n' + line
+    (tmp_path / "metadata.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=f"metadata.jsonl {message}"):
+        read("folder", tmp_path)
+
+
+def test_folder_without_metadata_says_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="write one line per picture"):
+        read("folder", tmp_path)
+
+
+def test_webdataset_of_img2dataset(tmp_path: Path) -> None:
+    fields = {"caption": "a cat", "url": "http://x/a.jpg", "key": "0", "width": 256}
+    write_shard(
+        tmp_path / "00000.tar",
+        [{"jpg": JPG, "txt": b"a cat", "json": json.dumps(fields).encode()}, {"txt": b"a dog"}],
+    )
+    (tmp_path / "00000_stats.json").write_text("{}")
+    first, second = read("webdataset", tmp_path)
+    assert first == Record("000000000", JPG, {"en": ["a cat"]}, True, None, fields)
+    assert (second.image, second.captions) == (None, {"en": ["a dog"]})
+    (tmp_path / "00001.tar").write_bytes((tmp_path / "00000.tar").read_bytes())
+    german = read("webdataset", tmp_path / "{00000..00001}.tar", caption_language="de")
+    assert [list(record.captions) for record in german] == [["de"]] * 4
+
+
+def test_json_keys_of_pea(tmp_path: Path) -> None:
+    fields = {"caption_en": "a lantern", "caption_zh": "灯笼", "caption_ori": "红灯笼"}
+    write_shard(tmp_path / "a.tar", [{"jpg": JPG, "json": json.dumps(fields).encode()}])
+    (record,) = read("json_keys", tmp_path)
+    assert record.captions == {"en": ["a lantern"], "zh": ["灯笼"]}
+    assert (record.parallel, record.extra) == (True, {"caption_ori": "红灯笼"})
+    (record,) = read("json_keys", tmp_path, key_map={"caption_zh": "zh", "caption_ori": "zh"})
+    assert (record.captions, record.parallel) == ({"zh": ["灯笼", "红灯笼"]}, False)
+    with pytest.raises(ValueError, match=r"holds jpg, json:caption_en, json:caption_ori, json:cap"):
+        read("json_keys", tmp_path, key_map={"caption_fr": "fr"})
+
+
+def test_karpathy(tmp_path: Path) -> None:
+    def entry(split: str, number: int) -> dict[str, Any]:
+        sentences = [{"tokens": ["a"], "raw": f"A cat {number}.\n"}, {"raw": "Another."}]
+        name = {"filename": f"COCO_{number}.jpg", "filepath": "val2014", "cocoid": number}
+        return {**name, "split": split, "sentences": sentences}
+
+    document = {"images": [entry("train", 1), entry("restval", 2), entry("test", 3)]}
+    path = tmp_path / "dataset_coco.json"
+    path.write_text(json.dumps(document))
+    (record,) = read("karpathy", path, image_dir="pics")
+    captions = {"en": ["A cat 1.", "Another."]}
+    extra = {"cocoid": 1, "split": "train"}
+    assert record == Record("COCO_1", Path("pics/val2014/COCO_1.jpg"), captions, True, None, extra)
+    both = read("karpathy", path, image_dir="pics", split="train+restval")
+    assert [record.key for record in both] == ["COCO_1", "COCO_2"]
+    with pytest.raises(ValueError, match="no pictures in split 'dev'; it has restval, test, train"):
+        read("karpathy", path, image_dir="pics", split="dev")
+
+
+def test_coco(tmp_path: Path) -> None:
+    path = tmp_path / "captions.json"
+    images = [{"id": 9, "file_name": "COCO_9.jpg"}, {"id": 4, "file_name": "COCO_4.jpg"}]
+    images.append({"id": 5, "file_name": "uncaptioned.jpg"})
+    annotations = [
+        {"image_id": 4, "id": 1, "caption": "猫"},
+        {"image_id": 9, "id": 2, "caption": "犬 "},
+        {"image_id": 4, "id": 3, "caption": "猫がいる"},
+    ]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    assert read("coco", path, image_dir="pics", caption_language="ja") == [
+        Record("COCO_9", Path("pics/COCO_9.jpg"), {"ja": ["犬"]}, False, extra={"image_id": 9}),
+        Record(
+            "COCO_4",
+            Path("pics/COCO_4.jpg"),
+            {"ja": ["猫", "猫がいる"]},
+            False,
+            None,
+            {"image_id": 4},
+        ),
+    ]
+    path.write_text(json.dumps({"images": images[1:], "annotations": annotations}))
+    with pytest.raises(ValueError, match="captions image 9, which it does not list"):
+        read("coco", path, image_dir="pics")
+
+
+@pytest.mark.parametrize("source", ["karpathy", "coco"])
+def test_json_of_another_kind_is_refused(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for text, message in [
+        ('{"images": [', "broken JSON.*line 1"),
+        ("{}", "is no"),
+        ("[]", "is no"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=f"x.json.*{message}"):
+            read(source, path, image_dir="pics")
+    with pytest.raises(FileNotFoundError, match="gone.json"):
+        read(source, tmp_path / "gone.json", image_dir="pics")
+
+
+def make_multi30k(root: Path) -> None:
+    task1, task2 = root / "data/task1", root / "data/task2"
+    write_gz(task1 / "raw/val.en.gz", "A cat.", "A dog.")
+    write_gz(task1 / "raw/val.de.gz", "Eine Katze.", "Ein Hund.\u2028")
+    (task1 / "image_splits").mkdir()
+    (task1 / "image_splits/val.txt").write_text("10.jpg\nCOCO_val2014_2.jpg#367\n")
+    for number in range(1, 6):
+        for language in ("en", "de"):
+            write_gz(task2 / f"raw/test_2016.{number}.{language}.gz", f"{language} {number}")
+    (task2 / "image_splits").mkdir()
+    (task2 / "image_splits/test_2016_images.txt").write_text("10.jpg\n")
+
+
+def test_multi30k(tmp_path: Path) -> None:
+    make_multi30k(tmp_path)
+    first, second = read("multi30k", tmp_path, split="val", image_dir="pics")
+    assert first.captions == {"de": ["Eine Katze."], "en": ["A cat."]}
+    assert first.parallel
+    assert (second.key, second.image) == ("COCO_val2014_2_367", Path("pics/COCO_val2014_2.jpg"))
+    (first, _) = read("multi30k", tmp_path, split="val", languages=["en"])
+    assert (first.image, first.captions) == (None, {"en": ["A cat."]})
+    (record,) = read("multi30k", tmp_path, split="test_2016", task=2, languages=["de"])
+    assert record.captions == {"de": [f"de {number}" for number in range(1, 6)]}
+    assert not record.parallel
+
+
+def test_multi30k_faults(tmp_path: Path) -> None:
+    make_multi30k(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no Multi30K split 'dev'.*there are: val"):
+        read("multi30k", tmp_path, split="dev")
+    with pytest.raises(FileNotFoundError, match="val is not in cs; it is in de, en"):
+        read("multi30k", tmp_path, split="val", languages=["en", "cs"])
+    raw = tmp_path / "data/task1/raw/val.de.gz"
+    write_gz(raw, "Eine Katze.")
+    with pytest.raises(ValueError, match="val.de.gz has 1 lines, .*val.txt has 2"):
+        read("multi30k", tmp_path, split="val")
+    write_gz(raw, "Eine Katze.", "")
+    with pytest.raises(ValueError, match="val.de.gz line 2 is empty"):
+        read("multi30k", tmp_path, split="val")
+    raw.write_bytes(raw.read_bytes()[:-6])
+    with pytest.raises(ValueError, match="val.de.gz is no whole UTF-8 text file"):
+        read("multi30k", tmp_path, split="val")
+
+
+def true_multi30k() -> Path:
+    for parent in Path(__file__).resolve().parents:
+        if (parent / "methods").is_dir() and (parent / "shared/src").is_dir():
+            return parent.parent / "shared/data/multi30k"
+    return Path("absent")
+
+
+@pytest.mark.skipif(not true_multi30k().is_dir(), reason="the true files are not here")
+@pytest.mark.parametrize(
+    ("split", "languages", "count"),
+    [
+        ("train", ["de", "en"], 29_000),
+        ("val", ["cs", "de", "en", "fr"], 1_014),
+        ("test_2016_flickr", ["cs", "de", "en", "fr"], 1_000),
+        ("test_2017_mscoco", ["de", "en", "fr"], 461),
+        ("test_2018_flickr", ["cs", "de", "en", "fr"], 1_071),
+    ],
+)
+def test_multi30k_as_it_is(split: str, languages: list[str], count: int) -> None:
+    wanted = languages if split == "train" else None
+    records = read("multi30k", true_multi30k(), split=split, languages=wanted)
+    assert len({record.key for record in records}) == count
+    assert all(list(record.captions) == languages for record in records)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_moses(compressed: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    texts = {"de": "Hallo\r\nEins\u2028Zwei\n\nDrei\n", "en": "Hello\nOne\x85Two\nempty\nThree"}
+    for language, text in texts.items():
+        data = text.encode()
+        path = tmp_path / f"Tatoeba.de-en.{language}{'.gz' if compressed else ''}"
+        path.write_bytes(gzip.compress(data) if compressed else data)
+    with caplog.at_level(logging.WARNING):
+        records = read("moses", tmp_path / "Tatoeba.de-en")
+    assert records[0] == Record(
+        "Tatoeba_de-en-000000001", None, {"de": ["Hallo"], "en": ["Hello"]}, True
+    )
+    assert records[1].captions == {"de": ["Eins\u2028Zwei"], "en": ["One\x85Two"]}
+    assert [record.key[-1] for record in records] == ["1", "2", "4"]
+    assert "1 lines are empty in a language and left out" in caplog.text
+
+
+def test_moses_faults(tmp_path: Path) -> None:
+    (tmp_path / "opus.de-en-train.de").write_text("eins\nzwei\n")
+    with pytest.raises(FileNotFoundError, match="no .*train.en or .*train.en.gz"):
+        read("moses", tmp_path / "opus.de-en-train")
+    (tmp_path / "opus.de-en-train.en").write_text("one\ntwo\nthree\n")
+    with pytest.raises(ValueError, match=r"not line-aligned; lines: .*\.de 2, .*\.en 3"):
+        read("moses", tmp_path / "opus.de-en-train")
+    with pytest.raises(ValueError, match="give --languages"):
+        read("moses", tmp_path / "opus")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "line"),
+    [("cc3m", 'a "big" cat\thttp://x/1.jpg'), ("cc12m", 'http://x/1.jpg\ta "big" cat')],
+)
+def test_conceptual_captions_become_a_table(dataset: Any, line: str, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.tsv", tmp_path / "new/out.tsv"
+    source.write_text(f"{line}\n{line}\n")
+    assert write_url_table(dataset, str(source), str(target)) == 2
+    assert target.read_text().splitlines()[:2] == [
+        "url\tcaption",
+        'http://x/1.jpg\t"a ""big"" cat"',
+    ]
+    other: Any = {"cc3m": "cc12m", "cc12m": "cc3m"}[dataset]
+    with pytest.raises(ValueError, match=f"in.tsv line 1 is not .*, as in {other}"):
+        write_url_table(other, str(source), str(tmp_path / "new/other.tsv"))
+    assert [path.name for path in target.parent.iterdir()] == ["out.tsv"]
+    with pytest.raises(FileNotFoundError, match="gone.tsv"):
+        write_url_table(dataset, str(tmp_path / "gone.tsv"), str(target))
