@@ -1,0 +1,150 @@
+"""The command `crosslingual`: its verbs, what they print, and errors in one line."""
+
+import gzip
+import io
+import json
+import tarfile
+import typing
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from crosslingual.cli import main
+from crosslingual.shard_commands import ShardsSettings
+from crosslingual.shards import expand_shards, iter_shards, read_index
+from crosslingual.sources import SOURCES
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def make_folder(folder: Path) -> None:
+    folder.mkdir()
+    lines = []
+    for number in range(3):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.jpg")
+        captions = {"en": [f"cat {number}"], "zh": ["猫"]}
+        lines.append(json.dumps({"file_name": f"{number}.jpg", "captions": captions}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+
+
+def test_world_to_shards_to_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    words = "--source world --split val --num_samples 5 --num_motif_samples 1 --languages en de"
+    code, printed, _ = run(capsys, "shards", *words.split(), "--output_dir", out)
+    summary = (
+        "6 samples in 1 shards, 6 with a picture, 5 parallel, 1 of a culture; captions: de 6, en 5"
+    )
+    assert (code, printed) == (0, f"wrote {out}: {summary}\n")
+    code, printed, _ = run(capsys, "inspect", out)
+    lines = printed.splitlines()
+    assert (code, lines[0]) == (0, f"{out}: {summary}")
+    assert "json:captions 6" in lines[1] and "png 6" in lines[1] and "txt 5" in lines[1]
+    assert lines[2] == "first sample val-0000000:"
+    assert lines[-1] == f"index.json agrees; sha256 {read_index(out)['sha256']}"
+
+
+def test_a_users_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folder(tmp_path / "in")
+    words = ["shards", "--source", "folder", "--input", tmp_path / "in", "--output_dir"]
+    assert run(capsys, *words, tmp_path / "a", "--num_samples", 2)[0] == 0
+    first, second = iter_shards(expand_shards(tmp_path / "a"))
+    assert (first.key, first.parallel, second.captions["en"]) == ("0", True, ["cat 1"])
+    assert first.image == (tmp_path / "in/0.jpg").read_bytes()
+    assert run(capsys, *words, tmp_path / "b", "--culture", "zh")[0] == 0
+    records = list(iter_shards(expand_shards(tmp_path / "b")))
+    assert {(record.culture, record.parallel) for record in records} == {("zh", False)}
+    (tmp_path / "in/1.jpg").unlink()
+    code, _, error = run(capsys, *words, tmp_path / "c")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "1.jpg is missing" in error and "--allow_missing" in error
+    code, printed, _ = run(capsys, *words, tmp_path / "c", "--allow_missing")
+    assert code == 0 and "left out: 1 samples" in printed
+
+
+def test_inspect_of_mis_keyed_shards_says_what_they_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pea.tar"
+    data = json.dumps({"caption_zh": "猫", "width": 64}).encode()
+    with tarfile.open(path, "w") as tar:
+        member = tarfile.TarInfo("0.json")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    code, printed, _ = run(capsys, "inspect", path)
+    lines = printed.splitlines()
+    assert (code, lines[1]) == (0, "members and keys: json:caption_zh 1, json:width 1")
+    assert lines[2].startswith(
+        "unreadable: 1 samples, the first: sample '0': no caption; JSON keys"
+    )
+    _, printed, _ = run(capsys, "inspect", path, "--key_map", "caption_zh=zh")
+    assert "captions: zh 1" in printed
+
+
+def test_inspect_notices_shards_that_differ_from_their_index(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_folder(tmp_path / "in")
+    words = ["--input", tmp_path / "in", "--output_dir", tmp_path / "out"]
+    run(capsys, "shards", "--source", "folder", *words)
+    tar = tmp_path / "out/00000.tar"
+    tar.write_bytes(tar.read_bytes() + bytes(512))
+    code, _, error = run(capsys, "inspect", tmp_path / "out")
+    assert code == 2 and "copy or write it again" in error
+
+
+def test_moses_to_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for language in ("en", "th"):
+        (tmp_path / f"o.en-th.{language}.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
+    words = ["--input", tmp_path / "o.en-th", "--output_dir", tmp_path / "out"]
+    code, printed, _ = run(capsys, "shards", "--source", "moses", *words)
+    assert code == 0 and "2 samples in 1 shards, 0 with a picture, 2 parallel" in printed
+
+
+def test_url_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cc12m.tsv").write_text("http://x/1.jpg\ta cat\n")
+    words = ["--input", tmp_path / "cc12m.tsv", "--output", tmp_path / "out.tsv"]
+    code, printed, _ = run(capsys, "url-table", "--dataset", "cc12m", *words)
+    assert code == 0 and "1 addresses" in printed and "img2dataset --url_list" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("inspct x", "has no verb 'inspct'; did you mean 'inspect'?"),
+        ("inspect nowhere", "no shard matches 'nowhere'"),
+        ("shards --source world --output_dir o", "source world needs --languages"),
+        ("shards --source coco --output_dir o --input x", "source coco needs --image_dir"),
+        ("shards --source moses --split val --output_dir o", "takes no --split; it takes --input"),
+        ("shards --source folder --input gone --output_dir o", "no gone/metadata.jsonl"),
+        ("shards --source fold --output_dir o", "'source' must be folder or"),
+        ("shards --source folder --ouput_dir o", "did you mean 'output_dir'?"),
+        ("shards --source json_keys --input x --key_map zh --output_dir o", "NAME=LANGUAGE"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing(
+    words: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, error = run(capsys, *words.split())
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith("error: ") and message in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, _ = run(capsys, "--help")
+    assert code == 0 and "  inspect    say what shards hold" in printed
+
+
+def test_every_source_can_be_chosen_and_every_option_set() -> None:
+    hints = typing.get_type_hints(ShardsSettings)
+    assert typing.get_args(hints["source"]) == tuple(SOURCES)
