@@ -2,10 +2,11 @@
 
     python tools/testbed/clip.py --work WORK
 
-First the text tower alone learns to say the scene from its pooled state (a bag of words cannot: who is red, who is
-left?); then it is locked and the vision tower and both projections learn InfoNCE in both directions against it. Equal
-scenes are not negatives of one another; every caption brings a hard negative (two attributes swapped between the
-things, or the relation turned round). The heads that read scenes off the pooled states are not kept.
+First the text tower alone learns to say the scene from its pooled state (a bag of words cannot: who
+is red, who is left?); then it is locked and the vision tower and both projections learn InfoNCE in
+both directions against it. Equal scenes are not negatives of one another; every caption brings a
+hard negative (two attributes swapped between the things, or the relation turned round). The heads
+that read scenes off the pooled states are not kept.
 """
 
 import argparse
@@ -15,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from loop import Recipe, start_processes, train
-from pictures import rendered_pool, to_tensor, to_unit
 from tokenizers import pre_tokenizers
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -33,6 +32,8 @@ from crosslingual.testbed.world import (
     sample_scenes,
     split_of,
 )
+from loop import Recipe, start_processes, train
+from pictures import rendered_pool, to_tensor, to_unit
 
 BATCH = 192
 MAX_TOKENS = 32
@@ -40,22 +41,34 @@ AUXILIARY_WEIGHT = 0.5
 
 
 def make_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A byte-pair vocabulary learnt from English captions of shapes (motif words stay in pieces), in CLIP's order.
+    """A byte-pair vocabulary learnt from English captions of shapes (motif words stay in pieces),
+    in CLIP's order.
 
     All 256 bytes are in it twice, inside and at the end of a word, so that no script is unknown.
     """
     if not (folder / "tokenizer.json").exists():
         words = [text for scene in all_scenes()[::7] for text in lexicon("en").captions(scene)]
-        learnt = CLIPTokenizer().train_new_from_iterator(iter(words), vocab_size=1024, show_progress=False)
-        merges = [tuple(pair) for pair in json.loads(learnt.backend_tokenizer.to_str())["model"]["merges"]]
+        learnt = CLIPTokenizer().train_new_from_iterator(
+            iter(words), vocab_size=1024, show_progress=False
+        )
+        merges = [
+            tuple(pair) for pair in json.loads(learnt.backend_tokenizer.to_str())["model"]["merges"]
+        ]
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         tokens = [*alphabet, *(f"{c}</w>" for c in alphabet), *("".join(pair) for pair in merges)]
         tokens += ["<|startoftext|>", "<|endoftext|>"]
         vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS).save_pretrained(folder)
+        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS).save_pretrained(
+            folder
+        )
     tokenizer = CLIPTokenizer.from_pretrained(folder)
-    if len(tokenizer("a big red star").input_ids) != 6 or tokenizer.unk_token_id in tokenizer("星").input_ids[1:-1]:
-        raise RuntimeError(f"the tokenizer in {folder} splits common words or knows no bytes: delete it and run again")
+    if (
+        len(tokenizer("a big red star").input_ids) != 6
+        or tokenizer.unk_token_id in tokenizer("星").input_ids[1:-1]
+    ):
+        raise RuntimeError(
+            f"the tokenizer in {folder} splits common words or lacks bytes: delete it, run again"
+        )
     return tokenizer
 
 
@@ -81,8 +94,8 @@ def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
         "patch_size": 16,
     }
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
-    # CLIP's 0.02 leaves a tower of this width on a plateau where word order is not read: 0.42 nats an attribute after
-    # 250 steps, against 0.25 with 0.1.
+    # CLIP's 0.02 leaves a tower of this width on a plateau where word order is not read: 0.42 nats
+    # an attribute after 250 steps, against 0.25 with 0.1.
     nn.init.normal_(clip.text_model.embeddings.token_embedding.weight, std=0.1)
     nn.init.normal_(clip.text_model.embeddings.position_embedding.weight, std=0.1)
     return clip
@@ -114,13 +127,18 @@ class SceneHeads(nn.Module):
     sizes = (3, *(2 * [len(SHAPES) + 1, len(COLORS) + 1, len(SIZES) + 1]))
 
     def __init__(self, width: int):
+        """`width` of the pooled state."""
         super().__init__()
-        self.read = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 256), nn.GELU(), nn.Linear(256, sum(self.sizes)))
+        self.read = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 256), nn.GELU(), nn.Linear(256, sum(self.sizes))
+        )
 
     def forward(self, pooled_BD: Tensor, targets_BA: Tensor) -> Tensor:
         """Mean cross-entropy over the seven attributes."""
         logits = self.read(pooled_BD).split(self.sizes, dim=1)
-        return torch.stack([F.cross_entropy(part, targets_BA[:, i]) for i, part in enumerate(logits)]).mean()
+        return torch.stack(
+            [F.cross_entropy(part, targets_BA[:, i]) for i, part in enumerate(logits)]
+        ).mean()
 
 
 def scene_targets(scene: Scene) -> list[int]:
@@ -132,7 +150,11 @@ def scene_targets(scene: Scene) -> list[int]:
         if thing is None:
             row += [len(SHAPES), len(COLORS), len(SIZES)]
         else:
-            row += [SHAPES.index(thing.shape), list(COLORS).index(thing.color), list(SIZES).index(thing.size)]
+            row += [
+                SHAPES.index(thing.shape),
+                list(COLORS).index(thing.color),
+                list(SIZES).index(thing.size),
+            ]
     return row
 
 
@@ -144,16 +166,37 @@ def hard_negative(scene: Scene, rng: np.random.Generator) -> Scene:
         return Scene(Thing(first.shape, str(color), first.size))
     swaps = [Scene(second, scene.relation, first)]
     if first.color != second.color:
-        swaps.append(Scene(Thing(first.shape, second.color, first.size), scene.relation, Thing(second.shape, first.color, second.size)))
+        swaps.append(
+            Scene(
+                Thing(first.shape, second.color, first.size),
+                scene.relation,
+                Thing(second.shape, first.color, second.size),
+            )
+        )
     if first.size != second.size:
-        swaps.append(Scene(Thing(first.shape, first.color, second.size), scene.relation, Thing(second.shape, second.color, first.size)))
-    swaps.append(Scene(first, {"left_of": "above", "right_of": "below", "above": "left_of", "below": "right_of"}[scene.relation], second))
+        swaps.append(
+            Scene(
+                Thing(first.shape, first.color, second.size),
+                scene.relation,
+                Thing(second.shape, second.color, first.size),
+            )
+        )
+    swaps.append(
+        Scene(
+            first,
+            {"left_of": "above", "right_of": "below", "above": "left_of", "below": "right_of"}[
+                scene.relation
+            ],
+            second,
+        )
+    )
     swaps = [swap for swap in swaps if swap.scene_id != scene.scene_id]
     return swaps[int(rng.integers(len(swaps)))]
 
 
 def contrastive(image_BD: Tensor, text_ND: Tensor, scale: Tensor, same_BN: Tensor) -> Tensor:
-    """Symmetric InfoNCE of B pictures against N >= B captions, the first B of which are theirs, in order.
+    """Symmetric InfoNCE of B pictures against N >= B captions, the first B of which are theirs, in
+    order.
 
     `same_BN` marks captions that say the picture's own scene: those off the diagonal are left out.
     """
@@ -166,24 +209,32 @@ def contrastive(image_BD: Tensor, text_ND: Tensor, scale: Tensor, same_BN: Tenso
 
 
 @torch.no_grad()
-def recall_at_1(clip: CLIPModel, tokenizer: CLIPTokenizer, count: int = 1000) -> tuple[float, float]:
+def recall_at_1(
+    clip: CLIPModel, tokenizer: CLIPTokenizer, count: int = 1000
+) -> tuple[float, float]:
     """Text-to-image and image-to-text R@1 among `count` distinct held-out scenes."""
     members = [scene for scene in all_scenes() if split_of(scene) == "test"]
     chosen = np.random.default_rng(5).permutation(len(members))[:count]
     scenes = [members[i] for i in chosen]
     rng = np.random.default_rng(6)
     pictures = to_unit(to_tensor([render(scene, rng) for scene in scenes]))
-    tokens = tokenizer([lexicon("en").captions(s)[0] for s in scenes], padding="max_length", return_tensors="pt")
+    tokens = tokenizer(
+        [lexicon("en").captions(s)[0] for s in scenes], padding="max_length", return_tensors="pt"
+    )
     image = F.normalize(clip.get_image_features(pixel_values=pictures).pooler_output, dim=-1)
     text = F.normalize(clip.get_text_features(**tokens).pooler_output, dim=-1)
     similarity = text @ image.T
     right = torch.arange(count)
-    return float((similarity.argmax(1) == right).float().mean()), float((similarity.argmax(0) == right).float().mean())
+    return float((similarity.argmax(1) == right).float().mean()), float(
+        (similarity.argmax(0) == right).float().mean()
+    )
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--num_text_steps", type=int, default=800)
     parser.add_argument("--num_steps", type=int, default=900)
@@ -208,7 +259,13 @@ def main() -> None:
         pooled = clip.text_model(**say(said)).pooler_output
         return text_tower["heads"](pooled, targets[torch.from_numpy(chosen)]), {}
 
-    train(Recipe("clip_text", options.num_text_steps, 1e-3), text_tower, text_loss, options.work, save_every_s=30)
+    train(
+        Recipe("clip_text", options.num_text_steps, 1e-3),
+        text_tower,
+        text_loss,
+        options.work,
+        save_every_s=30,
+    )
     if options.num_steps == 0:
         return
     clip.text_model.requires_grad_(False)
@@ -217,7 +274,9 @@ def main() -> None:
     def vision_loss(_: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         rng = np.random.default_rng((23, step, rank))
         chosen = rng.integers(0, len(scenes), BATCH)
-        pictures = torch.roll(pool[torch.from_numpy(chosen)], tuple(rng.integers(-2, 3, 2)), dims=(2, 3))
+        pictures = torch.roll(
+            pool[torch.from_numpy(chosen)], tuple(rng.integers(-2, 3, 2)), dims=(2, 3)
+        )
         said = [scenes[i] if rng.random() < 0.5 else scenes[i].mirrored for i in chosen]
         negatives = [hard_negative(scene, rng) for scene in said]
         with torch.no_grad():
@@ -231,7 +290,10 @@ def main() -> None:
         return itc + AUXILIARY_WEIGHT * read, {"itc": itc.detach(), "read": read.detach()}
 
     def look(step: int) -> None:
-        print(f"clip at step {step}: R@1 text->image, image->text {recall_at_1(clip, tokenizer)}", flush=True)
+        print(
+            f"clip at step {step}: R@1 text->image, image->text {recall_at_1(clip, tokenizer)}",
+            flush=True,
+        )
 
     recipe = Recipe("clip_vision", options.num_steps, 1e-3)
     train(recipe, vision_tower, vision_loss, options.work, look=look, look_every=250)

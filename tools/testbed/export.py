@@ -1,6 +1,7 @@
-"""Writes the pretrained parts as model folders, fp16, into the shared package: `testbed:sd`, `testbed:clip`, `testbed:xlm-r`.
+"""Writes the pretrained parts as model folders, fp16, into the shared package: `testbed:sd`,
+`testbed:clip`, `testbed:xlm-r`.
 
-    python tools/testbed/export.py --work WORK
+python tools/testbed/export.py --work WORK
 """
 
 import argparse
@@ -8,13 +9,13 @@ import shutil
 from pathlib import Path
 
 import torch
-from clip import make_clip, make_text_tower, make_tokenizer, make_vision_tower
-from loop import average_of
 from transformers import CLIPImageProcessor, XLMRobertaTokenizer
+
+from clip import make_clip, make_text_tower, make_tokenizer, make_vision_tower
+from crosslingual.encoders import TESTBED_WEIGHTS
+from loop import average_of
 from unet import latent_pool, load_vae, make_pipeline, make_unet
 from xlm_r import LanguageModel
-
-from crosslingual.encoders import TESTBED_WEIGHTS
 
 MAX_BYTES = 25 * 2**20
 
@@ -28,7 +29,9 @@ def export_clip(work: Path, folder: Path) -> None:
     clip.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     half = [0.5, 0.5, 0.5]
-    CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=64, image_mean=half, image_std=half).save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": 64}, crop_size=64, image_mean=half, image_std=half
+    ).save_pretrained(folder)
 
 
 def export_xlm_r(work: Path, folder: Path) -> None:
@@ -51,9 +54,13 @@ def export_sd(work: Path, folder: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--parts", nargs="*", default=["clip", "xlm-r", "sd"], choices=["clip", "xlm-r", "sd"])
+    parser.add_argument(
+        "--parts", nargs="*", default=["clip", "xlm-r", "sd"], choices=["clip", "xlm-r", "sd"]
+    )
     options = parser.parse_args()
     writers = {"clip": export_clip, "xlm-r": export_xlm_r, "sd": export_sd}
     for part in options.parts:

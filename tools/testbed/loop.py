@@ -1,7 +1,9 @@
-"""The training loop that the four pretraining scripts share: seeded, resumable, over one or two processes.
+"""The training loop that the four pretraining scripts share: seeded, resumable, over one or two
+processes.
 
-A step's randomness is a function of (seed, step, rank), so a run that is stopped and started again continues as if
-nothing had happened. Start it plainly, or with `torchrun --standalone --nproc_per_node 2`.
+A step's randomness is a function of (seed, step, rank), so a run that is stopped and started again
+continues as if nothing had happened. Start it plainly, or with `torchrun --standalone
+--nproc_per_node 2`.
 """
 
 import json
@@ -91,7 +93,9 @@ def train(
     """
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99)
+    )
     ema = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=True, power=0.75)
     checkpoint = work / f"{recipe.name}.pt"
     first = 0
@@ -119,7 +123,11 @@ def train(
         now = time.monotonic()
         if rank == 0 and (now - shown > 15 or step + 1 == recipe.num_steps):
             shown = now
-            row = {"step": step + 1, "loss": round(loss.item(), 5), **{k: round(float(v), 5) for k, v in parts.items()}}
+            row = {
+                "step": step + 1,
+                "loss": round(loss.item(), 5),
+                **{k: round(float(v), 5) for k, v in parts.items()},
+            }
             row["s_per_step"] = round((now - started) / (step + 1 - first), 3)
             row["eta_min"] = round(row["s_per_step"] * (recipe.num_steps - step - 1) / 60, 1)
             with (work / f"{recipe.name}.jsonl").open("a") as file:
@@ -127,7 +135,11 @@ def train(
             print(f"{recipe.name}: {row}", flush=True)
         if rank == 0 and (now - saved > save_every_s or step + 1 == recipe.num_steps):
             saved = now
-            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
+            state = {
+                "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "ema": ema.state_dict(),
+            }
             _save(checkpoint, {**state, "step": step + 1})
         if look is not None and (step + 1) % look_every == 0:
             ema.store(parameters)

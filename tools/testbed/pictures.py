@@ -1,7 +1,9 @@
-"""Pictures to pretrain on: world scenes of the training split, and doodles that teach the VAE more than the world.
+"""Pictures to pretrain on: world scenes of the training split, and doodles that teach the VAE more
+than the world.
 
-The VAE of a real Stable Diffusion has seen far more than the UNet was told about. Here doodles (random polygons,
-ellipses and strokes in random colours) play that part, so that motifs, which no part ever sees, can be encoded.
+The VAE of a real Stable Diffusion has seen far more than the UNet was told about. Here doodles
+(random polygons, ellipses and strokes in random colours) play that part, so that motifs, which no
+part ever sees, can be encoded.
 """
 
 import numpy as np
@@ -14,7 +16,11 @@ from crosslingual.testbed.world import BACKGROUND, OVERSAMPLING, RESOLUTION, Sce
 
 def to_tensor(pictures: list[Image.Image]) -> Tensor:
     """Pictures as uint8 (B, 3, H, W)."""
-    return torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2).contiguous()
+    return (
+        torch.from_numpy(np.stack([np.asarray(p) for p in pictures]))
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
 
 
 def to_unit(pictures: Tensor) -> Tensor:
@@ -40,7 +46,10 @@ def doodle(rng: np.random.Generator) -> Image.Image:
         elif kind == 1:
             draw.rectangle((x - a, y - b, x + a, y + b), fill=color)
         elif kind == 2:
-            corners = [(x + a * dx, y + a * dy) for dx, dy in rng.uniform(-1, 1, (int(rng.integers(3, 7)), 2))]
+            corners = [
+                (x + a * dx, y + a * dy)
+                for dx, dy in rng.uniform(-1, 1, (int(rng.integers(3, 7)), 2))
+            ]
             draw.polygon(corners, fill=color)
         else:
             width = int(rng.uniform(0.03, 0.1) * extent)

@@ -2,7 +2,8 @@
 
     python tools/testbed/vae.py --work WORK
 
-Loss: L1 + 2 x MSE on the pixels, where the drawing and its surroundings weigh more than blank paper, plus 1e-6 x KL.
+Loss: L1 + 2 x MSE on the pixels, where the drawing and its surroundings weigh more than blank
+    paper, plus 1e-6 x KL.
 """
 
 import argparse
@@ -12,12 +13,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from loop import Recipe, start_processes, train
-from pictures import doodle, rendered_pool, to_tensor, to_unit
 from torch import Tensor
 
 from crosslingual.testbed.judge import read_motif, read_scene
 from crosslingual.testbed.world import motif_scenes, render, sample_scenes
+from loop import Recipe, start_processes, train
+from pictures import doodle, rendered_pool, to_tensor, to_unit
 
 BATCH = 24
 DOODLES = 8  # of a batch
@@ -44,7 +45,9 @@ def pixel_weights(pictures_BCHW: Tensor) -> Tensor:
     return weights / weights.mean()
 
 
-def loss_of(vae: AutoencoderKL, pictures_BCHW: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+def loss_of(
+    vae: AutoencoderKL, pictures_BCHW: Tensor, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The VAE's loss on pictures in [-1, 1]."""
     posterior = vae.encode(pictures_BCHW).latent_dist
     difference = vae.decode(posterior.sample(generator)).sample - pictures_BCHW
@@ -61,12 +64,27 @@ def report(vae: AutoencoderKL, step: int) -> None:
     rng = np.random.default_rng(1)
     scenes, motifs = sample_scenes("test", 200, seed=11), motif_scenes()
     pictures = to_unit(to_tensor([render(scene, rng) for scene in scenes + motifs]))
-    back = torch.cat([vae.decode(vae.encode(part).latent_dist.mode()).sample for part in pictures.split(48)])
+    back = torch.cat(
+        [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in pictures.split(48)]
+    )
     mse = float(((back - pictures) ** 2)[: len(scenes)].mean())
     images = vae_images(back)
-    read = np.mean([read_scene(image).scene == scene.canonical for image, scene in zip(images, scenes, strict=False)])
-    seen = np.mean([read_motif(image) == scene.motif for image, scene in zip(images[200:], motifs, strict=True)])
-    print(f"vae at step {step}: held-out mse {mse:.5f}, scenes read {read:.3f}, motifs read {seen:.3f}", flush=True)
+    read = np.mean(
+        [
+            read_scene(image).scene == scene.canonical
+            for image, scene in zip(images, scenes, strict=False)
+        ]
+    )
+    seen = np.mean(
+        [
+            read_motif(image) == scene.motif
+            for image, scene in zip(images[200:], motifs, strict=True)
+        ]
+    )
+    print(
+        f"vae at step {step}: held-out mse {mse:.5f}, scenes read {read:.3f}, motifs {seen:.3f}",
+        flush=True,
+    )
 
 
 def vae_images(decoded_BCHW: Tensor) -> list:
@@ -78,7 +96,9 @@ def vae_images(decoded_BCHW: Tensor) -> list:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--num_steps", type=int, default=4000)
     options = parser.parse_args()
@@ -96,7 +116,9 @@ def main() -> None:
         return loss_of(vae, batch, generator)
 
     recipe = Recipe("vae", options.num_steps, 1.5e-3, ema_decay=0.995)
-    train(recipe, vae, loss_of_step, options.work, look=lambda step: report(vae, step), look_every=500)
+    train(
+        recipe, vae, loss_of_step, options.work, look=lambda step: report(vae, step), look_every=500
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Pretrains the testbed's XLM-R on captions of all eighteen languages, without pictures and without translations.
+"""Pretrains the testbed's XLM-R on captions of all eighteen languages, without pictures and without
+translations.
 
     python tools/testbed/xlm_r.py --work WORK
 
-Masked language modelling as XLM-R's, and beside it the prediction of each token's neighbours, up to eight to either
-side, from its state: four layers see too little text to mix a phrase into its noun as XLM-R's 550 M parameters do.
-No sentence is ever shown with its translation, so that languages are aligned only as far as shared words align them.
+Masked language modelling as XLM-R's, and beside it the prediction of each token's neighbours, up to
+eight to either side, from its state: four layers see too little text to mix a phrase into its noun
+as XLM-R's 550 M parameters do. No sentence is ever shown with its translation, so that languages
+are aligned only as far as shared words align them.
 """
 
 import argparse
@@ -15,7 +17,6 @@ import numpy as np
 import sentencepiece
 import torch
 import torch.nn.functional as F
-from loop import Recipe, start_processes, train
 from sentencepiece import sentencepiece_model_pb2
 from torch import Tensor, nn
 from transformers import XLMRobertaConfig, XLMRobertaModel, XLMRobertaTokenizer
@@ -23,6 +24,7 @@ from transformers import XLMRobertaConfig, XLMRobertaModel, XLMRobertaTokenizer
 from crosslingual.testbed.captions import lexicon
 from crosslingual.testbed.world import all_scenes, motif_scenes, split_of
 from crosslingual.types import LANGUAGES
+from loop import Recipe, start_processes, train
 
 BATCH = 144
 MAX_TOKENS = 32
@@ -33,11 +35,15 @@ NEIGHBOUR_WEIGHT = 0.5
 
 
 def training_captions(language: str) -> list[str]:
-    """Captions of a sixth of the training scenes, and of every motif: text knows them, pictures do not."""
+    """Captions of a sixth of the training scenes, and of every motif: text knows them, pictures do
+    not.
+    """
     scenes = [scene for scene in all_scenes() if split_of(scene) == "train"]
     one = [scene for scene in scenes if scene.second is None]
     # Each language writes of other scenes, so that the corpora are no translations of one another.
-    two = [scene for scene in scenes if scene.second is not None][LANGUAGES.index(language) % 6 :: 6]
+    two = [scene for scene in scenes if scene.second is not None][
+        LANGUAGES.index(language) % 6 :: 6
+    ]
     chosen = two + 8 * one + 15 * motif_scenes()
     return [text for scene in chosen for text in lexicon(language).captions(scene)]
 
@@ -53,8 +59,15 @@ def word_list(texts: dict[str, list[str]]) -> list[str]:
             entries = lexicon(language)
             forms = [form for table in (entries.colors, entries.sizes) for form in table.values()]
             forms += [form for noun in entries.nouns.values() for form in noun.values()]
-            known = {f for form in forms for f in (form.values() if isinstance(form, dict) else [form]) if len(f) > 1}
-            cut = re.compile("(" + "|".join(sorted(map(re.escape, known), key=len, reverse=True)) + ")")
+            known = {
+                f
+                for form in forms
+                for f in (form.values() if isinstance(form, dict) else [form])
+                if len(f) > 1
+            }
+            cut = re.compile(
+                "(" + "|".join(sorted(map(re.escape, known), key=len, reverse=True)) + ")"
+            )
             words |= {"|" + piece for text in part for piece in cut.split(text) if piece}
         else:
             words |= {word for text in part for word in text.split()}
@@ -64,8 +77,9 @@ def word_list(texts: dict[str, list[str]]) -> list[str]:
 def add_pieces(model: Path, words: list[str]) -> None:
     """Adds every whole word to a sentencepiece model.
 
-    The trainer keeps a piece for how much text it saves; in a corpus of a thousand words that leaves syllables, which a
-    corpus of XLM-R's size would not. A word's score is such that it wins over any two pieces that spell it.
+    The trainer keeps a piece for how much text it saves; in a corpus of a thousand words that
+    leaves syllables, which a corpus of XLM-R's size would not. A word's score is such that it wins
+    over any two pieces that spell it.
     """
     proto = sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString(model.read_bytes())
@@ -83,7 +97,11 @@ def make_tokenizer(folder: Path, texts: dict[str, list[str]]) -> XLMRobertaToken
     model = folder / "sentencepiece.bpe.model"
     if not (folder / "tokenizer.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        letters = "abcdefghijklmnopqrstuvwxyz" + "абвгґдеєёжзиіїйклмнопрстуфхцчшщъыьэюя" + "0123456789.,!?-'()"
+        letters = (
+            "abcdefghijklmnopqrstuvwxyz"
+            + "абвгґдеєёжзиіїйклмнопрстуфхцчшщъыьэюя"
+            + "0123456789.,!?-'()"
+        )
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(word_list(texts)),
             model_prefix=str(model.with_suffix("")),
@@ -98,15 +116,26 @@ def make_tokenizer(folder: Path, texts: dict[str, list[str]]) -> XLMRobertaToken
         )
         add_pieces(model, word_list(texts))
         make_config(10).save_pretrained(folder)
-        XLMRobertaTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS).save_pretrained(folder)
+        XLMRobertaTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS).save_pretrained(
+            folder
+        )
     tokenizer = XLMRobertaTokenizer.from_pretrained(folder)
     if len(tokenizer) < 1000:
-        raise RuntimeError(f"{folder} was read as a vocabulary of {len(tokenizer)}: is protobuf installed?")
+        raise RuntimeError(
+            f"{folder} was read as a vocabulary of {len(tokenizer)}: is protobuf installed?"
+        )
     for language, part in texts.items():
         counts = [len(ids) for ids in tokenizer(part[::50]).input_ids]
-        print(f"xlm_r: {language}: {np.mean(counts):.1f} tokens a caption, {max(counts)} at most", flush=True)
-        if max(counts) > MAX_TOKENS or any(tokenizer.unk_token_id in ids for ids in tokenizer(part[::50]).input_ids):
-            raise RuntimeError(f"{language}: a caption is longer than {MAX_TOKENS} tokens or has an unknown one")
+        print(
+            f"xlm_r: {language}: {np.mean(counts):.1f} tokens a caption, {max(counts)} at most",
+            flush=True,
+        )
+        if max(counts) > MAX_TOKENS or any(
+            tokenizer.unk_token_id in ids for ids in tokenizer(part[::50]).input_ids
+        ):
+            raise RuntimeError(
+                f"{language}: a caption is longer than {MAX_TOKENS} tokens or has an unknown one"
+            )
     return tokenizer
 
 
@@ -130,6 +159,7 @@ class LanguageModel(nn.Module):
     """The encoder with its pretraining heads, whose output embedding is the input's."""
 
     def __init__(self, vocabulary: int):
+        """`vocabulary` of the tokenizer."""
         super().__init__()
         self.encoder = XLMRobertaModel(make_config(vocabulary), add_pooling_layer=False)
         self.masked = nn.Sequential(nn.Linear(192, 192), nn.GELU(), nn.LayerNorm(192))
@@ -140,8 +170,13 @@ class LanguageModel(nn.Module):
         return states @ self.encoder.embeddings.word_embeddings.weight.T
 
 
-def mask_tokens(ids_BL: Tensor, special: Tensor, mask_id: int, vocabulary: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """BERT's masking: 15 % of the tokens, of which 80 % masked, 10 % random, 10 % kept. Returns (ids, chosen)."""
+def mask_tokens(
+    ids_BL: Tensor, special: Tensor, mask_id: int, vocabulary: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """BERT's masking: 15 % of the tokens, of which 80 % masked, 10 % random, 10 % kept.
+
+    Returns (ids, chosen).
+    """
     chosen = (torch.rand(ids_BL.shape, generator=generator) < MASKED_SHARE) & ~special
     kind = torch.rand(ids_BL.shape, generator=generator)
     masked = ids_BL.masked_fill(chosen & (kind < 0.8), mask_id)
@@ -151,7 +186,9 @@ def mask_tokens(ids_BL: Tensor, special: Tensor, mask_id: int, vocabulary: int, 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--num_steps", type=int, default=2500)
     options = parser.parse_args()
@@ -161,28 +198,49 @@ def main() -> None:
     texts = {language: training_captions(language) for language in LANGUAGES}
     tokenizer = make_tokenizer(options.work / "xlm_r_tokenizer", texts)
     model = LanguageModel(len(tokenizer))
-    print(f"xlm_r: vocabulary {len(tokenizer)}, {sum(p.numel() for p in model.encoder.parameters()) / 1e6:.2f} M parameters", flush=True)
+    print(
+        f"xlm_r: vocabulary {len(tokenizer)}, {model.encoder.num_parameters() / 1e6:.2f} M parameters",
+        flush=True,
+    )
     offsets = [offset for offset in range(-REACH, REACH + 1) if offset != 0]
 
     def loss_of_step(generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         rng = np.random.default_rng((53, step, rank))
-        batch = [texts[language][rng.integers(len(texts[language]))] for language in LANGUAGES for _ in range(BATCH // len(LANGUAGES))]
+        batch = [
+            texts[language][rng.integers(len(texts[language]))]
+            for language in LANGUAGES
+            for _ in range(BATCH // len(LANGUAGES))
+        ]
         tokens = tokenizer(batch, padding=True, return_tensors="pt")
         ids_BL = tokens.input_ids
-        special = (ids_BL == tokenizer.pad_token_id) | (ids_BL == tokenizer.bos_token_id) | (ids_BL == tokenizer.eos_token_id)
-        corrupted, chosen = mask_tokens(ids_BL, special, tokenizer.mask_token_id, len(tokenizer), generator)
-        states_BLD = model.encoder(corrupted, attention_mask=tokens.attention_mask).last_hidden_state
+        special = (
+            (ids_BL == tokenizer.pad_token_id)
+            | (ids_BL == tokenizer.bos_token_id)
+            | (ids_BL == tokenizer.eos_token_id)
+        )
+        corrupted, chosen = mask_tokens(
+            ids_BL, special, tokenizer.mask_token_id, len(tokenizer), generator
+        )
+        states_BLD = model.encoder(
+            corrupted, attention_mask=tokens.attention_mask
+        ).last_hidden_state
         mlm = F.cross_entropy(model.logits(model.masked(states_BLD[chosen])), ids_BL[chosen])
-        # One neighbour a token, drawn at random: the whole window would cost sixteen times as many logits.
+        # One neighbour a token, drawn at random: the whole window would cost sixteen times as many
+        # logits.
         which_BL = torch.randint(0, len(offsets), ids_BL.shape, generator=generator)
         place_BL = torch.arange(ids_BL.shape[1]) + torch.tensor(offsets)[which_BL]
         inside = (place_BL >= 0) & (place_BL < ids_BL.shape[1]) & ~special
         target_BL = ids_BL.gather(1, place_BL.clamp(0, ids_BL.shape[1] - 1))
-        inside &= (target_BL != tokenizer.pad_token_id) & (torch.rand(ids_BL.shape, generator=generator) < 0.4)
+        inside &= (target_BL != tokenizer.pad_token_id) & (
+            torch.rand(ids_BL.shape, generator=generator) < 0.4
+        )
         flat = model.neighbours(states_BLD[inside]).view(-1, len(offsets), 192)
         picked = flat[torch.arange(flat.shape[0]), which_BL[inside]]
         neighbour = F.cross_entropy(model.logits(picked), target_BL[inside])
-        return mlm + NEIGHBOUR_WEIGHT * neighbour, {"mlm": mlm.detach(), "neighbour": neighbour.detach()}
+        return mlm + NEIGHBOUR_WEIGHT * neighbour, {
+            "mlm": mlm.detach(),
+            "neighbour": neighbour.detach(),
+        }
 
     train(Recipe("xlm_r", options.num_steps, 1.2e-3), model, loss_of_step, options.work)
 

@@ -1,9 +1,11 @@
-"""The text encoder drop-in: a frozen multilingual encoder and an adapter as one `pipe.text_encoder`.
+"""The text encoder drop-in: a frozen multilingual encoder and an adapter as one
+`pipe.text_encoder`.
 
-Stock pipelines call it with token ids and, where its config says so, a mask, and take states from the answer: the first
-entry (SD 1.x, 2.x) or the last but one hidden state with the pooled vector first (SDXL). `attach` sets it and its
-tokenizer on a pipeline, so that ControlNet, img2img, inpainting, LoRA and LCM pipelines on the same base work as they
-are; the adapter runs once a prompt, never inside the UNet.
+Stock pipelines call it with token ids and, where its config says so, a mask, and take states from
+the answer: the first entry (SD 1.x, 2.x) or the last but one hidden state with the pooled vector
+first (SDXL). `attach` sets it and its tokenizer on a pipeline, so that ControlNet, img2img,
+inpainting, LoRA and LCM pipelines on the same base work as they are; the adapter runs once a
+prompt, never inside the UNet.
 """
 
 from types import SimpleNamespace
@@ -45,20 +47,30 @@ class AdaptedTextEncoder(nn.Module):
         output_hidden_states: bool = False,
         return_dict: bool = True,
     ) -> BaseModelOutputWithPooling | tuple[Tensor, ...]:
-        """Answers with the states (B, L, D) first, or, where the base wants a pooled vector, that (B, P) first."""
+        """Answers with the states (B, L, D) first, or, where the base wants a pooled vector, that
+        (B, P) first.
+        """
         mask = input_ids.ne(self.pad_token_id).long() if attention_mask is None else attention_mask
         states = self.encoder(input_ids, attention_mask=mask).last_hidden_state
         states, pooled = self.adapter(states.to(self.dtype))
-        # SDXL's pipeline takes entry 0 where it is a matrix for the pooled vector and hidden_states[-2] for the states.
+        # SDXL's pipeline takes entry 0 where it is a matrix for the pooled vector and
+        # hidden_states[-2] for the states.
         first = states if pooled is None else pooled
         if not return_dict:
             return (first,)
         hidden_states = (states, states) if output_hidden_states else None
-        return BaseModelOutputWithPooling(last_hidden_state=first, pooler_output=pooled, hidden_states=hidden_states)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=first, pooler_output=pooled, hidden_states=hidden_states
+        )
 
 
 def attach(
-    pipe: Any, encoder: MultilingualEncoder, adapter: nn.Module, *, width: int, pooled_width: int | None
+    pipe: Any,
+    encoder: MultilingualEncoder,
+    adapter: nn.Module,
+    *,
+    width: int,
+    pooled_width: int | None,
 ) -> Any:
     """Sets the drop-in and its tokenizer on a diffusers pipeline and returns the pipeline.
 
@@ -76,10 +88,13 @@ def attach(
     takes_pooled = pipe.unet.config.addition_embed_type == "text_time"
     if wanted != width or takes_pooled != (pooled_width is not None):
         raise ValueError(
-            f"the adapter gives states of width {width} and a pooled vector of width {pooled_width}, but this base's "
-            f"UNet takes width {wanted} {'with' if takes_pooled else 'without'} a pooled vector: use the adapter's base"
+            f"the adapter gives states of width {width} and a pooled vector of width "
+            f"{pooled_width}, but this base's UNet takes width {wanted} "
+            f"{'with' if takes_pooled else 'without'} a pooled vector: use the adapter's base"
         )
-    dropin = AdaptedTextEncoder(encoder, adapter, pooled_width).to(pipe.unet.device, pipe.unet.dtype)
+    dropin = AdaptedTextEncoder(encoder, adapter, pooled_width).to(
+        pipe.unet.device, pipe.unet.dtype
+    )
     tokenizer = encoder.tokenizer
     tokenizer.model_max_length = encoder.max_length
     if takes_pooled:
@@ -94,9 +109,13 @@ def attach(
 
 @torch.no_grad()
 def encode_prompts(
-    encoder: MultilingualEncoder, adapter: nn.Module, prompts: list[str], negative_prompts: list[str] | None = None
+    encoder: MultilingualEncoder,
+    adapter: nn.Module,
+    prompts: list[str],
+    negative_prompts: list[str] | None = None,
 ) -> dict[str, Tensor]:
-    """Keyword arguments for a pipeline's call: `prompt_embeds`, `negative_prompt_embeds` and, with a pooled vector, its pair.
+    """Keyword arguments for a pipeline's call: `prompt_embeds`, `negative_prompt_embeds` and, with
+    a pooled vector, its pair.
 
     The encoder may be dropped afterwards: nothing of it is needed to sample.
     """

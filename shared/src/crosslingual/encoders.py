@@ -1,8 +1,9 @@
-"""The frozen parts: diffusion bases, multilingual text encoders and CLIPs, from a hub, a folder or the testbed.
+"""The frozen parts: diffusion bases, multilingual text encoders and CLIPs, from a hub, a folder or
+the testbed.
 
-Frozen means three things together: `eval()`, `requires_grad_(False)`, and outputs taken without a graph. Weights are
-read from safetensors alone, and a key that is missing or not expected is an error: transformers would otherwise
-initialise the missing part at random and go on.
+Frozen means three things together: `eval()`, `requires_grad_(False)`, and outputs taken without a
+graph. Weights are read from safetensors alone, and a key that is missing or not expected is an
+error: transformers would otherwise initialise the missing part at random and go on.
 """
 
 import json
@@ -24,7 +25,9 @@ def resolve(name: str) -> str:
     if not name.startswith("testbed:"):
         return name
     if name.removeprefix("testbed:") not in TESTBED:
-        raise ValueError(f"no embedded model {name!r}; there are {', '.join(f'testbed:{n}' for n in TESTBED)}")
+        raise ValueError(
+            f"no embedded model {name!r}; there are {', '.join(f'testbed:{n}' for n in TESTBED)}"
+        )
     return str(TESTBED_WEIGHTS / name.removeprefix("testbed:"))
 
 
@@ -40,33 +43,53 @@ def load_frozen(
     subfolder: str | None = None,
     revision: str | None = None,
     dtype: torch.dtype = torch.float32,
+    **arguments: Any,
 ) -> Any:
-    """Loads one frozen model of transformers or diffusers, strictly.
+    """Loads one frozen model of transformers or diffusers, strictly; `arguments` go to its
+    constructor.
 
     Raises:
         FileNotFoundError: there is no such folder or hub entry, or it has no safetensors.
         ValueError: a key is missing or not expected.
     """
-    options = {"revision": revision, "use_safetensors": True, "output_loading_info": True}
+    options = {
+        "revision": revision,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        "dtype": dtype,
+    }
     if subfolder:
         options["subfolder"] = subfolder
-    dtype_name = "torch_dtype" if model_class.__module__.startswith("diffusers") else "dtype"
+    _be_quiet()
     place = f"{name}/{subfolder}" if subfolder else name
     try:
-        model, info = model_class.from_pretrained(resolve(name), **{dtype_name: dtype}, **options)
+        model, info = model_class.from_pretrained(resolve(name), **options, **arguments)
     except OSError as error:
         reason = str(error).split("\n")[0]
         raise FileNotFoundError(
-            f"cannot load {place} as safetensors ({reason}); give a folder, a hub id or testbed:NAME"
+            f"cannot load {place} as safetensors ({reason}); give a folder, hub id or testbed:NAME"
         ) from error
     missing = list(info["missing_keys"])
     unexpected = [key for key in info["unexpected_keys"] if not key.startswith(HEADS)]
     if missing or unexpected:
         raise ValueError(
-            f"{place} does not fit {model_class.__name__}: missing {missing[:4]}, not expected {unexpected[:4]}; "
+            f"{place} does not fit {model_class.__name__}: missing {missing[:4]}, "
+            f"not expected {unexpected[:4]}; "
             "its layers would be random, so it is not used"
         )
     return freeze(model)
+
+
+def _be_quiet() -> None:
+    """Keeps the libraries' bars and notes off the terminal: what matters of a load is checked and
+    raised here.
+    """
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
 
 
 def model_index(base: str, revision: str | None = None) -> dict[str, Any]:
@@ -77,12 +100,23 @@ def model_index(base: str, revision: str | None = None) -> dict[str, Any]:
         raise FileNotFoundError(f"{base} is no diffusers pipeline: it has no model_index.json")
     if not folder.exists():
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+        )
 
         try:
             path = Path(hf_hub_download(base, "model_index.json", revision=revision))
-        except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, ValueError) as error:
-            raise FileNotFoundError(f"no folder and no reachable hub entry named {base!r}") from error
+        except (
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            ValueError,
+        ) as error:
+            raise FileNotFoundError(
+                f"no folder and no reachable hub entry named {base!r}"
+            ) from error
     return json.loads(path.read_text())
 
 
@@ -99,7 +133,9 @@ def load_config(base: str, part: str, revision: str | None = None) -> dict[str, 
     path = Path(resolve(base)) / part / "config.json"
     if Path(resolve(base)).is_dir():
         if not path.is_file():
-            raise FileNotFoundError(f"{base} has no {part}/config.json: is it a diffusers pipeline?")
+            raise FileNotFoundError(
+                f"{base} has no {part}/config.json: is it a diffusers pipeline?"
+            )
         return json.loads(path.read_text())
     model_class = _component_class(base, part, revision)
     return dict(model_class.load_config(base, subfolder=part, revision=revision))
@@ -108,13 +144,23 @@ def load_config(base: str, part: str, revision: str | None = None) -> dict[str, 
 def load_unet(base: str, revision: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
     """The base's UNet, frozen."""
     return load_frozen(
-        _component_class(base, "unet", revision), base, subfolder="unet", revision=revision, dtype=dtype
+        _component_class(base, "unet", revision),
+        base,
+        subfolder="unet",
+        revision=revision,
+        dtype=dtype,
     )
 
 
 def load_vae(base: str, revision: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
     """The base's VAE, frozen."""
-    return load_frozen(_component_class(base, "vae", revision), base, subfolder="vae", revision=revision, dtype=dtype)
+    return load_frozen(
+        _component_class(base, "vae", revision),
+        base,
+        subfolder="vae",
+        revision=revision,
+        dtype=dtype,
+    )
 
 
 def load_noise_scheduler(base: str, revision: str | None = None) -> Any:
@@ -124,10 +170,13 @@ def load_noise_scheduler(base: str, revision: str | None = None) -> Any:
     return DDPMScheduler.from_pretrained(resolve(base), subfolder="scheduler", revision=revision)
 
 
-def load_pipeline(base: str, revision: str | None = None, dtype: torch.dtype = torch.float32, **parts: Any) -> Any:
+def load_pipeline(
+    base: str, revision: str | None = None, dtype: torch.dtype = torch.float32, **parts: Any
+) -> Any:
     """The whole base as the diffusers pipeline it names, every model frozen and strictly loaded.
 
-    `parts` replaces components; `unet=None, vae=None` leaves them out, which suffices to encode prompts.
+    `parts` replaces components; `unet=None, vae=None` leaves them out, which suffices to encode
+    prompts.
     """
     import diffusers
 
@@ -135,20 +184,31 @@ def load_pipeline(base: str, revision: str | None = None, dtype: torch.dtype = t
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         if part in index and index[part][0] and part not in parts:
             model_class = _component_class(base, part, revision)
-            parts[part] = load_frozen(model_class, base, subfolder=part, revision=revision, dtype=dtype)
+            parts[part] = load_frozen(
+                model_class, base, subfolder=part, revision=revision, dtype=dtype
+            )
     if "safety_checker" in index:
-        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        parts |= {
+            "safety_checker": None,
+            "feature_extractor": None,
+            "requires_safety_checker": False,
+        }
     pipeline_class = getattr(diffusers, index["_class_name"])
-    pipe = pipeline_class.from_pretrained(resolve(base), revision=revision, torch_dtype=dtype, **parts)
+    pipe = pipeline_class.from_pretrained(resolve(base), revision=revision, dtype=dtype, **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 @torch.no_grad()
 def encode_english(pipe: Any, prompts: list[str]) -> tuple[Tensor, Tensor | None]:
-    """A base's own text states: (B, L, D), and the pooled vectors (B, P) where the base has them (SDXL)."""
+    """A base's own text states: (B, L, D), and the pooled vectors (B, P) where the base has them
+    (SDXL).
+    """
     encoded = pipe.encode_prompt(
-        prompts, device=pipe.text_encoder.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        prompts,
+        device=pipe.text_encoder.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
     )
     return encoded[0], encoded[2] if len(encoded) == 4 else None
 
@@ -157,6 +217,7 @@ def _encoder_class(model_type: str) -> type:
     import transformers
 
     classes = {
+        "roberta": "RobertaModel",
         "xlm-roberta": "XLMRobertaModel",
         "xlm-roberta-xl": "XLMRobertaXLModel",
         "altclip": "AltCLIPTextModel",
@@ -169,12 +230,16 @@ def _encoder_class(model_type: str) -> type:
         "bert": "BertModel",
     }
     if model_type not in classes:
-        raise ValueError(f"no text encoder of type {model_type!r} is known; there are {', '.join(classes)}")
+        raise ValueError(
+            f"no text encoder of type {model_type!r} is known; there are {', '.join(classes)}"
+        )
     return getattr(transformers, classes[model_type])
 
 
 def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
-    """Width of an encoder's token states and the tokens a prompt has by default, without its weights."""
+    """Width of an encoder's token states and the tokens a prompt has by default, without its
+    weights.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
@@ -192,12 +257,20 @@ def encoder_config(name: str, revision: str | None = None) -> Any:
     try:
         return AutoConfig.from_pretrained(resolve(name), revision=revision)
     except OSError as error:
-        raise FileNotFoundError(f"no folder and no reachable hub entry named {name!r} holds a text encoder") from error
+        raise FileNotFoundError(
+            f"no folder and no reachable hub entry named {name!r} holds a text encoder"
+        ) from error
 
 
 def state_width(config: Any) -> int:
-    """The size of an encoder's token states by its config: the projection's, where the states pass one."""
-    return int(getattr(config, "project_dim", None) or getattr(config, "d_model", None) or config.hidden_size)
+    """The size of an encoder's token states by its config: the projection's, where the states pass
+    one.
+    """
+    return int(
+        getattr(config, "project_dim", None)
+        or getattr(config, "d_model", None)
+        or config.hidden_size
+    )
 
 
 def encoder_on_meta(name: str, revision: str | None = None) -> int:
@@ -231,21 +304,31 @@ class MultilingualEncoder:
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Ids and mask, both (B, max_length); longer prompts are cut with their end token kept."""
         tokens = self.tokenizer(
-            texts, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
+            texts,
+            padding="max_length",
+            max_length=self.max_length,
+            truncation=True,
+            return_tensors="pt",
         )
         return tokens.input_ids, tokens.attention_mask
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Last hidden states (B, max_length, D) of prompts in any language, and their mask (B, max_length)."""
+        """Last hidden states (B, max_length, D) of prompts in any language, and their mask (B,
+        max_length).
+        """
         ids, mask = (part.to(self.model.device) for part in self.tokenize(texts))
         return self.model(ids, attention_mask=mask).last_hidden_state, mask
 
 
 def load_multilingual_encoder(
-    name: str, revision: str | None = None, max_length: int | None = None, dtype: torch.dtype = torch.float32
+    name: str,
+    revision: str | None = None,
+    max_length: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> MultilingualEncoder:
-    """Loads XLM-R, AltCLIP's text half, mT5/umT5's encoder, or a CLIP text model with its tokenizer.
+    """Loads XLM-R, AltCLIP's text half, mT5/umT5's encoder, or a CLIP text model with its
+    tokenizer.
 
     Args:
         name: folder, hub id or `testbed:xlm-r`.
@@ -256,10 +339,17 @@ def load_multilingual_encoder(
     from transformers import AutoTokenizer
 
     model_class = _encoder_class(encoder_config(name, revision).model_type)
-    model = load_frozen(model_class, name, revision=revision, dtype=dtype)
+    arguments = (
+        {"add_pooling_layer": False}
+        if model_class.__name__.endswith(("RobertaModel", "BertModel"))
+        else {}
+    )
+    model = load_frozen(model_class, name, revision=revision, dtype=dtype, **arguments)
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
     if len(tokenizer) < 256:
-        raise ValueError(f"the tokenizer of {name} was read with {len(tokenizer)} entries: install protobuf")
+        raise ValueError(
+            f"the tokenizer of {name} was read with {len(tokenizer)} entries: install protobuf"
+        )
     tokenizer.padding_side = "right"
     length = max_length or min(77, int(tokenizer.model_max_length))
     return MultilingualEncoder(name, model, tokenizer, length)

@@ -1,7 +1,8 @@
 """The pass over shards that computes features, and the same computation online, batch by batch.
 
-`FrozenParts.encode` is the one place where a batch of pictures and captions becomes arrays; `compute_features` stores
-what it returns and `online_batches` hands it straight on, so that training on shards and on features sees the same.
+`FrozenParts.encode` is the one place where a batch of pictures and captions becomes arrays;
+`compute_features` stores what it returns and `online_batches` hands it straight on, so that
+training on shards and on features sees the same.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,11 +50,16 @@ class FrozenParts:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
+        """Loads the parts."""
         self.vae = load_vae(self.base, self.revision).to(self.device)
-        self.english: Any = load_pipeline(self.base, self.revision, unet=None, vae=None).to(self.device)
+        self.english: Any = load_pipeline(self.base, self.revision, unet=None, vae=None).to(
+            self.device
+        )
         self.multilingual: MultilingualEncoder | None = None
         if self.encoder is not None:
-            self.multilingual = load_multilingual_encoder(self.encoder, self.encoder_revision, self.max_length)
+            self.multilingual = load_multilingual_encoder(
+                self.encoder, self.encoder_revision, self.max_length
+            )
             self.multilingual.model.to(self.device)
 
     @property
@@ -74,25 +80,37 @@ class FrozenParts:
         """Arrays of a loader's batch of B pictures with captions in N languages.
 
         Returns:
-            latent_mean, latent_std (B, 4, h, w); english_states (B, L, D) and english_pooled (B, P) for SDXL, of the
-            first English caption; multilingual_states (B, N, M, C) of the first caption in each language;
-            has_english (B,), has_language (B, N), native (B,): not parallel, so without a teacher.
+            latent_mean, latent_std (B, 4, h, w); english_states (B, L, D) and english_pooled (B, P)
+            for SDXL, of the first English caption; multilingual_states (B, N, M, C) of the first
+            caption in each language; has_english (B,), has_language (B, N), native (B,): not
+            parallel, so without a teacher.
         """
         posterior = self.vae.encode(batch["images"].to(self.device)).latent_dist
         arrays = {"latent_mean": posterior.mean, "latent_std": posterior.std}
         captions = batch["captions"]
-        arrays |= _named("english", encode_english(self.english, [_first(c, "en") for c in captions]))
+        arrays |= _named(
+            "english", encode_english(self.english, [_first(c, "en") for c in captions])
+        )
         arrays["has_english"] = torch.tensor([bool(c.get("en")) for c in captions])
-        arrays["has_language"] = torch.tensor([[bool(c.get(name)) for name in self.languages] for c in captions])
+        arrays["has_language"] = torch.tensor(
+            [[bool(c.get(name)) for name in self.languages] for c in captions]
+        )
         arrays["native"] = ~batch["parallel"]
         if self.multilingual is not None:
             texts = [_first(c, name) for c in captions for name in self.languages]
             states, _ = self.multilingual.encode(texts)
-            arrays["multilingual_states"] = states.unflatten(0, (len(captions), len(self.languages)))
-        return {name: array.to("cpu", STORED if array.is_floating_point() else None) for name, array in arrays.items()}
+            arrays["multilingual_states"] = states.unflatten(
+                0, (len(captions), len(self.languages))
+            )
+        return {
+            name: array.to("cpu", STORED if array.is_floating_point() else None)
+            for name, array in arrays.items()
+        }
 
     def null(self) -> dict[str, Tensor]:
-        """The states of the empty prompt: english_states (L, D), english_pooled (P,), multilingual_states (M, C)."""
+        """The states of the empty prompt: english_states (L, D), english_pooled (P,),
+        multilingual_states (M, C).
+        """
         arrays = _named("english", encode_english(self.english, [""]))
         if self.multilingual is not None:
             arrays["multilingual_states"] = self.multilingual.encode([""])[0]
@@ -122,7 +140,8 @@ def compute_features(
     world_size: int = 1,
     key_map: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes the features of all samples of `shards`; ranks share the blocks, and complete blocks are kept.
+    """Writes the features of all samples of `shards`; ranks share the blocks, and complete blocks
+    are kept.
 
     Once all ranks are through, `finish_features` completes the folder.
 
@@ -143,7 +162,12 @@ def compute_features(
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    made_of = {**parts.made_of, "resolution": resolution, "shards": shards_hash(shards), "batch_size": batch_size}
+    made_of = {
+        **parts.made_of,
+        "resolution": resolution,
+        "shards": shards_hash(shards),
+        "batch_size": batch_size,
+    }
     claim(folder, made_of)
     loader = ShardLoader(
         shards,
@@ -163,21 +187,27 @@ def compute_features(
         for batch in islice(loader.batches(first), min(batches_per_block, len(loader) - first)):
             pieces.append(parts.encode(batch))
             keys += batch["keys"]
-        save_block(path, {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}, keys)
+        save_block(
+            path, {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}, keys
+        )
     if rank == 0:
         save_block(folder / NULL, parts.null(), [])
     return folder
 
 
 def shards_hash(shards: str) -> str:
-    """The hash that the shards' own index gives them; their names where they have no index (shards of others)."""
+    """The hash that the shards' own index gives them; their names where they have no index (shards
+    of others).
+    """
     folder = Path(shards)
     if (folder / "index.json").is_file():
         return str(read_shard_index(folder)["sha256"])
     return shards
 
 
-def online_batches(parts: FrozenParts, loader: ShardLoader, start_step: int = 0) -> Iterator[dict[str, Tensor]]:
+def online_batches(
+    parts: FrozenParts, loader: ShardLoader, start_step: int = 0
+) -> Iterator[dict[str, Tensor]]:
     """What `FeatureLoader.batches` yields, computed from pictures and captions as they come."""
     for batch in loader.batches(start_step):
         yield {**parts.encode(batch), "keys": batch["keys"]}

@@ -1,8 +1,10 @@
-"""Features: the outputs of frozen parts, computed once, stored as safetensors blocks, read back in batches.
+"""Features: the outputs of frozen parts, computed once, stored as safetensors blocks, read back in
+batches.
 
-A folder of features holds `block-00000.safetensors`, ... with the same arrays for consecutive samples, `null.safetensors`
-with the states of the empty prompt, and `index.json`, written last. `index.json` names what the features were made of;
-features made of anything else are stale and refused. Blocks are memory-mapped, so that a batch reads its rows alone.
+A folder of features holds `block-00000.safetensors`, ... with the same arrays for consecutive
+samples, `null.safetensors` with the states of the empty prompt, and `index.json`, written last.
+`index.json` names what the features were made of; features made of anything else are stale and
+refused. Blocks are memory-mapped, so that a batch reads its rows alone.
 """
 
 import json
@@ -27,7 +29,8 @@ class FeatureIndex:
     """What `index.json` says.
 
     Attributes:
-        made_of: the models, their revisions and dtypes, the settings and the shards' hash: the key of the features.
+        made_of: the models, their revisions and dtypes, the settings and the shards' hash: the key
+            of the features.
         blocks: file names and row counts, in order.
         languages: order of the language axis of multilingual arrays.
     """
@@ -99,10 +102,14 @@ def read_index(folder: str | Path) -> FeatureIndex:
     """
     path = Path(folder) / INDEX
     if not path.is_file():
-        raise FileNotFoundError(f"no complete features in {folder}: run the method's `features` verb (again)")
+        raise FileNotFoundError(
+            f"no complete features in {folder}: run the method's `features` verb (again)"
+        )
     values = json.loads(path.read_text())
     if "made_of" not in values:
-        raise FileNotFoundError(f"{folder} holds shards, not features: run the method's `features` verb on it")
+        raise FileNotFoundError(
+            f"{folder} holds shards, not features: run the method's `features` verb on it"
+        )
     if values.pop("version") != VERSION:
         raise ValueError(f"the features in {folder} are of another format version: make them anew")
     return FeatureIndex(**values)
@@ -120,7 +127,7 @@ def check_fresh(index: FeatureIndex, made_of: dict[str, Any], folder: str | Path
         found = index.made_of.get(name)
         if found != wanted:
             raise ValueError(
-                f"the features in {folder} are stale: made with {name} = {found!r}, wanted {wanted!r}; "
+                f"the features in {folder} are stale: made with {name} = {found!r}, not {wanted!r}; "
                 "make them anew or change the setting"
             )
 
@@ -128,11 +135,14 @@ def check_fresh(index: FeatureIndex, made_of: dict[str, Any], folder: str | Path
 class FeatureLoader:
     """Batches of features in an order that is a function of (seed, epoch) alone.
 
-    The global batch of a step is a slice of the epoch's permutation, and each rank takes its part of it: the data do
-    not depend on the number of ranks as long as `world_size x batch_size` stays, and resuming costs nothing.
+    The global batch of a step is a slice of the epoch's permutation, and each rank takes its part
+    of it: the data do not depend on the number of ranks as long as `world_size x batch_size` stays,
+    and resuming costs nothing.
     """
 
-    def __init__(self, folder: str | Path, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self, folder: str | Path, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ):
         """Opens the folder.
 
         Args:
@@ -151,7 +161,8 @@ class FeatureLoader:
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         if len(self) == 0:
             raise ValueError(
-                f"{self.index.num_rows} samples in {folder} do not fill one batch of {world_size} ranks x {batch_size}: "
+                f"{self.index.num_rows} samples in {folder} do not fill one batch of {world_size} "
+                f"ranks x {batch_size}: "
                 "lower train_batch_size or add data"
             )
         missing = [b["name"] for b in self.index.blocks if not (self.folder / b["name"]).is_file()]
@@ -164,7 +175,9 @@ class FeatureLoader:
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.long))
 
     def __len__(self) -> int:
-        """Steps an epoch, equal on all ranks; what does not fill a global batch waits for another epoch."""
+        """Steps an epoch, equal on all ranks; what does not fill a global batch waits for another
+        epoch.
+        """
         return self.index.num_rows // (self.batch_size * self.world_size)
 
     def null(self) -> dict[str, Tensor]:

@@ -4,8 +4,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-LANGUAGES = ("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "uk", "vi", "zh")
-"""BCP-47 codes of the eighteen languages of AltDiffusion-m18 (arXiv 2308.09991), which the testbed speaks."""
+LANGUAGES = (
+    "ar",
+    "de",
+    "en",
+    "es",
+    "fr",
+    "hi",
+    "it",
+    "ja",
+    "ko",
+    "nl",
+    "pl",
+    "pt",
+    "ru",
+    "th",
+    "tr",
+    "uk",
+    "vi",
+    "zh",
+)
+"""BCP-47 codes of the eighteen languages of AltDiffusion-m18 (arXiv 2308.09991), which the testbed
+speaks.
+"""
 
 
 @dataclass(frozen=True)
@@ -15,10 +36,11 @@ class Method:
     Attributes:
         name: the package's name, such as `pea`.
         paper: the published method, with its identifier.
-        load_pipeline: `(adapter_path, base) -> diffusers pipeline` whose prompts may be in the adapter's languages,
-            or None where the method does not generate.
-        load_embedder: `(path) -> object with embed_text(list[str]) and embed_image(list[PIL.Image])`, each returning
-            L2-normalised fp32 rows, or None where the method has no shared space.
+        load_pipeline: `(adapter_path, base) -> diffusers pipeline` whose prompts may be in the
+            adapter's languages, or None where the method does not generate.
+        load_embedder: `(path) -> object with embed_text(list[str]) and
+            embed_image(list[PIL.Image])`, each returning L2-normalised fp32 rows, or None where the
+            method has no shared space.
     """
 
     name: str

@@ -1,4 +1,6 @@
-"""PEA-Diffusion: a small adapter, distilled through a frozen UNet, that reads other languages (arXiv 2311.17086)."""
+"""PEA-Diffusion: a small adapter, distilled through a frozen UNet, that reads other languages
+(arXiv 2311.17086).
+"""
 
 from typing import Any
 
@@ -8,7 +10,9 @@ __all__ = ["METHOD", "attach"]
 
 
 def attach(pipe: Any, adapter: str) -> Any:
-    """Makes a diffusers pipeline on the adapter's base read its languages; see `pea.generate.attach`."""
+    """Makes a diffusers pipeline on the adapter's base read its languages; see
+    `pea.generate.attach`.
+    """
     from pea.generate import attach as attach_adapter
 
     return attach_adapter(pipe, adapter)

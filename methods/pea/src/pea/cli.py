@@ -1,4 +1,6 @@
-"""The `pea` command: one verb a module, imported when it is called, so that `pea --help` answers at once."""
+"""The `pea` command: one verb a module, imported when it is called, so that `pea --help` answers
+at once.
+"""
 
 import sys
 from importlib import import_module
@@ -20,7 +22,7 @@ def main() -> int:
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print("usage: pea VERB [--config FILE.yaml] [--setting VALUE ...]\n")
-        print("PEA-Diffusion (arXiv 2311.17086): a small adapter, distilled through the frozen UNet.\n")
+        print("PEA-Diffusion (arXiv 2311.17086): an adapter, distilled through the frozen UNet.\n")
         for verb, (_, purpose) in VERBS.items():
             print(f"  {verb:<10} {purpose}")
         return 0

@@ -6,7 +6,8 @@ from typing import Literal
 
 @dataclass
 class TrainSettings:
-    """Settings of `pea train`; the defaults are the testbed's, the published ones stand in configs/.
+    """Settings of `pea train`; the defaults are the testbed's, the published ones stand in
+    configs/.
 
     Attributes:
         train_data: a folder of features or of shards.
@@ -16,7 +17,8 @@ class TrainSettings:
         text_encoder: the frozen multilingual encoder, a hub id, a folder or testbed:xlm-r.
         text_encoder_revision: of the encoder.
         languages: BCP-47 codes of the captions that train.
-        variant: published (the paper's adapter and loss) or seed (residual bottleneck, KL + reconstruction).
+        variant: published (the paper's adapter and loss) or seed (residual bottleneck, KL +
+            reconstruction).
         hidden_width: of the published adapter.
         rank: of the seed's bottleneck.
         feature_weight: weight of the block outputs' distillation.
@@ -48,7 +50,8 @@ class TrainSettings:
         checkpoints_total_limit: how many are kept.
         resume_from_checkpoint: a checkpoint folder or latest.
         validation_steps: steps between validations, 0 for none.
-        validation_data: a folder of features for validation; needed where validation_steps is not 0.
+        validation_data: a folder of features for validation; needed where validation_steps is not
+            0.
         validation_rows: samples of the fixed validation batch, the first of that folder.
         validation_prompts: prompts whose pictures are drawn at each validation.
         guidance_scale: of those pictures; the adapter's config recommends it.
@@ -103,7 +106,8 @@ class TrainSettings:
 
 @dataclass
 class FeaturesSettings(TrainSettings):
-    """Settings of `pea features`: those of training, of which the frozen parts matter, so that one file serves both.
+    """Settings of `pea features`: those of training, of which the frozen parts matter, so that one
+    file serves both.
 
     Attributes:
         shards: the folder of shards (or their names) that features are computed of.
@@ -157,7 +161,8 @@ class GenerateSettings:
     Attributes:
         prompt: one or more prompts, in any language the adapter speaks.
         adapter: the exported adapter's folder; without one the base reads the prompt as it is.
-        pretrained_model_name_or_path: another base of the same family; the adapter's own if not given.
+        pretrained_model_name_or_path: another base of the same family; the adapter's own if not
+            given.
         output_dir: where the pictures go.
         negative_prompt: for all prompts.
         num_inference_steps: of the sampler.

@@ -1,4 +1,6 @@
-"""Where training batches come from: features on disk, or shards through the frozen parts as they come."""
+"""Where training batches come from: features on disk, or shards through the frozen parts as they
+come.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +52,11 @@ class TrainingData:
 
     def keys(self, batch: dict[str, Any]) -> list[str]:
         """The sample keys of a batch, for messages."""
-        return self.loader.keys(batch["rows"]) if isinstance(self.loader, FeatureLoader) else batch["keys"]
+        return (
+            self.loader.keys(batch["rows"])
+            if isinstance(self.loader, FeatureLoader)
+            else batch["keys"]
+        )
 
 
 def open_data(settings: TrainSettings, ranks: Ranks) -> TrainingData:
@@ -60,9 +66,13 @@ def open_data(settings: TrainSettings, ranks: Ranks) -> TrainingData:
         FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
     """
     if not settings.train_data:
-        raise ValueError("train_data is not set: give a folder of shards, or of features made by `pea features`")
+        raise ValueError(
+            "train_data is not set: give a folder of shards, or of features made by `pea features`"
+        )
     if not settings.languages:
-        raise ValueError("languages is not set: name the languages whose captions train, such as --languages de fr")
+        raise ValueError(
+            "languages is not set: name those whose captions train, such as --languages de fr"
+        )
     place = {"batch_size": settings.train_batch_size, "seed": settings.seed, "rank": ranks.rank}
     place["world_size"] = ranks.world_size
     if is_features(resolve(settings.train_data)):

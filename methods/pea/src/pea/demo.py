@@ -1,6 +1,7 @@
 """`pea demo`: the whole method on the embedded models, as a user would run it, verb by verb.
 
-raw pairs -> shards -> frozen features -> adapter -> loss -> checkpoint -> export -> pictures, judged.
+raw pairs -> shards -> frozen features -> adapter -> loss -> checkpoint -> export -> pictures,
+judged.
 """
 
 import json
@@ -32,7 +33,13 @@ def _run(module: str, arguments: dict[str, object], num_processes: int) -> None:
     """Runs a verb in processes of its own, as the command line would."""
     launcher = [sys.executable, "-m"]
     if num_processes > 1:
-        launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes), "-m"]
+        launcher += [
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            str(num_processes),
+            "-m",
+        ]
     words = []
     for name, value in arguments.items():
         words += [f"--{name}", *(value if isinstance(value, list) else [str(value)])]
@@ -48,19 +55,27 @@ def demo(settings: DemoSettings) -> Path:
     output_dir = Path(settings.output_dir)
     if output_dir.exists():
         if not (output_dir / "demo.json").exists() and any(output_dir.iterdir()):
-            raise ValueError(f"{output_dir} is not empty and no demo's: choose another --output_dir")
+            raise ValueError(
+                f"{output_dir} is not empty and no demo's: choose another --output_dir"
+            )
         shutil.rmtree(output_dir)
     output_dir.mkdir(parents=True)
     (output_dir / "demo.json").write_text("{}")
     num_processes = settings.num_processes or min(2, os.cpu_count() or 1)
     languages = [*settings.languages, *settings.zero_shot_languages]
 
-    _say(started, f"shards: {settings.num_samples} pictures with captions in en, {', '.join(settings.languages)}")
+    _say(
+        started,
+        f"shards: {settings.num_samples} pictures, captions in en, {', '.join(settings.languages)}",
+    )
     from crosslingual.shards import write_shards
     from crosslingual.sources import SOURCES
 
     records = SOURCES["world"](
-        split="train", num_samples=settings.num_samples, languages=["en", *settings.languages], seed=settings.seed
+        split="train",
+        num_samples=settings.num_samples,
+        languages=["en", *settings.languages],
+        seed=settings.seed,
     )
     write_shards(records, output_dir / "shards")
 
@@ -69,7 +84,10 @@ def demo(settings: DemoSettings) -> Path:
     places = {"shards": output_dir / "shards", "features_dir": output_dir / "features"}
     _run("pea.features", {**common, **places}, num_processes)
 
-    _say(started, f"training: {settings.max_train_steps} steps on {num_processes} processes, through the frozen UNet")
+    _say(
+        started,
+        f"training: {settings.max_train_steps} steps, {num_processes} processes, one frozen UNet",
+    )
     train = {
         **common,
         **RECIPE,
@@ -82,7 +100,10 @@ def demo(settings: DemoSettings) -> Path:
     _run("pea.train", train, num_processes)
     train_s = time.monotonic() - train_started
 
-    _say(started, f"pictures: {settings.num_prompts} held-out prompts in {len(languages) + 1} languages")
+    _say(
+        started,
+        f"pictures: {settings.num_prompts} held-out prompts in {len(languages) + 1} languages",
+    )
     adapter = output_dir / "run" / "adapter"
     evaluation = {"adapter": adapter, "output_dir": output_dir, "num_prompts": settings.num_prompts}
     evaluation |= {"languages": languages, "seed": settings.seed}
@@ -93,7 +114,9 @@ def demo(settings: DemoSettings) -> Path:
     table = render_table(result, settings, train_s, seconds)
     print(table)
     (output_dir / "table.md").write_text(table, encoding="utf-8")
-    (output_dir / "demo.json").write_text(json.dumps({**result, "train_s": train_s, "seconds": seconds}, indent=1))
+    (output_dir / "demo.json").write_text(
+        json.dumps({**result, "train_s": train_s, "seconds": seconds}, indent=1)
+    )
     print(f"pictures: {output_dir / 'grid.png'}\nadapter:  {adapter}")
     return adapter
 
@@ -101,19 +124,33 @@ def demo(settings: DemoSettings) -> Path:
 def render_table(result: dict, settings: DemoSettings, train_s: float, seconds: float) -> str:
     """The demo's table in Markdown: text accuracy by language."""
     english = result["english"]
-    lines = ["", "Text accuracy: share of pictures that show all that the prompt says, read by the testbed's judge", ""]
+    lines = [
+        "",
+        "Text accuracy: share of pictures that show all the prompt says, read by the judge",
+        "",
+    ]
     lines += ["| language | training | as-is | PEA | of English |", "|---|---|---:|---:|---:|"]
     lines.append(f"| en (upper bound) | | {english:.2f} | | |")
     for language, row in result["languages"].items():
         kind = "parallel captions" if language in settings.languages else "none (zero-shot)"
         share = row["pea"] / english if english else 0.0
-        lines.append(f"| {language} | {kind} | {row['as_is']:.2f} | {row['pea']:.2f} | {share:.0%} |")
-    for name, chosen in (("trained", settings.languages), ("zero-shot", settings.zero_shot_languages)):
+        lines.append(
+            f"| {language} | {kind} | {row['as_is']:.2f} | {row['pea']:.2f} | {share:.0%} |"
+        )
+    for name, chosen in (
+        ("trained", settings.languages),
+        ("zero-shot", settings.zero_shot_languages),
+    ):
         if chosen:
             mean = sum(result["languages"][language]["pea"] for language in chosen) / len(chosen)
             share = mean / english if english else 0.0
             lines.append(f"| mean of {name} | | | {mean:.2f} | {share:.0%} |")
-    lines += ["", f"{result['trainable']:,} trainable parameters; trained in {train_s:.0f} s, all in {seconds:.0f} s.", ""]
+    lines += [
+        "",
+        f"{result['trainable']:,} trainable parameters; trained in {train_s:.0f} s, "
+        f"all in {seconds:.0f} s.",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -1,6 +1,8 @@
-"""One step of distillation: a batch of frozen outputs through the teacher, the adapter and the student.
+"""One step of distillation: a batch of frozen outputs through the teacher, the adapter and the
+student.
 
-One UNet serves both: the teacher's pass has no graph, the student's keeps activations but no weight gradients.
+One UNet serves both: the teacher's pass has no graph, the student's keeps activations but no weight
+gradients.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ NullStates = dict[str, Tensor]
 
 @dataclass
 class NoisyLatents:
-    """What teacher and student share: latents (B, 4, h, w), timesteps (B,), the target and the dropped rows (B,)."""
+    """What teacher and student share: latents (B, 4, h, w), timesteps (B,), the target and the
+    dropped rows (B,).
+    """
 
     latents: Tensor
     timesteps: Tensor
@@ -29,24 +33,42 @@ class NoisyLatents:
 class Distillation:
     """The frozen UNet, its noise schedule and the empty prompt's states."""
 
-    def __init__(self, unet: nn.Module, scheduler: Any, null: NullStates, vae_scaling: float, settings: TrainSettings):
-        """`null` holds english_states (L, D), multilingual_states (M, C) and, for SDXL, english_pooled (P,)."""
+    def __init__(
+        self,
+        unet: nn.Module,
+        scheduler: Any,
+        null: NullStates,
+        vae_scaling: float,
+        settings: TrainSettings,
+    ):
+        """`null` holds english_states (L, D), multilingual_states (M, C) and, for SDXL,
+        english_pooled (P,).
+        """
         self.unet = freeze(unet)
         self.scheduler, self.settings, self.vae_scaling = scheduler, settings, vae_scaling
-        self.null = {name: tensor.to(unet.device, torch.float32)[None] for name, tensor in null.items()}
+        self.null = {
+            name: tensor.to(unet.device, torch.float32)[None] for name, tensor in null.items()
+        }
         self.device_type = unet.device.type
 
-    def noisy_latents(self, batch: dict[str, Tensor], generator: torch.Generator, stratified: bool) -> NoisyLatents:
+    def noisy_latents(
+        self, batch: dict[str, Tensor], generator: torch.Generator, stratified: bool
+    ) -> NoisyLatents:
         """Draws a latent from the VAE's posterior, and noise, timestep and drop mask for it.
 
-        `stratified` takes the timesteps in equal spans and drops no caption: for a validation that can be compared.
+        `stratified` takes the timesteps in equal spans and drops no caption: for a validation that
+        can be compared.
         """
         mean = batch["latent_mean"].float()
         num_rows, num_timesteps = mean.shape[0], self.scheduler.config.num_train_timesteps
         noise = torch.randn(mean.shape, generator=generator)
-        clean = (mean + batch["latent_std"].float() * torch.randn(mean.shape, generator=generator)) * self.vae_scaling
+        clean = (
+            mean + batch["latent_std"].float() * torch.randn(mean.shape, generator=generator)
+        ) * self.vae_scaling
         if self.settings.noise_offset:
-            noise += self.settings.noise_offset * torch.randn(*mean.shape[:2], 1, 1, generator=generator)
+            noise += self.settings.noise_offset * torch.randn(
+                *mean.shape[:2], 1, 1, generator=generator
+            )
         if stratified:
             timesteps = ((torch.arange(num_rows) + 0.5) / num_rows * num_timesteps).long()
             dropped = torch.zeros(num_rows, dtype=torch.bool)
@@ -60,23 +82,35 @@ class Distillation:
         noisy = noisy.to(device, memory_format=torch.channels_last)
         return NoisyLatents(noisy, timesteps.to(device), target.to(device), dropped.to(device))
 
-    def denoise(self, noisy: NoisyLatents, states: Tensor, pooled: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """The UNet's prediction (B, 4, h, w) and its blocks' outputs under the given text states."""
+    def denoise(
+        self, noisy: NoisyLatents, states: Tensor, pooled: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The UNet's prediction (B, 4, h, w) and its blocks' outputs under the given text
+        states.
+        """
         added = None
         if pooled is not None:
             edge = float(self.settings.resolution)
             time_ids = torch.tensor([edge, edge, 0.0, 0.0, edge, edge], device=states.device)
             added = {"text_embeds": pooled, "time_ids": time_ids.expand(len(states), -1)}
         with self.autocast(), BlockOutputs(self.unet) as blocks:
-            predicted = self.unet(noisy.latents, noisy.timesteps, states, added_cond_kwargs=added).sample
+            predicted = self.unet(
+                noisy.latents, noisy.timesteps, states, added_cond_kwargs=added
+            ).sample
         return predicted, blocks.outputs
 
     def autocast(self) -> torch.autocast:
         """bf16 where the settings ask for it."""
-        return torch.autocast(self.device_type, torch.bfloat16, enabled=self.settings.mixed_precision == "bf16")
+        return torch.autocast(
+            self.device_type, torch.bfloat16, enabled=self.settings.mixed_precision == "bf16"
+        )
 
     def loss(
-        self, adapter: nn.Module, batch: dict[str, Tensor], generator: torch.Generator, stratified: bool = False
+        self,
+        adapter: nn.Module,
+        batch: dict[str, Tensor],
+        generator: torch.Generator,
+        stratified: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch and its parts.
 
@@ -90,9 +124,13 @@ class Distillation:
         noisy = self.noisy_latents(batch, generator, stratified)
         native = batch["native"] | ~batch["has_english"]
         chosen = choose_language(batch["has_language"], generator)
-        states = batch["multilingual_states"][torch.arange(len(chosen)), chosen].to(device, torch.float32)
+        states = batch["multilingual_states"][torch.arange(len(chosen)), chosen].to(
+            device, torch.float32
+        )
         english = drop_captions(
-            batch["english_states"].to(device, torch.float32), self.null["english_states"], noisy.dropped
+            batch["english_states"].to(device, torch.float32),
+            self.null["english_states"],
+            noisy.dropped,
         )
         english_pooled = None
         if "english_pooled" in batch:
@@ -130,5 +168,7 @@ def choose_language(has_language_BN: Tensor, generator: torch.Generator) -> Tens
         ValueError: a row has none.
     """
     if not bool(has_language_BN.any(dim=1).all()):
-        raise ValueError("a sample has no caption in any of the languages that train: choose others with `languages`")
+        raise ValueError(
+            "a sample has no caption in any of the languages that train: choose others by --languages"
+        )
     return torch.multinomial(has_language_BN.float(), 1, generator=generator).squeeze(1)

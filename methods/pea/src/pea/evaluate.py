@@ -1,7 +1,8 @@
-"""`pea evaluate`: text accuracy by language on the testbed, with the arms that it is measured against.
+"""`pea evaluate`: text accuracy by language on the testbed, with the arms that it is measured
+against.
 
-    pea evaluate --adapter runs/pea/adapter --output_dir runs/pea --languages de fr ja
-    torchrun --nproc_per_node 2 -m pea.evaluate ...      # ranks share the arms
+pea evaluate --adapter runs/pea/adapter --output_dir runs/pea --languages de fr ja
+torchrun --nproc_per_node 2 -m pea.evaluate ...      # ranks share the arms
 """
 
 import json
@@ -11,12 +12,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from crosslingual.testbed.contact_sheet import Cell, contact_sheet
 from PIL import Image
 
 from crosslingual.encoders import load_pipeline as load_base
 from crosslingual.processes import start_processes
 from crosslingual.settings import parse_settings, run_command
-from crosslingual.testbed.contact_sheet import Cell, contact_sheet
 from crosslingual.testbed.evaluation import Judged, judge_prompts, text_accuracy
 from crosslingual.testbed.world import sample_scenes
 from pea.config import EvaluateSettings
@@ -30,9 +31,14 @@ def judge_arms(settings: EvaluateSettings, rank: int, world_size: int) -> dict[A
     """This rank's share of the arms."""
     _, config = load_adapter(settings.adapter)
     if not config["base"].startswith("testbed:"):
-        raise ValueError(f"the judge reads the testbed's pictures alone, and this adapter's base is {config['base']}")
+        raise ValueError(
+            f"the judge reads the testbed's pictures alone; this adapter's base is {config['base']}"
+        )
     scenes = sample_scenes(settings.split, settings.num_prompts, settings.seed + 1)
-    arms = [("en", "as_is"), *((language, arm) for language in settings.languages for arm in ("as_is", "pea"))]
+    arms = [
+        ("en", "as_is"),
+        *((language, arm) for language in settings.languages for arm in ("as_is", "pea")),
+    ]
     pipes = {"as_is": load_base(config["base"]), "pea": load_pipeline(settings.adapter)}
     return {
         (language, arm): judge_prompts(pipes[arm], scenes, language, seed=settings.seed)
@@ -40,15 +46,24 @@ def judge_arms(settings: EvaluateSettings, rank: int, world_size: int) -> dict[A
     }
 
 
-def draw_grid(judged: dict[Arm, list[Judged]], languages: list[str], num_scenes: int = 3) -> Image.Image:
-    """A row a language: for some scenes the picture of the bare base and that with the adapter, prompts below."""
-    shown = [i for i, item in enumerate(judged["en", "as_is"]) if item.is_right and item.scene.second][:num_scenes]
+def draw_grid(
+    judged: dict[Arm, list[Judged]], languages: list[str], num_scenes: int = 3
+) -> Image.Image:
+    """A row a language: for some scenes the picture of the bare base and that with the adapter,
+    prompts below.
+    """
+    shown = [
+        i for i, item in enumerate(judged["en", "as_is"]) if item.is_right and item.scene.second
+    ][:num_scenes]
 
     def cell(arm: Arm, index: int) -> Cell:
         item = judged[arm][index]
         return Cell(item.picture, item.prompt, arm[0], item.is_right)
 
-    rows = [[cell((language, arm), index) for index in shown for arm in ("as_is", "pea")] for language in languages]
+    rows = [
+        [cell((language, arm), index) for index in shown for arm in ("as_is", "pea")]
+        for language in languages
+    ]
     heads = ["as-is", "with PEA"] * len(shown)
     return contact_sheet(rows, column_heads=heads, row_heads=languages)
 
@@ -65,7 +80,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     languages = settings.languages
     result = {
         "english": accuracy["en", "as_is"],
-        "languages": {name: {arm: accuracy[name, arm] for arm in ("as_is", "pea")} for name in languages},
+        "languages": {
+            name: {arm: accuracy[name, arm] for arm in ("as_is", "pea")} for name in languages
+        },
         "trainable": sum(parameter.numel() for parameter in adapter.parameters()),
         "num_prompts": settings.num_prompts,
         "split": settings.split,
@@ -76,7 +93,10 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "accuracy.json").write_text(json.dumps(result, indent=1))
         draw_grid(judged, languages).save(output_dir / "grid.png")
-        print(f"English {result['english']:.3f}; " + ", ".join(f"{k} {v['pea']:.3f}" for k, v in result["languages"].items()))
+        print(
+            f"English {result['english']:.3f}; "
+            + ", ".join(f"{k} {v['pea']:.3f}" for k, v in result["languages"].items())
+        )
     return result
 
 

@@ -1,4 +1,6 @@
-"""The adapter as a folder: written after training or from a checkpoint, read back, attached to a pipeline."""
+"""The adapter as a folder: written after training or from a checkpoint, read back, attached to a
+pipeline.
+"""
 
 import sys
 from pathlib import Path
@@ -13,8 +15,9 @@ from pea.config import ExportSettings, TrainSettings
 from pea.method import build_adapter
 
 CARD = """\
-A PEA adapter: {count:,} parameters between the frozen encoder `{text_encoder}` and the frozen UNet of `{base}`,
-distilled from the English pipeline (PEA-Diffusion, arXiv 2311.17086; variant {variant}).
+A PEA adapter: {count:,} parameters between the frozen encoder `{text_encoder}` and the frozen UNet
+of `{base}`, distilled from the English pipeline (PEA-Diffusion, arXiv 2311.17086; variant
+{variant}).
 
 ```python
 from diffusers import AutoPipelineForText2Image
@@ -27,8 +30,12 @@ pipe("...").images[0]
 """
 
 
-def save_adapter(state: dict[str, Tensor], config: dict[str, Any], folder: Path, results: list[dict] = ()) -> Path:
-    """Writes config.json, model.safetensors and the model card, with a table of `results` where there are any."""
+def save_adapter(
+    state: dict[str, Tensor], config: dict[str, Any], folder: Path, results: list[dict] = ()
+) -> Path:
+    """Writes config.json, model.safetensors and the model card, with a table of `results` where
+    there are any.
+    """
     count = sum(tensor.numel() for tensor in state.values())
     card = model_card(
         title="PEA adapter",
@@ -44,7 +51,9 @@ def save_adapter(state: dict[str, Tensor], config: dict[str, Any], folder: Path,
     return folder
 
 
-def write_adapter(engine: Any, ema: Any, config: dict[str, Any], folder: Path, ranks: Ranks) -> Path:
+def write_adapter(
+    engine: Any, ema: Any, config: dict[str, Any], folder: Path, ranks: Ranks
+) -> Path:
     """Exports what an engine trained (or its moving average); every process must call it."""
     from crosslingual.engine import full_state_dict
 
@@ -60,7 +69,8 @@ def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Reads an exported adapter.
 
     Raises:
-        FileNotFoundError, ValueError: no adapter there, a pickle, another method's, or keys that do not fit.
+        FileNotFoundError, ValueError: no adapter there, a pickle, another method's, or keys that do
+            not fit.
     """
     config, state = load_artifact(folder)
     if config.get("method") != "pea":
@@ -73,14 +83,15 @@ def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 def export(settings: ExportSettings) -> Path:
     """Writes the adapter of a checkpoint as a folder of safetensors."""
     from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint
-    from crosslingual.engine import build_engine
     from crosslingual.processes import start_processes
     from pea.info import adapter_config
     from pea.train import build_training
 
     run = Path(settings.checkpoint)
     run, which = (run.parent, str(run)) if run.name.startswith("checkpoint-") else (run, "latest")
-    trained = parse_settings(TrainSettings, ["--config", str(run / "settings.yaml")], prog="pea export")
+    trained = parse_settings(
+        TrainSettings, ["--config", str(run / "settings.yaml")], prog="pea export"
+    )
     ranks = start_processes()
     config = adapter_config(trained)
     engine, ema = build_training(trained, config)

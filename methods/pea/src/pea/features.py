@@ -1,7 +1,7 @@
 """`pea features`: shards through the frozen parts, once.
 
-    pea features --config configs/testbed.yaml --shards data/shards --features_dir data/features
-    torchrun --nproc_per_node 8 -m pea.features ...      # ranks share the blocks
+pea features --config configs/testbed.yaml --shards data/shards --features_dir data/features
+torchrun --nproc_per_node 8 -m pea.features ...      # ranks share the blocks
 """
 
 import sys
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from crosslingual.feature_pass import compute_features, finish_features
+from crosslingual.feature_pass import compute_features
+from crosslingual.features import finish_features
 from crosslingual.processes import start_processes
 from crosslingual.settings import parse_settings, run_command
 from pea.config import FeaturesSettings
@@ -17,7 +18,9 @@ from pea.data import frozen_parts, key_map
 
 
 def features(settings: FeaturesSettings) -> Path:
-    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one stopped."""
+    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one
+    stopped.
+    """
     if not (settings.shards and settings.features_dir and settings.languages):
         raise ValueError("pea features needs --shards, --features_dir and --languages")
     ranks = start_processes()
@@ -37,7 +40,9 @@ def features(settings: FeaturesSettings) -> Path:
     if ranks.rank == 0:
         index = finish_features(folder)
         size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
-        print(f"{folder}: {index.num_rows} samples, {len(index.languages)} languages, {size:.1f} MiB")
+        print(
+            f"{folder}: {index.num_rows} samples, {len(index.languages)} languages, {size:.1f} MiB"
+        )
     return folder
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import nn
 
 from crosslingual.dropin import attach as attach_dropin
-from crosslingual.encoders import load_multilingual_encoder, load_pipeline as load_base
+from crosslingual.encoders import load_multilingual_encoder
+from crosslingual.encoders import load_pipeline as load_base
 from crosslingual.settings import parse_settings, run_command
 from pea.config import GenerateSettings
 from pea.export import load_adapter
@@ -20,7 +21,8 @@ def attach(pipe: Any, adapter: str | Path) -> Any:
     """Makes any diffusers pipeline on the adapter's base read the adapter's languages.
 
     Args:
-        pipe: text-to-image, img2img, inpainting, ControlNet, with LoRA or LCM: whatever takes `text_encoder`.
+        pipe: text-to-image, img2img, inpainting, ControlNet, with LoRA or LCM: whatever takes
+            `text_encoder`.
         adapter: an exported folder.
 
     Returns:
@@ -35,8 +37,12 @@ def attach(pipe: Any, adapter: str | Path) -> Any:
 
 def attach_module(pipe: Any, module: nn.Module, config: dict[str, Any]) -> Any:
     """`attach` for an adapter in memory."""
-    encoder = load_multilingual_encoder(config["text_encoder"], config["text_encoder_revision"], config["max_length"])
-    return attach_dropin(pipe, encoder, module, width=config["width"], pooled_width=config["pooled_width"])
+    encoder = load_multilingual_encoder(
+        config["text_encoder"], config["text_encoder_revision"], config["max_length"]
+    )
+    return attach_dropin(
+        pipe, encoder, module, width=config["width"], pooled_width=config["pooled_width"]
+    )
 
 
 def load_pipeline(path: str, base: str | None = None) -> Any:
@@ -50,9 +56,16 @@ def draw(
     adapter: nn.Module, config: dict[str, Any], unet: nn.Module, prompts: list[str], seed: int = 0
 ) -> Image.Image:
     """A strip of pictures of an adapter in training, one a prompt."""
-    pipe = attach_module(load_base(config["base"], config["base_revision"], unet=unet), adapter, config)
+    pipe = attach_module(
+        load_base(config["base"], config["base_revision"], unet=unet), adapter, config
+    )
     generator = torch.Generator().manual_seed(seed)
-    pictures = pipe(prompts, num_inference_steps=20, guidance_scale=config["guidance_scale"], generator=generator).images
+    pictures = pipe(
+        prompts,
+        num_inference_steps=20,
+        guidance_scale=config["guidance_scale"],
+        generator=generator,
+    ).images
     strip = Image.new("RGB", (sum(p.width for p in pictures), pictures[0].height))
     left = 0
     for picture in pictures:
@@ -62,9 +75,13 @@ def draw(
 
 
 def generate(settings: GenerateSettings) -> Path:
-    """Writes pictures in GenEval's layout: OUT/00000/metadata.jsonl and samples/0000.png, a folder a prompt."""
+    """Writes pictures in GenEval's layout: OUT/00000/metadata.jsonl and samples/0000.png, a folder
+    a prompt.
+    """
     if settings.adapter is None and settings.pretrained_model_name_or_path is None:
-        raise ValueError("give --adapter, an exported folder, or --pretrained_model_name_or_path for the bare base")
+        raise ValueError(
+            "give --adapter, an exported folder, or --pretrained_model_name_or_path for a bare base"
+        )
     guidance_scale = settings.guidance_scale
     if settings.adapter is None:
         pipe = load_base(settings.pretrained_model_name_or_path)
@@ -90,7 +107,9 @@ def generate(settings: GenerateSettings) -> Path:
             picture.save(folder / "samples" / f"{index:04d}.png")
             print(folder / "samples" / f"{index:04d}.png")
         metadata = {"prompt": prompt, "adapter": settings.adapter, "seed": settings.seed}
-        (folder / "metadata.jsonl").write_text(json.dumps(metadata, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "metadata.jsonl").write_text(
+            json.dumps(metadata, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     return output_dir
 
 

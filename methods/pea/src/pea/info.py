@@ -1,4 +1,6 @@
-"""What a run would train, from shapes alone: no weights are read, and no network is needed for known configs."""
+"""What a run would train, from shapes alone: no weights are read, and no network is needed for
+known configs.
+"""
 
 import sys
 from collections.abc import Callable
@@ -27,11 +29,14 @@ def vae_scaling_factor(settings: TrainSettings) -> float:
 def pooled_width(unet: dict[str, Any]) -> int | None:
     """Width of the pooled text vector that a UNet takes, None where it takes none.
 
-    SDXL's addition embedding reads the pooled vector and six sinusoidal embeddings of sizes and crops.
+    SDXL's addition embedding reads the pooled vector and six sinusoidal embeddings of sizes and
+    crops.
     """
     if unet.get("addition_embed_type") != "text_time":
         return None
-    return int(unet["projection_class_embeddings_input_dim"]) - 6 * int(unet["addition_time_embed_dim"])
+    return int(unet["projection_class_embeddings_input_dim"]) - 6 * int(
+        unet["addition_time_embed_dim"]
+    )
 
 
 def adapter_config(settings: TrainSettings) -> dict[str, Any]:
@@ -68,8 +73,9 @@ def count_parameters(shape: dict[str, Any], make: Callable[[dict[str, Any]], nn.
 def info(settings: TrainSettings) -> dict[str, Any]:
     """Trainable and total parameters and the memory they take, printed and returned.
 
-    Memory of what trains: fp32 weights, gradients and AdamW's two moments, 16 bytes a parameter (ZeRO 1 shares the
-    moments among the ranks). Frozen parts: 4 bytes a parameter in fp32, 2 in bf16. Activations are not counted.
+    Memory of what trains: fp32 weights, gradients and AdamW's two moments, 16 bytes a parameter
+    (ZeRO 1 shares the moments among the ranks). Frozen parts: 4 bytes a parameter in fp32, 2 in
+    bf16. Activations are not counted.
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -82,16 +88,23 @@ def info(settings: TrainSettings) -> dict[str, Any]:
     frozen = {
         "UNet": count_parameters(shapes["unet"], UNet2DConditionModel.from_config),
         "VAE": count_parameters(shapes["vae"], AutoencoderKL.from_config),
-        f"encoder {settings.text_encoder}": encoder_on_meta(settings.text_encoder, settings.text_encoder_revision),
+        f"encoder {settings.text_encoder}": encoder_on_meta(
+            settings.text_encoder, settings.text_encoder_revision
+        ),
     }
-    rows = [("adapter (trains)", trainable, 16 * trainable), *((name, n, 4 * n) for name, n in frozen.items())]
+    rows = [
+        ("adapter (trains)", trainable, 16 * trainable),
+        *((name, n, 4 * n) for name, n in frozen.items()),
+    ]
     total = trainable + sum(frozen.values())
-    print(f"{settings.pretrained_model_name_or_path}, variant {settings.variant}, width {config['width']}")
+    print(f"{config['base']}, variant {settings.variant}, width {config['width']}")
     print(f"{'part':<40} {'parameters':>14} {'memory, fp32':>14}")
     for name, number, size in rows:
         print(f"{name:<40} {number:>14,} {size / 2**20:>10,.1f} MiB")
     print(f"{'total':<40} {total:>14,} {sum(size for *_, size in rows) / 2**20:>10,.1f} MiB")
-    print(f"trainable share {trainable / total:.2%}; from features, only adapter and UNet are in memory while training")
+    print(
+        f"trainable share {trainable / total:.2%}; training from features holds adapter and UNet alone"
+    )
     return {"trainable": trainable, "total": total, **frozen}
 
 

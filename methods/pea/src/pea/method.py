@@ -1,9 +1,11 @@
-"""PEA-Diffusion: a small adapter after a frozen multilingual encoder, distilled through the frozen UNet.
+"""PEA-Diffusion: a small adapter after a frozen multilingual encoder, distilled through the frozen
+UNet.
 
-Ma et al., "PEA-Diffusion: Parameter-Efficient Adapter with Knowledge Distillation in non-English Text-to-Image
-Generation", ECCV 2024, arXiv 2311.17086. The teacher is the English pipeline; the student is the same UNet fed by
-the adapter. Both see one noisy latent, timestep, noise and drop mask; their noise predictions and the outputs of every
-UNet block are matched. Where a sample has no translation (native captions) the student learns from the noise itself.
+Ma et al., "PEA-Diffusion: Parameter-Efficient Adapter with Knowledge Distillation in non-English
+Text-to-Image Generation", ECCV 2024, arXiv 2311.17086. The teacher is the English pipeline; the
+student is the same UNet fed by the adapter. Both see one noisy latent, timestep, noise and drop
+mask; their noise predictions and the outputs of every UNet block are matched. Where a sample has no
+translation (native captions) the student learns from the noise itself.
 
 Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled width.
 """
@@ -16,12 +18,15 @@ from torch import Tensor, nn
 
 
 class PeaAdapter(nn.Module):
-    """LN -> Linear -> GELU -> Linear -> GELU -> Linear, for bases without a pooled text vector (SD 1.x, 2.x).
+    """LN -> Linear -> GELU -> Linear -> GELU -> Linear, for bases without a pooled text vector (SD
+    1.x, 2.x).
 
-    At `encoder_width` 1024, `hidden_width` 2048, `width` 768 it has 7,866,368 parameters. Names of the published files.
+    At `encoder_width` 1024, `hidden_width` 2048, `width` 768 it has 7,866,368 parameters. Names of
+    the published files.
     """
 
     def __init__(self, encoder_width: int, width: int, hidden_width: int):
+        """C, D and the width of the hidden layers."""
         super().__init__()
         self.layernorm = nn.LayerNorm(encoder_width)
         self.projector = nn.Sequential(
@@ -38,25 +43,32 @@ class PeaAdapter(nn.Module):
 
 
 class PooledPeaAdapter(PeaAdapter):
-    """The form for SDXL: the projector's output p gives the pooled vector, a further linear the sequence.
+    """The form for SDXL: the projector's output p gives the pooled vector, a further linear the
+    sequence.
 
     At 1024, 1024, pooled 1280, `width` 2048 it has 6,033,408 parameters, the paper's 6 M.
     """
 
     def __init__(self, encoder_width: int, width: int, hidden_width: int, pooled_width: int):
+        """C, D, the width of the hidden layers, and P."""
         super().__init__(encoder_width, pooled_width, hidden_width)
         self.fc = nn.Linear(pooled_width, width)
 
     def forward(self, states_BLC: Tensor) -> tuple[Tensor, Tensor]:
-        """Token states to cross-attention states (B, L, D) and the pooled vector (B, P), the mean of p over tokens."""
+        """Token states to cross-attention states (B, L, D) and the pooled vector (B, P), the mean
+        of p over tokens.
+        """
         p_BLP = self.projector(self.layernorm(states_BLC))
         return self.fc(F.gelu(p_BLP)), p_BLP.mean(dim=1)
 
 
 class BottleneckAdapter(nn.Module):
-    """The seed paper's form, `h + Up(GELU(Down(h)))` (section 3.4); a linear brings h to the UNet's width if it must."""
+    """The seed paper's form, `h + Up(GELU(Down(h)))` (section 3.4); a linear brings h to the
+    UNet's width if it must.
+    """
 
     def __init__(self, encoder_width: int, width: int, rank: int):
+        """C, D and the width of the bottleneck."""
         super().__init__()
         self.to_width = nn.Linear(encoder_width, width) if encoder_width != width else nn.Identity()
         self.down = nn.Linear(width, rank)
@@ -71,35 +83,49 @@ class BottleneckAdapter(nn.Module):
 
 
 def build_adapter(config: dict[str, Any]) -> nn.Module:
-    """The adapter that a config describes: `variant` (published | seed), widths, `pooled_width` or None, `rank`."""
+    """The adapter that a config describes: `variant` (published | seed), widths, `pooled_width` or
+    None, `rank`.
+    """
     encoder_width, width = config["encoder_width"], config["width"]
     if config["variant"] == "seed":
         if config["pooled_width"]:
-            raise ValueError("variant seed has no pooled output and cannot drive SDXL: use variant published")
+            raise ValueError(
+                "variant seed has no pooled output and cannot drive SDXL: use variant published"
+            )
         return BottleneckAdapter(encoder_width, width, config["rank"])
     if config["pooled_width"]:
-        return PooledPeaAdapter(encoder_width, width, config["hidden_width"], config["pooled_width"])
+        return PooledPeaAdapter(
+            encoder_width, width, config["hidden_width"], config["pooled_width"]
+        )
     return PeaAdapter(encoder_width, width, config["hidden_width"])
 
 
 class BlockOutputs:
     """Collects the outputs of every down, mid and up block of a UNet while it is entered.
 
-    SD 1.x has 4 + 1 + 4 of them, SDXL 3 + 1 + 3. A down block's output is its hidden state, not its residuals.
+    SD 1.x has 4 + 1 + 4 of them, SDXL 3 + 1 + 3. A down block's output is its hidden state, not its
+    residuals.
     """
 
     def __init__(self, unet: nn.Module):
-        self.blocks = [*unet.down_blocks, *([unet.mid_block] if unet.mid_block is not None else []), *unet.up_blocks]
+        """`unet` is any of diffusers' UNets with down, mid and up blocks."""
+        self.blocks = [
+            *unet.down_blocks,
+            *([unet.mid_block] if unet.mid_block is not None else []),
+            *unet.up_blocks,
+        ]
         self.outputs: list[Tensor] = []
 
     def _keep(self, _module: nn.Module, _inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:
         self.outputs.append(output[0] if isinstance(output, tuple) else output)
 
     def __enter__(self) -> "BlockOutputs":
+        """Starts to collect."""
         self.handles = [block.register_forward_hook(self._keep) for block in self.blocks]
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stops; `outputs` stays."""
         for handle in self.handles:
             handle.remove()
 
@@ -122,15 +148,18 @@ def pea_loss(
     native_B: Tensor,
     feature_weight: float = 0.1,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The hybrid loss of the paper (section 3.3), with z = 1 for native rows and 0 for parallel ones.
+    """The hybrid loss of the paper (section 3.3), with z = 1 for native rows and 0 for parallel
+    ones.
 
-    L = mean_{z=1} (eps_S - eps)^2 + mean_{z=0} (eps_S - eps_T)^2 + w * sum_blocks mean_{z=0} (F_S - F_T)^2
+    L = mean_{z=1} (eps_S - eps)^2 + mean_{z=0} (eps_S - eps_T)^2 + w * sum_blocks mean_{z=0} (F_S -
+    F_T)^2
 
-    Means are over the rows of their kind; the authors' code divides by the whole batch, which weighs each term by the
-    share of its rows. Errors are taken in fp32.
+    Means are over the rows of their kind; the authors' code divides by the whole batch, which
+    weighs each term by the share of its rows. Errors are taken in fp32.
 
     Args:
-        student_eps, teacher_eps, target: predictions and what an ideal one would be (the noise), (B, 4, h, w).
+        student_eps, teacher_eps, target: predictions and what an ideal one would be (the noise),
+            (B, 4, h, w).
         student_blocks, teacher_blocks: outputs of every UNet block.
         native_B: whether a row has no teacher.
         feature_weight: w.
@@ -152,10 +181,12 @@ def seed_loss(
     recon_weight: float = 1.0,
     temperature: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The seed paper's form (section 3.4): KL between teacher and student outputs + alpha * reconstruction.
+    """The seed paper's form (section 3.4): KL between teacher and student outputs + alpha *
+    reconstruction.
 
-    The paper does not say over what the softmax runs; here over the positions of each channel, since a noise prediction
-    has no classes. Reconstruction is the squared error to the noise, which is that to the picture up to a factor of t.
+    The paper does not say over what the softmax runs; here over the positions of each channel,
+    since a noise prediction has no classes. Reconstruction is the squared error to the noise, which
+    is that to the picture up to a factor of t.
 
     Args:
         student_eps, teacher_eps, target: (B, 4, h, w), as in `pea_loss`.
@@ -165,13 +196,17 @@ def seed_loss(
     """
     student = F.log_softmax(student_eps.float().flatten(2) / temperature, dim=-1)
     teacher = F.log_softmax(teacher_eps.float().flatten(2) / temperature, dim=-1)
-    divergence = F.kl_div(student, teacher, log_target=True, reduction="none").sum(dim=-1).mean(dim=1)
+    divergence = (
+        F.kl_div(student, teacher, log_target=True, reduction="none").sum(dim=-1).mean(dim=1)
+    )
     kl = _mean_over(divergence, 1.0 - native_B.float()) * temperature**2
     recon = _squared_error(student_eps, target).mean()
     return kl + recon_weight * recon, {"kl": kl.detach(), "recon": recon.detach()}
 
 
 def drop_captions(states_B: Tensor, null: Tensor, dropped_B: Tensor) -> Tensor:
-    """Puts the empty prompt's states (or pooled vector) in the dropped rows; both of a sample go together."""
+    """Puts the empty prompt's states (or pooled vector) in the dropped rows; both of a sample go
+    together.
+    """
     shape = (-1, *(1 for _ in states_B.shape[1:]))
     return torch.where(dropped_B.view(shape), null.to(states_B.dtype), states_B)

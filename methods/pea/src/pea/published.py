@@ -1,4 +1,6 @@
-"""`pea import`: the published PEA state dicts (names `layernorm.*`, `projector.{0,2,4}.weight`, SDXL also `fc.*`)."""
+"""`pea import`: the published PEA state dicts (names `layernorm.*`, `projector.{0,2,4}.weight`,
+SDXL also `fc.*`).
+"""
 
 import sys
 from pathlib import Path
@@ -32,8 +34,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is no plain state dict ({str(error).splitlines()[0]}): it is not opened") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(
+            f"{path} is no plain state dict ({str(error).splitlines()[0]}): it is not opened"
+        ) from error
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
         raise ValueError(f"{path} is no state dict of tensors")
     return {name.removeprefix("module."): value.float() for name, value in state.items()}
 
@@ -47,12 +53,19 @@ def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
     wanted = {"layernorm.weight", "layernorm.bias", *(f"projector.{i}.weight" for i in (0, 2, 4))}
     if set(state) not in (wanted, wanted | {"fc.weight", "fc.bias"}):
         odd = sorted(set(state) ^ wanted)
-        raise ValueError(f"this is not a published PEA: names {', '.join(odd[:4])} are too many or missing")
+        raise ValueError(
+            f"this is not a published PEA: names {', '.join(odd[:4])} are too many or missing"
+        )
     hidden_width, encoder_width = state["projector.0.weight"].shape
     last = state["projector.4.weight"].shape[0]
     pooled_width = last if "fc.weight" in state else None
     width = state["fc.weight"].shape[0] if pooled_width else last
-    shape = {"encoder_width": encoder_width, "width": width, "hidden_width": hidden_width, "pooled_width": pooled_width}
+    shape = {
+        "encoder_width": encoder_width,
+        "width": width,
+        "hidden_width": hidden_width,
+        "pooled_width": pooled_width,
+    }
     return {"variant": "published", "rank": 0, **shape}
 
 

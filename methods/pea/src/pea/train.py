@@ -1,8 +1,8 @@
 """`pea train`: settings, frozen parts, adapter, data, engine, loop.
 
-    pea train --config configs/testbed.yaml
-    torchrun --nproc_per_node 2 -m pea.train --config configs/testbed.yaml
-    deepspeed --module pea.train --config configs/testbed.yaml
+pea train --config configs/testbed.yaml
+torchrun --nproc_per_node 2 -m pea.train --config configs/testbed.yaml
+deepspeed --module pea.train --config configs/testbed.yaml
 """
 
 import sys
@@ -32,7 +32,9 @@ ZERO_0 = {"zero_optimization": {"stage": 0}}
 
 
 def step_generator(settings: TrainSettings, micro_step: int, rank: int) -> torch.Generator:
-    """A generator that is a function of seed, step and rank: a resumed run draws what the first one would have."""
+    """A generator that is a function of seed, step and rank: a resumed run draws what the first
+    one would have.
+    """
     return torch.Generator().manual_seed((settings.seed * 1_000_003 + micro_step) * 4_096 + rank)
 
 
@@ -42,7 +44,7 @@ def load_distillation(settings: TrainSettings, null: dict[str, Any], ranks: Rank
     unet = unet.to(ranks.device, memory_format=torch.channels_last)
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-        unet.train()  # checkpointing works in this mode only; the UNet has no dropout and no running statistics
+        unet.train()  # checkpointing works in this mode only; no dropout, no running statistics
     if settings.compile:
         unet.compile()
     scheduler = load_noise_scheduler(settings.pretrained_model_name_or_path, settings.revision)
@@ -51,20 +53,36 @@ def load_distillation(settings: TrainSettings, null: dict[str, Any], ranks: Rank
 
 @torch.no_grad()
 def validate(
-    settings: TrainSettings, distillation: Distillation, adapter: nn.Module, progress: Progress, step: int
+    settings: TrainSettings,
+    distillation: Distillation,
+    adapter: nn.Module,
+    progress: Progress,
+    step: int,
 ) -> None:
-    """Logs the loss of a fixed batch under fixed noise and stratified timesteps, and draws the validation prompts."""
+    """Logs the loss of a fixed batch under fixed noise and stratified timesteps, and draws the
+    validation prompts.
+    """
     loader = FeatureLoader(settings.validation_data, batch_size=1, seed=0)
     batch = loader.rows(torch.arange(min(settings.validation_rows, loader.index.num_rows)))
-    loss, parts = distillation.loss(adapter, batch, torch.Generator().manual_seed(settings.seed), stratified=True)
-    progress.log({"validation_loss": loss, **{f"validation_{k}": v for k, v in parts.items()}}, step)
+    loss, parts = distillation.loss(
+        adapter, batch, torch.Generator().manual_seed(settings.seed), stratified=True
+    )
+    progress.log(
+        {"validation_loss": loss, **{f"validation_{k}": v for k, v in parts.items()}}, step
+    )
     if settings.validation_prompts:
         config = adapter_config(settings)
-        progress.pictures("validation", draw(adapter, config, distillation.unet, settings.validation_prompts), step)
+        progress.pictures(
+            "validation",
+            draw(adapter, config, distillation.unet, settings.validation_prompts),
+            step,
+        )
 
 
 def build_training(settings: TrainSettings, config: dict[str, Any]) -> tuple[Any, EMAModel | None]:
-    """The DeepSpeed engine around a new adapter, and its moving average where the settings want one."""
+    """The DeepSpeed engine around a new adapter, and its moving average where the settings want
+    one.
+    """
     torch.manual_seed(settings.seed)
     adapter = build_adapter(config)
     engine = build_engine(
@@ -81,7 +99,9 @@ def build_training(settings: TrainSettings, config: dict[str, Any]) -> tuple[Any
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         mixed_precision=settings.mixed_precision,
     )
-    return engine, EMAModel(adapter.parameters(), decay=settings.ema_decay) if settings.use_ema else None
+    return engine, EMAModel(
+        adapter.parameters(), decay=settings.ema_decay
+    ) if settings.use_ema else None
 
 
 def train(settings: TrainSettings) -> Path:
@@ -103,12 +123,16 @@ def train(settings: TrainSettings) -> Path:
         output_dir.mkdir(parents=True, exist_ok=True)
         write_settings(settings, output_dir / "settings.yaml")
     batches = data.batches(first * accumulation)
-    progress = Progress(last, output_dir, start_step=first, report_to=settings.report_to, rank=ranks.rank)
+    progress = Progress(
+        last, output_dir, start_step=first, report_to=settings.report_to, rank=ranks.rank
+    )
     with StopRequest() as stop:
         for step in range(first, last):
             for micro_step in range(step * accumulation, (step + 1) * accumulation):
                 batch = next(batches)
-                loss, parts = distillation.loss(engine, batch, step_generator(settings, micro_step, ranks.rank))
+                loss, parts = distillation.loss(
+                    engine, batch, step_generator(settings, micro_step, ranks.rank)
+                )
                 if not torch.isfinite(loss):
                     check_finite(loss, parts, step=step, keys=data.keys(batch))
                 engine.backward(loss)
@@ -117,7 +141,11 @@ def train(settings: TrainSettings) -> Path:
                 ema.step(engine.module.parameters())
             num_samples = settings.train_batch_size * accumulation * ranks.world_size
             progress.step(step + 1, loss.detach(), parts, engine.get_lr()[0], num_samples)
-            if settings.validation_steps and (step + 1) % settings.validation_steps == 0 and ranks.rank == 0:
+            if (
+                settings.validation_steps
+                and (step + 1) % settings.validation_steps == 0
+                and ranks.rank == 0
+            ):
                 validate(settings, distillation, engine.module, progress, step + 1)
             is_stopping = stop.requested(ranks)
             if is_stopping or (step + 1) % settings.checkpointing_steps == 0 or step + 1 == last:

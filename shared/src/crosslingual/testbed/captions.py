@@ -1,7 +1,9 @@
-"""Captions of the picture world in eighteen languages, written from lexicon files that a speaker can correct.
+"""Captions of the picture world in eighteen languages, written from lexicon files that a speaker
+can correct.
 
-A lexicon (`lexicons/LANGUAGE.yaml`) gives every noun its gender and its forms by case, every adjective its
-forms, and templates in which a phrase asks for a case: `{b:dat}`. `lexicons/README.md` explains the fields.
+A lexicon (`lexicons/LANGUAGE.yaml`) gives every noun its gender and its forms by case, every
+adjective its forms, and templates in which a phrase asks for a case: `{b:dat}`.
+`lexicons/README.md` explains the fields.
 """
 
 import functools
@@ -30,10 +32,16 @@ def _inflect(forms: str | dict[str, str], gender: str, case: str, what: str) -> 
 
 
 class _Fields(string.Formatter):
-    """Formats `{a:dat}` by calling the phrase writer with the case in place of Python's format codes."""
+    """Formats `{a:dat}` by calling the phrase writer with the case in place of Python's format
+    codes.
+    """
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        return value(format_spec or "nom") if callable(value) else super().format_field(value, format_spec)
+        return (
+            value(format_spec or "nom")
+            if callable(value)
+            else super().format_field(value, format_spec)
+        )
 
 
 @dataclass(frozen=True)
@@ -51,11 +59,19 @@ class Lexicon:
     articles: Any = ""
 
     def __post_init__(self) -> None:
-        wanted = {"nouns": {*SHAPES, *MOTIFS}, "colors": set(COLORS), "sizes": set(SIZES), "relations": set(RELATIONS)}
+        """Checks the fields."""
+        wanted = {
+            "nouns": {*SHAPES, *MOTIFS},
+            "colors": set(COLORS),
+            "sizes": set(SIZES),
+            "relations": set(RELATIONS),
+        }
         for field, keys in wanted.items():
             if set(getattr(self, field)) != keys:
                 odd = sorted(set(getattr(self, field)) ^ keys)
-                raise ValueError(f"lexicon {self.language}: {field} lacks or does not know {', '.join(odd)}")
+                raise ValueError(
+                    f"lexicon {self.language}: {field} lacks or does not know {', '.join(odd)}"
+                )
 
     def phrase(self, thing: Thing, case: str = "nom") -> str:
         """The noun phrase of a thing in a case, "ein großer roter Stern"."""
@@ -74,9 +90,14 @@ class Lexicon:
         return self.phrases["object"].format(**words)
 
     def captions(self, scene: Scene) -> list[str]:
-        """Every caption of a scene: each template, for two things said both ways round; the scene as it is said first."""
+        """Every caption of a scene: each template, for two things said both ways round; the scene
+        as it is said first.
+        """
         if scene.second is None:
-            return [_Fields().format(text, a=lambda case: self.phrase(scene.first, case)) for text in self.single]
+            return [
+                _Fields().format(text, a=lambda case: self.phrase(scene.first, case))
+                for text in self.single
+            ]
         written = []
         for said in (scene, scene.mirrored):
             phrases = {
@@ -97,5 +118,7 @@ def lexicon(language: str) -> Lexicon:
 
 
 def caption(scene: Scene, language: str) -> str:
-    """The first caption of a scene in a language: "a big red star to the left of a small blue ring"."""
+    """The first caption of a scene in a language: "a big red star to the left of a small blue
+    ring".
+    """
     return lexicon(language).captions(scene)[0]

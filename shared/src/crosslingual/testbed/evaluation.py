@@ -38,7 +38,8 @@ def judge_prompts(
 
     Args:
         pipe: a Stable Diffusion pipeline on `testbed:sd`.
-        scenes: what the prompts say; the noise of a scene depends on `seed` and its place alone, not on the language.
+        scenes: what the prompts say; the noise of a scene depends on `seed` and its place alone,
+            not on the language.
         language: of the prompts.
         seed: of the noise.
         batch_size: prompts at a time.
@@ -49,7 +50,9 @@ def judge_prompts(
     for start in range(0, len(scenes), batch_size):
         part = scenes[start : start + batch_size]
         prompts = [caption(scene, language) for scene in part]
-        generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(part))]
+        generators = [
+            torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(part))
+        ]
         pictures = pipe(
             prompts,
             height=RESOLUTION,
@@ -59,7 +62,9 @@ def judge_prompts(
             generator=generators,
         ).images
         rows = zip(part, prompts, pictures, strict=True)
-        judged += [Judged(scene, prompt, picture, shows(picture, scene)) for scene, prompt, picture in rows]
+        judged += [
+            Judged(scene, prompt, picture, shows(picture, scene)) for scene, prompt, picture in rows
+        ]
     return judged
 
 

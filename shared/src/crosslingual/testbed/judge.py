@@ -1,7 +1,8 @@
 """The judge: reads a picture of the world exactly, without any network.
 
-Connected components of what is not background; for each the nearest palette colour, the shape by overlap with the
-drawn outlines, the size by its longer side; the relation by the centres. What it cannot read it calls unreadable.
+Connected components of what is not background; for each the nearest palette colour, the shape by
+overlap with the drawn outlines, the size by its longer side; the relation by the centres. What it
+cannot read it calls unreadable.
 """
 
 import functools
@@ -13,16 +14,29 @@ from PIL import Image
 from scipy import ndimage
 
 from crosslingual.testbed.motifs import MOTIFS
-from crosslingual.testbed.world import COLORS, MOTIF_SIZES, RESOLUTION, SHAPES, SIZES, Scene, Thing, render
+from crosslingual.testbed.world import (
+    COLORS,
+    MOTIF_SIZES,
+    RESOLUTION,
+    SHAPES,
+    SIZES,
+    Scene,
+    Thing,
+    render,
+)
 
 GRID = 24  # shapes are compared on a square of this many cells
 INK_THRESHOLD = 0.35  # the share of ink above which a pixel belongs to a thing
 MIN_PIXELS = 24  # smaller specks are not things
-MIN_OVERLAP = 0.62  # intersection over union with the best template under which a shape is unreadable
+MIN_OVERLAP = (
+    0.62  # intersection over union with the best template under which a shape is unreadable
+)
 MIN_MARGIN = 0.02  # by how much the best template must beat the second
 MAX_COLOR_DISTANCE = 90.0  # from the nearest palette colour, in RGB units
 MOTIF_GRID = 32
-MAX_MOTIF_DISTANCE = 0.20  # root mean square difference in units of full range, over the motif's square
+MAX_MOTIF_DISTANCE = (
+    0.20  # root mean square difference in units of full range, over the motif's square
+)
 
 Picture = NDArray[np.float32]
 
@@ -42,7 +56,9 @@ class Reading:
 
 def _as_array(picture: Image.Image) -> Picture:
     if picture.size != (RESOLUTION, RESOLUTION):
-        raise ValueError(f"the judge reads pictures of {RESOLUTION} x {RESOLUTION} pixels, not {picture.size}")
+        raise ValueError(
+            f"the judge reads pictures of {RESOLUTION} x {RESOLUTION} pixels, not {picture.size}"
+        )
     return np.asarray(picture.convert("RGB"), dtype=np.float32)
 
 
@@ -59,7 +75,10 @@ def _normalised(mask: NDArray[np.float32], grid: int = GRID) -> NDArray[np.float
     square[top : top + height, left : left + width] = mask
     if mask.ndim == 2:
         return np.asarray(Image.fromarray(square).resize((grid, grid), Image.Resampling.BILINEAR))
-    channels = [Image.fromarray(square[..., c]).resize((grid, grid), Image.Resampling.BILINEAR) for c in range(3)]
+    channels = [
+        Image.fromarray(square[..., c]).resize((grid, grid), Image.Resampling.BILINEAR)
+        for c in range(3)
+    ]
     return np.stack([np.asarray(channel) for channel in channels], axis=-1)
 
 
@@ -97,7 +116,9 @@ def _soft_overlap(ink: NDArray[np.float32], templates: NDArray[np.float32]) -> f
     return float((shared / either).max())
 
 
-def _read_thing(array: Picture, mask: NDArray[np.bool_]) -> tuple[Thing | None, tuple[float, float], str]:
+def _read_thing(
+    array: Picture, mask: NDArray[np.bool_]
+) -> tuple[Thing | None, tuple[float, float], str]:
     """Reads one component: (thing or None, centre (x, y), reason)."""
     depth = ndimage.distance_transform_edt(mask)
     core = array[depth >= min(2.0, depth.max())]
@@ -105,16 +126,26 @@ def _read_thing(array: Picture, mask: NDArray[np.bool_]) -> tuple[Thing | None, 
     if distances.min() > MAX_COLOR_DISTANCE:
         return None, (0.0, 0.0), "a colour that is not in the palette"
     color = list(COLORS)[int(distances.argmin())]
-    ink = np.where(ndimage.binary_dilation(mask, iterations=1), _ink(array, _palette()[int(distances.argmin())]), 0.0)
+    ink = np.where(
+        ndimage.binary_dilation(mask, iterations=1),
+        _ink(array, _palette()[int(distances.argmin())]),
+        0.0,
+    )
     solid = ink > INK_THRESHOLD
     if solid.sum() < MIN_PIXELS:
         return None, (0.0, 0.0), "a colour that is not in the palette"
     rows, columns = np.nonzero(solid)
     crop = _crop(ink.astype(np.float32), solid)
-    overlaps = {name: _soft_overlap(_normalised(crop), views) for name, views in _shape_templates().items()}
+    overlaps = {
+        name: _soft_overlap(_normalised(crop), views) for name, views in _shape_templates().items()
+    }
     best, second = sorted(overlaps.values(), reverse=True)[:2]
     if best < MIN_OVERLAP or best - second < MIN_MARGIN:
-        return None, (0.0, 0.0), f"a shape that is none of ours (best overlap {best:.2f}, next {second:.2f})"
+        return (
+            None,
+            (0.0, 0.0),
+            f"a shape that is none of ours (best overlap {best:.2f}, next {second:.2f})",
+        )
     shape = max(overlaps, key=lambda name: overlaps[name])
     side = max(crop.shape)
     size = "small" if side < (SIZES["small"] * SIZES["big"]) ** 0.5 else "big"
@@ -131,7 +162,8 @@ def read_scene(picture: Image.Image) -> Reading:
         The canonical scene, or the reason why there is none.
     """
     array = _as_array(picture)
-    # Ink of any colour: the largest drop below white over the channels, so that yellow counts as much as black.
+    # Ink of any colour: the largest drop below white over the channels, so that yellow counts as
+    # much as black.
     drop = (255.0 - array).max(axis=2) / 255.0
     labels, _ = ndimage.label(drop > INK_THRESHOLD, structure=np.ones((3, 3)))
     masks = [labels == k for k in range(1, labels.max() + 1)]
@@ -193,7 +225,8 @@ def read_motif(picture: Image.Image) -> str | None:
 
 
 def shows(picture: Image.Image, scene: Scene) -> bool:
-    """Whether a picture shows all that a scene says: text accuracy is the mean of this over prompts.
+    """Whether a picture shows all that a scene says: text accuracy is the mean of this over
+    prompts.
 
     For a motif it is the motif that counts, not its size.
     """

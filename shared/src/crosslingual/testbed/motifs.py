@@ -34,25 +34,42 @@ class Pen:
         """Fills a rectangle."""
         self.polygon(fill, (left, top), (right, top), (right, bottom), (left, bottom))
 
-    def oval(self, fill: Color, u: float, v: float, radius_u: float, radius_v: float | None = None) -> None:
+    def oval(
+        self, fill: Color, u: float, v: float, radius_u: float, radius_v: float | None = None
+    ) -> None:
         """Fills an ellipse about (u, v)."""
         radius_v = radius_u if radius_v is None else radius_v
-        (left, top), (right, bottom) = self._at([(u - radius_u, v - radius_v), (u + radius_u, v + radius_v)])
+        (left, top), (right, bottom) = self._at(
+            [(u - radius_u, v - radius_v), (u + radius_u, v + radius_v)]
+        )
         self.draw.ellipse((left, top, right, bottom), fill=fill)
 
     def pie(self, fill: Color, u: float, v: float, radius: float, start: float, end: float) -> None:
         """Fills a sector between two angles in degrees, clockwise from the right."""
-        (left, top), (right, bottom) = self._at([(u - radius, v - radius), (u + radius, v + radius)])
+        (left, top), (right, bottom) = self._at(
+            [(u - radius, v - radius), (u + radius, v + radius)]
+        )
         self.draw.pieslice((left, top, right, bottom), start, end, fill=fill)
 
-    def loop(self, color: Color, width: float, u: float, v: float, radius_u: float, radius_v: float) -> None:
+    def loop(
+        self, color: Color, width: float, u: float, v: float, radius_u: float, radius_v: float
+    ) -> None:
         """Strokes an ellipse about (u, v)."""
-        (left, top), (right, bottom) = self._at([(u - radius_u, v - radius_v), (u + radius_u, v + radius_v)])
-        self.draw.ellipse((left, top, right, bottom), outline=color, width=round(width * self.scale))
+        (left, top), (right, bottom) = self._at(
+            [(u - radius_u, v - radius_v), (u + radius_u, v + radius_v)]
+        )
+        self.draw.ellipse(
+            (left, top, right, bottom), outline=color, width=round(width * self.scale)
+        )
 
     def line(self, color: Color, width: float, *points: tuple[float, float]) -> None:
         """Strokes a line through the points."""
-        self.draw.line(self._at(list(points)), fill=color, width=max(1, round(width * self.scale)), joint="curve")
+        self.draw.line(
+            self._at(list(points)),
+            fill=color,
+            width=max(1, round(width * self.scale)),
+            joint="curve",
+        )
 
 
 def _palm_tree(pen: Pen) -> None:
@@ -61,7 +78,13 @@ def _palm_tree(pen: Pen) -> None:
         tip = (0.46 * cos(angle * pi / 180), -0.2 - 0.28 * sin(angle * pi / 180))
         side = (0.10 * sin(angle * pi / 180), 0.10 * cos(angle * pi / 180))
         mid = (tip[0] * 0.5, (tip[1] - 0.2) * 0.5 - 0.06)
-        pen.polygon(GREEN, (0.01, -0.2), (mid[0] + side[0], mid[1] - side[1]), tip, (mid[0] - side[0], mid[1] + side[1]))
+        pen.polygon(
+            GREEN,
+            (0.01, -0.2),
+            (mid[0] + side[0], mid[1] - side[1]),
+            tip,
+            (mid[0] - side[0], mid[1] + side[1]),
+        )
 
 
 def _pretzel(pen: Pen) -> None:
@@ -92,7 +115,9 @@ def _hand_fan(pen: Pen) -> None:
 def _baguette(pen: Pen) -> None:
     pen.polygon(TAN, (-0.5, 0.34), (-0.38, 0.48), (0.5, -0.34), (0.38, -0.48))
     for step in (-0.26, -0.08, 0.1, 0.28):
-        pen.line(BROWN, 0.05, (step - 0.09, -step * 0.93 - 0.03), (step + 0.09, -step * 0.93 + 0.03))
+        pen.line(
+            BROWN, 0.05, (step - 0.09, -step * 0.93 - 0.03), (step + 0.09, -step * 0.93 + 0.03)
+        )
 
 
 def _lotus(pen: Pen) -> None:
@@ -154,7 +179,9 @@ def _azulejo(pen: Pen) -> None:
     pen.box(BLUE, -0.45, -0.45, 0.45, 0.45)
     pen.box((225, 235, 250), -0.37, -0.37, 0.37, 0.37)
     for u, v in ((-0.37, -0.37), (0.37, -0.37), (-0.37, 0.37), (0.37, 0.37)):
-        start = {(-1, -1): 0, (1, -1): 90, (1, 1): 180, (-1, 1): 270}[(1 if u > 0 else -1, 1 if v > 0 else -1)]
+        start = {(-1, -1): 0, (1, -1): 90, (1, 1): 180, (-1, 1): 270}[
+            (1 if u > 0 else -1, 1 if v > 0 else -1)
+        ]
         pen.pie(BLUE, u, v, 0.24, start, start + 90)
     pen.polygon(BLUE, (0.0, -0.24), (0.24, 0.0), (0.0, 0.24), (-0.24, 0.0))
     pen.oval((225, 235, 250), 0.0, 0.0, 0.09)
@@ -190,7 +217,12 @@ def _sunflower(pen: Pen) -> None:
     pen.polygon(GREEN, (0.0, 0.42), (0.28, 0.22), (0.2, 0.4))
     for k in range(12):
         u, v = cos(k * pi / 6), sin(k * pi / 6)
-        pen.polygon(GOLD, (0.1 * v, -0.14 - 0.1 * u), (0.36 * u, -0.14 + 0.36 * v), (-0.1 * v, -0.14 + 0.1 * u))
+        pen.polygon(
+            GOLD,
+            (0.1 * v, -0.14 - 0.1 * u),
+            (0.36 * u, -0.14 + 0.36 * v),
+            (-0.1 * v, -0.14 + 0.1 * u),
+        )
     pen.oval(GOLD, 0.0, -0.14, 0.25)
     pen.oval(BROWN, 0.0, -0.14, 0.15)
 

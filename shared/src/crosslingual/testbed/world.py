@@ -1,8 +1,8 @@
 """The picture world: what a scene is, how it is split, and how it is drawn.
 
-A scene holds one or two things; a thing is a shape with a colour and a size, or a cultural motif with a
-size. "A left of B" and "B right of A" are one scene: `Scene.canonical` says so, and splits, retrieval and
-the judge go by it.
+A scene holds one or two things; a thing is a shape with a colour and a size, or a cultural motif
+with a size. "A left of B" and "B right of A" are one scene: `Scene.canonical` says so, and splits,
+retrieval and the judge go by it.
 """
 
 import hashlib
@@ -17,7 +17,9 @@ from PIL import Image, ImageDraw
 from crosslingual.testbed.motifs import MOTIFS
 
 RESOLUTION = 64
-OVERSAMPLING = 4  # shapes are drawn this much larger and reduced: smooth edges from a plain polygon fill
+OVERSAMPLING = (
+    4  # shapes are drawn this much larger and reduced: smooth edges from a plain polygon fill
+)
 BACKGROUND = (255, 255, 255)
 
 COLORS = {
@@ -47,7 +49,13 @@ class Thing:
     size: str
 
     def __post_init__(self) -> None:
-        known = self.shape in SHAPES and self.color in COLORS or self.shape in MOTIFS and self.color is None
+        """Checks the fields."""
+        known = (
+            self.shape in SHAPES
+            and self.color in COLORS
+            or self.shape in MOTIFS
+            and self.color is None
+        )
         if not known or self.size not in SIZES:
             raise ValueError(f"no such thing in the picture world: {self}")
 
@@ -66,7 +74,11 @@ class Scene:
     second: Thing | None = None
 
     def __post_init__(self) -> None:
-        if (self.relation is None) != (self.second is None) or self.relation not in (None, *RELATIONS):
+        """Checks the fields."""
+        if (self.relation is None) != (self.second is None) or self.relation not in (
+            None,
+            *RELATIONS,
+        ):
             raise ValueError(f"a relation joins two things and is one of {RELATIONS}: {self}")
 
     @property
@@ -100,7 +112,9 @@ def all_things() -> list[Thing]:
 
 
 def all_scenes() -> list[Scene]:
-    """Every scene of shapes, canonical, each once: 128 with one thing and 32,512 with two different ones."""
+    """Every scene of shapes, canonical, each once: 128 with one thing and 32,512 with two
+    different ones.
+    """
     things = all_things()
     pairs = itertools.permutations(things, 2)
     joined = [Scene(a, relation, b) for a, b in pairs for relation in ("left_of", "above")]
@@ -113,7 +127,9 @@ def motif_scenes() -> list[Scene]:
 
 
 def split_of(scene: Scene) -> str:
-    """The split (`train`, `val` or `test`) of a scene: a hash of its content, so that wording cannot leak it."""
+    """The split (`train`, `val` or `test`) of a scene: a hash of its content, so that wording
+    cannot leak it.
+    """
     digest = hashlib.sha256(scene.scene_id.encode()).digest()
     draw = int.from_bytes(digest[:8], "big") / 2**64
     for split, share in SPLITS.items():
@@ -167,7 +183,9 @@ def shape_outline(shape: str) -> list[tuple[float, float]]:
         return right + [(-x, -y) for x, y in right]
     if shape == "heart":
         x = [16 * sin(t) ** 3 / 33 for t in turn]
-        y = [-(13 * cos(t) - 5 * cos(2 * t) - 2 * cos(3 * t) - cos(4 * t)) / 31 - 0.08 for t in turn]
+        y = [
+            -(13 * cos(t) - 5 * cos(2 * t) - 2 * cos(3 * t) - cos(4 * t)) / 31 - 0.08 for t in turn
+        ]
         return list(zip(x, y, strict=True))
     if shape == "moon":  # a disc less a disc of the same radius, shifted to the right
         shift, radius = 0.34, 0.5
@@ -184,18 +202,25 @@ RING_HOLE = 0.27  # the hole's radius where the ring's own is 0.5
 
 
 def paint_thing(draw: ImageDraw.ImageDraw, thing: Thing, x: float, y: float, scale: float) -> None:
-    """Paints a thing whose longer side is `scale` about the point (x, y), in the canvas's own pixels."""
+    """Paints a thing whose longer side is `scale` about the point (x, y), in the canvas's own
+    pixels.
+    """
     if thing.color is None:
         MOTIFS[thing.shape].paint(draw, x, y, scale)
         return
-    draw.polygon([(x + scale * u, y + scale * v) for u, v in shape_outline(thing.shape)], fill=COLORS[thing.color])
+    draw.polygon(
+        [(x + scale * u, y + scale * v) for u, v in shape_outline(thing.shape)],
+        fill=COLORS[thing.color],
+    )
     if thing.shape == "ring":
         hole = scale * RING_HOLE
         draw.ellipse((x - hole, y - hole, x + hole, y + hole), fill=BACKGROUND)
 
 
 def layout(scene: Scene, rng: np.random.Generator) -> list[tuple[Thing, float, float, float]]:
-    """Where the scene's things stand: (thing, centre x, centre y, longer side) in pixels, with jitter."""
+    """Where the scene's things stand: (thing, centre x, centre y, longer side) in pixels, with
+    jitter.
+    """
     centre = RESOLUTION / 2
     sizes = MOTIF_SIZES if scene.motif else SIZES
     if scene.second is None:
