@@ -2,8 +2,8 @@
 # Installs methods/pea alone in a new environment (.venv-demo) and runs `pea demo`, whose options it
 # takes. It needs Python 3.11, a C compiler, and a package index; no GPU, no other network.
 #
-# On Linux the plain index's torch brings CUDA along (several GB); for the CPU build alone, first
-#   export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# On Linux the plain index's torch brings CUDA along (several GB); to take the CPU build, point
+# PIP_EXTRA_INDEX_URL at the index that PyTorch's installation page names for it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

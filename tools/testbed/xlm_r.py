@@ -199,7 +199,7 @@ def main() -> None:
     tokenizer = make_tokenizer(options.work / "xlm_r_tokenizer", texts)
     model = LanguageModel(len(tokenizer))
     print(
-        f"xlm_r: vocabulary {len(tokenizer)}, {model.encoder.num_parameters() / 1e6:.2f} M parameters",
+        f"xlm_r: vocabulary {len(tokenizer)}, {model.encoder.num_parameters() / 1e6:.2f} M weights",
         flush=True,
     )
     offsets = [offset for offset in range(-REACH, REACH + 1) if offset != 0]

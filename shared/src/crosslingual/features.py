@@ -127,7 +127,7 @@ def check_fresh(index: FeatureIndex, made_of: dict[str, Any], folder: str | Path
         found = index.made_of.get(name)
         if found != wanted:
             raise ValueError(
-                f"the features in {folder} are stale: made with {name} = {found!r}, not {wanted!r}; "
+                f"the features in {folder} are stale: {name} was {found!r} and is {wanted!r}; "
                 "make them anew or change the setting"
             )
 

@@ -169,6 +169,6 @@ def choose_language(has_language_BN: Tensor, generator: torch.Generator) -> Tens
     """
     if not bool(has_language_BN.any(dim=1).all()):
         raise ValueError(
-            "a sample has no caption in any of the languages that train: choose others by --languages"
+            "a sample has no caption in any language that trains: choose others by --languages"
         )
     return torch.multinomial(has_language_BN.float(), 1, generator=generator).squeeze(1)

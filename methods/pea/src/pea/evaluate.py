@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from crosslingual.testbed.contact_sheet import Cell, contact_sheet
 from PIL import Image
 
 from crosslingual.encoders import load_pipeline as load_base
 from crosslingual.processes import start_processes
 from crosslingual.settings import parse_settings, run_command
+from crosslingual.testbed.contact_sheet import Cell, contact_sheet
 from crosslingual.testbed.evaluation import Judged, judge_prompts, text_accuracy
 from crosslingual.testbed.world import sample_scenes
 from pea.config import EvaluateSettings

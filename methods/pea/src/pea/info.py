@@ -103,7 +103,7 @@ def info(settings: TrainSettings) -> dict[str, Any]:
         print(f"{name:<40} {number:>14,} {size / 2**20:>10,.1f} MiB")
     print(f"{'total':<40} {total:>14,} {sum(size for *_, size in rows) / 2**20:>10,.1f} MiB")
     print(
-        f"trainable share {trainable / total:.2%}; training from features holds adapter and UNet alone"
+        f"trainable share {trainable / total:.2%}; from features, adapter and UNet alone are held"
     )
     return {"trainable": trainable, "total": total, **frozen}
 
