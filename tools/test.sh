@@ -43,7 +43,7 @@ mkdir -p "$work"
 rm -rf "$results" && mkdir "$results"
 [ -x "$store/bin/python" ] || "$python" -m venv "$store"
 # shellcheck disable=SC2086
-"$store/bin/python" -m pip install -q -c constraints.txt --requirement /dev/stdin <<LIST
+"$store/bin/python" -m pip install -c constraints.txt --requirement /dev/stdin <<LIST
 pip>=23.2
 packaging
 pytest
@@ -69,8 +69,8 @@ run_pytest() { # interpreter, name, folder of tests
 }
 
 check_root() {
-  step "ruff check" "$store/bin/ruff" check .
-  step "ruff format" "$store/bin/ruff" format --check .
+  step "ruff check" "$store/bin/ruff" check --output-format concise .
+  step "ruff format" "$store/bin/ruff" format --check --output-format concise .
   step "import contracts" "$store/bin/python" tools/import_contracts.py
   step "pytest tools" run_pytest "$store/bin/python" root tools/tests
 }
