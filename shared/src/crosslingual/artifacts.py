@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -190,7 +191,11 @@ def model_card(
 
 
 def _write(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # safetensors refuses tensors that share memory: each gets its own
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     text = json.dumps(config, indent=2, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")

@@ -78,6 +78,7 @@ def save_checkpoint(
         if not _is_full_disk(error):
             raise
         shutil.rmtree(partial, ignore_errors=True)
+        (output_dir / "latest.partial").unlink(missing_ok=True)
         latest = _latest_name(output_dir)
         kept = f"{output_dir / latest} is intact" if latest else "none was saved before"
         message = f"the disk is full: {final} was not saved, {kept}; make room and resume"
@@ -163,19 +164,20 @@ def _publish(partial: Path, final: Path, last: Path | None) -> None:
         _flush(path)
     if final.exists():
         if last is not None and _latest_name(final.parent) == final.name:
-            _name_latest(last)
+            _write_latest(last).replace(final.parent / "latest")
         shutil.rmtree(final)
+    beside = _write_latest(final)  # before the rename: what a full disk can refuse comes first
     partial.rename(final)
     _flush(final.parent)
-    _name_latest(final)
+    beside.replace(final.parent / "latest")
+    _flush(final.parent)
 
 
-def _name_latest(path: Path) -> None:
-    beside = path.parent / "latest.partial"
+def _write_latest(path: Path) -> Path:
+    beside = path.with_name("latest.partial")
     beside.write_text(path.name + "\n", encoding="utf-8")
     _flush(beside)
-    beside.replace(path.parent / "latest")
-    _flush(path.parent)
+    return beside
 
 
 def _flush(path: Path) -> None:

@@ -1,11 +1,14 @@
 """The processes that train together: how they start, and how they agree to stop."""
 
+import importlib
 import logging
 import os
 import signal
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -127,8 +130,16 @@ def _read_launcher() -> tuple[int, int, int]:
 def _start_deepspeed(*, has_cuda: bool) -> None:
     import deepspeed
 
+    # Its check of ZeRO's optimisers imports Muon, whose decorators load inductor: four seconds for
+    # what AdamW never calls.
+    with mock.patch("torch.compile", lambda *given, **options: given[0] if given else _unchanged):
+        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if not has_cuda:
         # A private table: otherwise the first start compiles an inference-only op for a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(verbose=False)
+
+
+def _unchanged(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function

@@ -1,6 +1,7 @@
 """What a person sees while training, and what stays of it: metrics.jsonl, and a tracker by name."""
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -152,11 +153,8 @@ def peak_memory_bytes() -> int:
     """Returns the most memory this process has held: on its GPU, or else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _drop_rows_after(path: Path, step: int) -> None:

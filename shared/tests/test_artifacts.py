@@ -1,0 +1,163 @@
+"""Adapters on disk: complete or absent, safetensors only, and strict in what they load."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+
+from crosslingual.artifacts import (
+    load_artifact,
+    load_strict,
+    load_tensors,
+    model_card,
+    save_artifact,
+)
+from crosslingual.settings import run_command
+
+CONFIG = {"method": "pea", "width": 4, "null": "encoded", "languages": ["de", "zh"]}
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "exports" / "adapter"
+    torch.manual_seed(0)
+    save_artifact(folder, state=nn.Linear(4, 4).state_dict(), config=CONFIG, card="# Adapter\n")
+    return folder
+
+
+def test_what_is_saved_is_loaded_bitwise(adapter: Path) -> None:
+    config, state = load_artifact(adapter)
+    assert config == CONFIG
+    torch.manual_seed(0)
+    expected, module = nn.Linear(4, 4), nn.Linear(4, 4)
+    load_strict(module, state)
+    assert all(torch.equal(module.state_dict()[n], t) for n, t in expected.state_dict().items())
+    assert sorted(os.listdir(adapter)) == ["README.md", "config.json", "model.safetensors"]
+    assert os.listdir(adapter.parent) == ["adapter"]
+
+
+def test_saving_again_replaces_and_other_folders_are_left_alone(
+    adapter: Path, tmp_path: Path
+) -> None:
+    save_artifact(adapter, state={"w": torch.zeros(2)}, config={}, card="")
+    assert load_artifact(adapter)[1].keys() == {"w"}
+    assert os.listdir(adapter.parent) == ["adapter"]
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "cat.jpg").touch()
+    with pytest.raises(ValueError, match="holds something other than an adapter"):
+        save_artifact(tmp_path / "photographs", state={}, config={}, card="")
+
+
+def test_views_and_shared_tensors_are_saved(tmp_path: Path) -> None:
+    weights = torch.arange(12.0).reshape(3, 4)
+    state = {"first": weights[:2], "transposed": weights.T, "whole": weights}
+    save_artifact(tmp_path / "a", state=state, config={}, card="")
+    loaded = load_artifact(tmp_path / "a")[1]
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+def test_a_full_disk_leaves_the_earlier_adapter(
+    small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = small_disk / "adapter"
+    save_artifact(folder, state={"w": torch.zeros(9)}, config=CONFIG, card="")
+    big = {"w": torch.zeros(2**20)}
+    assert run_command(lambda: save_artifact(folder, state=big, config=CONFIG, card="")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: the disk is full: ") and error.count("\n") == 1
+    assert "the earlier one is intact" in error
+    assert load_artifact(folder)[1]["w"].shape == (9,)
+    assert os.listdir(small_disk) == ["adapter"]
+
+
+@pytest.mark.parametrize("name", ["adapter.pth", "model.safetensors"])
+def test_a_pickle_is_never_opened(tmp_path: Path, name: str) -> None:
+    """By its name, or by its first bytes where the name lies."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    torch.save({"w": torch.zeros(1)}, folder / name)
+    (folder / "config.json").write_text('{"format_version": 1}')
+    message = f"{name} is a pickle, which can run code; run the method's `import` verb"
+    with pytest.raises(ValueError, match=message):
+        load_artifact(folder)
+    with pytest.raises(ValueError, match=message):
+        load_artifact(folder / name)
+    with pytest.raises(ValueError, match=message):
+        load_tensors(folder / name)
+
+
+def test_a_legacy_pickle_is_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    torch.save({"w": torch.zeros(1)}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="is a pickle"):
+        load_tensors(path)
+
+
+def test_missing_and_broken_files_are_named(adapter: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no adapter .*elsewhere; export one first"):
+        load_artifact(adapter.parent / "elsewhere")
+    config = adapter / "config.json"
+    config.write_text(json.dumps({"format_version": 2}))
+    with pytest.raises(ValueError, match="has format_version 2; this program reads 1"):
+        load_artifact(adapter)
+    config.write_text("{")
+    with pytest.raises(ValueError, match="config.json is not JSON"):
+        load_artifact(adapter)
+    config.unlink()
+    with pytest.raises(FileNotFoundError, match="no config.json"):
+        load_artifact(adapter)
+    weights = adapter / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 8)
+    with pytest.raises(ValueError, match="model.safetensors is broken"):
+        load_tensors(weights)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="no model.safetensors"):
+        load_artifact(adapter)
+    shutil.rmtree(adapter)
+    adapter.touch()
+    with pytest.raises(ValueError, match="is no adapter folder"):
+        load_artifact(adapter)
+
+
+def test_weights_of_another_module_are_listed(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3, 4), "scale": torch.zeros(1)}, tmp_path / "w.safetensors")
+    module = nn.Linear(4, 4)
+    before = module.weight.clone()
+    with pytest.raises(ValueError) as raised:
+        load_strict(module, load_tensors(tmp_path / "w.safetensors"))
+    assert str(raised.value) == (
+        "these weights are not Linear's; missing: bias; unexpected: scale; "
+        "of another shape: weight is (3, 4), not (4, 4)"
+    )
+    assert torch.equal(module.weight, before)
+
+
+def test_the_card_has_the_hubs_head_and_the_table() -> None:
+    card = model_card(
+        title="PEA for SD 1.5",
+        text="It reads German.",
+        base_model="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        languages=["de", "no"],
+        pipeline_tag="text-to-image",
+        tags=["multilingual"],
+        license="mit",
+        results=[{"language": "de", "accuracy": 0.91}, {"language": "no", "accuracy": 0.88}],
+    )
+    _, head, body = card.split("---\n", 2)
+    assert yaml.safe_load(head) == {
+        "library_name": "crosslingual",
+        "base_model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "base_model_relation": "adapter",
+        "language": ["de", "no"],
+        "pipeline_tag": "text-to-image",
+        "tags": ["multilingual"],
+        "license": "mit",
+    }
+    assert "# PEA for SD 1.5\n\nIt reads German.\n\n| language | accuracy |\n| --- |" in body
+    assert body.endswith("| de | 0.91 |\n| no | 0.88 |\n")

@@ -1,0 +1,229 @@
+"""A tiny training run through the real engine, for the tests.
+
+    python tiny_run.py serve           requests as JSON lines on stdin, answers on stdout
+    torchrun ... tiny_run.py REQUEST   one request, in the processes of a launcher
+
+Importing torch and DeepSpeed takes seconds, so a server imports them once and forks each run.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import diffusers.optimization  # noqa: F401, imported once for all the forks
+import torch
+from torch import Tensor, nn
+
+from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from crosslingual.engine import (
+    Ranks,
+    StopRequest,
+    build_engine,
+    check_finite,
+    full_state_dict,
+    start_processes,
+)
+from crosslingual.settings import run_command
+
+DEFAULTS = {
+    "output_dir": "",
+    "config": {},
+    "steps": 6,
+    "stop_at": None,  # leave after this step, having saved nothing for it
+    "save_every": 2,
+    "total_limit": 2,
+    "resume": None,
+    "dropout": 0.0,
+    "width": 8,
+    "accumulate": 1,
+    "precision": "no",
+    "max_grad_norm": 1.0,
+    "terminate": None,  # [rank, step]: this rank gets a SIGTERM during this step
+    "nan_at": None,
+    "die": None,  # [step, operation, rank]: kill -9 of it at this file operation of that save
+    "world_size": 1,
+}
+
+
+class Tiny(nn.Module):
+    """Two layers with dropout, a frozen one between them, and a scale of shape (1,)."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, width)
+        self.frozen = nn.Linear(width, width).requires_grad_(False)
+        self.outer = nn.Linear(width, 4)
+        self.scale = nn.Parameter(torch.ones(1))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        hidden = self.dropout(torch.tanh(self.inner(x)))
+        return ((self.scale * self.outer(self.frozen(hidden))).float() - y).square().mean()
+
+
+class DeathClock:
+    """Counts the operations that change files below a folder, and can kill -9 before one of them.
+
+    A `torch.save` counts twice: before it, and with half of its file written.
+    """
+
+    def __init__(self, folder: str, last: int | None) -> None:
+        self.folder, self.last, self.count, self.is_on = folder, last, 0, False
+        sys.addaudithook(self._audit)
+        save = torch.save
+
+        def dying_save(state: Any, path: str, **options: Any) -> None:
+            self._tick()
+            save(state, path, **options)
+            self._tick(lambda: os.truncate(path, os.path.getsize(path) // 2))
+
+        torch.save = dying_save
+
+    def _audit(self, event: str, args: tuple[Any, ...]) -> None:
+        is_write = event == "open" and isinstance(args[1], str) and args[1][0] in "wax"
+        if self.is_on and (is_write or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir")):
+            if event in ("os.remove", "os.rmdir") or str(args[0]).startswith(self.folder):
+                self._tick()
+
+    def _tick(self, before: Any = lambda: None) -> None:
+        if self.is_on:
+            if self.count == self.last:
+                before()
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.count += 1
+
+
+def batch_of(step: int, micro: int, ranks: Ranks, num_micro: int) -> tuple[Tensor, Tensor]:
+    """Rows of one global batch of 8, whatever the number of processes and micro-steps."""
+    generator = torch.Generator().manual_seed(1000 + step)
+    rows = torch.randn(8, 8, generator=generator)
+    share = rows.chunk(ranks.world_size * num_micro)[micro * ranks.world_size + ranks.rank]
+    return share[:, :4], share[:, 4:]
+
+
+def train(request: dict[str, Any]) -> dict[str, Any]:
+    """Trains as a method's loop does, and returns the losses of this rank and the weights."""
+    ask = {**DEFAULTS, **request}
+    ranks = start_processes()
+    torch.manual_seed(0)
+    output_dir, num_micro = ask["output_dir"], ask["accumulate"]
+    checkpoint = resolve_checkpoint(output_dir, ask["resume"])
+    engine = build_engine(
+        Tiny(ask["width"], ask["dropout"]),
+        ask["config"],
+        learning_rate=0.05,
+        weight_decay=0.1,
+        lr_scheduler="polynomial",
+        lr_warmup_steps=2,
+        lr_end=1e-3,
+        max_train_steps=ask["steps"],
+        max_grad_norm=ask["max_grad_norm"],
+        train_batch_size=8 // ranks.world_size // num_micro,
+        gradient_accumulation_steps=num_micro,
+        mixed_precision=ask["precision"],
+    )
+    loaded = load_checkpoint(engine, checkpoint) if checkpoint else {"step": 0, "note": None}
+    start, note = loaded["step"], loaded["note"]
+    dies_here = ask["die"] is not None and ask["die"][2] == ranks.rank
+    clock = DeathClock(output_dir, ask["die"][1] if dies_here else None)
+    losses, rates, step = [], [], start
+    with StopRequest() as stop:
+        for step in range(start + 1, (ask["stop_at"] or ask["steps"]) + 1):
+            if ask["terminate"] == [ranks.rank, step]:
+                os.kill(os.getpid(), signal.SIGTERM)
+            torch.manual_seed(step * 100 + ranks.rank)
+            for micro in range(num_micro):
+                x, y = batch_of(step, micro, ranks, num_micro)
+                loss = engine(x, y * float("nan") if ask["nan_at"] == step else y)
+                check_finite(loss, {"mse": loss}, step=step, keys=["left", "right"])
+                engine.backward(loss)
+                engine.step()
+                losses.append(loss.item())
+            rates.append(engine.get_lr()[0])
+            is_asked = stop.requested(ranks)
+            if step % ask["save_every"] == 0 or is_asked:
+                clock.is_on = ask["die"] is None or ask["die"][0] == step
+                clock.count = 0
+                state = {"note": f"step {step}"}
+                save_checkpoint(
+                    engine, output_dir, step=step, state=state, total_limit=ask["total_limit"]
+                )
+                clock.is_on = False
+            if is_asked:
+                break
+    weights = {name: t.tolist() for name, t in full_state_dict(engine).items()}
+    return {
+        "losses": losses,
+        "rates": rates,
+        "step": step,
+        "weights": weights,
+        "note": note,
+        "operations": clock.count,
+        "has_inductor": "torch._inductor.compile_fx" in sys.modules,
+    }
+
+
+def run(request: dict[str, Any]) -> int:
+    """One process of a run, as a command: the answer goes to a file, errors to stderr."""
+    rank = os.environ.get("RANK", "0")
+
+    def command() -> None:
+        answer = train(request)
+        Path(request["answers"], rank).write_text(json.dumps(answer))
+
+    return run_command(command)
+
+
+def fork_run(request: dict[str, Any]) -> dict[str, Any]:
+    """Forks the processes of a request and collects exit codes, answers and stderr by rank."""
+    world_size = request.get("world_size", 1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as answers:
+        children = []
+        for rank in range(world_size):
+            child = os.fork()
+            if child == 0:
+                if world_size > 1:
+                    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                    os.environ |= {"WORLD_SIZE": str(world_size), "MASTER_PORT": str(port)}
+                    os.environ["MASTER_ADDR"] = "127.0.0.1"
+                log = os.open(f"{answers}/{rank}.err", os.O_CREAT | os.O_WRONLY)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                code = 1
+                try:
+                    code = run({**request, "answers": answers})
+                finally:
+                    sys.excepthook(*sys.exc_info()) if sys.exc_info()[0] else None
+                    sys.stderr.flush()
+                    os._exit(code)
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        files = [Path(answers, str(rank)) for rank in range(world_size)]
+        return {
+            "codes": codes,
+            "answers": [json.loads(f.read_text()) if f.exists() else None for f in files],
+            "stderr": [Path(f"{f}.err").read_text() for f in files],
+        }
+
+
+def serve() -> None:
+    """Answers each line of stdin with a line on stdout."""
+    deepspeed.ops.__compatible_ops__  # noqa: B018, the probe of all ops takes half a second
+    for line in sys.stdin:
+        print(json.dumps(fork_run(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve()
+    else:
+        raise SystemExit(run(json.loads(sys.argv[1])))
