@@ -14,7 +14,6 @@ from PIL import Image
 from crosslingual.loader import ShardLoader
 from crosslingual.tar_index import Shard
 
-RESOLUTION = 8
 Members = list[tuple[str, bytes]]
 
 
@@ -58,13 +57,13 @@ def write_folder(folder: Path, sizes: list[int], replaced: dict[int, Members] | 
 
 def open_loader(shards: str, **options: Any) -> ShardLoader:
     """A loader of small pictures."""
-    defaults = {"batch_size": 4, "seed": 3, "resolution": RESOLUTION, "languages": ["en", "de"]}
+    defaults = {"batch_size": 4, "seed": 3, "resolution": 8, "languages": ["en", "de"]}
     return ShardLoader(shards, **{**defaults, **options})
 
 
-def take_keys(loader: ShardLoader, num_steps: int, start_step: int = 0) -> list[list[str]]:
+def take_keys(loader: ShardLoader, num_steps: int) -> list[list[str]]:
     """The keys of some batches."""
-    return [batch["keys"] for batch in itertools.islice(loader.batches(start_step), num_steps)]
+    return [batch["keys"] for batch in itertools.islice(loader.batches(), num_steps)]
 
 
 def broken_pictures() -> dict[str, bytes]:
@@ -196,12 +195,11 @@ def test_nothing_usable_stops_at_once_with_the_names_found(tmp_path: Path) -> No
 def test_all_but_the_first_corrupt_stops_rather_than_loops(
     tmp_path: Path, num_workers: int
 ) -> None:
-    """The start is fine and the rest is not: one error, the same with workers."""
+    """The start is fine and the rest is not: one line, the same with workers."""
     bad = {n: sample(f"{n:04d}", b"no") for n in range(1, 20)}
     loader = open_loader(write_folder(tmp_path / "s", [20], bad), num_workers=num_workers)
-    with pytest.raises(ValueError, match="max_corrupt") as raised:
+    with pytest.raises(ValueError, match=r"\Askipped .* max_corrupt[^\n]*\Z"):
         take_keys(loader, 5)
-    assert "Traceback" not in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_a_row_of_corrupt_samples_ends_even_where_any_share_is_allowed(tmp_path: Path) -> None:
