@@ -4,8 +4,9 @@
     pip install fonttools
     python tools/testbed/fonts.py
 
-The alphabets are whole (Latin with Vietnamese, Cyrillic, Arabic, Devanagari, Thai, kana), with every ligature and
-conjunct that they form; of Han and hangul, the characters of the lexicons. Run it again when a lexicon gains a word.
+The alphabets are whole (Latin with Vietnamese, Cyrillic, Arabic, Devanagari, Thai, kana), with
+every ligature and conjunct that they form; of Han and hangul, the characters of the lexicons. Run
+it again when a lexicon gains a word.
 """
 
 import argparse
@@ -56,7 +57,7 @@ KANA = [(0x3041, 0x3096), (0x30A0, 0x30FF)]
 
 @dataclass(frozen=True)
 class Subset:
-    """One font file: where its original lies, the code points it keeps, and the lexicons it must cover."""
+    """One font file: where its original lies, the code points it keeps, and for which lexicons."""
 
     name: str
     source: str
@@ -105,8 +106,8 @@ def write_subset(subset: Subset, folder: Path) -> str:
     original = font["name"].getDebugName(4)
     path = folder / f"{subset.name}.{'otf' if 'CFF ' in font else 'ttf'}"
     font.save(path)
-    size = path.stat().st_size
-    return f"| `{path.name}` | {original} | {version} | {len(font.getBestCmap())} | {size / 1000:.0f} kB |"
+    num_characters, size = len(font.getBestCmap()), path.stat().st_size
+    return f"| `{path.name}` | {original} | {version} | {num_characters} | {size / 1000:.0f} kB |"
 
 
 def check_coverage(folder: Path) -> None:
@@ -142,8 +143,9 @@ def main() -> None:
     page = [
         "# Fonts of the contact sheet",
         "",
-        "Subsets of Noto under the SIL Open Font License (`OFL.txt`), without hinting, cut by `tools/testbed/fonts.py`",
-        "from Debian 12's fonts-noto-core (20201225-1) and fonts-noto-cjk (1:20220127+repack1-1).",
+        "Subsets of Noto under the SIL Open Font License (`OFL.txt`), without hinting, cut by",
+        "`tools/testbed/fonts.py` from Debian 12's fonts-noto-core (20201225-1) and fonts-noto-cjk",
+        "(1:20220127+repack1-1).",
         "",
         "| file | original | version | characters | size |",
         "|---|---|---|---|---|",

@@ -1,15 +1,17 @@
-"""A contact sheet: pictures in rows and columns, each with its prompt below in the prompt's own script.
+"""A contact sheet: pictures in rows and columns, each above its prompt in the prompt's own script.
 
 rows = [[Cell(picture, "ein großer roter Stern", "de", mark=True), ...], ...]
 contact_sheet(rows, column_heads=["as-is", "with PEA"], row_heads=["de", ...]).save("grid.png")
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from crosslingual.testbed.typesetting import Line, draw_line, is_right_to_left, wrap
+from crosslingual.testbed.line_breaks import wrap
+from crosslingual.testbed.typesetting import Line, draw_line, is_right_to_left
 
 PAGE = (255, 255, 255)
 HEAD_INK = (38, 38, 38)
@@ -19,8 +21,9 @@ RIGHT = (44, 154, 106)
 WRONG = (214, 76, 60)
 
 # Lengths in widths of a picture, so that a sheet of another size looks the same.
-TYPE_SIZE = 0.1
+TYPE_SIZE = 0.094
 LINE_HEIGHT = 1.5  # in ems: room for Thai's and Vietnamese's stacked marks
+ASCENT = 1.08  # from a line's top to its baseline, in ems
 MARGIN = 0.3
 COLUMN_GAP = 0.19
 ROW_GAP = 0.26
@@ -45,41 +48,32 @@ class Cell:
     mark: bool | None = None
 
 
-def _draw_block(
+def _draw_lines(
     canvas: Image.Image,
     lines: list[Line],
     x: float,
     top: float,
     size: float,
     ink: tuple[int, int, int],
-    right: float | None,
+    flush_right: bool = False,
 ) -> None:
-    """Draws lines below `top`, flush left at `x`, or flush right at `right`."""
+    """Draws lines from `top` downwards that begin at `x`, or end there."""
     for number, line in enumerate(lines):
-        baseline = round(top + size * (1.08 + number * LINE_HEIGHT))
-        draw_line(
-            canvas, line, x if right is None else right - line.width * size, baseline, size, ink
-        )
+        left = x - line.width * size if flush_right else x
+        baseline = round(top + size * (ASCENT + number * LINE_HEIGHT))
+        draw_line(canvas, line, left, baseline, size, ink)
 
 
-def _draw_cell(
-    canvas: Image.Image,
-    cell: Cell,
-    lines: list[Line],
-    x: int,
-    y: int,
-    edge: int,
-    resample: Image.Resampling,
+def _draw_picture(
+    canvas: Image.Image, picture: Image.Image, mark: bool | None, x: int, y: int
 ) -> None:
-    """Draws a picture with its frame outside, and its caption."""
-    canvas.paste(cell.picture.convert("RGB").resize((edge, edge), resample), (x, y))
-    unit = max(1, edge // 128)
-    frame = unit if cell.mark is None else 2 * unit
-    color = {None: HAIRLINE, True: RIGHT, False: WRONG}[cell.mark]
-    box = (x - frame, y - frame, x + edge + frame - 1, y + edge + frame - 1)
-    ImageDraw.Draw(canvas).rectangle(box, outline=color, width=frame)
-    right = x + edge if is_right_to_left(cell.text) else None
-    _draw_block(canvas, lines, x, y + edge * (1 + CAPTION_GAP), TYPE_SIZE * edge, TEXT_INK, right)
+    """Draws a picture with its frame around it."""
+    canvas.paste(picture, (x, y))
+    unit = max(1, picture.width // 128)
+    width = unit if mark is None else 2 * unit
+    color = {None: HAIRLINE, True: RIGHT, False: WRONG}[mark]
+    right, bottom = x + picture.width + width - 1, y + picture.height + width - 1
+    ImageDraw.Draw(canvas).rectangle((x - width, y - width, right, bottom), None, color, width)
 
 
 def contact_sheet(
@@ -96,7 +90,8 @@ def contact_sheet(
         cells: the rows, of equal length.
         column_heads: one a column, or none at all.
         row_heads: one a row, or none at all.
-        picture_size: the edge at which every picture is drawn, in pixels; type and white space grow with it.
+        picture_size: the edge at which every picture is drawn, in pixels; type and white space
+            grow with it.
         resample: how pictures are enlarged.
 
     Returns:
@@ -107,42 +102,38 @@ def contact_sheet(
     """
     num_columns = len(cells[0]) if cells else 0
     if not num_columns or any(len(row) != num_columns for row in cells):
-        raise ValueError(
-            f"a contact sheet takes rows of equal length, and these have {[len(row) for row in cells]} cells"
-        )
+        lengths = [len(row) for row in cells]
+        raise ValueError(f"a contact sheet takes rows of equal length, not of {lengths} cells")
     if len(column_heads) not in (0, num_columns) or len(row_heads) not in (0, len(cells)):
-        raise ValueError(
-            f"{len(column_heads)} column heads and {len(row_heads)} row heads do not fit {len(cells)} x {num_columns} cells"
-        )
+        heads = f"{len(column_heads)} column heads and {len(row_heads)} row heads"
+        raise ValueError(f"{heads} do not fit {len(cells)} x {num_columns} cells")
     edge, size = picture_size, TYPE_SIZE * picture_size
+    margin, caption_gap = round(MARGIN * edge), round(CAPTION_GAP * edge)
+    columns = [wrap(text, "en", edge / size) for text in column_heads]
+    labels = [wrap(text, "en", MAX_ROW_HEAD * edge / size) for text in row_heads]
     captions = [[wrap(cell.text, cell.language, edge / size) for cell in row] for row in cells]
-    heads = [wrap(text, "en", edge / size) for text in column_heads]
-    labels = [wrap(text, text, MAX_ROW_HEAD * edge / size) for text in row_heads]
 
-    margin, gap = round(MARGIN * edge), round(COLUMN_GAP * edge)
+    def height(blocks: list[list[Line]]) -> int:
+        return round(max(map(len, blocks), default=0) * LINE_HEIGHT * size)
+
     label_width = max((line.width * size for label in labels for line in label), default=0.0)
-    left = margin + (round(label_width) + gap if labels else 0)
-    xs = [left + column * (edge + gap) for column in range(num_columns)]
-    top = margin + (
-        round(max(map(len, heads)) * LINE_HEIGHT * size + CAPTION_GAP * edge) if heads else 0
-    )
-    ys = [top]
-    for row in captions:
-        ys.append(
-            ys[-1]
-            + round(edge * (1 + CAPTION_GAP + ROW_GAP) + max(map(len, row)) * LINE_HEIGHT * size)
-        )
-    canvas = Image.new(
-        "RGB", (xs[-1] + edge + margin, ys[-1] - round(ROW_GAP * edge) + margin), PAGE
-    )
+    column_gap, row_gap = round(COLUMN_GAP * edge), round(ROW_GAP * edge)
+    left = margin + (round(label_width) + column_gap if labels else 0)
+    xs = [left + number * (edge + column_gap) for number in range(num_columns)]
+    top = margin + (height(columns) + caption_gap if columns else 0)
+    steps = [edge + caption_gap + height(row) + row_gap for row in captions]
+    *ys, bottom = itertools.accumulate(steps, initial=top)
+    canvas = Image.new("RGB", (xs[-1] + edge + margin, bottom - row_gap + margin), PAGE)
 
-    for lines, x in zip(heads, xs, strict=False):
-        head_top = top - CAPTION_GAP * edge - len(lines) * LINE_HEIGHT * size
-        _draw_block(canvas, lines, x, head_top, size, HEAD_INK, None)
-    for row, (cell_row, lines_row) in enumerate(zip(cells, captions, strict=True)):
-        if labels:
-            middle = ys[row] + (edge - len(labels[row]) * LINE_HEIGHT * size) / 2
-            _draw_block(canvas, labels[row], margin, middle, size, HEAD_INK, None)
-        for x, cell, lines in zip(xs, cell_row, lines_row, strict=True):
-            _draw_cell(canvas, cell, lines, x, ys[row], edge, resample)
+    for x, lines in zip(xs, columns, strict=False):
+        _draw_lines(canvas, lines, x, top - caption_gap - height([lines]), size, HEAD_INK)
+    for y, label in zip(ys, labels, strict=False):
+        _draw_lines(canvas, label, margin, y + (edge - height([label])) / 2, size, HEAD_INK)
+    for y, row, texts in zip(ys, cells, captions, strict=True):
+        for x, cell, lines in zip(xs, row, texts, strict=True):
+            picture = cell.picture.convert("RGB").resize((edge, edge), resample)
+            _draw_picture(canvas, picture, cell.mark, x, y)
+            at_right = is_right_to_left(cell.text)
+            start, below = x + edge * at_right, y + edge + caption_gap
+            _draw_lines(canvas, lines, start, below, size, TEXT_INK, at_right)
     return canvas
