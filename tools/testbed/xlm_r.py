@@ -1,12 +1,13 @@
-"""Pretrains the testbed's XLM-R on captions of all eighteen languages, without pictures and without
-translations.
+"""Pretrains the testbed's XLM-R on captions of all eighteen languages: no pictures, no translations.
 
     python tools/testbed/xlm_r.py --work WORK
 
-Masked language modelling as XLM-R's, and beside it the prediction of each token's neighbours, up to
-eight to either side, from its state: four layers see too little text to mix a phrase into its noun
-as XLM-R's 550 M parameters do. No sentence is ever shown with its translation, so that languages
-are aligned only as far as shared words align them.
+First masked language modelling as XLM-R's, and beside it the prediction of each token's neighbours,
+up to eight to either side, from its state: four layers see too little text to mix a phrase into its
+noun as XLM-R's 550 M parameters do. Then also that the states of `<s>`, `</s>` and padding hold the
+sentence: each predicts tokens by their place, as an auto-encoder's bottleneck would. A token-wise
+adapter cannot gather a sentence that no token holds. No sentence is ever shown with its
+translation, so languages are aligned only as far as shared words align them.
 """
 
 import argparse
@@ -164,6 +165,12 @@ class LanguageModel(nn.Module):
         self.encoder = XLMRobertaModel(make_config(vocabulary), add_pooling_layer=False)
         self.masked = nn.Sequential(nn.Linear(192, 192), nn.GELU(), nn.LayerNorm(192))
         self.neighbours = nn.Linear(192, 2 * REACH * 192)
+        self.places = nn.Embedding(MAX_TOKENS, 192)
+        self.sentence = nn.Sequential(nn.Linear(384, 384), nn.GELU(), nn.Linear(384, 192))
+
+    def recall(self, states_ND: Tensor, places_N: Tensor) -> Tensor:
+        """Scores for the token at a place of the sentence, from a state that is to hold it."""
+        return self.logits(self.sentence(torch.cat([states_ND, self.places(places_N)], dim=1)))
 
     def logits(self, states: Tensor) -> Tensor:
         """Scores over the vocabulary for states (..., 192)."""
@@ -184,13 +191,87 @@ def mask_tokens(
     return torch.where(chosen & (kind >= 0.9), drawn, masked), chosen
 
 
+class Objectives:
+    """The losses of a batch of captions, eight a language."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: XLMRobertaTokenizer,
+        texts: dict[str, list[str]],
+        rank: int,
+    ):
+        """`texts` by language; `rank` of this process."""
+        self.model, self.tokenizer, self.texts, self.rank = model, tokenizer, texts, rank
+        self.offsets = torch.tensor([k for k in range(-REACH, REACH + 1) if k != 0])
+
+    def words(self, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Masked tokens and neighbours: the first phase's."""
+        ids_BL, states_BLD, chosen, special = self._encode(generator, (53, step, self.rank))
+        return self._words(generator, ids_BL, states_BLD, chosen, special)
+
+    def sentences(self, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The first phase's, and that special tokens recall the sentence: the second phase's."""
+        ids_BL, states_BLD, chosen, special = self._encode(generator, (54, step, self.rank))
+        loss, parts = self._words(generator, ids_BL, states_BLD, chosen, special)
+        lengths_B = (~special).sum(dim=1)
+        rows = special.nonzero()[torch.randperm(int(special.sum()), generator=generator)[:1200]]
+        row, column = rows[:, 0], rows[:, 1]
+        drawn = torch.rand(len(row), generator=generator) * lengths_B[row]
+        places = 1 + drawn.long()  # 0 is <s>
+        scores = self.model.recall(states_BLD[row, column], places)
+        recall = F.cross_entropy(scores, ids_BL[row, places])
+        return loss + recall, {**parts, "recall": recall.detach()}
+
+    def _encode(
+        self, generator: torch.Generator, seed: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Ids (B, L), states (B, L, D) of the masked ids, masked places, special places."""
+        rng = np.random.default_rng(seed)
+        each = BATCH // len(LANGUAGES)
+        batch = [part[rng.integers(len(part))] for part in self.texts.values() for _ in range(each)]
+        tokens = self.tokenizer(batch, padding=True, return_tensors="pt")
+        ids_BL, known = tokens.input_ids, self.tokenizer
+        special = torch.isin(
+            ids_BL, torch.tensor([known.pad_token_id, known.bos_token_id, known.eos_token_id])
+        )
+        corrupted, chosen = mask_tokens(ids_BL, special, known.mask_token_id, len(known), generator)
+        states = self.model.encoder(corrupted, attention_mask=tokens.attention_mask)
+        return ids_BL, states.last_hidden_state, chosen, special
+
+    def _words(
+        self,
+        generator: torch.Generator,
+        ids_BL: Tensor,
+        states_BLD: Tensor,
+        chosen: Tensor,
+        special: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        model = self.model
+        mlm = F.cross_entropy(model.logits(model.masked(states_BLD[chosen])), ids_BL[chosen])
+        # One neighbour a token, drawn at random: the whole window would cost sixteen times the
+        # logits.
+        which_BL = torch.randint(0, len(self.offsets), ids_BL.shape, generator=generator)
+        place_BL = torch.arange(ids_BL.shape[1]) + self.offsets[which_BL]
+        inside = (place_BL >= 0) & (place_BL < ids_BL.shape[1]) & ~special
+        target_BL = ids_BL.gather(1, place_BL.clamp(0, ids_BL.shape[1] - 1))
+        inside &= target_BL != self.tokenizer.pad_token_id
+        inside &= torch.rand(ids_BL.shape, generator=generator) < 0.4
+        flat = model.neighbours(states_BLD[inside]).view(-1, len(self.offsets), 192)
+        picked = flat[torch.arange(flat.shape[0]), which_BL[inside]]
+        neighbour = F.cross_entropy(model.logits(picked), target_BL[inside])
+        parts = {"mlm": mlm.detach(), "neighbour": neighbour.detach()}
+        return mlm + NEIGHBOUR_WEIGHT * neighbour, parts
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--num_steps", type=int, default=2500)
+    parser.add_argument("--num_word_steps", type=int, default=1200)
+    parser.add_argument("--num_steps", type=int, default=700)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     rank, _ = start_processes()
@@ -198,51 +279,13 @@ def main() -> None:
     texts = {language: training_captions(language) for language in LANGUAGES}
     tokenizer = make_tokenizer(options.work / "xlm_r_tokenizer", texts)
     model = LanguageModel(len(tokenizer))
-    print(
-        f"xlm_r: vocabulary {len(tokenizer)}, {model.encoder.num_parameters() / 1e6:.2f} M weights",
-        flush=True,
-    )
-    offsets = [offset for offset in range(-REACH, REACH + 1) if offset != 0]
-
-    def loss_of_step(generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        rng = np.random.default_rng((53, step, rank))
-        batch = [
-            texts[language][rng.integers(len(texts[language]))]
-            for language in LANGUAGES
-            for _ in range(BATCH // len(LANGUAGES))
-        ]
-        tokens = tokenizer(batch, padding=True, return_tensors="pt")
-        ids_BL = tokens.input_ids
-        special = (
-            (ids_BL == tokenizer.pad_token_id)
-            | (ids_BL == tokenizer.bos_token_id)
-            | (ids_BL == tokenizer.eos_token_id)
-        )
-        corrupted, chosen = mask_tokens(
-            ids_BL, special, tokenizer.mask_token_id, len(tokenizer), generator
-        )
-        states_BLD = model.encoder(
-            corrupted, attention_mask=tokens.attention_mask
-        ).last_hidden_state
-        mlm = F.cross_entropy(model.logits(model.masked(states_BLD[chosen])), ids_BL[chosen])
-        # One neighbour a token, drawn at random: the whole window would cost sixteen times as many
-        # logits.
-        which_BL = torch.randint(0, len(offsets), ids_BL.shape, generator=generator)
-        place_BL = torch.arange(ids_BL.shape[1]) + torch.tensor(offsets)[which_BL]
-        inside = (place_BL >= 0) & (place_BL < ids_BL.shape[1]) & ~special
-        target_BL = ids_BL.gather(1, place_BL.clamp(0, ids_BL.shape[1] - 1))
-        inside &= (target_BL != tokenizer.pad_token_id) & (
-            torch.rand(ids_BL.shape, generator=generator) < 0.4
-        )
-        flat = model.neighbours(states_BLD[inside]).view(-1, len(offsets), 192)
-        picked = flat[torch.arange(flat.shape[0]), which_BL[inside]]
-        neighbour = F.cross_entropy(model.logits(picked), target_BL[inside])
-        return mlm + NEIGHBOUR_WEIGHT * neighbour, {
-            "mlm": mlm.detach(),
-            "neighbour": neighbour.detach(),
-        }
-
-    train(Recipe("xlm_r", options.num_steps, 1.2e-3), model, loss_of_step, options.work)
+    size = model.encoder.num_parameters() / 1e6
+    print(f"xlm_r: vocabulary {len(tokenizer)}, {size:.2f} M parameters", flush=True)
+    objectives = Objectives(model, tokenizer, texts, rank)
+    words = Recipe("xlm_r_words", options.num_word_steps, 1.2e-3)
+    train(words, model, objectives.words, options.work)
+    sentences = Recipe("xlm_r", options.num_steps, 8e-4, warmup_steps=50)
+    train(sentences, model, objectives.sentences, options.work)
 
 
 if __name__ == "__main__":
