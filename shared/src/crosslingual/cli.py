@@ -3,14 +3,13 @@
     crosslingual shards --source world --num_samples 2000 --languages en de --output_dir shards
     crosslingual inspect shards
 
-A verb is a line in `VERBS`; methods build their own commands of verbs with `run_verbs`.
+A verb is a line in `VERBS`.
 """
 
-import pkgutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from crosslingual.settings import nearest_name, run_command
+from crosslingual.verbs import run_verbs
 
 VERBS = {
     "shards": (
@@ -27,37 +26,6 @@ VERBS = {
     ),
 }
 """Verb to its line in `--help` and the `module:function` that takes the words after it."""
-
-
-def run_verbs(
-    prog: str, description: str, verbs: Mapping[str, tuple[str, str]], argv: Sequence[str]
-) -> int:
-    """Runs the verb that `argv` starts with; without one, lists the verbs.
-
-    Args:
-        prog: the command's name.
-        description: one line on it, for the list.
-        verbs: as `VERBS` is.
-        argv: the words after the command's name.
-
-    Returns:
-        The exit code: the verb's, or 2 after an error of the user's, which is printed.
-    """
-    if not argv or argv[0] in ("-h", "--help"):
-        print(f"{description}\n\nusage: {prog} VERB [--name value ...]\n")
-        width = max(map(len, verbs))
-        for name, (summary, _) in verbs.items():
-            print(f"  {name:{width}}  {summary}")
-        print(f"\n{prog} VERB --help lists a verb's settings.")
-        return 0
-
-    def run() -> int | None:
-        if argv[0] not in verbs:
-            near = nearest_name(argv[0], list(verbs))
-            raise ValueError(f"{prog} has no verb '{argv[0]}'{near}; see {prog} --help")
-        return pkgutil.resolve_name(verbs[argv[0]][1])(list(argv[1:]))
-
-    return run_command(run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,7 @@
-"""The settings of every verb, one flat dataclass each; names are diffusers' where it has one."""
+"""The settings of every verb, one flat dataclass each; names are diffusers' where it has one.
+
+Those of `pea generate` are every method's: `crosslingual.generation.GenerateSettings`.
+"""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -152,38 +155,6 @@ class ImportSettings:
     text_encoder: str
     languages: list[str] = field(default_factory=list)
     max_length: int = 77
-
-
-@dataclass
-class GenerateSettings:
-    """Settings of `pea generate`.
-
-    Attributes:
-        prompt: one or more prompts, in any language the adapter speaks.
-        adapter: the exported adapter's folder; without one the base reads the prompt as it is.
-        pretrained_model_name_or_path: another base of the same family; the adapter's own if not
-            given.
-        output_dir: where the pictures go.
-        negative_prompt: for all prompts.
-        num_inference_steps: of the sampler.
-        guidance_scale: of classifier-free guidance; what the adapter recommends if not given.
-        num_images_per_prompt: pictures a prompt.
-        height: in pixels; the base's own if not given.
-        width: in pixels; the base's own if not given.
-        seed: of the noise.
-    """
-
-    prompt: list[str]
-    adapter: str | None = None
-    pretrained_model_name_or_path: str | None = None
-    output_dir: str = "pictures"
-    negative_prompt: str | None = None
-    num_inference_steps: int = 20
-    guidance_scale: float | None = None
-    num_images_per_prompt: int = 1
-    height: int | None = None
-    width: int | None = None
-    seed: int = 0
 
 
 @dataclass

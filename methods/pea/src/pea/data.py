@@ -1,20 +1,11 @@
-"""Where training batches come from: features on disk, or shards through the frozen parts as they
-come.
-"""
-
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+"""What PEA trains on: the frozen parts of its samples, and their arrays from features or shards."""
 
 import torch
-from torch import Tensor
 
-from crosslingual.encoders import resolve
-from crosslingual.feature_pass import FrozenParts, online_batches
-from crosslingual.features import FeatureLoader, check_fresh, is_features
-from crosslingual.loader import ShardLoader
+from crosslingual.frozen_parts import FrozenParts
 from crosslingual.processes import Ranks
 from crosslingual.records import parse_key_map
+from crosslingual.training_data import TrainingData, open_training_data
 from pea.config import TrainSettings
 
 
@@ -36,64 +27,19 @@ def frozen_parts(settings: TrainSettings, device: torch.device) -> FrozenParts:
     )
 
 
-@dataclass
-class TrainingData:
-    """Batches of arrays, and the empty prompt's states."""
-
-    loader: FeatureLoader | ShardLoader
-    parts: FrozenParts | None
-    null: dict[str, Tensor]
-
-    def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
-        """Endless batches from a micro-step on."""
-        if isinstance(self.loader, FeatureLoader):
-            return self.loader.batches(start_step)
-        return online_batches(self.parts, self.loader, start_step)
-
-    def keys(self, batch: dict[str, Any]) -> list[str]:
-        """The sample keys of a batch, for messages."""
-        return (
-            self.loader.keys(batch["rows"])
-            if isinstance(self.loader, FeatureLoader)
-            else batch["keys"]
-        )
-
-
 def open_data(settings: TrainSettings, ranks: Ranks) -> TrainingData:
     """Opens `train_data`, features or shards.
 
     Raises:
         FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
     """
-    if not settings.train_data:
-        raise ValueError(
-            "train_data is not set: give a folder of shards, or of features made by `pea features`"
-        )
-    if not settings.languages:
-        raise ValueError(
-            "languages is not set: name those whose captions train, such as --languages de fr"
-        )
-    place = {"batch_size": settings.train_batch_size, "seed": settings.seed, "rank": ranks.rank}
-    place["world_size"] = ranks.world_size
-    if is_features(resolve(settings.train_data)):
-        loader = FeatureLoader(settings.train_data, **place)
-        made_of = {
-            "base": settings.pretrained_model_name_or_path,
-            "revision": settings.revision,
-            "encoder": settings.text_encoder,
-            "encoder_revision": settings.text_encoder_revision,
-            "resolution": settings.resolution,
-            "languages": settings.languages,
-        }
-        check_fresh(loader.index, made_of, settings.train_data)
-        return TrainingData(loader, None, loader.null())
-    parts = frozen_parts(settings, ranks.device)
-    shards = ShardLoader(
+    return open_training_data(
         settings.train_data,
-        num_workers=settings.dataloader_num_workers,
+        frozen_parts(settings, ranks.device),
         resolution=settings.resolution,
-        languages=None,
+        batch_size=settings.train_batch_size,
+        seed=settings.seed,
+        ranks=ranks,
+        num_workers=settings.dataloader_num_workers,
         key_map=key_map(settings),
-        **place,
     )
-    return TrainingData(shards, parts, parts.null())

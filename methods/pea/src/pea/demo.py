@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from crosslingual.settings import parse_settings, run_command
+from crosslingual.verbs import run_verb
 from pea.config import DemoSettings
 
 NUM_STEPS = 20
@@ -156,9 +156,4 @@ def render_table(result: dict, settings: DemoSettings, train_s: float, seconds: 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of `pea demo`."""
-    words = sys.argv[1:] if argv is None else argv
-
-    def command() -> None:
-        demo(parse_settings(DemoSettings, words, prog="pea demo"))
-
-    return run_command(command)
+    return run_verb("pea demo", DemoSettings, demo, argv)

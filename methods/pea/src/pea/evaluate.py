@@ -16,10 +16,10 @@ from PIL import Image
 
 from crosslingual.encoders import load_pipeline as load_base
 from crosslingual.processes import start_processes
-from crosslingual.settings import parse_settings, run_command
 from crosslingual.testbed.contact_sheet import Cell, contact_sheet
 from crosslingual.testbed.evaluation import Judged, judge_prompts, text_accuracy
 from crosslingual.testbed.world import sample_scenes
+from crosslingual.verbs import run_verb
 from pea.config import EvaluateSettings
 from pea.export import load_adapter
 from pea.generate import load_pipeline
@@ -102,12 +102,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of `pea evaluate` and `python -m pea.evaluate`."""
-    words = sys.argv[1:] if argv is None else argv
-
-    def command() -> None:
-        evaluate(parse_settings(EvaluateSettings, words, prog="pea evaluate"))
-
-    return run_command(command)
+    return run_verb("pea evaluate", EvaluateSettings, evaluate, argv)
 
 
 if __name__ == "__main__":

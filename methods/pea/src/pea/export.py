@@ -2,7 +2,6 @@
 pipeline.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 
 from crosslingual.artifacts import load_artifact, load_strict, model_card, save_artifact
 from crosslingual.processes import Ranks
-from crosslingual.settings import parse_settings, run_command
+from crosslingual.settings import parse_settings
+from crosslingual.verbs import run_verb
 from pea.config import ExportSettings, TrainSettings
 from pea.method import build_adapter
 
@@ -105,9 +105,4 @@ def export(settings: ExportSettings) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of `pea export`."""
-    words = sys.argv[1:] if argv is None else argv
-
-    def command() -> None:
-        export(parse_settings(ExportSettings, words, prog="pea export"))
-
-    return run_command(command)
+    return run_verb("pea export", ExportSettings, export, argv)

@@ -1,7 +1,5 @@
 """From an exported adapter to pictures: `load_pipeline`, `attach`, and `pea generate`."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ from torch import nn
 from crosslingual.dropin import attach as attach_dropin
 from crosslingual.encoders import load_multilingual_encoder
 from crosslingual.encoders import load_pipeline as load_base
-from crosslingual.settings import parse_settings, run_command
-from pea.config import GenerateSettings
+from crosslingual.generation import GenerateSettings, write_pictures
+from crosslingual.verbs import run_verb
 from pea.export import load_adapter
 
 
@@ -75,49 +73,10 @@ def draw(
 
 
 def generate(settings: GenerateSettings) -> Path:
-    """Writes pictures in GenEval's layout: OUT/00000/metadata.jsonl and samples/0000.png, a folder
-    a prompt.
-    """
-    if settings.adapter is None and settings.pretrained_model_name_or_path is None:
-        raise ValueError(
-            "give --adapter, an exported folder, or --pretrained_model_name_or_path for a bare base"
-        )
-    guidance_scale = settings.guidance_scale
-    if settings.adapter is None:
-        pipe = load_base(settings.pretrained_model_name_or_path)
-    else:
-        pipe = load_pipeline(settings.adapter, settings.pretrained_model_name_or_path)
-        guidance_scale = guidance_scale or load_adapter(settings.adapter)[1]["guidance_scale"]
-    if torch.cuda.is_available():
-        pipe = pipe.to("cuda")
-    options = {"height": settings.height, "width": settings.width, "guidance_scale": guidance_scale}
-    output_dir = Path(settings.output_dir)
-    for number, prompt in enumerate(settings.prompt):
-        folder = output_dir / f"{number:05d}"
-        (folder / "samples").mkdir(parents=True, exist_ok=True)
-        pictures = pipe(
-            prompt,
-            negative_prompt=settings.negative_prompt,
-            num_inference_steps=settings.num_inference_steps,
-            num_images_per_prompt=settings.num_images_per_prompt,
-            generator=torch.Generator().manual_seed(settings.seed),
-            **{name: value for name, value in options.items() if value is not None},
-        ).images
-        for index, picture in enumerate(pictures):
-            picture.save(folder / "samples" / f"{index:04d}.png")
-            print(folder / "samples" / f"{index:04d}.png")
-        metadata = {"prompt": prompt, "adapter": settings.adapter, "seed": settings.seed}
-        (folder / "metadata.jsonl").write_text(
-            json.dumps(metadata, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-    return output_dir
+    """Writes pictures, a folder a prompt; see `crosslingual.generation.write_pictures`."""
+    return write_pictures(settings, load_pipeline)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of `pea generate`."""
-    words = sys.argv[1:] if argv is None else argv
-
-    def command() -> None:
-        generate(parse_settings(GenerateSettings, words, prog="pea generate"))
-
-    return run_command(command)
+    return run_verb("pea generate", GenerateSettings, generate, argv)

@@ -2,13 +2,12 @@
 SDXL also `fc.*`).
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from crosslingual.settings import parse_settings, run_command
+from crosslingual.verbs import run_verb
 from pea.config import ImportSettings
 from pea.export import save_adapter
 from pea.method import build_adapter
@@ -92,9 +91,4 @@ def import_published(settings: ImportSettings) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of `pea import`."""
-    words = sys.argv[1:] if argv is None else argv
-
-    def command() -> None:
-        import_published(parse_settings(ImportSettings, words, prog="pea import"))
-
-    return run_command(command)
+    return run_verb("pea import", ImportSettings, import_published, argv)

@@ -19,23 +19,19 @@ from crosslingual.engine import build_engine, check_finite
 from crosslingual.features import FeatureLoader
 from crosslingual.processes import Ranks, StopRequest, start_processes
 from crosslingual.progress import Progress
-from crosslingual.settings import parse_settings, run_command, write_settings
+from crosslingual.settings import write_settings
+from crosslingual.shapes import vae_scaling_factor
+from crosslingual.training_data import step_generator
+from crosslingual.verbs import run_verb
 from pea.config import TrainSettings
 from pea.data import open_data
 from pea.distillation import Distillation
 from pea.export import write_adapter
 from pea.generate import draw
-from pea.info import adapter_config, vae_scaling_factor
+from pea.info import adapter_config
 from pea.method import build_adapter
 
 ZERO_0 = {"zero_optimization": {"stage": 0}}
-
-
-def step_generator(settings: TrainSettings, micro_step: int, rank: int) -> torch.Generator:
-    """A generator that is a function of seed, step and rank: a resumed run draws what the first
-    one would have.
-    """
-    return torch.Generator().manual_seed((settings.seed * 1_000_003 + micro_step) * 4_096 + rank)
 
 
 def load_distillation(settings: TrainSettings, null: dict[str, Any], ranks: Ranks) -> Distillation:
@@ -47,8 +43,9 @@ def load_distillation(settings: TrainSettings, null: dict[str, Any], ranks: Rank
         unet.train()  # checkpointing works in this mode only; no dropout, no running statistics
     if settings.compile:
         unet.compile()
-    scheduler = load_noise_scheduler(settings.pretrained_model_name_or_path, settings.revision)
-    return Distillation(unet, scheduler, null, vae_scaling_factor(settings), settings)
+    base, revision = settings.pretrained_model_name_or_path, settings.revision
+    scheduler = load_noise_scheduler(base, revision)
+    return Distillation(unet, scheduler, null, vae_scaling_factor(base, revision), settings)
 
 
 @torch.no_grad()
@@ -131,7 +128,7 @@ def train(settings: TrainSettings) -> Path:
             for micro_step in range(step * accumulation, (step + 1) * accumulation):
                 batch = next(batches)
                 loss, parts = distillation.loss(
-                    engine, batch, step_generator(settings, micro_step, ranks.rank)
+                    engine, batch, step_generator(settings.seed, micro_step, ranks.rank)
                 )
                 if not torch.isfinite(loss):
                     check_finite(loss, parts, step=step, keys=data.keys(batch))
@@ -161,12 +158,7 @@ def train(settings: TrainSettings) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of `pea train` and `python -m pea.train`."""
-    words = sys.argv[1:] if argv is None else argv
-
-    def command() -> None:
-        train(parse_settings(TrainSettings, words, prog="pea train"))
-
-    return run_command(command)
+    return run_verb("pea train", TrainSettings, train, argv)
 
 
 if __name__ == "__main__":
