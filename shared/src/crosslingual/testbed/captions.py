@@ -8,7 +8,7 @@ adjective its forms, and templates in which a phrase asks for a case: `{b:dat}`.
 
 import functools
 import string
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,13 @@ def lexicon(language: str) -> Lexicon:
     """Reads the lexicon of one of the eighteen languages."""
     if language not in LANGUAGES:
         raise ValueError(f"no lexicon for {language!r}; there are {', '.join(LANGUAGES)}")
-    text = (LEXICON_FOLDER / f"{language}.yaml").read_text(encoding="utf-8")
-    return Lexicon(**yaml.safe_load(text))
+    entries = yaml.safe_load((LEXICON_FOLDER / f"{language}.yaml").read_text(encoding="utf-8"))
+    known = {field.name for field in fields(Lexicon)}
+    needed = {field.name for field in fields(Lexicon) if field.default is MISSING}
+    odd = sorted((needed - set(entries)) | (set(entries) - known))
+    if odd:
+        raise ValueError(f"lexicon {language} lacks or does not know the field {', '.join(odd)}")
+    return Lexicon(**entries)
 
 
 def caption(scene: Scene, language: str) -> str:
