@@ -22,21 +22,19 @@ from crosslingual.testbed.world import (
     SIZES,
     Scene,
     Thing,
+    all_things,
     render,
 )
 
 GRID = 24  # shapes are compared on a square of this many cells
 INK_THRESHOLD = 0.35  # the share of ink above which a pixel belongs to a thing
 MIN_PIXELS = 24  # smaller specks are not things
-MIN_OVERLAP = (
-    0.62  # intersection over union with the best template under which a shape is unreadable
-)
+MIN_OVERLAP = 0.62  # intersection over union with the best template; less is unreadable
 MIN_MARGIN = 0.02  # by how much the best template must beat the second
 MAX_COLOR_DISTANCE = 90.0  # from the nearest palette colour, in RGB units
 MOTIF_GRID = 32
-MAX_MOTIF_DISTANCE = (
-    0.20  # root mean square difference in units of full range, over the motif's square
-)
+MAX_MOTIF_DISTANCE = 0.20  # root mean square difference over the motif's square, full range 1
+MAX_PLAIN_RATIO = 0.75  # of a plain shape's distance to a motif's: a small blurred pizza has 0.85
 
 Picture = NDArray[np.float32]
 
@@ -213,15 +211,29 @@ def _motif_view(array: Picture) -> NDArray[np.float32]:
     return _normalised(_crop(drop, mask), MOTIF_GRID)
 
 
+@functools.cache
+def _plain_views() -> NDArray[np.float32]:
+    """Every coloured shape as a motif is seen: what a motif's picture must not be nearer to."""
+    rng = np.random.default_rng(0)
+    pictures = [render(Scene(thing), rng) for thing in all_things() for _ in range(3)]
+    return np.stack([_motif_view(_as_array(picture)) for picture in pictures])
+
+
+def _distance(view: NDArray[np.float32], views: NDArray[np.float32]) -> float:
+    """The root mean square difference from the nearest of several views."""
+    return float(np.sqrt(((view - views) ** 2).mean(axis=(1, 2, 3))).min())
+
+
 def read_motif(picture: Image.Image) -> str | None:
-    """The motif that a picture shows (whatever its size and place), or None."""
+    """The motif that a picture shows (whatever its size and place), or None.
+
+    A picture clearly nearer to a plain shape shows none: an orange circle is no pizza.
+    """
     view = _motif_view(_as_array(picture))
-    distances = {
-        name: float(np.sqrt(((view - views) ** 2).mean(axis=(1, 2, 3))).min())
-        for name, views in _motif_templates().items()
-    }
+    distances = {name: _distance(view, views) for name, views in _motif_templates().items()}
     best = min(distances, key=lambda name: distances[name])
-    return best if distances[best] <= MAX_MOTIF_DISTANCE else None
+    is_plain = _distance(view, _plain_views()) < MAX_PLAIN_RATIO * distances[best]
+    return None if is_plain or distances[best] > MAX_MOTIF_DISTANCE else best
 
 
 def shows(picture: Image.Image, scene: Scene) -> bool:
