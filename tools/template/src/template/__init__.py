@@ -1,0 +1,32 @@
+"""Text-space MSE: a small adapter whose states equal the English encoder's, trained on captions
+alone.
+"""
+
+from typing import Any
+
+from crosslingual.types import Method
+
+__all__ = ["METHOD", "attach"]
+
+
+def attach(pipe: Any, adapter: str) -> Any:
+    """Makes a diffusers pipeline on the adapter's base read its languages; see
+    `template.generate.attach`.
+    """
+    from template.generate import attach as attach_adapter
+
+    return attach_adapter(pipe, adapter)
+
+
+def _load_pipeline(path: str, base: str | None = None) -> Any:
+    from template.generate import load_pipeline
+
+    return load_pipeline(path, base)
+
+
+METHOD = Method(
+    name="template",
+    paper="text-space MSE, after GlueGen, arXiv 2303.10056",
+    load_pipeline=_load_pipeline,
+    load_embedder=None,
+)
