@@ -107,7 +107,7 @@ def write_features(
         ValueError: a setting is missing, or the folder holds features of something else.
     """
     if not (shards and output_dir and parts.languages):
-        raise ValueError("features are made by --shards, --features_dir and --languages: give all")
+        raise ValueError("`features` needs --shards, --features_dir and --languages")
     folder = compute_features(
         parts, shards, output_dir, rank=ranks.rank, world_size=ranks.world_size, **options
     )

@@ -1,14 +1,13 @@
 """Commands made of verbs: `crosslingual VERB`, `pea VERB`, each with settings of its own.
 
-A verb's module is imported when it is called, so that `NAME --help` answers at once.
+A verb's module, and what reads settings, is imported when it is called, so that `NAME --help`
+answers at once.
 """
 
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-from crosslingual.settings import nearest_name, parse_settings, run_command
 
 
 def run_verbs(
@@ -32,11 +31,12 @@ def run_verbs(
             print(f"  {name:{width}}  {summary}")
         print(f"\n{prog} VERB --help lists a verb's settings.")
         return 0
+    from crosslingual.settings import nearest_name, run_command
 
     def run() -> int | None:
         if argv[0] not in verbs:
             near = nearest_name(argv[0], list(verbs))
-            raise ValueError(f"{prog} has no verb '{argv[0]}'{near}; see {prog} --help")
+            raise ValueError(f"{prog} has no verb '{argv[0]}'{near or ';'} see {prog} --help")
         return pkgutil.resolve_name(verbs[argv[0]][1])(list(argv[1:]))
 
     return run_command(run)
@@ -59,6 +59,8 @@ def run_verb(
     Returns:
         The exit code.
     """
+    from crosslingual.settings import parse_settings, run_command
+
     words = sys.argv[1:] if argv is None else argv
 
     def run() -> None:
