@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crosslingual.published_shapes import published_shape
+
 TESTBED_WEIGHTS = Path(__file__).parent / "testbed" / "weights"
 TESTBED = ("sd", "clip", "xlm-r")
 HEADS = ("lm_head.", "pooler.", "roberta.pooler.")  # of pretraining, which an encoder does without
@@ -129,7 +131,12 @@ def _component_class(base: str, part: str, revision: str | None) -> type:
 
 
 def load_config(base: str, part: str, revision: str | None = None) -> dict[str, Any]:
-    """The config of a pipeline's part, read without its weights."""
+    """The config of a pipeline's part, read without its weights; that of a well-known base without
+    network.
+    """
+    known = published_shape(base, part)
+    if known is not None:
+        return known
     path = Path(resolve(base)) / part / "config.json"
     if Path(resolve(base)).is_dir():
         if not path.is_file():
@@ -242,18 +249,25 @@ def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
     """
     from transformers import AutoTokenizer
 
+    width = state_width(encoder_config(name, revision))
+    known = published_shape(name, "tokenizer")
+    if known is not None:
+        return width, min(77, known["model_max_length"])
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
-    return state_width(encoder_config(name, revision)), min(77, int(tokenizer.model_max_length))
+    return width, min(77, int(tokenizer.model_max_length))
 
 
 def encoder_config(name: str, revision: str | None = None) -> Any:
-    """A text encoder's config.
+    """A text encoder's config; that of a well-known one is had without network.
 
     Raises:
         FileNotFoundError: nothing of that name can be reached.
     """
     from transformers import AutoConfig
 
+    known = published_shape(name, "encoder")
+    if known is not None:
+        return AutoConfig.for_model(**known)
     try:
         return AutoConfig.from_pretrained(resolve(name), revision=revision)
     except OSError as error:

@@ -1,0 +1,37 @@
+"""Well-known models are counted from shapes that are written down, without network."""
+
+import pytest
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from crosslingual.encoders import encoder_on_meta, encoder_shape, load_config
+from crosslingual.shapes import count_parameters, pooled_width
+
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.parametrize(
+    ("base", "width", "pooled", "unet", "vae"),
+    [
+        (SD15, 768, None, 859_520_964, 83_653_863),
+        (SDXL, 2048, 1280, 2_567_463_684, 83_653_863),
+    ],
+)
+def test_a_known_base_has_its_published_size(
+    base: str, width: int, pooled: int | None, unet: int, vae: int
+) -> None:
+    config = load_config(base, "unet")
+    assert config["cross_attention_dim"] == width
+    assert pooled_width(config) == pooled
+    assert count_parameters(config, UNet2DConditionModel.from_config) == unet
+    assert count_parameters(load_config(base, "vae"), AutoencoderKL.from_config) == vae
+
+
+def test_xlm_r_large_has_its_published_size_and_gives_77_tokens() -> None:
+    assert encoder_shape("FacebookAI/xlm-roberta-large") == (1024, 77)
+    assert encoder_on_meta("FacebookAI/xlm-roberta-large") == 559_890_432
