@@ -17,6 +17,7 @@ from crosslingual.encoders import load_multilingual_encoder
 from crosslingual.features import FeatureLoader
 from crosslingual.generation import GenerateSettings
 from crosslingual.processes import Ranks
+from crosslingual.training_data import row_generators
 from template.config import ExportSettings
 from template.data import open_data
 from template.export import export, load_adapter
@@ -46,7 +47,7 @@ def test_gradient_reaches_exactly_the_adapter(recipe: Any) -> None:
     null = {name: array.float() for name, array in loader.null().items()}
     before = {name: array.clone() for name, array in batch.items()}
     adapter = build_adapter(adapter_config(settings))
-    loss, _ = batch_loss(adapter, batch, null, settings, torch.Generator().manual_seed(0))
+    loss, _ = batch_loss(adapter, batch, null, settings, row_generators(0, 0, ALONE, 8))
     loss.backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in adapter.parameters())
     frozen = [*batch.values(), *null.values()]
@@ -75,6 +76,13 @@ def test_a_run_stopped_by_sigterm_goes_on_with_the_same_losses(
     resumed = train(settings)
     assert losses(settings.output_dir) == losses(whole.parent)
     torch.testing.assert_close(state_of(resumed), state_of(whole), rtol=0, atol=0)
+
+
+def test_micro_batches_that_accumulate_are_one_batch(recipe: Any, tmp_path: Path) -> None:
+    whole = train(recipe(max_train_steps=3))
+    split = {"train_batch_size": 4, "gradient_accumulation_steps": 2, "max_train_steps": 3}
+    parts = train(recipe(**split, output_dir=str(tmp_path / "split")))
+    torch.testing.assert_close(state_of(parts), state_of(whole), rtol=1e-3, atol=1e-4)
 
 
 def test_shards_give_the_arrays_of_their_features(recipe: Any, shards: str) -> None:

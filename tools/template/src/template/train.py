@@ -17,7 +17,7 @@ from crosslingual.engine import build_engine, check_finite
 from crosslingual.processes import StopRequest, start_processes
 from crosslingual.progress import Progress
 from crosslingual.settings import write_settings
-from crosslingual.training_data import step_generator
+from crosslingual.training_data import row_generators
 from crosslingual.verbs import run_verb
 from template.config import TrainSettings
 from template.data import open_data
@@ -28,18 +28,23 @@ from template.method import build_adapter, drop_captions, text_space_loss
 ZERO_0 = {"zero_optimization": {"stage": 0}}
 
 
-def choose_language(batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """One language a row, drawn evenly from those that the row has: (B,).
+def choose_captions(
+    has_language_BN: Tensor, caption_dropout: float, generators: list[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """One language a row, drawn evenly from those that it has (B,), and the rows that see the empty
+    prompt instead (B,).
 
     Raises:
-        ValueError: a row has none.
+        ValueError: a row has no language.
     """
-    has_language_BN = batch["has_language"]
     if not bool(has_language_BN.any(dim=1).all()):
         raise ValueError(
             "a sample has no caption in any language that trains: choose others by --languages"
         )
-    return torch.multinomial(has_language_BN.float(), 1, generator=generator).squeeze(1)
+    rows = zip(has_language_BN.float(), generators, strict=True)
+    chosen = torch.cat([torch.multinomial(has_N, 1, generator=row) for has_N, row in rows])
+    chances = torch.cat([torch.rand(1, generator=row) for row in generators])
+    return chosen, chances < caption_dropout
 
 
 def batch_loss(
@@ -47,7 +52,7 @@ def batch_loss(
     batch: dict[str, Tensor],
     null: dict[str, Tensor],
     settings: TrainSettings,
-    generator: torch.Generator,
+    generators: list[torch.Generator],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a batch of frozen states and its parts.
 
@@ -56,14 +61,14 @@ def batch_loss(
         batch: arrays of `FrozenParts.encode` (fp16 as stored).
         null: the empty prompt's, by the same names, on the adapter's device.
         settings: of the run.
-        generator: of languages and dropped captions.
+        generators: one a row, of its language and whether its caption is dropped.
     """
     device = null["english_states"].device
-    rows, chosen = torch.arange(len(batch["native"])), choose_language(batch, generator)
-    dropped = torch.rand(len(rows), generator=generator) < settings.caption_dropout
+    chosen, dropped = choose_captions(batch["has_language"], settings.caption_dropout, generators)
     # A dropped row has a teacher in any case: the English encoder's empty prompt.
     has_teacher = (batch["has_english"] & ~batch["native"]) | dropped
-    batch = {**batch, "multilingual_states": batch["multilingual_states"][rows, chosen]}
+    captions = batch["multilingual_states"][torch.arange(len(chosen)), chosen]
+    batch = {**batch, "multilingual_states": captions}
     states = {
         name: drop_captions(batch[name].to(device, torch.float32), empty, dropped.to(device))
         for name, empty in null.items()
@@ -113,10 +118,12 @@ def train(settings: TrainSettings) -> Path:
         for step in range(first, last):
             for micro_step in range(step * accumulation, (step + 1) * accumulation):
                 batch = next(batches)
-                generator = step_generator(settings.seed, micro_step, ranks.rank)
-                loss, parts = batch_loss(engine, batch, null, settings, generator)
+                generators = row_generators(
+                    settings.seed, micro_step, ranks, settings.train_batch_size
+                )
+                loss, parts = batch_loss(engine, batch, null, settings, generators)
                 if not torch.isfinite(loss):
-                    check_finite(loss, parts, step=step, keys=data.keys(batch))
+                    check_finite(loss, parts, step=step + 1, keys=data.keys(batch))
                 engine.backward(loss)
                 engine.step()
             num_samples = settings.train_batch_size * accumulation * ranks.world_size
