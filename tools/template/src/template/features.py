@@ -1,6 +1,6 @@
 """`template features`: the captions of shards through the frozen text encoders, once.
 
-template features --config configs/testbed.yaml --shards data/shards --features_dir data/features
+template features --config configs/testbed.yaml --shards shards --features_dir features
 torchrun --nproc_per_node 8 -m template.features ...      # ranks share the blocks
 """
 

@@ -1,5 +1,5 @@
-"""`template info`: what a run would train, from shapes alone; no weights are read, and no network
-is needed for a base and an encoder on disk.
+"""`template info`: what a run would train, from shapes alone; no weights are read, and no
+network is needed for a base and an encoder on disk.
 """
 
 from typing import Any
