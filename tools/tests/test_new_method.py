@@ -15,22 +15,22 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info", "data", "runs", ".
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """A copy of what new_method.py reads, with a method that it made."""
+    """A copy of what new_method.py reads, with a method of a long name that it made."""
     folder = tmp_path_factory.mktemp("tree")
     for name in ("CODEOWNERS", "README.md", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, folder)
     for name in ("tools/template", "methods/pea", "shared/src/crosslingual"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=IGNORED)
     shutil.copy(REPOSITORY / "shared/pyproject.toml", folder / "shared")
-    new_method.new_method("constellation", "Constellation", folder)
+    new_method.new_method("longest_name", "Alt Name", folder)
     return folder
 
 
 def test_every_name_is_replaced_and_no_file_is_lost(tree):
-    made, template = tree / "methods/constellation", tree / "tools/template"
+    made, template = tree / "methods/longest_name", tree / "tools/template"
     names = {str(path.relative_to(template)) for path in template.rglob("*")}
     assert {str(path.relative_to(made)) for path in made.rglob("*")} == {
-        name.replace("template", "constellation") for name in names
+        name.replace("template", "longest_name") for name in names
     }
     texts = {path: path.read_text().lower() for path in made.rglob("*") if path.is_file()}
     assert not [path for path, text in texts.items() if "template" in text]
@@ -38,20 +38,17 @@ def test_every_name_is_replaced_and_no_file_is_lost(tree):
 
 
 def test_the_method_is_found_as_a_package(tree):
-    package = find_packages(tree)["constellation"]
-    assert package.import_name == "constellation"
-    assert package.project["name"] == "crosslingual-constellation"
-    assert package.project["entry-points"] == {
-        "crosslingual.methods": {"constellation": "constellation:METHOD"}
-    }
+    package = find_packages(tree)["longest_name"]
+    assert package.import_name == "longest_name"
+    assert package.project["name"] == "crosslingual-longest_name"
+    entry_points = {"crosslingual.methods": {"longest_name": "longest_name:METHOD"}}
+    assert package.project["entry-points"] == entry_points
 
 
 def test_an_owner_and_a_row_are_all_that_changes_elsewhere(tree):
-    path = "methods/constellation/src/constellation/method.py"
-    row = (
-        f"| **Constellation** |  | [`{path}`]({path}) |  | in work | @crosslingual/constellation |"
-    )
-    owner = "/methods/constellation/ @crosslingual/constellation"
+    path = "methods/longest_name/src/longest_name/method.py"
+    row = f"| **Alt Name** |  | [`{path}`]({path}) |  | in work | @crosslingual/longest_name |"
+    owner = "/methods/longest_name/  @crosslingual/longest_name"
     for name, added in {"CODEOWNERS": owner, "README.md": row}.items():
         before = (REPOSITORY / name).read_text().splitlines()
         after = (tree / name).read_text().splitlines()
@@ -70,30 +67,30 @@ def test_a_planned_row_keeps_its_paper():
 
 def test_ruff_finds_nothing_in_the_method(tree):
     for words in (["check"], ["format", "--check"]):
-        command = [sys.executable, "-m", "ruff", *words, "--no-cache", "methods/constellation"]
+        command = [sys.executable, "-m", "ruff", *words, "--no-cache", "methods/longest_name"]
         answer = subprocess.run(command, cwd=tree, capture_output=True, text=True)
         assert answer.returncode == 0, answer.stdout
 
 
 def test_the_method_imports_as_a_registered_one(tree):
-    path = os.pathsep.join([str(tree / "methods/constellation/src"), str(tree / "shared/src")])
-    code = "import constellation; print(constellation.METHOD.name)"
+    path = os.pathsep.join([str(tree / "methods/longest_name/src"), str(tree / "shared/src")])
+    code = "import longest_name; print(longest_name.METHOD.name)"
     answer = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
-    assert answer.stdout == "constellation\n", answer.stderr
+    assert answer.stdout == "longest_name\n", answer.stderr
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="the method's own tests need torch")
 def test_the_paper_of_the_method_passes_its_tests(tree):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest"]
     answer = subprocess.run(
-        [*command, "methods/constellation/tests/test_method.py"],
+        [*command, "methods/longest_name/tests/test_method.py"],
         cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree / "methods/constellation/src")},
+        env={**os.environ, "PYTHONPATH": str(tree / "methods/longest_name/src")},
         capture_output=True,
         text=True,
     )
