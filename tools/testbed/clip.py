@@ -236,8 +236,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--num_text_steps", type=int, default=800)
-    parser.add_argument("--num_steps", type=int, default=900)
+    parser.add_argument("--num_text_steps", type=int, default=500)
+    parser.add_argument("--num_steps", type=int, default=400)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     rank, _ = start_processes()

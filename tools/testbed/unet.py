@@ -132,7 +132,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--num_steps", type=int, default=9000)
+    parser.add_argument("--num_steps", type=int, default=3200)
     options = parser.parse_args()
     rank, _ = start_processes()
     torch.manual_seed(0)

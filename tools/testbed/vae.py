@@ -100,7 +100,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--num_steps", type=int, default=4000)
+    parser.add_argument("--num_steps", type=int, default=1600)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     rank, _ = start_processes()
