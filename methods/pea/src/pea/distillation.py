@@ -16,6 +16,7 @@ from pea.config import TrainSettings
 from pea.method import BlockOutputs, drop_captions, pea_loss, seed_loss
 
 NullStates = dict[str, Tensor]
+Generators = torch.Generator | list[torch.Generator]  # one for all rows, or one a row
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Distillation:
         self.device_type = unet.device.type
 
     def noisy_latents(
-        self, batch: dict[str, Tensor], generator: torch.Generator, stratified: bool
+        self, batch: dict[str, Tensor], generator: Generators, stratified: bool
     ) -> NoisyLatents:
         """Draws a latent from the VAE's posterior, and noise, timestep and drop mask for it.
 
@@ -61,20 +62,22 @@ class Distillation:
         """
         mean = batch["latent_mean"].float()
         num_rows, num_timesteps = mean.shape[0], self.scheduler.config.num_train_timesteps
-        noise = torch.randn(mean.shape, generator=generator)
-        clean = (
-            mean + batch["latent_std"].float() * torch.randn(mean.shape, generator=generator)
-        ) * self.vae_scaling
+        rows = one_a_row(generator, num_rows)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.stack([torch.randn(shape, generator=row) for row in rows])
+
+        noise = normal(*mean.shape[1:])
+        clean = (mean + batch["latent_std"].float() * normal(*mean.shape[1:])) * self.vae_scaling
         if self.settings.noise_offset:
-            noise += self.settings.noise_offset * torch.randn(
-                *mean.shape[:2], 1, 1, generator=generator
-            )
+            noise += self.settings.noise_offset * normal(mean.shape[1], 1, 1)
         if stratified:
             timesteps = ((torch.arange(num_rows) + 0.5) / num_rows * num_timesteps).long()
             dropped = torch.zeros(num_rows, dtype=torch.bool)
         else:
-            timesteps = torch.randint(num_timesteps, (num_rows,), generator=generator)
-            dropped = torch.rand(num_rows, generator=generator) < self.settings.caption_dropout
+            timesteps = torch.cat([torch.randint(num_timesteps, (1,), generator=r) for r in rows])
+            chances = torch.cat([torch.rand(1, generator=row) for row in rows])
+            dropped = chances < self.settings.caption_dropout
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         is_velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(clean, noise, timesteps) if is_velocity else noise
@@ -109,7 +112,7 @@ class Distillation:
         self,
         adapter: nn.Module,
         batch: dict[str, Tensor],
-        generator: torch.Generator,
+        generator: Generators,
         stratified: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch and its parts.
@@ -117,7 +120,8 @@ class Distillation:
         Args:
             adapter: or the engine around it.
             batch: arrays of `crosslingual.feature_pass` (fp16 as stored).
-            generator: of all that is drawn.
+            generator: of all that is drawn, row by row; one a row makes what is drawn for a sample
+                independent of the batch that it is in.
             stratified: for validation.
         """
         device = self.unet.device
@@ -161,7 +165,12 @@ class Distillation:
         )
 
 
-def choose_language(has_language_BN: Tensor, generator: torch.Generator) -> Tensor:
+def one_a_row(generator: Generators, num_rows: int) -> list[torch.Generator]:
+    """A generator for each row, the same one where there is only one."""
+    return generator if isinstance(generator, list) else [generator] * num_rows
+
+
+def choose_language(has_language_BN: Tensor, generator: Generators) -> Tensor:
     """One language a row, drawn evenly from those that the row has: (B,).
 
     Raises:
@@ -171,4 +180,5 @@ def choose_language(has_language_BN: Tensor, generator: torch.Generator) -> Tens
         raise ValueError(
             "a sample has no caption in any language that trains: choose others by --languages"
         )
-    return torch.multinomial(has_language_BN.float(), 1, generator=generator).squeeze(1)
+    rows = zip(has_language_BN.float(), one_a_row(generator, len(has_language_BN)), strict=True)
+    return torch.cat([torch.multinomial(has_N, 1, generator=row) for has_N, row in rows])

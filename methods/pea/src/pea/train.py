@@ -21,7 +21,7 @@ from crosslingual.processes import Ranks, StopRequest, start_processes
 from crosslingual.progress import Progress
 from crosslingual.settings import write_settings
 from crosslingual.shapes import vae_scaling_factor
-from crosslingual.training_data import step_generator
+from crosslingual.training_data import row_generators
 from crosslingual.verbs import run_verb
 from pea.config import TrainSettings
 from pea.data import open_data
@@ -127,11 +127,12 @@ def train(settings: TrainSettings) -> Path:
         for step in range(first, last):
             for micro_step in range(step * accumulation, (step + 1) * accumulation):
                 batch = next(batches)
-                loss, parts = distillation.loss(
-                    engine, batch, step_generator(settings.seed, micro_step, ranks.rank)
+                generators = row_generators(
+                    settings.seed, micro_step, ranks, settings.train_batch_size
                 )
+                loss, parts = distillation.loss(engine, batch, generators)
                 if not torch.isfinite(loss):
-                    check_finite(loss, parts, step=step, keys=data.keys(batch))
+                    check_finite(loss, parts, step=step + 1, keys=data.keys(batch))
                 engine.backward(loss)
                 engine.step()
             if ema is not None:
