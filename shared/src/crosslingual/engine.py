@@ -181,8 +181,9 @@ def _schedule(
     if name not in names:
         raise ValueError(f"unknown lr_scheduler '{name}'; there are {', '.join(names)}")
     if name == "polynomial":
+        # a warm-up as long as the run would divide by the no steps that are left after it
         return optimization.get_polynomial_decay_schedule_with_warmup(
-            optimizer, num_warmup, num_steps, lr_end=lr_end
+            optimizer, num_warmup, max(num_steps, num_warmup + 1), lr_end=lr_end
         )
     return optimization.get_scheduler(
         name, optimizer, num_warmup_steps=num_warmup, num_training_steps=num_steps

@@ -57,9 +57,11 @@ def write_adapter(
     """Exports what an engine trained (or its moving average); every process must call it."""
     from crosslingual.engine import full_state_dict
 
-    if ema is not None:
-        ema.copy_to(engine.module.parameters())
-    state = full_state_dict(engine)
+    if ema is None:
+        state = full_state_dict(engine)
+    else:  # beside the engine: ZeRO gathers its own fp32 copy, whatever stands in the module
+        names = [name for name, _ in engine.module.named_parameters()]
+        state = dict(zip(names, ema.shadow_params, strict=True))
     if ranks.rank == 0:
         save_adapter(state, config, folder)
     return folder

@@ -13,6 +13,7 @@ from crosslingual.encoders import load_pipeline as load_base
 from crosslingual.generation import GenerateSettings, write_pictures
 from crosslingual.verbs import run_verb
 from pea.export import load_adapter
+from pea.method import build_adapter
 
 
 def attach(pipe: Any, adapter: str | Path) -> Any:
@@ -54,8 +55,12 @@ def draw(
     adapter: nn.Module, config: dict[str, Any], unet: nn.Module, prompts: list[str], seed: int = 0
 ) -> Image.Image:
     """A strip of pictures of an adapter in training, one a prompt."""
+    frozen = build_adapter(config)  # a copy: attaching freezes what it attaches
+    frozen.load_state_dict(adapter.state_dict())
     pipe = attach_module(
-        load_base(config["base"], config["base_revision"], unet=unet), adapter, config
+        load_base(config["base"], config["base_revision"], unet=unet),
+        frozen.to(unet.device),
+        config,
     )
     generator = torch.Generator().manual_seed(seed)
     pictures = pipe(

@@ -64,9 +64,8 @@ def validate(
     loss, parts = distillation.loss(
         adapter, batch, torch.Generator().manual_seed(settings.seed), stratified=True
     )
-    progress.log(
-        {"validation_loss": loss, **{f"validation_{k}": v for k, v in parts.items()}}, step
-    )
+    values = {"loss": loss, **parts}
+    progress.log({f"validation_{name}": value.item() for name, value in values.items()}, step)
     if settings.validation_prompts:
         config = adapter_config(settings)
         progress.pictures(
