@@ -1,0 +1,166 @@
+"""Training through the command line: it learns, it can be stopped and killed, and what it gives
+does not depend on how the work is shared out.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+Pea = Callable[..., dict[str, Any]]
+
+GOLDEN = [0.5192509, 0.2726691, 0.2938421, 0.2693305, 0.4099375, 0.2659875]
+"""Losses of `whole`; who changes them has changed what is trained."""
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without what a clock says."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    clocks = ("time_s", "samples_per_s")
+    return [{k: v for k, v in line.items() if k not in clocks} for line in lines]
+
+
+def adapter_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole_recipe(recipe: dict[str, Any], features: str) -> dict[str, Any]:
+    return {**recipe, "use_ema": True, "validation_steps": 3, "validation_data": features}
+
+
+@pytest.fixture(scope="module")
+def whole(pea: Pea, whole_recipe: dict[str, Any], tmp_path_factory: Any) -> Path:
+    """Six steps of one process that nothing disturbs."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    answer = pea("train", output_dir=run, **whole_recipe)
+    assert answer["codes"] == [0], answer["stderr"]
+    return run
+
+
+def test_golden_trajectory(whole: Path) -> None:
+    losses = [row["loss"] for row in rows(whole) if "loss" in row]
+    assert losses == pytest.approx(GOLDEN, rel=1e-4)
+
+
+def test_training_lowers_the_loss(
+    pea: Pea, recipe: dict[str, Any], features: str, tmp_path: Path
+) -> None:
+    """On a fixed batch with fixed noise; a picture is drawn at each validation."""
+    settings = {"max_train_steps": 24, "learning_rate": 2e-2, "checkpointing_steps": 24}
+    settings |= {"validation_steps": 12, "validation_data": features, "variant": "published"}
+    settings |= {"validation_prompts": ["ein Haus 3"], "guidance_scale": 2.0}
+    answer = pea("train", output_dir=tmp_path, **{**recipe, **settings, "lr_scheduler": "constant"})
+    assert answer["codes"] == [0], answer["stderr"]
+    first = rows(tmp_path)[0]["loss"]
+    validations = [row["validation_loss"] for row in rows(tmp_path) if "validation_loss" in row]
+    assert validations[1] < validations[0] < first
+    pictures = sorted(os.listdir(tmp_path / "pictures"))
+    assert pictures == ["validation-000012.png", "validation-000024.png"]
+
+
+@pytest.fixture(scope="module")
+def disturbed(pea: Pea, whole_recipe: dict[str, Any], tmp_path_factory: Any) -> Path:
+    """The run of `whole`, stopped by SIGTERM after step 1, killed in step 3 and, several times,
+    in the saving of step 4, each time resumed from `latest`.
+    """
+    run = tmp_path_factory.mktemp("disturbed") / "run"
+    stopped = pea("train", {"terminate": [0, 1]}, output_dir=run, **whole_recipe)
+    assert stopped["codes"] == [0], stopped["stderr"]
+    assert (run / "latest").read_text() == "checkpoint-1\n"
+    assert not (run / "adapter").exists()
+    resumed = {**whole_recipe, "output_dir": run, "resume_from_checkpoint": "latest"}
+    # Of a save's operations 3 has half of the file written; that leaves a folder whose removal 0
+    # begins and takes three; 13 is then amid the removal of the oldest checkpoint.
+    for fault, latest in [([3], 2), ([4, 3], 2), ([4, 0], 2), ([4, 13], 4)]:
+        killed = pea("train", {"die": fault}, **resumed)
+        assert killed["codes"] == [-9], (fault, killed["stderr"])
+        assert (run / "latest").read_text() == f"checkpoint-{latest}\n", fault
+    last = pea("train", **resumed)
+    assert last["codes"] == [0], last["stderr"]
+    return run
+
+
+def test_stopped_and_killed_runs_have_the_same_losses_bit_by_bit(
+    whole: Path, disturbed: Path
+) -> None:
+    assert rows(disturbed) == rows(whole)
+    for name in ("config.json", "model.safetensors"):
+        assert (disturbed / "adapter" / name).read_bytes() == (
+            whole / "adapter" / name
+        ).read_bytes()
+    assert sorted(path.name for path in disturbed.glob("checkpoint-*")) == [
+        "checkpoint-4",
+        "checkpoint-6",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("world_size", "stage", "batch", "accumulation"), [(2, 0, 2, 1), (2, 1, 1, 2), (1, 1, 1, 4)]
+)
+def test_sharing_a_step_among_processes_and_micro_steps_changes_nothing(
+    pea: Pea,
+    whole: Path,
+    whole_recipe: dict[str, Any],
+    tmp_path: Path,
+    world_size: int,
+    stage: int,
+    batch: int,
+    accumulation: int,
+) -> None:
+    """All rows are parallel here: a mean of means is the mean. Only the order of sums differs, by
+    1e-7 of a gradient, which six steps of Adam make at most a thousandth of its steps of 1e-2.
+    """
+    config = tmp_path / "ds.json"
+    config.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+    settings = {**whole_recipe, "deepspeed_config": config, "train_batch_size": batch}
+    settings |= {"gradient_accumulation_steps": accumulation, "output_dir": tmp_path / "run"}
+    answer = pea("train", {"world_size": world_size}, **settings)
+    assert set(answer["codes"]) == {0}, answer["stderr"]
+    ours, theirs = adapter_of(tmp_path / "run" / "adapter"), adapter_of(whole / "adapter")
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, atol=1e-5, rtol=1e-4)
+    validations = [
+        [row["validation_loss"] for row in rows(run) if "validation_loss" in row]
+        for run in (whole, tmp_path / "run")
+    ]
+    assert validations[0] == pytest.approx(validations[1], rel=1e-4)
+    if world_size == 2 and stage == 1:
+        exporting = {"checkpoint": tmp_path / "run", "output_dir": tmp_path / "exported"}
+        answer = pea("export", {"world_size": 2}, **exporting)
+        assert set(answer["codes"]) == {0}, answer["stderr"]
+        exported = adapter_of(tmp_path / "exported")
+        assert all(torch.equal(exported[name], tensor) for name, tensor in ours.items())
+
+
+def test_export_of_a_checkpoint_equals_the_adapter_written_at_the_end(
+    pea: Pea, whole: Path, tmp_path: Path
+) -> None:
+    for checkpoint in (whole, whole / "checkpoint-6"):
+        folder = tmp_path / checkpoint.name
+        answer = pea("export", checkpoint=checkpoint, output_dir=folder)
+        assert answer["codes"] == [0], answer["stderr"]
+        for name in ("config.json", "model.safetensors", "README.md"):
+            assert (folder / name).read_bytes() == (whole / "adapter" / name).read_bytes()
+    state = torch.load(whole / "checkpoint-6" / "deepspeed" / "mp_rank_00_model_states.pt")
+    average = adapter_of(whole / "adapter")
+    assert not any(torch.equal(state["module"][name], tensor) for name, tensor in average.items())
+
+
+def test_training_on_shards_goes_the_same_way_as_on_features(
+    pea: Pea, recipe: dict[str, Any], shards: str, tmp_path: Path
+) -> None:
+    settings = {**recipe, "train_data": shards, "max_train_steps": 2, "mixed_precision": "bf16"}
+    answer = pea("train", output_dir=tmp_path / "run", **settings)
+    assert answer["codes"] == [0], answer["stderr"]
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2]
+    assert set(os.listdir(tmp_path / "run" / "adapter")) == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }

@@ -1,0 +1,259 @@
+"""One step: what teacher and student share, what is frozen, what the adapter learns from."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from crosslingual.encoders import load_noise_scheduler, load_unet
+from crosslingual.processes import Ranks
+from crosslingual.training_data import row_generators
+from pea.config import TrainSettings
+from pea.distillation import Distillation, choose_language
+from pea.method import build_adapter
+
+ROWS, ENCODER_WIDTH, RESOLUTION, VAE_SCALING = 6, 12, 32, 0.5
+
+
+class Calls(list):
+    """A UNet's calls: what went in, and what the blocks and the whole gave."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        unet.register_forward_hook(self._keep, with_kwargs=True)
+
+    def _keep(self, _: nn.Module, given: tuple[Tensor, ...], named: Any, output: Any) -> None:
+        latents, timesteps, states = given
+        added = named["added_cond_kwargs"] or {}
+        self.append(
+            {"latents": latents, "timesteps": timesteps, "states": states}
+            | {**added, "predicted": output.sample}
+        )
+
+
+def batch_of(width: int, pooled_width: int | None = None, **changes: Any) -> dict[str, Tensor]:
+    """Random arrays as `FrozenParts.encode` gives them, in two languages, all parallel."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(ROWS, *shape, generator=generator)
+
+    batch = {
+        "latent_mean": draw(4, 4, 4),
+        "latent_std": draw(4, 4, 4).abs(),
+        "english_states": draw(16, width),
+        "multilingual_states": draw(2, 16, ENCODER_WIDTH),
+        "native": torch.zeros(ROWS, dtype=torch.bool),
+        "has_english": torch.ones(ROWS, dtype=torch.bool),
+        "has_language": torch.ones(ROWS, 2, dtype=torch.bool),
+    }
+    if pooled_width:
+        batch["english_pooled"] = draw(pooled_width)
+    return batch | changes
+
+
+def build(base: str, **changes: Any) -> tuple[Distillation, nn.Module, Calls]:
+    """A base's distillation, an adapter for it, and the UNet's calls as they come."""
+    unet = load_unet(base)
+    width = unet.config.cross_attention_dim
+    pooled_width = 20 if unet.config.addition_embed_type else None
+    settings = TrainSettings(**{"resolution": RESOLUTION, "hidden_width": 24, **changes})
+    generator = torch.Generator().manual_seed(1)
+    null = {
+        "english_states": torch.randn(16, width, generator=generator),
+        "multilingual_states": torch.randn(16, ENCODER_WIDTH, generator=generator),
+    }
+    if pooled_width:
+        null["english_pooled"] = torch.randn(pooled_width, generator=generator)
+    torch.manual_seed(0)
+    shape = {"encoder_width": ENCODER_WIDTH, "width": width, "pooled_width": pooled_width}
+    shape |= {"hidden_width": 24, "rank": 4, "variant": settings.variant}
+    scheduler = load_noise_scheduler(base)
+    distillation = Distillation(unet, scheduler, null, VAE_SCALING, settings)
+    return distillation, build_adapter(shape), Calls(unet)
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_frozen_unet_stays_and_the_adapter_moves(sd: str) -> None:
+    distillation, adapter, _ = build(sd)
+    frozen, trained = (copy.deepcopy(part.state_dict()) for part in (distillation.unet, adapter))
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-3)
+    for step in range(2):
+        distillation.loss(adapter, batch_of(16), draws(step))[0].backward()
+        optimizer.step()
+    assert not distillation.unet.training
+    assert all(p.grad is None and not p.requires_grad for p in distillation.unet.parameters())
+    after = distillation.unet.state_dict()
+    assert all(torch.equal(frozen[name], tensor) for name, tensor in after.items())
+    moved = adapter.state_dict()
+    assert not any(torch.equal(trained[name], tensor) for name, tensor in moved.items())
+
+
+def test_teachers_pass_has_no_graph_and_both_see_one_noisy_latent(sd: str) -> None:
+    distillation, adapter, calls = build(sd)
+    distillation.loss(adapter, batch_of(16), draws())
+    teacher, student = calls
+    assert not teacher["predicted"].requires_grad and student["predicted"].requires_grad
+    assert torch.equal(teacher["latents"], student["latents"])
+    assert torch.equal(teacher["timesteps"], student["timesteps"])
+
+
+def test_teacher_and_student_drop_the_same_rows_to_their_empty_prompts(sd: str) -> None:
+    distillation, adapter, calls = build(sd, caption_dropout=0.5)
+    batch = batch_of(16)
+    batch["multilingual_states"][:, 1] = batch["multilingual_states"][:, 0]
+    distillation.loss(adapter, batch, draws())
+    teacher, student = calls
+    null = distillation.null
+    dropped = [torch.equal(states, null["english_states"][0]) for states in teacher["states"]]
+    assert 0 < sum(dropped) < ROWS
+    of_null, of_rows = (
+        adapter(states)[0]
+        for states in (null["multilingual_states"], batch["multilingual_states"][:, 0])
+    )
+    for row, is_dropped in enumerate(dropped):
+        if not is_dropped:
+            assert torch.equal(teacher["states"][row], batch["english_states"][row])
+        expected = of_null[0] if is_dropped else of_rows[row]
+        torch.testing.assert_close(student["states"][row], expected)
+
+
+def test_dropped_rows_go_through_the_adapter_and_give_it_a_gradient(sd: str) -> None:
+    distillation, adapter, _ = build(sd, caption_dropout=1.0)
+    distillation.loss(adapter, batch_of(16), draws())[0].backward()
+    assert all(p.grad.abs().sum() > 0 for p in adapter.parameters())
+
+
+def test_pooled_vectors_of_sdxl_are_dropped_with_the_sequence(sdxl: str) -> None:
+    distillation, adapter, calls = build(sdxl, caption_dropout=0.5)
+    batch, null = batch_of(32, pooled_width=20), distillation.null
+    batch["multilingual_states"][:, 1] = batch["multilingual_states"][:, 0]
+    loss, _ = distillation.loss(adapter, batch, draws())
+    loss.backward()
+    assert all(p.grad.abs().sum() > 0 for p in adapter.parameters())
+    teacher, student = calls
+    dropped = [torch.equal(states, null["english_states"][0]) for states in teacher["states"]]
+    assert 0 < sum(dropped) < ROWS
+    of_null, of_rows = (
+        adapter(states)[1]
+        for states in (null["multilingual_states"], batch["multilingual_states"][:, 0])
+    )
+    for row, is_dropped in enumerate(dropped):
+        english = null["english_pooled"][0] if is_dropped else batch["english_pooled"][row]
+        assert torch.equal(teacher["text_embeds"][row], english)
+        expected = of_null[0] if is_dropped else of_rows[row]
+        torch.testing.assert_close(student["text_embeds"][row], expected)
+    for call in calls:  # original size, crop's corner, target size
+        expected = torch.tensor([RESOLUTION, RESOLUTION, 0, 0, RESOLUTION, RESOLUTION])
+        assert torch.equal(call["time_ids"], expected.float().expand(ROWS, -1))
+
+
+def test_native_rows_learn_from_the_noise_and_rows_without_english_are_native(sd: str) -> None:
+    distillation, adapter, _ = build(sd)
+    half = torch.arange(ROWS) < ROWS // 2
+    native = distillation.loss(adapter, batch_of(16, native=half), draws())
+    no_english = distillation.loss(adapter, batch_of(16, has_english=~half), draws())
+    assert torch.equal(native[0], no_english[0])
+    _, parts = distillation.loss(
+        adapter, batch_of(16, native=torch.ones(ROWS, dtype=torch.bool)), draws()
+    )
+    assert parts["native"] > 0 and parts["output"] == 0 and parts["feature"] == 0
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_target_is_what_an_ideal_prediction_would_be(sd: str, prediction_type: str) -> None:
+    """x_t = a x + s e; the noise e, or the velocity a e - s x (Salimans and Ho 2022)."""
+    distillation, _, _ = build(sd)
+    scheduler = DDPMScheduler.from_config(
+        distillation.scheduler.config, prediction_type=prediction_type
+    )
+    distillation.scheduler = scheduler
+    batch = batch_of(16, latent_std=torch.zeros(ROWS, 4, 4, 4))
+    noisy = distillation.noisy_latents(batch, draws(), stratified=False)
+    clean = batch["latent_mean"] * VAE_SCALING
+    shares = scheduler.alphas_cumprod[noisy.timesteps].view(-1, 1, 1, 1)
+    a, s = shares.sqrt(), (1 - shares).sqrt()
+    noise = (noisy.latents - a * clean) / s
+    expected = noise if prediction_type == "epsilon" else a * noise - s * clean
+    torch.testing.assert_close(noisy.target, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_latents_are_drawn_from_the_posterior_and_scaled(sd: str) -> None:
+    distillation, _, _ = build(sd)
+    batch, generator = batch_of(16), draws()
+    batch |= {"latent_mean": torch.full((ROWS, 4, 32, 32), 3.0)}
+    batch |= {"latent_std": torch.full((ROWS, 4, 32, 32), 2.0)}
+    noisy = distillation.noisy_latents(batch, generator, stratified=False)
+    a, s = (
+        part[noisy.timesteps].sqrt().view(-1, 1, 1, 1)
+        for part in (
+            distillation.scheduler.alphas_cumprod,
+            1 - distillation.scheduler.alphas_cumprod,
+        )
+    )
+    clean = (noisy.latents - s * noisy.target) / a
+    assert clean.mean().item() == pytest.approx(3.0 * VAE_SCALING, rel=0.02)
+    assert clean.std().item() == pytest.approx(2.0 * VAE_SCALING, rel=0.02)
+
+
+def test_noise_offset_shifts_whole_channels(sd: str) -> None:
+    distillation, _, _ = build(sd, noise_offset=0.5)
+    batch = batch_of(16)
+    batch |= {name: torch.zeros(64, 4, 16, 16) for name in ("latent_mean", "latent_std")}
+    target = distillation.noisy_latents(batch, draws(), stratified=False).target
+    assert target.mean(dim=(2, 3)).std().item() == pytest.approx(0.5, rel=0.15)
+    assert target.std(dim=(2, 3)).mean().item() == pytest.approx(1.0, rel=0.02)
+
+
+def test_validation_is_deterministic_over_equal_spans_of_time_and_drops_nothing(sd: str) -> None:
+    distillation, adapter, calls = build(sd, caption_dropout=1.0)
+    first, again, other = (
+        distillation.loss(adapter, batch_of(16), draws(seed), stratified=True)[0]
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(calls[0]["states"], batch_of(16)["english_states"])
+    spans = (calls[0]["timesteps"] * ROWS / 1000).long()
+    assert torch.equal(spans, torch.arange(ROWS))
+
+
+def test_what_is_drawn_for_a_row_does_not_depend_on_its_batch(sd: str) -> None:
+    """With a generator a row, two half batches of two processes are the whole batch of one."""
+    distillation, _, _ = build(sd, noise_offset=0.5, caption_dropout=0.5)
+    halves = []
+    for rank in range(2):
+        ranks = Ranks(rank, 2, rank, torch.device("cpu"))
+        rows = slice(rank * ROWS // 2, (rank + 1) * ROWS // 2)
+        half = {name: array[rows] for name, array in batch_of(16).items()}
+        generators = row_generators(3, 5, ranks, ROWS // 2)
+        halves.append(distillation.noisy_latents(half, generators, stratified=False))
+    generators = row_generators(3, 5, Ranks(0, 1, 0, torch.device("cpu")), ROWS)
+    whole = distillation.noisy_latents(batch_of(16), generators, stratified=False)
+    for name, array in vars(whole).items():
+        assert torch.equal(torch.cat([vars(half)[name] for half in halves]), array)
+    assert len(whole.timesteps.unique()) == ROWS
+
+
+def test_seed_variant_trains_by_configuration(sd: str) -> None:
+    distillation, adapter, _ = build(sd, variant="seed")
+    adapter.up.weight.data.normal_(generator=draws())
+    loss, parts = distillation.loss(adapter, batch_of(16), draws())
+    loss.backward()
+    assert set(parts) == {"kl", "recon"}
+    assert all(p.grad.abs().sum() > 0 for p in adapter.parameters())
+
+
+def test_a_language_is_drawn_evenly_from_those_that_a_row_has() -> None:
+    has = torch.tensor([[True, False, False], [True, True, False]]).repeat(500, 1)
+    chosen = choose_language(has, draws())
+    assert has[torch.arange(1000), chosen].all()
+    assert chosen[1::2].float().mean().item() == pytest.approx(0.5, abs=0.1)
+    has[7] = False
+    with pytest.raises(ValueError, match="no caption in any language that trains"):
+        choose_language(has, draws())
