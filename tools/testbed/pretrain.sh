@@ -3,7 +3,7 @@
 #
 #   bash tools/testbed/pretrain.sh [WORK]      # WORK holds checkpoints; run it again to go on
 #
-# About an hour and three quarters on one x86 core at 2.5 GHz; each part prints its progress and its
+# About an hour and a half on one x86 core at 2.5 GHz; each part prints its progress and its
 # measured quality. Needs an environment with `pip install -e shared`. Two parts that do not need
 # one another may run at the same time: (vae), (clip), (xlm_r); the UNet needs the first two.
 set -euo pipefail

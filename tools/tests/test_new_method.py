@@ -86,11 +86,12 @@ def test_the_method_imports_as_a_registered_one(tree):
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="the method's own tests need torch")
 def test_the_paper_of_the_method_passes_its_tests(tree):
+    path = os.pathsep.join([str(tree / "methods/longest_name/src"), str(tree / "shared/src")])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest"]
     answer = subprocess.run(
         [*command, "methods/longest_name/tests/test_method.py"],
         cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree / "methods/longest_name/src")},
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )

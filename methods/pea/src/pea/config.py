@@ -38,6 +38,8 @@ class TrainSettings:
         lr_scheduler: one of diffusers' schedules.
         lr_warmup_steps: of the schedule.
         lr_end: where the polynomial schedule ends.
+        adam_beta1: AdamW's.
+        adam_beta2: AdamW's.
         adam_weight_decay: AdamW's.
         max_grad_norm: gradients are clipped to it.
         mixed_precision: no or bf16.
@@ -85,6 +87,8 @@ class TrainSettings:
     lr_scheduler: str = "polynomial"
     lr_warmup_steps: int = 50
     lr_end: float = 5e-8
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
     adam_weight_decay: float = 0.1
     max_grad_norm: float = 1.0
     mixed_precision: Literal["no", "bf16"] = "no"
@@ -195,9 +199,9 @@ class DemoSettings:
 
     output_dir: str = "runs/pea-demo"
     num_processes: int | None = None
-    max_train_steps: int = 450
-    num_samples: int = 3000
+    max_train_steps: int = 600
+    num_samples: int = 2000
     num_prompts: int = 24
-    languages: list[str] = field(default_factory=lambda: ["ar", "de", "hi", "vi", "zh"])
-    zero_shot_languages: list[str] = field(default_factory=lambda: ["ja", "nl", "ru"])
+    languages: list[str] = field(default_factory=lambda: ["de", "zh"])
+    zero_shot_languages: list[str] = field(default_factory=lambda: ["ja", "nl"])
     seed: int = 0

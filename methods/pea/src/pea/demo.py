@@ -15,11 +15,11 @@ from pathlib import Path
 from crosslingual.verbs import run_verb
 from pea.config import DemoSettings
 
-NUM_STEPS = 20
 RECIPE = {
-    "hidden_width": 384,
-    "train_batch_size": 24,
-    "learning_rate": 2e-3,
+    "hidden_width": 512,
+    "train_batch_size": 16,
+    "learning_rate": 4e-3,
+    "adam_beta2": 0.98,
     "lr_warmup_steps": 20,
     "adam_weight_decay": 0.01,
 }

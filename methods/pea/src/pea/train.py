@@ -86,6 +86,7 @@ def build_training(settings: TrainSettings, config: dict[str, Any]) -> tuple[Any
         settings.deepspeed_config or ZERO_0,
         learning_rate=settings.learning_rate,
         weight_decay=settings.adam_weight_decay,
+        betas=(settings.adam_beta1, settings.adam_beta2),
         lr_scheduler=settings.lr_scheduler,
         lr_warmup_steps=settings.lr_warmup_steps,
         lr_end=settings.lr_end,

@@ -1,6 +1,7 @@
-"""The cultural motifs: eighteen small drawings, each tied to the language whose speakers know it best.
+"""The cultural motifs: eighteen small drawings, each tied to the language that knows it best.
 
-The English base never sees one, so they stand for what a frozen model cannot draw however well it is told.
+The English base never sees one, so they stand for what a frozen model cannot draw however well it
+is told.
 """
 
 from collections.abc import Callable
