@@ -70,7 +70,6 @@ def fill(module: nn.Module) -> nn.Module:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """Bytes alone, inside and at the end of a word, in CLIP's order."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*alphabet, *(f"{c}</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: index for index, word in enumerate(words)}

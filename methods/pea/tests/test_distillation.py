@@ -104,54 +104,42 @@ def test_teachers_pass_has_no_graph_and_both_see_one_noisy_latent(sd: str) -> No
     assert torch.equal(teacher["timesteps"], student["timesteps"])
 
 
-def test_teacher_and_student_drop_the_same_rows_to_their_empty_prompts(sd: str) -> None:
-    distillation, adapter, calls = build(sd, caption_dropout=0.5)
-    batch = batch_of(16)
+@pytest.mark.parametrize(("base", "pooled_width"), [("sd", None), ("sdxl", 20)])
+def test_teacher_and_student_drop_the_same_rows_sequence_and_pooled_vector_together(
+    request: pytest.FixtureRequest, base: str, pooled_width: int | None
+) -> None:
+    distillation, adapter, calls = build(request.getfixturevalue(base), caption_dropout=0.5)
+    batch = batch_of(distillation.unet.config.cross_attention_dim, pooled_width)
     batch["multilingual_states"][:, 1] = batch["multilingual_states"][:, 0]
-    distillation.loss(adapter, batch, draws())
+    distillation.loss(adapter, batch, draws())[0].backward()
+    assert all(p.grad.abs().sum() > 0 for p in adapter.parameters())
     teacher, student = calls
     null = distillation.null
     dropped = [torch.equal(states, null["english_states"][0]) for states in teacher["states"]]
     assert 0 < sum(dropped) < ROWS
-    of_null, of_rows = (
-        adapter(states)[0]
-        for states in (null["multilingual_states"], batch["multilingual_states"][:, 0])
-    )
-    for row, is_dropped in enumerate(dropped):
-        if not is_dropped:
-            assert torch.equal(teacher["states"][row], batch["english_states"][row])
-        expected = of_null[0] if is_dropped else of_rows[row]
-        torch.testing.assert_close(student["states"][row], expected)
+    of_null = adapter(null["multilingual_states"])
+    of_rows = adapter(batch["multilingual_states"][:, 0])
+    kinds = [("states", "english_states")]
+    kinds += [("text_embeds", "english_pooled")] if pooled_width else []
+    for place, (seen, english) in enumerate(kinds):
+        for row, is_dropped in enumerate(dropped):
+            expected = null[english][0] if is_dropped else batch[english][row]
+            assert torch.equal(teacher[seen][row], expected)
+            expected = of_null[place][0] if is_dropped else of_rows[place][row]
+            torch.testing.assert_close(student[seen][row], expected)
+
+
+def test_sdxl_is_told_the_sizes_of_an_uncropped_picture(sdxl: str) -> None:
+    distillation, adapter, calls = build(sdxl)
+    distillation.loss(adapter, batch_of(32, pooled_width=20), draws())
+    sizes = torch.tensor([RESOLUTION, RESOLUTION, 0, 0, RESOLUTION, RESOLUTION]).float()
+    assert all(torch.equal(call["time_ids"], sizes.expand(ROWS, -1)) for call in calls)
 
 
 def test_dropped_rows_go_through_the_adapter_and_give_it_a_gradient(sd: str) -> None:
     distillation, adapter, _ = build(sd, caption_dropout=1.0)
     distillation.loss(adapter, batch_of(16), draws())[0].backward()
     assert all(p.grad.abs().sum() > 0 for p in adapter.parameters())
-
-
-def test_pooled_vectors_of_sdxl_are_dropped_with_the_sequence(sdxl: str) -> None:
-    distillation, adapter, calls = build(sdxl, caption_dropout=0.5)
-    batch, null = batch_of(32, pooled_width=20), distillation.null
-    batch["multilingual_states"][:, 1] = batch["multilingual_states"][:, 0]
-    loss, _ = distillation.loss(adapter, batch, draws())
-    loss.backward()
-    assert all(p.grad.abs().sum() > 0 for p in adapter.parameters())
-    teacher, student = calls
-    dropped = [torch.equal(states, null["english_states"][0]) for states in teacher["states"]]
-    assert 0 < sum(dropped) < ROWS
-    of_null, of_rows = (
-        adapter(states)[1]
-        for states in (null["multilingual_states"], batch["multilingual_states"][:, 0])
-    )
-    for row, is_dropped in enumerate(dropped):
-        english = null["english_pooled"][0] if is_dropped else batch["english_pooled"][row]
-        assert torch.equal(teacher["text_embeds"][row], english)
-        expected = of_null[0] if is_dropped else of_rows[row]
-        torch.testing.assert_close(student["text_embeds"][row], expected)
-    for call in calls:  # original size, crop's corner, target size
-        expected = torch.tensor([RESOLUTION, RESOLUTION, 0, 0, RESOLUTION, RESOLUTION])
-        assert torch.equal(call["time_ids"], expected.float().expand(ROWS, -1))
 
 
 def test_native_rows_learn_from_the_noise_and_rows_without_english_are_native(sd: str) -> None:
