@@ -95,13 +95,6 @@ def open_training_data(
     return TrainingData(shards, parts, parts.null())
 
 
-def step_generator(seed: int, micro_step: int, rank: int) -> torch.Generator:
-    """A generator that is a function of seed, micro-step and rank: a resumed run draws what the
-    first one would have.
-    """
-    return torch.Generator().manual_seed((seed * 1_000_003 + micro_step) * 4_096 + rank)
-
-
 def row_generators(
     seed: int, micro_step: int, ranks: Ranks, batch_size: int
 ) -> list[torch.Generator]:
