@@ -24,12 +24,12 @@ pea info --config configs/testbed.yaml
 # translate one another, so all rows are parallel and the English pipeline can teach them. Of your
 # own pictures: --source folder --input DIR, a folder with metadata.jsonl.
 crosslingual shards --source world --split train --num_samples 2000 --seed 0 \
-  --languages en de hi zh --output_dir "$OUT/shards" --overwrite
+  --languages en de zh --output_dir "$OUT/shards" --overwrite
 crosslingual inspect "$OUT/shards"
 
 # Held-out scenes for validation: splits go by what a caption says, in every language at once.
 crosslingual shards --source world --split val --num_samples 64 --seed 0 \
-  --languages en de hi zh --output_dir "$OUT/val-shards" --overwrite
+  --languages en de zh --output_dir "$OUT/val-shards" --overwrite
 
 # ---------------------------------------------------------------------------------------------------
 # Shards -> features. VAE, English text encoder and multilingual encoder are frozen: they run once,
@@ -57,9 +57,9 @@ pea generate --adapter "$OUT/adapter" --output_dir "$OUT/pictures" \
 
 # ---------------------------------------------------------------------------------------------------
 # How good is it? The judge reads held-out pictures exactly. `as_is` is the English model with the
-# foreign prompt, `english` the upper bound; ja, nl and ru never trained. Writes accuracy.json and
+# foreign prompt, `english` the upper bound; hi, ja, nl and ru never trained. Writes accuracy.json and
 # grid.png.
 launch pea.evaluate --adapter "$OUT/adapter" --output_dir "$OUT" \
-  --languages de hi zh ja nl ru --num_prompts 50
+  --languages de zh hi ja nl ru --num_prompts 50
 
 echo "adapter $OUT/adapter, pictures $OUT/grid.png, figures $OUT/accuracy.json, curve $OUT/pea/metrics.jsonl"
