@@ -45,7 +45,7 @@ launch pea.features --config configs/testbed.yaml \
 # `--resume_from_checkpoint latest` takes the very steps that the whole run would have taken.
 launch pea.train --config configs/testbed.yaml \
   --train_data "$OUT/features" --output_dir "$OUT/pea" \
-  --validation_data "$OUT/val-features" --validation_steps 150 \
+  --validation_data "$OUT/val-features" --validation_steps 200 \
   --validation_prompts "ein großer roter Stern" "一颗红色的大五角星"
 
 # ---------------------------------------------------------------------------------------------------
@@ -53,11 +53,11 @@ launch pea.train --config configs/testbed.yaml \
 # be exported by hand. The folder is config.json, model.safetensors and a model card.
 pea export --checkpoint "$OUT/pea" --output_dir "$OUT/adapter"
 pea generate --adapter "$OUT/adapter" --output_dir "$OUT/pictures" \
-  --prompt "ein großer roter Stern" "一颗红色的大五角星" "एक बड़ा लाल तारा"
+  --prompt "ein großer roter Stern" "一颗红色的大五角星" "een grote rode ster"
 
 # ---------------------------------------------------------------------------------------------------
 # How good is it? The judge reads held-out pictures exactly. `as_is` is the English model with the
-# foreign prompt, `english` the upper bound; hi, ja, nl and ru never trained. Writes accuracy.json and
+# foreign prompt, `english` the upper bound; hi, ja and nl never trained. Writes accuracy.json and
 # grid.png.
 launch pea.evaluate --adapter "$OUT/adapter" --output_dir "$OUT" \
   --languages de zh hi ja nl ru --num_prompts 50
