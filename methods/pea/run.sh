@@ -57,8 +57,8 @@ pea generate --adapter "$OUT/adapter" --output_dir "$OUT/pictures" \
 
 # ---------------------------------------------------------------------------------------------------
 # How good is it? The judge reads held-out pictures exactly. `as_is` is the English model with the
-# foreign prompt, `english` the upper bound; hi, ja and nl never trained. Writes accuracy.json and
-# grid.png.
+# foreign prompt, `english` the upper bound; hi, ja, nl and ru never trained. Writes accuracy.json
+# and grid.png.
 launch pea.evaluate --adapter "$OUT/adapter" --output_dir "$OUT" \
   --languages de zh hi ja nl ru --num_prompts 50
 
