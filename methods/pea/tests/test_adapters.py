@@ -133,6 +133,9 @@ def test_every_block_gives_an_output_and_the_gradient_reaches_exactly_the_adapte
     channels = layout["block_out_channels"]
     expected = [*channels, channels[-1], *reversed(channels)]
     assert [output.shape[1] for output in student.outputs] == expected
+    halved = [8 // 2**i for i in range(1, len(channels))]  # the last block down keeps its size
+    edges = [*halved, halved[-1], halved[-1], *reversed(halved[:-1]), 8, 8]
+    assert [output.shape[-1] for output in student.outputs] == edges
     unet(latents, times, english)
     assert len(student.outputs) == num_blocks, "the hooks are gone"
     noise = torch.randn(2, 4, 8, 8, generator=generator)
