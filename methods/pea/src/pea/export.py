@@ -2,6 +2,7 @@
 pipeline.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,7 @@ def export(settings: ExportSettings) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """Command line of `pea export`."""
     return run_verb("pea export", ExportSettings, export, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """From an exported adapter to pictures: `load_pipeline`, `attach`, and `pea generate`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,7 @@ def generate(settings: GenerateSettings) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """Command line of `pea generate`."""
     return run_verb("pea generate", GenerateSettings, generate, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

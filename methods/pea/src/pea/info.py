@@ -2,6 +2,7 @@
 known configs.
 """
 
+import sys
 from typing import Any
 
 from crosslingual.verbs import run_verb
@@ -56,3 +57,7 @@ def info(settings: TrainSettings) -> dict[str, int]:
 def main(argv: list[str] | None = None) -> int:
     """Command line of `pea info`."""
     return run_verb("pea info", TrainSettings, info, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

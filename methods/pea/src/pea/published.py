@@ -2,6 +2,7 @@
 SDXL also `fc.*`).
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,7 @@ def import_published(settings: ImportSettings) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """Command line of `pea import`."""
     return run_verb("pea import", ImportSettings, import_published, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
