@@ -3,7 +3,8 @@
 import pytest
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from crosslingual.encoders import encoder_on_meta, encoder_shape, load_config
+from crosslingual.bases import load_config
+from crosslingual.encoders import encoder_on_meta, encoder_shape
 from crosslingual.shapes import count_parameters, pooled_width
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"

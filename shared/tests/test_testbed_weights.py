@@ -4,13 +4,12 @@ import pytest
 import torch
 from PIL import Image
 
+from crosslingual.bases import load_unet, load_vae
 from crosslingual.encoders import (
     TESTBED,
     TESTBED_WEIGHTS,
     load_frozen,
     load_multilingual_encoder,
-    load_unet,
-    load_vae,
     resolve,
 )
 from crosslingual.testbed.world import RESOLUTION

@@ -17,7 +17,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from transformers import CLIPModel, CLIPTokenizerFast
 
-from crosslingual.encoders import TESTBED_WEIGHTS, load_frozen, load_pipeline, resolve
+from crosslingual.bases import load_pipeline
+from crosslingual.encoders import TESTBED_WEIGHTS, load_frozen, resolve
 from crosslingual.pictures import decode_picture
 from crosslingual.processes import start_processes
 from crosslingual.testbed.captions import caption

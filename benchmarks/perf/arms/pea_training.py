@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from crosslingual.encoders import encode_english, load_noise_scheduler, load_unet
+from crosslingual.bases import encode_english, load_noise_scheduler, load_unet
 from crosslingual.feature_pass import compute_features
 from crosslingual.features import finish_features
 from crosslingual.loader import ShardLoader

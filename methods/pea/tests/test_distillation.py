@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from crosslingual.encoders import load_noise_scheduler, load_unet
+from crosslingual.bases import load_noise_scheduler, load_unet
 from crosslingual.processes import Ranks
 from crosslingual.training_data import row_generators
 from pea.config import TrainSettings

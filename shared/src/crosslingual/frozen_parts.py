@@ -9,14 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.encoders import (
-    MultilingualEncoder,
-    encode_english,
-    encoder_shape,
-    load_multilingual_encoder,
-    load_pipeline,
-    load_vae,
-)
+from crosslingual.bases import encode_english, load_pipeline, load_vae
+from crosslingual.encoders import MultilingualEncoder, encoder_shape, load_multilingual_encoder
 
 STORED = torch.float16
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from crosslingual.artifacts import load_artifact
-from crosslingual.encoders import load_pipeline as load_base
+from crosslingual.bases import load_pipeline as load_base
 
 
 @dataclass

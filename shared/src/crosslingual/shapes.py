@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from crosslingual.encoders import encoder_on_meta, load_config
+from crosslingual.bases import load_config
+from crosslingual.encoders import encoder_on_meta
 
 
 def vae_scaling_factor(base: str, revision: str | None = None) -> float:

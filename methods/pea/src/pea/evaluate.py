@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from crosslingual.encoders import load_pipeline as load_base
+from crosslingual.bases import load_pipeline as load_base
 from crosslingual.processes import start_processes
 from crosslingual.testbed.contact_sheet import Cell, contact_sheet
 from crosslingual.testbed.evaluation import Judged, judge_prompts, text_accuracy

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from crosslingual.bases import load_pipeline as load_base
 from crosslingual.dropin import attach as attach_dropin
 from crosslingual.encoders import load_multilingual_encoder
-from crosslingual.encoders import load_pipeline as load_base
 from crosslingual.generation import GenerateSettings, write_pictures
 from crosslingual.verbs import run_verb
 from pea.export import load_adapter

@@ -13,8 +13,8 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
+from crosslingual.bases import load_noise_scheduler, load_unet
 from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.encoders import load_noise_scheduler, load_unet
 from crosslingual.engine import build_engine, check_finite
 from crosslingual.features import FeatureLoader
 from crosslingual.processes import Ranks, StopRequest, start_processes

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from crosslingual.bases import load_pipeline as load_base
 from crosslingual.dropin import attach as attach_dropin
 from crosslingual.encoders import load_multilingual_encoder
-from crosslingual.encoders import load_pipeline as load_base
 from crosslingual.generation import GenerateSettings, write_pictures
 from crosslingual.verbs import run_verb
 from template.export import load_adapter

@@ -10,7 +10,8 @@ from template.config import TrainSettings
 
 def adapter_config(settings: TrainSettings) -> dict[str, Any]:
     """What the adapter's config.json says: its shape, its base and its encoder."""
-    from crosslingual.encoders import encoder_shape, load_config
+    from crosslingual.bases import load_config
+    from crosslingual.encoders import encoder_shape
     from crosslingual.shapes import pooled_width
 
     unet = load_config(settings.pretrained_model_name_or_path, "unet", settings.revision)
