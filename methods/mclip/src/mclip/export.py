@@ -1,0 +1,105 @@
+"""The adapter as a folder: written after training or from a checkpoint, read back.
+
+mclip export --checkpoint runs/mclip --output_dir adapter
+torchrun --nproc_per_node 2 -m mclip.export ...      # as many as wrote it, at ZeRO 1 to 3
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from crosslingual.artifacts import load_artifact, load_strict, model_card, save_artifact
+from crosslingual.processes import Ranks
+from crosslingual.settings import parse_settings
+from crosslingual.verbs import run_verb
+from mclip.config import ExportSettings, TrainSettings
+from mclip.method import build_adapter
+
+CARD = """\
+A text-space adapter: {count:,} parameters between the frozen encoder `{text_encoder}` and the
+frozen UNet of `{base}`, trained on parallel captions until its states equal those of the English
+encoder.
+
+```python
+from diffusers import AutoPipelineForText2Image
+import mclip
+
+pipe = AutoPipelineForText2Image.from_pretrained("{base}")
+mclip.attach(pipe, "this/folder")
+pipe("...").images[0]
+```
+"""
+
+
+def save_adapter(state: dict[str, Tensor], config: dict[str, Any], folder: Path) -> None:
+    """Writes config.json, model.safetensors and the model card."""
+    count = sum(tensor.numel() for tensor in state.values())
+    card = model_card(
+        title="Text-space adapter",
+        text=CARD.format(count=count, **config),
+        base_model=config["base"],
+        languages=config["languages"],
+        pipeline_tag="text-to-image",
+        tags=["mclip", "cross-lingual"],
+        license="mit",
+    )
+    save_artifact(folder, state=state, config=config, card=card)
+
+
+def write_adapter(engine: Any, config: dict[str, Any], folder: Path, ranks: Ranks) -> Path:
+    """Exports what an engine trained; every process must call it."""
+    from crosslingual.engine import full_state_dict
+
+    state = full_state_dict(engine)
+    if ranks.rank == 0:
+        save_adapter(state, config, folder)
+    return folder
+
+
+def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Reads an exported adapter.
+
+    Raises:
+        FileNotFoundError, ValueError: no adapter there, a pickle, another method's, or keys that do
+            not fit.
+    """
+    config, state = load_artifact(folder)
+    if config.get("method") != "mclip":
+        raise ValueError(f"{folder} holds an adapter of {config.get('method')!r}, not of mclip")
+    adapter = build_adapter(config)
+    load_strict(adapter, state)
+    return adapter.eval().requires_grad_(False), config
+
+
+def export(settings: ExportSettings) -> Path:
+    """Writes the adapter of a checkpoint as a folder of safetensors."""
+    from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint
+    from crosslingual.processes import start_processes
+    from mclip.info import adapter_config
+    from mclip.train import build_training
+
+    run = Path(settings.checkpoint)
+    run, which = (run.parent, str(run)) if run.name.startswith("checkpoint-") else (run, "latest")
+    checkpoint = resolve_checkpoint(run, which)
+    trained = parse_settings(
+        TrainSettings, ["--config", str(run / "settings.yaml")], prog="mclip export"
+    )
+    ranks = start_processes()
+    config = adapter_config(trained)
+    engine = build_training(trained, config)
+    load_checkpoint(engine, checkpoint)
+    folder = write_adapter(engine, config, Path(settings.output_dir), ranks)
+    if ranks.rank == 0:
+        print(folder)
+    return folder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `mclip export` and `python -m mclip.export`."""
+    return run_verb("mclip export", ExportSettings, export, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

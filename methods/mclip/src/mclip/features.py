@@ -1,0 +1,40 @@
+"""`mclip features`: the captions of shards through the frozen text encoders, once.
+
+mclip features --config configs/testbed.yaml --shards shards --features_dir features
+torchrun --nproc_per_node 8 -m mclip.features ...      # ranks share the blocks
+"""
+
+import sys
+from pathlib import Path
+
+from crosslingual.feature_pass import write_features
+from crosslingual.processes import start_processes
+from crosslingual.verbs import run_verb
+from mclip.config import FeaturesSettings
+from mclip.data import RESOLUTION, frozen_parts, key_map
+
+
+def features(settings: FeaturesSettings) -> Path:
+    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one
+    stopped.
+    """
+    ranks = start_processes()
+    return write_features(
+        frozen_parts(settings, ranks.device),
+        settings.shards,
+        settings.features_dir,
+        ranks=ranks,
+        resolution=RESOLUTION,
+        batch_size=settings.encode_batch_size,
+        num_workers=settings.dataloader_num_workers,
+        key_map=key_map(settings),
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `mclip features` and `python -m mclip.features`."""
+    return run_verb("mclip features", FeaturesSettings, features, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Text-space MSE: a token-wise MLP after a frozen multilingual encoder, trained until its states
+equal the English encoder's, position by position.
+
+No picture and no UNet takes part: parallel captions are all it needs. It is the text half of
+GlueGen (Qin et al., "GlueGen: Plug and Play Multi-modal Encoders for X-to-image Generation", ICCV
+2023, arXiv 2303.10056), which adds a reconstruction and an adversarial loss, and the arm that
+methods which train through the UNet must beat.
+
+Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled width.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TextSpaceAdapter(nn.Module):
+    """LN -> Linear -> GELU -> Linear, and for SDXL a linear from the mean hidden state to the
+    pooled vector.
+    """
+
+    def __init__(self, encoder_width: int, width: int, hidden_width: int, pooled_width: int | None):
+        """C, D, the width of the hidden layer, and P or None."""
+        super().__init__()
+        self.norm = nn.LayerNorm(encoder_width)
+        self.hidden = nn.Linear(encoder_width, hidden_width)
+        self.states = nn.Linear(hidden_width, width)
+        self.pooled = nn.Linear(hidden_width, pooled_width) if pooled_width else None
+
+    def forward(self, states_BLC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Token states to cross-attention states (B, L, D) and the pooled vector (B, P) or None."""
+        hidden_BLH = F.gelu(self.hidden(self.norm(states_BLC)))
+        pooled_BP = None if self.pooled is None else self.pooled(hidden_BLH.mean(dim=1))
+        return self.states(hidden_BLH), pooled_BP
+
+
+def build_adapter(config: dict[str, Any]) -> nn.Module:
+    """The adapter that a config describes: its widths, `pooled_width` None where the base takes
+    none.
+    """
+    return TextSpaceAdapter(
+        config["encoder_width"], config["width"], config["hidden_width"], config["pooled_width"]
+    )
+
+
+def _squared_error(student: Tensor, teacher: Tensor, rows_B: Tensor) -> Tensor:
+    """The mean over the chosen rows, 0 where none is: every rank keeps the same graph."""
+    errors_B = (student.float() - teacher.float()).square().flatten(1).mean(dim=1)
+    return (errors_B * rows_B).sum() / rows_B.sum().clamp(min=1)
+
+
+def text_space_loss(
+    student_BLD: Tensor,
+    teacher_BLD: Tensor,
+    has_teacher_B: Tensor,
+    student_pooled_BP: Tensor | None = None,
+    teacher_pooled_BP: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The squared error between the adapter's states and the English encoder's.
+
+    L = mean (S - T)^2 + mean (p_S - p_T)^2, means over the rows that have a teacher, all positions
+    (the padding too: the UNet attends to it) and all entries. Errors are taken in fp32.
+
+    Args:
+        student_BLD: the adapter's states.
+        teacher_BLD: the English encoder's last hidden state, as the UNet takes it.
+        has_teacher_B: whether a row's English caption says the same; the others do not count.
+        student_pooled_BP, teacher_pooled_BP: the pooled vectors, of bases that take them.
+
+    Raises:
+        ValueError: the two encoders' states differ in number or width.
+    """
+    if student_BLD.shape != teacher_BLD.shape:
+        raise ValueError(
+            f"the adapter's states are {tuple(student_BLD.shape)}, the English encoder's "
+            f"{tuple(teacher_BLD.shape)}: set --max_length {teacher_BLD.shape[1]}"
+        )
+    rows_B = has_teacher_B.float()
+    loss = _squared_error(student_BLD, teacher_BLD, rows_B)
+    parts = {"states": loss.detach()}
+    if student_pooled_BP is not None:
+        pooled = _squared_error(student_pooled_BP, teacher_pooled_BP, rows_B)
+        loss, parts["pooled"] = loss + pooled, pooled.detach()
+    return loss, parts
+
+
+def drop_captions(states_B: Tensor, null: Tensor, dropped_B: Tensor) -> Tensor:
+    """Puts the empty prompt's states (or pooled vector) in the dropped rows, so that the adapter
+    learns the prompt that classifier-free guidance steers away from.
+    """
+    shape = (-1, *(1 for _ in states_B.shape[1:]))
+    return torch.where(dropped_B.view(shape), null.to(states_B.dtype), states_B)
