@@ -1,94 +1,246 @@
-"""Text-space MSE: a token-wise MLP after a frozen multilingual encoder, trained until its states
-equal the English encoder's, position by position.
+"""mCLIP's second stage, triangle knowledge distillation (TriKD): two projectors between three
+frozen encoders.
 
-No picture and no UNet takes part: parallel captions are all it needs. It is the text half of
-GlueGen (Qin et al., "GlueGen: Plug and Play Multi-modal Encoders for X-to-image Generation", ICCV
-2023, arXiv 2303.10056), which adds a reconstruction and an adversarial loss, and the arm that
-methods which train through the UNet must beat.
+CLIP's picture and English text embeddings pass one linear map, the CLIP-projector; the token states
+of a multilingual text encoder pass two Transformer layers, the X-projector. In the space where they
+meet, a text is contrasted with its picture (ITC) and, where it is English, with what CLIP's own
+text encoder says of it (TTC).
 
-Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled width.
+Chen et al., mCLIP: Multilingual CLIP via Cross-lingual Transfer, ACL 2023 (2023.acl-long.728). The
+first stage, on parallel text, is `translation.py`; the contrast itself is `contrastive.py`.
 """
 
+import math
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mclip.contrastive import info_nce
+
+# B captions, T their tokens one after another without padding, C width of CLIP's space, D width
+
+INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
+MAX_LOGIT_SCALE = math.log(100)
 
 
-class TextSpaceAdapter(nn.Module):
-    """LN -> Linear -> GELU -> Linear, and for SDXL a linear from the mean hidden state to the
-    pooled vector.
-    """
+class CLIPProjector(nn.Linear):
+    """One map without bias, shared by pictures and English texts."""
 
-    def __init__(self, encoder_width: int, width: int, hidden_width: int, pooled_width: int | None):
-        """C, D, the width of the hidden layer, and P or None."""
+    def __init__(self, clip_width: int, width: int):
+        """Draws the weight as the authors do, Xavier-uniform."""
+        super().__init__(clip_width, width, bias=False)
+        nn.init.xavier_uniform_(self.weight)
+
+
+class ProjectorLayer(nn.Module):
+    """A Transformer encoder layer with the norms after its sums, on packed tokens."""
+
+    def __init__(
+        self, width: int, num_heads: int, ffn_width: int, dropout: float, attention_dropout: float
+    ):
+        """Makes the four maps and two norms of a layer."""
         super().__init__()
-        self.norm = nn.LayerNorm(encoder_width)
-        self.hidden = nn.Linear(encoder_width, hidden_width)
-        self.states = nn.Linear(hidden_width, width)
-        self.pooled = nn.Linear(hidden_width, pooled_width) if pooled_width else None
+        if width % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide a width of {width}")
+        self.num_heads, self.attention_dropout = num_heads, attention_dropout
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.attention_norm, self.ffn_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, ffn_width), nn.Linear(ffn_width, width)
+        self.dropout = nn.Dropout(dropout)
+        for linear in (self.query, self.key, self.value, self.out, self.up, self.down):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
 
-    def forward(self, states_BLC: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Token states to cross-attention states (B, L, D) and the pooled vector (B, P) or None."""
-        hidden_BLH = F.gelu(self.hidden(self.norm(states_BLC)))
-        pooled_BP = None if self.pooled is None else self.pooled(hidden_BLH.mean(dim=1))
-        return self.states(hidden_BLH), pooled_BP
+    def forward(self, states_TD: Tensor, lengths_B: list[int], asking: Tensor | None) -> Tensor:
+        """States after the layer: of all tokens, or of those at `asking`, one a caption.
+
+        Args:
+            states_TD: tokens of captions in order of length.
+            lengths_B: the captions' lengths, in that order.
+            asking: positions (B,) whose states are wanted; the others are only looked at.
+        """
+        asking_TD = states_TD if asking is None else states_TD[asking]
+        queries, keys, values = self.query(asking_TD), self.key(states_TD), self.value(states_TD)
+        heard_TD = self.out(self._attend(queries, keys, values, lengths_B, asking is None))
+        asking_TD = self.attention_norm(asking_TD + self.dropout(heard_TD))
+        inner_TD = self.down(F.gelu(self.up(asking_TD)))
+        return self.ffn_norm(asking_TD + self.dropout(inner_TD))
+
+    def _attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, lengths_B: list[int], is_all: bool
+    ) -> Tensor:
+        """Attention inside each caption: those of one length are one dense batch, so that no pad is
+        computed and no mask is needed.
+        """
+        bounds = [0, *(i for i in range(1, len(lengths_B)) if lengths_B[i] != lengths_B[i - 1])]
+        heard, token, chance = [], 0, self.attention_dropout if self.training else 0.0
+        for first, end in pairwise([*bounds, len(lengths_B)]):
+            count, length = end - first, lengths_B[first]
+            there = slice(token, token + count * length)
+            token = there.stop
+            asked = there if is_all else slice(first, end)
+            parts = (
+                part.unflatten(0, (count, -1)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+                for part in (queries[asked], keys[there], values[there])
+            )
+            group = F.scaled_dot_product_attention(*parts, dropout_p=chance)
+            heard.append(group.transpose(1, 2).flatten(2).flatten(0, 1))
+        return torch.cat(heard)
 
 
-def build_adapter(config: dict[str, Any]) -> nn.Module:
-    """The adapter that a config describes: its widths, `pooled_width` None where the base takes
-    none.
+class XProjector(nn.Module):
+    """Transformer layers on the whole sequence of a multilingual encoder; a caption's vector is the
+    output at its end token, `</s>`.
+
+    The last layer computes that one output a caption and no other.
     """
-    return TextSpaceAdapter(
-        config["encoder_width"], config["width"], config["hidden_width"], config["pooled_width"]
-    )
+
+    def __init__(
+        self,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        ffn_width: int,
+        dropout: float = 0.3,
+        attention_dropout: float = 0.1,
+    ):
+        """Makes the layers; no positions, no further norm, no map at the end."""
+        super().__init__()
+        self.layers = nn.ModuleList(
+            ProjectorLayer(width, num_heads, ffn_width, dropout, attention_dropout)
+            for _ in range(num_layers)
+        )
+
+    def forward(self, states_TD: Tensor, lengths_B: Tensor) -> Tensor:
+        """The captions' vectors (B, D).
+
+        Args:
+            states_TD: the encoder's token states of all captions, one caption after another, each
+                from its start token to its end token, without padding.
+            lengths_B: tokens of each caption.
+
+        Raises:
+            ValueError: the lengths do not add up to the tokens.
+        """
+        if int(lengths_B.sum()) != len(states_TD) or int(lengths_B.min()) < 1:
+            raise ValueError(
+                f"captions of {int(lengths_B.sum())} tokens in all do not fit {len(states_TD)}"
+            )
+        order = lengths_B.argsort(stable=True)
+        sorted_B = lengths_B[order]
+        starts = (lengths_B.cumsum(0) - lengths_B)[order]
+        ends = sorted_B.cumsum(0)
+        shifts = torch.repeat_interleave(starts - (ends - sorted_B), sorted_B)
+        states_TD = states_TD[torch.arange(len(states_TD), device=states_TD.device) + shifts]
+        lengths = sorted_B.tolist()
+        for layer in self.layers[:-1]:
+            states_TD = layer(states_TD, lengths, None)
+        vectors_BD = self.layers[-1](states_TD, lengths, ends - 1)
+        return vectors_BD[order.argsort()]
 
 
-def _squared_error(student: Tensor, teacher: Tensor, rows_B: Tensor) -> Tensor:
-    """The mean over the chosen rows, 0 where none is: every rank keeps the same graph."""
-    errors_B = (student.float() - teacher.float()).square().flatten(1).mean(dim=1)
-    return (errors_B * rows_B).sum() / rows_B.sum().clamp(min=1)
+class TriKD(nn.Module):
+    """What trains: both projectors and the temperature."""
+
+    def __init__(self, config: dict[str, Any]):
+        """Makes the parts from `clip_width`, `width` and the X-projector's shape."""
+        super().__init__()
+        width = config["width"]
+        self.clip_projector = CLIPProjector(config["clip_width"], width)
+        self.x_projector = XProjector(
+            width,
+            config["num_layers"],
+            config["num_heads"],
+            config["ffn_width"],
+            config["dropout"],
+            config["attention_dropout"],
+        )
+        self.logit_scale = nn.Parameter(torch.full((1,), INITIAL_LOGIT_SCALE))
+
+    def forward(
+        self,
+        image_embeds_BC: Tensor,
+        text_embeds_BC: Tensor,
+        states_TD: Tensor,
+        lengths_B: Tensor,
+        embed_batch_size: int = 0,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pictures, English texts and captions in the shared space, each (B, D), L2-normalised in
+        fp32, and the scale that their cosines are multiplied by, of shape (1,).
+
+        Args:
+            image_embeds_BC: CLIP's embeddings of the pictures.
+            text_embeds_BC: CLIP's embeddings of the English captions.
+            states_TD: as `XProjector` takes them.
+            lengths_B: as `XProjector` takes them.
+            embed_batch_size: captions whose activations are held at a time, the others being
+                computed again in the backward pass; 0 holds all.
+        """
+        images_BD, texts_BD = self.clip_projector(
+            torch.stack((image_embeds_BC, text_embeds_BC))
+        ).unbind()
+        if embed_batch_size:
+            tokens = [int(part.sum()) for part in lengths_B.split(embed_batch_size)]
+            parts = zip(states_TD.split(tokens), lengths_B.split(embed_batch_size), strict=True)
+            captions_BD = torch.cat(
+                [checkpoint(self.x_projector, *part, use_reentrant=False) for part in parts]
+            )
+        else:
+            captions_BD = self.x_projector(states_TD, lengths_B)
+        shared = (F.normalize(h.float(), dim=-1) for h in (images_BD, texts_BD, captions_BD))
+        return *shared, self.logit_scale.float().exp()
 
 
-def text_space_loss(
-    student_BLD: Tensor,
-    teacher_BLD: Tensor,
-    has_teacher_B: Tensor,
-    student_pooled_BP: Tensor | None = None,
-    teacher_pooled_BP: Tensor | None = None,
+def trikd_loss(
+    captions_BD: Tensor,
+    images_BD: Tensor,
+    texts_BD: Tensor,
+    is_english_B: Tensor,
+    scale: Tensor,
+    *,
+    itc_weight: float = 1.0,
+    ttc_weight: float = 0.1,
+    ttc_scale: str = "paper",
+    chunk_rows: int = 1024,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The squared error between the adapter's states and the English encoder's.
+    """L = itc_weight ITC(h_X, h_I) + ttc_weight TTC(h_X, h_T), both symmetric InfoNCE over all
+    ranks.
 
-    L = mean (S - T)^2 + mean (p_S - p_T)^2, means over the rows that have a teacher, all positions
-    (the padding too: the UNet attends to it) and all entries. Errors are taken in fp32.
+    h_T is the English teacher's text where the caption is English and the picture elsewhere, as in
+    the authors' code. That code multiplies the cosines of TTC by ln(1/0.07) = 2.659, not by its
+    exponential: `ttc_scale="released"`; `"paper"` takes the learned temperature of ITC.
 
     Args:
-        student_BLD: the adapter's states.
-        teacher_BLD: the English encoder's last hidden state, as the UNet takes it.
-        has_teacher_B: whether a row's English caption says the same; the others do not count.
-        student_pooled_BP, teacher_pooled_BP: the pooled vectors, of bases that take them.
+        captions_BD, images_BD, texts_BD: as `TriKD` gives them.
+        is_english_B: whether a row's caption is English.
+        scale: as `TriKD` gives it.
+        itc_weight, ttc_weight: 0 leaves a term out (the paper's ablations).
+        ttc_scale: paper or released.
+        chunk_rows: of the similarity matrices.
 
     Raises:
-        ValueError: the two encoders' states differ in number or width.
+        ValueError: both weights are 0, or `ttc_scale` is neither.
     """
-    if student_BLD.shape != teacher_BLD.shape:
-        raise ValueError(
-            f"the adapter's states are {tuple(student_BLD.shape)}, the English encoder's "
-            f"{tuple(teacher_BLD.shape)}: set --max_length {teacher_BLD.shape[1]}"
+    if ttc_scale not in ("paper", "released"):
+        raise ValueError(f"ttc_scale must be paper or released, not {ttc_scale!r}")
+    if not itc_weight and not ttc_weight:
+        raise ValueError("itc_weight and ttc_weight are both 0: nothing would be learnt")
+    loss, parts = captions_BD.new_zeros(()), {}
+    if itc_weight:
+        itc = info_nce(captions_BD, images_BD, scale, chunk_rows=chunk_rows)
+        loss, parts["itc"] = loss + itc_weight * itc, itc.detach()
+    if ttc_weight:
+        teacher_BD = torch.where(is_english_B[:, None], texts_BD, images_BD)
+        released = ttc_scale == "released"
+        ttc = info_nce(
+            captions_BD,
+            teacher_BD,
+            torch.full_like(scale, INITIAL_LOGIT_SCALE) if released else scale,
+            chunk_rows=chunk_rows,
         )
-    rows_B = has_teacher_B.float()
-    loss = _squared_error(student_BLD, teacher_BLD, rows_B)
-    parts = {"states": loss.detach()}
-    if student_pooled_BP is not None:
-        pooled = _squared_error(student_pooled_BP, teacher_pooled_BP, rows_B)
-        loss, parts["pooled"] = loss + pooled, pooled.detach()
+        loss, parts["ttc"] = loss + ttc_weight * ttc, ttc.detach()
     return loss, parts
-
-
-def drop_captions(states_B: Tensor, null: Tensor, dropped_B: Tensor) -> Tensor:
-    """Puts the empty prompt's states (or pooled vector) in the dropped rows, so that the adapter
-    learns the prompt that classifier-free guidance steers away from.
-    """
-    shape = (-1, *(1 for _ in states_B.shape[1:]))
-    return torch.where(dropped_B.view(shape), null.to(states_B.dtype), states_B)
