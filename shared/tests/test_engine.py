@@ -199,6 +199,26 @@ def test_what_deepspeed_says_obscurely_is_said_here(
         build_engine(module, config, learning_rate=0.1, max_train_steps=2, **options)
 
 
+def test_inverse_sqrt_and_an_optimizer_of_the_methods_own() -> None:
+    start_processes()
+    engine = build_engine(
+        nn.Linear(2, 2),
+        {},
+        learning_rate=0.1,
+        max_train_steps=9,
+        lr_scheduler="inverse_sqrt",
+        lr_warmup_steps=2,
+        make_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+    )
+    rates = []
+    for _ in range(8):
+        engine.backward(engine(torch.ones(1, 2)).sum())
+        engine.step()
+        rates.append(engine.get_lr()[0])
+    assert isinstance(engine.optimizer, torch.optim.SGD)
+    assert rates == pytest.approx([0.05] + [0.1 * (2 / step) ** 0.5 for step in range(2, 9)])
+
+
 def test_one_process_needs_no_port_and_starts_once() -> None:
     ranks = start_processes()
     assert (ranks.rank, ranks.world_size) == (0, 1)

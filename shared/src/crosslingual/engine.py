@@ -15,7 +15,7 @@ the same order, with weight 0 where it has nothing.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def build_engine(
     train_batch_size: int = 1,
     gradient_accumulation_steps: int = 1,
     mixed_precision: str = "no",
+    make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
 ) -> Any:
     """Builds the DeepSpeed engine of a module, with torch's AdamW on its trainable parameters.
 
@@ -66,13 +67,15 @@ def build_engine(
         max_train_steps: optimiser steps of the whole run.
         weight_decay: AdamW's.
         betas: AdamW's.
-        lr_scheduler: a name of `diffusers.optimization.SchedulerType`.
+        lr_scheduler: a name of `diffusers.optimization.SchedulerType`, or `inverse_sqrt`.
         lr_warmup_steps: optimiser steps from 0 to the peak.
         lr_end: where `polynomial` ends.
         max_grad_norm: gradients are clipped to this norm; 0 clips nothing.
         train_batch_size: samples a process and micro-step.
         gradient_accumulation_steps: micro-steps an optimiser step.
         mixed_precision: `no` or `bf16`.
+        make_optimizer: another optimiser than AdamW, made of the trainable parameters;
+            `learning_rate` must be its own, `weight_decay` and `betas` are not used then.
 
     Returns:
         The `DeepSpeedEngine`: call it, `backward(loss)`, `step()`.
@@ -96,9 +99,12 @@ def build_engine(
         mixed_precision=mixed_precision,
     )
     trainable = _trainable_parameters(module)
-    optimizer = torch.optim.AdamW(
-        trainable.values(), lr=learning_rate, betas=betas, weight_decay=weight_decay
-    )
+    if make_optimizer is None:
+        optimizer = torch.optim.AdamW(
+            trainable.values(), lr=learning_rate, betas=betas, weight_decay=weight_decay
+        )
+    else:
+        optimizer = make_optimizer(trainable.values())
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=optimizer,
@@ -176,10 +182,14 @@ def _schedule(
     optimizer: torch.optim.Optimizer, name: str, num_warmup: int, num_steps: int, lr_end: float
 ) -> Any:
     from diffusers import optimization
+    from transformers import get_inverse_sqrt_schedule
 
     names = [kind.value for kind in optimization.SchedulerType if kind != "piecewise_constant"]
+    names.append("inverse_sqrt")
     if name not in names:
         raise ValueError(f"unknown lr_scheduler '{name}'; there are {', '.join(names)}")
+    if name == "inverse_sqrt":  # falls as 1 / sqrt(step) from the warm-up's end
+        return get_inverse_sqrt_schedule(optimizer, num_warmup)
     if name == "polynomial":
         # a warm-up as long as the run would divide by the no steps that are left after it
         return optimization.get_polynomial_decay_schedule_with_warmup(
