@@ -48,3 +48,13 @@ def test_an_unknown_language_or_split_is_named() -> None:
         next(world(languages=["xx"], num_samples=0))
     with pytest.raises(ValueError, match="no split 'dev'"):
         next(world(languages=["en"], split="dev"))
+
+
+def test_distinct_scenes_come_once_and_without_pictures_text_alone() -> None:
+    records = list(world(languages=["en", "de"], num_samples=600, distinct=True, pictures=False))
+    assert len({record.extra["scene"] for record in records}) == 600
+    assert all(record.image is None and record.parallel for record in records)
+    mixed = list(world(languages=["en"], num_samples=600, pictures=False))
+    assert len({record.extra["scene"] for record in mixed}) < 600
+    with pytest.raises(ValueError, match="distinct scenes, not 100000"):
+        next(world(languages=["en"], num_samples=100_000, distinct=True))

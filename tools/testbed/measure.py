@@ -28,11 +28,10 @@ from crosslingual.testbed.judge import shows
 from crosslingual.testbed.motifs import MOTIFS
 from crosslingual.testbed.world import (
     Scene,
-    all_scenes,
+    distinct_scenes,
     motif_scenes,
     render,
     sample_scenes,
-    split_of,
 )
 from crosslingual.types import LANGUAGES
 
@@ -50,12 +49,6 @@ TARGETS = {
     "testbed:clip, image->text R@1 of 1,000": ">= 0.60",
     "size of all embedded models, MiB": "<= 25",
 }
-
-
-def distinct_scenes(split: str, count: int, seed: int) -> list[Scene]:
-    """Scenes of a split, each once."""
-    members = [scene for scene in all_scenes() if split_of(scene) == split]
-    return [members[i] for i in np.random.default_rng(seed).permutation(len(members))[:count]]
 
 
 def judge_truth() -> dict[str, float]:

@@ -46,6 +46,8 @@ class ShardsSettings:
         num_motif_samples: culture-specific pictures beside them (world).
         num_captions: wordings a language at most (world).
         seed: of what is drawn (world).
+        distinct: each scene once, as retrieval needs them (world).
+        pictures: false writes captions alone (world).
         parallel: whether the captions of a sample translate one another, instead of what the
             source says.
         culture: the language of the culture that the samples are specific to, instead of what the
@@ -70,6 +72,8 @@ class ShardsSettings:
     num_motif_samples: int | None = None
     num_captions: int | None = None
     seed: int | None = None
+    distinct: bool | None = None
+    pictures: bool | None = None
     parallel: bool | None = None
     culture: str | None = None
     samples_per_shard: int = 10_000
@@ -109,7 +113,7 @@ class UrlTableSettings:
 
 _OF_SOURCES = (
     "input image_dir split languages caption_language key_map task num_samples num_motif_samples "
-    "num_captions seed"
+    "num_captions seed distinct pictures"
 ).split()
 
 

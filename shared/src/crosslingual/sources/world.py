@@ -18,6 +18,8 @@ def world(
     num_captions: int = 1,
     split: str = "train",
     seed: int = 0,
+    distinct: bool = False,
+    pictures: bool = True,
 ) -> Iterator[Record]:
     """Draws scenes of a split, the same ones for the same arguments.
 
@@ -29,6 +31,9 @@ def world(
         num_captions: wordings a language at most; the first ones translate one another closely.
         split: `train`, `val` or `test`, apart by content.
         seed: of the scenes and of their drawing.
+        distinct: each scene once, as retrieval needs them, instead of a balanced mix of one and two
+            things.
+        pictures: False leaves them out: parallel text alone.
 
     Raises:
         ValueError: an unknown split or language.
@@ -37,14 +42,14 @@ def world(
 
     from crosslingual.testbed.captions import lexicon
     from crosslingual.testbed.motifs import MOTIFS
-    from crosslingual.testbed.world import SPLITS, motif_scenes, sample_scenes
+    from crosslingual.testbed.world import SPLITS, distinct_scenes, motif_scenes, sample_scenes
 
     lexicons = {language: lexicon(language) for language in languages}
-    scenes = sample_scenes(split, num_samples, seed)
+    scenes = (distinct_scenes if distinct else sample_scenes)(split, num_samples, seed)
     drawing = (seed, list(SPLITS).index(split))
     for number, scene in enumerate(scenes):
         captions = {name: words.captions(scene)[:num_captions] for name, words in lexicons.items()}
-        image = _draw(scene, np.random.default_rng((*drawing, number, 0)))
+        image = _draw(scene, np.random.default_rng((*drawing, number, 0))) if pictures else None
         yield Record(f"{split}-{number:07d}", image, captions, True, extra=_scene_fields(scene))
     motifs = [scene for scene in motif_scenes() if MOTIFS[scene.first.shape].language in lexicons]
     for number in range(num_motif_samples):
@@ -52,7 +57,7 @@ def world(
         language = MOTIFS[scene.first.shape].language
         yield Record(
             f"{split}-motif-{number:07d}",
-            _draw(scene, np.random.default_rng((*drawing, number, 1))),
+            _draw(scene, np.random.default_rng((*drawing, number, 1))) if pictures else None,
             {language: lexicons[language].captions(scene)[:num_captions]},
             parallel=False,
             culture=language,

@@ -165,6 +165,21 @@ def sample_scenes(split: str, count: int, seed: int, singles: float = 0.4) -> li
     return [scene.mirrored if rng.random() < 0.5 else scene for scene in drawn]
 
 
+def distinct_scenes(split: str, count: int, seed: int) -> list[Scene]:
+    """Draws `count` scenes of a split, each once, as retrieval needs them; nearly all show two
+    things, of which there are far more.
+
+    Raises:
+        ValueError: an unknown split, or one with fewer scenes.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    members = [scene for scene in all_scenes() if split_of(scene) == split]
+    if count > len(members):
+        raise ValueError(f"the {split} split has {len(members)} distinct scenes, not {count}")
+    return [members[i] for i in np.random.default_rng(seed).permutation(len(members))[:count]]
+
+
 def shape_outline(shape: str) -> list[tuple[float, float]]:
     """The outline of a shape as a polygon in the square from -0.5 to 0.5, y downwards."""
     turn = [2 * pi * k / 96 for k in range(96)]
