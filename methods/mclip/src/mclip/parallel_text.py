@@ -1,0 +1,215 @@
+"""Parallel text: Moses' files and folders of shards, as numbered records of sentences by language.
+
+A source is named as it lies on disk: `opus/Tatoeba.de-en` for `opus/Tatoeba.de-en.de` and
+`opus/Tatoeba.de-en.en` (plain or .gz), or whatever names shards. Captions of one record translate
+one another, the first in one language the first in the other; records that are not parallel give
+nothing.
+"""
+
+import gzip
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, permutations
+from pathlib import Path
+
+from crosslingual.shard_counts import language_counts
+from crosslingual.shards import iter_shards
+from crosslingual.sources.moses import moses
+from crosslingual.tars import expand_shards
+
+Pair = tuple[str, str]
+"""Source and target language; in its sorted form the pair of both directions."""
+
+CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class ParallelText:
+    """One source of translations.
+
+    Attributes:
+        name: as the settings name it.
+        is_moses: two files rather than shards.
+    """
+
+    name: str
+    is_moses: bool
+
+    @cached_property
+    def languages(self) -> list[str]:
+        """The languages of its sentences, sorted.
+
+        Raises:
+            ValueError: it holds no sentence in two languages.
+        """
+        if self.is_moses:
+            found = {language for _, texts in islice(self.records(), 1) for language in texts}
+        else:
+            urls = expand_shards(self.name)
+            found = set(language_counts(urls)[0]) or {
+                language for record in iter_shards(urls) for language in record.captions
+            }
+        if len(found) < 2:
+            raise ValueError(
+                f"{self.name} holds no translations: languages found: "
+                f"{', '.join(sorted(found)) or 'none'}"
+            )
+        return sorted(found)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of what it holds: of the Moses files' bytes, of what the shards' index says, or of
+        the names and sizes of shards that have none.
+        """
+        if not self.is_moses:
+            return _shards_digest(self.name)
+        digest = hashlib.sha256()
+        for path in self._files():
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    def records(self) -> Iterator[tuple[int, dict[str, list[str]]]]:
+        """Numbers, from 1, and sentences by language; a Moses record's number is its line, of which
+        empty ones are passed over.
+
+        Raises:
+            ValueError: line counts differ (both are named), or a shard cannot be read.
+        """
+        if self.is_moses:
+            for record in moses(self.name):
+                yield int(record.key.rpartition("-")[2]), record.captions
+        else:
+            records = iter_shards(expand_shards(self.name))
+            for number, record in enumerate(records, 1):
+                yield number, record.captions if record.parallel else {}
+
+    def num_lines(self) -> int:
+        """Lines of a Moses file, empty ones too."""
+        num_lines, last = 0, b"\n"
+        path = self._files()[0]
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                num_lines, last = num_lines + chunk.count(b"\n"), chunk[-1:]
+        return num_lines + (last != b"\n")
+
+    def _files(self) -> list[Path]:
+        return [
+            path
+            for language in self.languages
+            for path in (Path(f"{self.name}.{language}"), Path(f"{self.name}.{language}.gz"))
+            if path.is_file()
+        ][:2]
+
+
+def open_sources(names: Iterable[str]) -> list[ParallelText]:
+    """The sources of the given names.
+
+    Raises:
+        FileNotFoundError: there is neither a Moses file nor a shard of a name.
+        ValueError: no name is given.
+    """
+    sources = []
+    for name in names:
+        path = Path(name)
+        is_moses = any(path.parent.glob(f"{path.name}.*")) and not path.exists()
+        if not is_moses:
+            try:
+                expand_shards(name)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(
+                    f"no parallel text {name}: neither Moses files {name}.xx nor shards; give a "
+                    "prefix such as opus/Tatoeba.de-en, or a folder of shards"
+                ) from error
+        sources.append(ParallelText(name, is_moses))
+    if not sources:
+        raise ValueError(
+            "no parallel text is named: give Moses prefixes, folders of shards, or the folder that "
+            "`mclip tokenize` wrote"
+        )
+    return sources
+
+
+def expand_pairs(pairs: Iterable[str], languages: Iterable[Iterable[str]]) -> list[Pair]:
+    """The directions to translate in.
+
+    Args:
+        pairs: `en-centric` (English with each other language, both ways), `all`, or directions such
+            as `en-de`.
+        languages: the languages of each source; a pair exists where one source has both.
+
+    Returns:
+        Source and target language, sorted.
+
+    Raises:
+        ValueError: an unknown language code, or no source has both languages.
+    """
+    there = {pair for group in languages for pair in permutations(sorted(set(group)), 2)}
+    codes = sorted({language for pair in there for language in pair})
+    chosen: set[Pair] = set()
+    for text in pairs:
+        if text in ("all", "en-centric"):
+            chosen |= {pair for pair in there if text == "all" or "en" in pair}
+        else:
+            chosen.add(_parse_pair(text, codes))
+    if lacking := sorted(chosen - there):
+        source, target = lacking[0]
+        raise ValueError(f"no source translates {source} into {target}; there are {_named(there)}")
+    if not chosen:
+        raise ValueError(f"pairs names none of what there is: {_named(there)}")
+    return sorted(chosen)
+
+
+def sentence_pairs(sources: Iterable[ParallelText], pair: Pair) -> Iterator[Pair]:
+    """The sentences of two languages that translate one another, in stored order."""
+    for source in sources:
+        if set(pair) <= set(source.languages):
+            for _, texts in source.records():
+                yield from zip(*(texts.get(language, []) for language in pair), strict=False)
+
+
+def count_records(source: ParallelText, seen: Counter[str]) -> dict[str, int]:
+    """What a whole source gave: `num_records`, and `num_empty` lines or `num_not_parallel` records
+    among them, of the counts that its reader kept.
+    """
+    if source.is_moses:
+        num_lines = source.num_lines()
+        return {"num_records": num_lines, "num_empty": num_lines - seen["records"]}
+    return {"num_records": seen["records"], "num_not_parallel": seen["bare"]}
+
+
+def both_ways(pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs without their direction: languages sorted, each pair once."""
+    return sorted({(min(pair), max(pair)) for pair in pairs})
+
+
+def _parse_pair(text: str, codes: list[str]) -> Pair:
+    """Codes may hold hyphens themselves, as zh-Hans does."""
+    parts = text.split("-")
+    cuts = [("-".join(parts[:n]), "-".join(parts[n:])) for n in range(1, len(parts))]
+    for source, target in cuts:
+        if source in codes and target in codes and source != target:
+            return source, target
+    unknown = [code for code in (cuts or [(text,)])[0] if code not in codes] or [text]
+    raise ValueError(
+        f"pair {text!r}: {unknown[0]!r} is no language of this text; there are {', '.join(codes)}"
+    )
+
+
+def _named(pairs: Iterable[Pair]) -> str:
+    names = ["-".join(pair) for pair in sorted(pairs)]
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _shards_digest(name: str) -> str:
+    from crosslingual.feature_pass import shards_hash
+
+    digest = shards_hash(name)
+    if digest != name:
+        return digest
+    sizes = [(url, Path(url).stat().st_size) for url in expand_shards(name) if "://" not in url]
+    return hashlib.sha256(repr((name, sizes)).encode()).hexdigest()

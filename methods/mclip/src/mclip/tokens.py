@@ -1,0 +1,297 @@
+"""`mclip tokenize`: parallel text as token arrays, written once, memory-mapped by training.
+
+A folder of tokens holds `block-00000.safetensors`, ... and `index.json`, written last. A block is
+of consecutive records of one source; for each pair of languages it holds `de-en/de.ids` (int32, the
+sentences' tokens one after another, each from <s> to </s>), `de-en/de.offsets` (rows + 1), the same
+for `en`, and `de-en/numbers`, the records' numbers in the source. Processes share the blocks, and
+complete ones are kept: a second run goes on where the first one stopped.
+
+mclip tokenize --train_data opus/Tatoeba.de-en data/shards --tokens_dir data/tokens
+"""
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from crosslingual.encoders import resolve
+from crosslingual.features import write_atomically
+from crosslingual.processes import Ranks, start_processes
+from crosslingual.verbs import run_verb
+from mclip.config_text import TokenizeSettings
+from mclip.parallel_text import (
+    Pair,
+    ParallelText,
+    both_ways,
+    count_records,
+    expand_pairs,
+    open_sources,
+)
+
+INDEX, CLAIM, VERSION = "index.json", "made_of.json", 1
+RECORDS_PER_BLOCK = 250_000
+SENTENCES_AT_A_TIME = 10_000
+
+
+def pair_name(pair: Pair) -> str:
+    """What arrays and counts of a pair are called, whichever its direction."""
+    return "-".join(sorted(pair))
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """A hash of vocabulary and rules: tokens by another tokenizer are another language."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    for name in ("truncation", "padding"):  # of the last call, not of the tokenizer
+        rules.pop(name)
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+
+
+def load_tokenizer(name: str, revision: str | None, max_length: int | None) -> tuple[Any, int]:
+    """An encoder's tokenizer, and the tokens of a sentence: at most 256, if they are not given.
+
+    Raises:
+        FileNotFoundError: nothing of that name can be reached.
+        ValueError: more tokens than the encoder reads.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+    except OSError as error:
+        raise FileNotFoundError(f"no tokenizer of {name} can be reached") from error
+    limit = int(tokenizer.model_max_length)
+    if max_length is not None and not 3 <= max_length <= limit:
+        raise ValueError(f"max_length is {max_length}; {name} reads 3 to {limit} tokens")
+    return tokenizer, max_length or min(limit, 256)
+
+
+def write_tokens(
+    sources: Sequence[ParallelText],
+    pairs: Sequence[Pair],
+    folder: str | Path,
+    tokenizer: Any,
+    max_length: int,
+    ranks: Ranks,
+    *,
+    records_per_block: int = RECORDS_PER_BLOCK,
+) -> dict[str, Any]:
+    """Writes the tokens of the pairs' sentences; every process must call it.
+
+    Sentences longer than `max_length` are cut with </s> kept; those without a token are left out.
+    Both are counted, as are empty lines and records that are not parallel.
+
+    Args:
+        sources: the parallel text.
+        pairs: languages that translate one another; their direction does not matter.
+        folder: where the tokens go.
+        tokenizer: of the encoder.
+        max_length: tokens a sentence.
+        ranks: this process among those that share the work.
+        records_per_block: records a file.
+
+    Returns:
+        The index.
+
+    Raises:
+        ValueError: the folder holds tokens of something else, or a source is faulty.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    made_of = {
+        "tokenizer": tokenizer_hash(tokenizer),
+        "max_length": max_length,
+        "pairs": [list(pair) for pair in both_ways(pairs)],
+        "sources": [[source.name, source.digest] for source in sources],
+        "records_per_block": records_per_block,
+    }
+    if (folder / INDEX).is_file():
+        index = read_index(folder)
+        check_fresh(index, made_of, folder)
+        return index
+    if (folder / CLAIM).is_file():
+        check_fresh({"made_of": json.loads((folder / CLAIM).read_text())}, made_of, folder)
+    elif ranks.rank == 0:
+        write_atomically(folder / CLAIM, json.dumps(made_of))
+    blocks, counts = [], Counter()
+    for source in sources:
+        own = [pair for pair in both_ways(pairs) if set(pair) <= set(source.languages)]
+        seen: Counter[str] = Counter()
+        for records in _chunks(_counted(source.records(), seen), records_per_block):
+            name = f"block-{len(blocks):05d}.safetensors"
+            if len(blocks) % ranks.world_size == ranks.rank and not (folder / name).exists():
+                _write_block(folder / name, records, own, tokenizer, max_length)
+            blocks.append({"name": name, "source": source.name})
+        counts.update(count_records(source, seen))
+    torch.distributed.barrier()
+    if ranks.rank == 0:
+        _finish(folder, made_of, blocks, counts)
+    torch.distributed.barrier()
+    return read_index(folder)
+
+
+def read_index(folder: str | Path) -> dict[str, Any]:
+    """Reads `index.json`: `made_of`, `blocks` (name, source, `num_rows` by pair) and `counts`.
+
+    Raises:
+        FileNotFoundError: the folder holds no complete tokens.
+        ValueError: they are of another version.
+    """
+    path = Path(folder) / INDEX
+    if not is_tokens(folder):
+        raise FileNotFoundError(f"no complete tokens in {folder}: run `mclip tokenize` (again)")
+    index = json.loads(path.read_text())
+    if index["version"] != VERSION:
+        raise ValueError(f"the tokens in {folder} are of another version: make them anew")
+    return index
+
+
+def is_tokens(folder: str | Path) -> bool:
+    """Whether a folder holds complete tokens."""
+    path = Path(folder) / INDEX
+    return path.is_file() and "tokenizer" in json.loads(path.read_text()).get("made_of", {})
+
+
+def check_fresh(index: dict[str, Any], made_of: dict[str, Any], folder: str | Path) -> None:
+    """Refuses tokens that were made of other text or by another tokenizer.
+
+    Raises:
+        ValueError: naming the first difference.
+    """
+    for name, wanted in made_of.items():
+        found = index["made_of"].get(name)
+        if found != wanted:
+            raise ValueError(
+                f"the tokens in {folder} are stale: {name} was {str(found):.80} and is "
+                f"{str(wanted):.80}; remove the folder or change the setting"
+            )
+
+
+@dataclass
+class _Sentences:
+    """The sentences of a block in one language, tokenised."""
+
+    texts: list[str] = field(default_factory=list)
+    tokens: list[np.ndarray] = field(default_factory=list)
+    num_cut: int = 0
+
+    def tokenize(self, tokenizer: Any, max_length: int) -> None:
+        for texts in _chunks(self.texts, SENTENCES_AT_A_TIME):
+            encoded = tokenizer(texts, return_attention_mask=False, verbose=False)
+            for ids in encoded.input_ids:
+                if len(ids) > max_length:
+                    ids = [*ids[: max_length - 1], ids[-1]]
+                    self.num_cut += 1
+                self.tokens.append(np.array(ids, dtype=np.int32))
+
+
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    return iter(lambda: list(islice(iterator, size)), [])
+
+
+def _counted(records: Iterable[tuple[int, dict]], seen: Counter[str]) -> Iterator[tuple[int, dict]]:
+    for record in records:
+        seen["records"] += 1
+        seen["bare"] += not record[1]
+        yield record
+
+
+def _write_block(
+    path: Path,
+    records: Iterable[tuple[int, dict[str, list[str]]]],
+    pairs: Sequence[Pair],
+    tokenizer: Any,
+    max_length: int,
+) -> None:
+    """Tokenises each sentence once, however many pairs it is part of."""
+    sentences = {language: _Sentences() for pair in pairs for language in pair}
+    rows: dict[Pair, list[tuple[int, int, int]]] = {pair: [] for pair in pairs}
+    for number, captions in records:
+        first = {language: len(sentences[language].texts) for language in sentences}
+        for language, known in sentences.items():
+            known.texts += captions.get(language, [])
+        for pair in pairs:
+            left, right = (captions.get(language, []) for language in pair)
+            for place in range(min(len(left), len(right))):
+                rows[pair].append((first[pair[0]] + place, first[pair[1]] + place, number))
+    for known in sentences.values():
+        known.tokenize(tokenizer, max_length)
+    arrays, num_rows, num_empty = {}, {}, 0
+    for pair, places in rows.items():
+        sides = [sentences[language].tokens for language in pair]
+        full = [row for row in places if all(len(sides[n][row[n]]) > 2 for n in (0, 1))]
+        num_empty += len(places) - len(full)
+        num_rows[pair_name(pair)] = len(full)
+        arrays[f"{pair_name(pair)}/numbers"] = np.array([row[2] for row in full], dtype=np.int64)
+        for side, language in enumerate(pair):
+            tokens = [sides[side][row[side]] for row in full]
+            name = f"{pair_name(pair)}/{language}"
+            arrays[f"{name}.ids"] = np.concatenate([np.empty(0, np.int32), *tokens])
+            arrays[f"{name}.offsets"] = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
+    cut = sum(known.num_cut for known in sentences.values())
+    facts = {"num_rows": num_rows, "num_cut": cut, "num_without_tokens": num_empty}
+    beside = path.with_name(f".{path.name}.partial")
+    save_file(arrays, beside, metadata={"facts": json.dumps(facts)})
+    beside.replace(path)
+
+
+def _finish(
+    folder: Path, made_of: dict[str, Any], blocks: list[dict[str, Any]], counts: Counter[str]
+) -> None:
+    """Writes `index.json` over all blocks, which makes the folder complete."""
+    from safetensors import safe_open
+
+    num_rows: Counter[str] = Counter()
+    for block in blocks:
+        with safe_open(folder / block["name"], "np") as file:
+            facts = json.loads(file.metadata()["facts"])
+        block["num_rows"] = facts["num_rows"]
+        num_rows.update(facts["num_rows"])
+        counts.update({name: facts[name] for name in ("num_cut", "num_without_tokens")})
+    index = {"version": VERSION, "made_of": made_of, "num_rows": num_rows, "counts": counts}
+    write_atomically(folder / INDEX, json.dumps({**index, "blocks": blocks}, indent=1))
+
+
+def describe(index: dict[str, Any]) -> str:
+    """One line on what a folder of tokens holds and what was left out or cut."""
+    rows = ", ".join(f"{name} {count:,}" for name, count in sorted(index["num_rows"].items()))
+    lost = ", ".join(
+        f"{name.removeprefix('num_').replace('_', ' ')} {count:,}"
+        for name, count in index["counts"].items()
+        if count
+    )
+    return f"sentence pairs: {rows}; {lost}"
+
+
+def tokenize(settings: TokenizeSettings) -> Path:
+    """Writes the tokens of `train_data` to `tokens_dir`."""
+    if not settings.tokens_dir:
+        raise ValueError("`mclip tokenize` needs --tokens_dir, where the token arrays go")
+    ranks = start_processes()
+    sources = open_sources(settings.train_data)
+    pairs = expand_pairs(settings.pairs, [source.languages for source in sources])
+    tokenizer, max_length = load_tokenizer(
+        settings.text_encoder, settings.text_encoder_revision, settings.max_length
+    )
+    index = write_tokens(sources, pairs, settings.tokens_dir, tokenizer, max_length, ranks)
+    if ranks.rank == 0:
+        print(f"{settings.tokens_dir}: {describe(index)}")
+    return Path(settings.tokens_dir)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `mclip tokenize` and `python -m mclip.tokens`."""
+    return run_verb("mclip tokenize", TokenizeSettings, tokenize, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
