@@ -23,6 +23,9 @@ from crosslingual.tars import expand_shards
 Pair = tuple[str, str]
 """Source and target language; in its sorted form the pair of both directions."""
 
+Record = tuple[int, dict[str, list[str]]]
+"""A record's number in its source, and its sentences by language."""
+
 CHUNK_BYTES = 1 << 22
 
 
@@ -73,7 +76,7 @@ class ParallelText:
                     digest.update(chunk)
         return digest.hexdigest()
 
-    def records(self) -> Iterator[tuple[int, dict[str, list[str]]]]:
+    def records(self) -> Iterator[Record]:
         """Numbers, from 1, and sentences by language; a Moses record's number is its line, of which
         empty ones are passed over.
 

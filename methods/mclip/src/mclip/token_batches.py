@@ -19,7 +19,8 @@ from safetensors import safe_open
 
 from crosslingual.processes import Ranks
 from mclip.parallel_text import Pair
-from mclip.tokens import pair_name, read_index
+from mclip.token_blocks import pair_name
+from mclip.tokens import read_index
 
 SHUFFLED_ROWS = 1 << 20  # neighbours on disk that are permuted together
 SORTED_BATCHES = 32  # that are filled by length together
@@ -126,8 +127,8 @@ class PairOrder:
         """
         if tokens.num_rows < global_batch:
             raise ValueError(
-                f"{tokens.num_rows} sentence pairs of {'-'.join(tokens.pair)} do not fill one batch "
-                f"of {global_batch}: lower train_batch_size, leave the pair out, or add text"
+                f"{tokens.num_rows} sentence pairs of {'-'.join(tokens.pair)} do not fill one "
+                f"batch of {global_batch}: lower train_batch_size, leave the pair out, or add text"
             )
         self.tokens, self.global_batch = tokens, global_batch
         self._seed = (seed, zlib.crc32("-".join(tokens.pair).encode()))

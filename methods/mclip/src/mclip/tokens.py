@@ -14,14 +14,10 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.numpy import save_file
 
 from crosslingual.encoders import resolve
 from crosslingual.features import write_atomically
@@ -31,20 +27,16 @@ from mclip.config_text import TokenizeSettings
 from mclip.parallel_text import (
     Pair,
     ParallelText,
+    Record,
     both_ways,
     count_records,
     expand_pairs,
     open_sources,
 )
+from mclip.token_blocks import chunks, read_facts, write_block
 
 INDEX, CLAIM, VERSION = "index.json", "made_of.json", 1
 RECORDS_PER_BLOCK = 250_000
-SENTENCES_AT_A_TIME = 10_000
-
-
-def pair_name(pair: Pair) -> str:
-    """What arrays and counts of a pair are called, whichever its direction."""
-    return "-".join(sorted(pair))
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -125,10 +117,10 @@ def write_tokens(
     for source in sources:
         own = [pair for pair in both_ways(pairs) if set(pair) <= set(source.languages)]
         seen: Counter[str] = Counter()
-        for records in _chunks(_counted(source.records(), seen), records_per_block):
+        for records in chunks(_counted(source.records(), seen), records_per_block):
             name = f"block-{len(blocks):05d}.safetensors"
             if len(blocks) % ranks.world_size == ranks.rank and not (folder / name).exists():
-                _write_block(folder / name, records, own, tokenizer, max_length)
+                write_block(folder / name, records, own, tokenizer, max_length)
             blocks.append({"name": name, "source": source.name})
         counts.update(count_records(source, seen))
     torch.distributed.barrier()
@@ -175,85 +167,20 @@ def check_fresh(index: dict[str, Any], made_of: dict[str, Any], folder: str | Pa
             )
 
 
-@dataclass
-class _Sentences:
-    """The sentences of a block in one language, tokenised."""
-
-    texts: list[str] = field(default_factory=list)
-    tokens: list[np.ndarray] = field(default_factory=list)
-    num_cut: int = 0
-
-    def tokenize(self, tokenizer: Any, max_length: int) -> None:
-        for texts in _chunks(self.texts, SENTENCES_AT_A_TIME):
-            encoded = tokenizer(texts, return_attention_mask=False, verbose=False)
-            for ids in encoded.input_ids:
-                if len(ids) > max_length:
-                    ids = [*ids[: max_length - 1], ids[-1]]
-                    self.num_cut += 1
-                self.tokens.append(np.array(ids, dtype=np.int32))
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    return iter(lambda: list(islice(iterator, size)), [])
-
-
-def _counted(records: Iterable[tuple[int, dict]], seen: Counter[str]) -> Iterator[tuple[int, dict]]:
+def _counted(records: Iterable[Record], seen: Counter[str]) -> Iterator[Record]:
     for record in records:
         seen["records"] += 1
         seen["bare"] += not record[1]
         yield record
 
 
-def _write_block(
-    path: Path,
-    records: Iterable[tuple[int, dict[str, list[str]]]],
-    pairs: Sequence[Pair],
-    tokenizer: Any,
-    max_length: int,
-) -> None:
-    """Tokenises each sentence once, however many pairs it is part of."""
-    sentences = {language: _Sentences() for pair in pairs for language in pair}
-    rows: dict[Pair, list[tuple[int, int, int]]] = {pair: [] for pair in pairs}
-    for number, captions in records:
-        first = {language: len(sentences[language].texts) for language in sentences}
-        for language, known in sentences.items():
-            known.texts += captions.get(language, [])
-        for pair in pairs:
-            left, right = (captions.get(language, []) for language in pair)
-            for place in range(min(len(left), len(right))):
-                rows[pair].append((first[pair[0]] + place, first[pair[1]] + place, number))
-    for known in sentences.values():
-        known.tokenize(tokenizer, max_length)
-    arrays, num_rows, num_empty = {}, {}, 0
-    for pair, places in rows.items():
-        sides = [sentences[language].tokens for language in pair]
-        full = [row for row in places if all(len(sides[n][row[n]]) > 2 for n in (0, 1))]
-        num_empty += len(places) - len(full)
-        num_rows[pair_name(pair)] = len(full)
-        arrays[f"{pair_name(pair)}/numbers"] = np.array([row[2] for row in full], dtype=np.int64)
-        for side, language in enumerate(pair):
-            tokens = [sides[side][row[side]] for row in full]
-            name = f"{pair_name(pair)}/{language}"
-            arrays[f"{name}.ids"] = np.concatenate([np.empty(0, np.int32), *tokens])
-            arrays[f"{name}.offsets"] = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
-    cut = sum(known.num_cut for known in sentences.values())
-    facts = {"num_rows": num_rows, "num_cut": cut, "num_without_tokens": num_empty}
-    beside = path.with_name(f".{path.name}.partial")
-    save_file(arrays, beside, metadata={"facts": json.dumps(facts)})
-    beside.replace(path)
-
-
 def _finish(
     folder: Path, made_of: dict[str, Any], blocks: list[dict[str, Any]], counts: Counter[str]
 ) -> None:
     """Writes `index.json` over all blocks, which makes the folder complete."""
-    from safetensors import safe_open
-
     num_rows: Counter[str] = Counter()
     for block in blocks:
-        with safe_open(folder / block["name"], "np") as file:
-            facts = json.loads(file.metadata()["facts"])
+        facts = read_facts(folder / block["name"])
         block["num_rows"] = facts["num_rows"]
         num_rows.update(facts["num_rows"])
         counts.update({name: facts[name] for name in ("num_cut", "num_without_tokens")})
