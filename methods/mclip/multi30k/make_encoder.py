@@ -1,0 +1,223 @@
+"""A small XLM-R for Multi30K: its own vocabulary, random weights, then masked language modelling.
+
+torchrun --standalone --nproc_per_node 2 multi30k/make_encoder.py \
+    --train_data runs/multi30k/shards/train --output_dir runs/multi30k/encoder
+
+    OUTPUT/untrained    random weights and the vocabulary, in transformers' format
+    OUTPUT/mlm          checkpoints and metrics.jsonl of the pretraining
+    OUTPUT/pretrained   the encoder that stage 1 starts from
+
+Sentences of all languages are shuffled into one corpus and masked one by one, as XLM-R's: a
+translation is never beside its original. The same command goes on where an earlier one stopped.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import torch
+import torch.distributed as dist
+from masked_model import MaskedLanguageModel, encoder_config, masked_batch, untrained_model
+from transformers import XLMRobertaModel, XLMRobertaTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from crosslingual.engine import build_engine, check_finite
+from crosslingual.processes import Ranks, StopRequest, start_processes
+from crosslingual.progress import Progress
+from crosslingual.shards import iter_shards
+from crosslingual.tars import expand_shards
+from crosslingual.verbs import run_verb
+
+WINDOW = 100  # batches among which sentences are sorted by length
+SENTENCEPIECE = "sentencepiece.bpe.model"
+
+
+@dataclass
+class MakeEncoderSettings:
+    """Settings of `make_encoder.py`.
+
+    Attributes:
+        train_data: shards with captions in the languages.
+        output_dir: where the encoders and the checkpoints go.
+        languages: of the captions.
+        vocabulary_size: entries of the tokenizer, special tokens included.
+        width: of the encoder.
+        num_layers: of the encoder.
+        num_heads: of the encoder.
+        max_length: tokens a sentence, start and end included; more are cut.
+        masked_share: of the tokens that are predicted.
+        train_batch_size: sentences a process.
+        max_train_steps: optimiser steps.
+        learning_rate: peak.
+        lr_warmup_steps: to the peak; a cosine from there to 0.
+        checkpointing_steps: steps between checkpoints.
+        seed: of weights, order and masks.
+    """
+
+    train_data: str
+    output_dir: str
+    languages: list[str] = field(default_factory=lambda: ["cs", "de", "en", "fr"])
+    vocabulary_size: int = 8000
+    width: int = 256
+    num_layers: int = 4
+    num_heads: int = 4
+    max_length: int = 64
+    masked_share: float = 0.2
+    train_batch_size: int = 64
+    max_train_steps: int = 1600
+    learning_rate: float = 1e-3
+    lr_warmup_steps: int = 100
+    checkpointing_steps: int = 200
+    seed: int = 0
+
+
+def read_texts(shards: str, languages: list[str]) -> list[str]:
+    """The captions of shards, a language after the other.
+
+    Raises:
+        ValueError: a record lacks one of the languages.
+    """
+    texts: dict[str, list[str]] = {language: [] for language in languages}
+    for record in iter_shards(expand_shards(shards)):
+        if absent := sorted(set(languages) - set(record.captions)):
+            found = ", ".join(sorted(record.captions))
+            raise ValueError(f"{record.key} has no captions in {', '.join(absent)}; it has {found}")
+        for language in languages:
+            texts[language] += record.captions[language]
+    return [text for part in texts.values() for text in part]
+
+
+def train_vocabulary(texts: list[str], size: int, folder: Path) -> None:
+    """Trains a sentencepiece unigram model and saves it as XLM-R's tokenizer into `folder`.
+
+    XLM-R's four special tokens stand for sentencepiece's three, and `<mask>` comes last: so the
+    model holds two pieces fewer than the tokenizer has entries.
+    """
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_prefix=str((folder / SENTENCEPIECE).with_suffix("")),
+        vocab_size=size - 2,
+        model_type="unigram",
+        character_coverage=1.0,
+        num_threads=2,
+        minloglevel=2,
+    )
+    XLMRobertaTokenizer.from_pretrained(folder).save_pretrained(folder)
+    (folder / SENTENCEPIECE).with_suffix(".vocab").unlink()
+
+
+def make_untrained(settings: MakeEncoderSettings, texts: list[str], folder: Path) -> None:
+    """Writes `OUTPUT/untrained`, complete or not at all."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    train_vocabulary(texts, settings.vocabulary_size, partial)
+    tokenizer = XLMRobertaTokenizer.from_pretrained(partial, model_max_length=settings.max_length)
+    assert len(tokenizer) == settings.vocabulary_size, "train the vocabulary of another size"
+    tokenizer.save_pretrained(partial)
+    config = encoder_config(
+        len(tokenizer),
+        width=settings.width,
+        num_layers=settings.num_layers,
+        num_heads=settings.num_heads,
+        max_length=settings.max_length,
+    )
+    untrained_model(config, settings.seed).save_pretrained(partial)
+    partial.rename(folder)
+
+
+def iter_batches(
+    lengths_N: np.ndarray, global_batch_size: int, seed: int, first_step: int
+) -> Iterator[np.ndarray]:
+    """Rows of each step's global batch, shortest first, from `first_step` on, without end.
+
+    An epoch is shuffled, sorted by length within windows, and its batches shuffled again: little
+    padding is computed, and a step's rows are a function of (seed, step).
+    """
+    num_batches = len(lengths_N) // global_batch_size
+    for epoch in range(first_step // num_batches, sys.maxsize):
+        rng = np.random.default_rng((seed, epoch))
+        rows = rng.permutation(len(lengths_N))[: num_batches * global_batch_size]
+        window = np.arange(len(rows)) // (WINDOW * global_batch_size)
+        rows = rows[np.lexsort((lengths_N[rows], window))]
+        batches = rng.permutation(rows.reshape(num_batches, global_batch_size))
+        start = first_step % num_batches if epoch == first_step // num_batches else 0
+        yield from batches[start:]
+
+
+def pretrain(settings: MakeEncoderSettings, texts: list[str], ranks: Ranks) -> Any:
+    """Trains `OUTPUT/untrained` by masked language modelling; None where it was asked to stop."""
+    output_dir = Path(settings.output_dir)
+    untrained = output_dir / "untrained"
+    tokenizer = XLMRobertaTokenizer.from_pretrained(untrained)
+    sentences = tokenizer(texts, truncation=True, max_length=settings.max_length).input_ids
+    lengths_N = np.array([len(ids) for ids in sentences])
+    model = MaskedLanguageModel(XLMRobertaModel.from_pretrained(untrained, add_pooling_layer=False))
+    engine = build_engine(
+        model.train(),
+        {"zero_optimization": {"stage": 0}},
+        learning_rate=settings.learning_rate,
+        weight_decay=0.01,
+        betas=(0.9, 0.98),
+        lr_scheduler="cosine",
+        lr_warmup_steps=settings.lr_warmup_steps,
+        max_train_steps=settings.max_train_steps,
+        train_batch_size=settings.train_batch_size,
+    )
+    is_resumed = (output_dir / "mlm" / "latest").is_file()
+    resume = resolve_checkpoint(output_dir / "mlm", "latest" if is_resumed else None)
+    first = load_checkpoint(engine, resume)["step"] if resume else 0
+    last, global_batch_size = settings.max_train_steps, settings.train_batch_size * ranks.world_size
+    progress = Progress(last, output_dir / "mlm", start_step=first, rank=ranks.rank)
+    batches = iter_batches(lengths_N, global_batch_size, settings.seed, first)
+    with StopRequest() as stop:
+        for step in range(first, last):
+            rows = next(batches)[ranks.rank :: ranks.world_size]
+            seeds = np.random.SeedSequence((settings.seed, step, ranks.rank)).generate_state(1)
+            generator = torch.Generator().manual_seed(int(seeds[0]))
+            picked = [sentences[row] for row in rows]
+            batch = masked_batch(picked, tokenizer, settings.masked_share, generator)
+            loss, parts = engine(**{name: t.to(ranks.device) for name, t in batch.items()})
+            check_finite(loss, parts, step=step + 1, keys=[str(row) for row in rows])
+            engine.backward(loss)
+            engine.step()
+            progress.step(step + 1, loss.item(), parts, engine.get_lr()[0], global_batch_size)
+            is_stopping = stop.requested(ranks)
+            if is_stopping or (step + 1) % settings.checkpointing_steps == 0 or step + 1 == last:
+                save_checkpoint(engine, output_dir / "mlm", step=step + 1, state={}, total_limit=1)
+            if is_stopping and step + 1 < last:
+                progress.close()
+                return None
+    progress.close()
+    return engine.module.encoder
+
+
+def make_encoder(settings: MakeEncoderSettings) -> None:
+    """Writes `OUTPUT/untrained` and `OUTPUT/pretrained`, each unless it is there."""
+    ranks = start_processes()
+    disable_progress_bar()
+    output_dir = Path(settings.output_dir)
+    final = output_dir / "pretrained"
+    if final.exists():
+        return
+    texts = read_texts(settings.train_data, settings.languages)
+    if ranks.rank == 0 and not (output_dir / "untrained").exists():
+        make_untrained(settings, texts, output_dir / "untrained")
+    dist.barrier()
+    encoder = pretrain(settings, texts, ranks)
+    if encoder is not None and ranks.rank == 0:
+        partial = output_dir / "pretrained.partial"
+        shutil.copytree(output_dir / "untrained", partial, dirs_exist_ok=True)
+        encoder.save_pretrained(partial)
+        partial.rename(final)
+    dist.barrier()
+
+
+if __name__ == "__main__":
+    sys.exit(run_verb("make_encoder.py", MakeEncoderSettings, make_encoder))
