@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosslingual.encoders import resolve
 from crosslingual.published_shapes import published_shape
+from crosslingual.weights import resolve
 
 BASES = {
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",

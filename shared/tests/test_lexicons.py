@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import yaml
 
-from crosslingual.encoders import resolve
 from crosslingual.testbed import captions
 from crosslingual.testbed.captions import Lexicon, lexicon
 from crosslingual.testbed.world import (
@@ -23,6 +22,7 @@ from crosslingual.testbed.world import (
     motif_scenes,
 )
 from crosslingual.types import LANGUAGES
+from crosslingual.weights import resolve
 
 EXAMPLES = yaml.safe_load(Path(__file__).with_name("caption_examples.yaml").read_text("utf-8"))
 every_language = pytest.mark.parametrize("language", LANGUAGES)

@@ -35,4 +35,4 @@ def test_a_known_base_has_its_published_size(
 
 def test_xlm_r_large_has_its_published_size_and_gives_77_tokens() -> None:
     assert encoder_shape("FacebookAI/xlm-roberta-large") == (1024, 77)
-    assert encoder_on_meta("FacebookAI/xlm-roberta-large") == 559_890_432
+    assert encoder_on_meta("FacebookAI/xlm-roberta-large") == 558_840_832

@@ -5,14 +5,9 @@ import torch
 from PIL import Image
 
 from crosslingual.bases import load_unet, load_vae
-from crosslingual.encoders import (
-    TESTBED,
-    TESTBED_WEIGHTS,
-    load_frozen,
-    load_multilingual_encoder,
-    resolve,
-)
+from crosslingual.encoders import load_multilingual_encoder
 from crosslingual.testbed.world import RESOLUTION
+from crosslingual.weights import TESTBED, TESTBED_WEIGHTS, load_frozen, resolve
 
 
 def needs(*names: str) -> pytest.MarkDecorator:

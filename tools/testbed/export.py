@@ -12,7 +12,7 @@ import torch
 from transformers import CLIPImageProcessor, XLMRobertaTokenizer
 
 from clip import make_clip, make_text_tower, make_tokenizer, make_vision_tower
-from crosslingual.encoders import TESTBED_WEIGHTS
+from crosslingual.weights import TESTBED_WEIGHTS
 from loop import average_of
 from unet import latent_pool, load_vae, make_pipeline, make_unet
 from xlm_r import LanguageModel

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from transformers import CLIPModel, CLIPTokenizerFast
 
 from crosslingual.bases import load_pipeline
-from crosslingual.encoders import TESTBED_WEIGHTS, load_frozen, resolve
 from crosslingual.pictures import decode_picture
 from crosslingual.processes import start_processes
 from crosslingual.testbed.captions import caption
@@ -34,6 +33,7 @@ from crosslingual.testbed.world import (
     sample_scenes,
 )
 from crosslingual.types import LANGUAGES
+from crosslingual.weights import TESTBED_WEIGHTS, load_frozen, resolve
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TARGETS = {

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,12 @@ _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x
 
 
 def save_artifact(
-    folder: str | Path, *, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str
+    folder: str | Path,
+    *,
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    card: str,
+    add: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes an adapter's folder beside and renames it, so that it is complete or absent.
 
@@ -29,6 +34,8 @@ def save_artifact(
         state: the trained tensors, by the names that their module gives them.
         config: what rebuilds the module: JSON values; `format_version` is added.
         card: the text of README.md, from `model_card`.
+        add: writes what else belongs to it, such as an encoder's folder, into the folder it is
+            given.
 
     Raises:
         ValueError: for a folder that holds something else.
@@ -41,6 +48,8 @@ def save_artifact(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
+        if add is not None:
+            add(partial)
         _write(partial, state, {"format_version": _VERSION, **config}, card)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -200,9 +209,10 @@ def _write(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any],
     text = json.dumps(config, indent=2, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def _is_artifact(folder: Path) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.encoders import load_frozen, resolve
 from crosslingual.published_shapes import published_shape
+from crosslingual.weights import load_frozen, resolve
 
 
 def model_index(base: str, revision: str | None = None) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from crosslingual.encoders import MultilingualEncoder, freeze
+from crosslingual.encoders import MultilingualEncoder
+from crosslingual.weights import freeze
 
 
 class AdaptedTextEncoder(nn.Module):

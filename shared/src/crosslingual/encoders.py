@@ -1,96 +1,15 @@
-"""The frozen parts: diffusion bases, multilingual text encoders and CLIPs, from a hub, a folder or
-the testbed.
-
-Frozen means three things together: `eval()`, `requires_grad_(False)`, and outputs taken without a
-graph. Weights are read from safetensors alone, and a key that is missing or not expected is an
-error: transformers would otherwise initialise the missing part at random and go on.
-"""
+"""The frozen text encoders: XLM-R and its kin, AltCLIP's and CLIP's text halves, (u)mT5."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crosslingual.published_shapes import published_shape
-
-TESTBED_WEIGHTS = Path(__file__).parent / "testbed" / "weights"
-TESTBED = ("sd", "clip", "xlm-r")
-HEADS = ("lm_head.", "pooler.", "roberta.pooler.")  # of pretraining, which an encoder does without
-
-
-def resolve(name: str) -> str:
-    """A model's folder or hub id; `testbed:NAME` names an embedded one."""
-    if not name.startswith("testbed:"):
-        return name
-    if name.removeprefix("testbed:") not in TESTBED:
-        raise ValueError(
-            f"no embedded model {name!r}; there are {', '.join(f'testbed:{n}' for n in TESTBED)}"
-        )
-    return str(TESTBED_WEIGHTS / name.removeprefix("testbed:"))
-
-
-def freeze(module: nn.Module) -> nn.Module:
-    """Sets evaluation mode and switches gradients off."""
-    return module.eval().requires_grad_(False)
-
-
-def load_frozen(
-    model_class: type,
-    name: str,
-    *,
-    subfolder: str | None = None,
-    revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    **arguments: Any,
-) -> Any:
-    """Loads one frozen model of transformers or diffusers, strictly; `arguments` go to its
-    constructor.
-
-    Raises:
-        FileNotFoundError: there is no such folder or hub entry, or it has no safetensors.
-        ValueError: a key is missing or not expected.
-    """
-    options = {
-        "revision": revision,
-        "use_safetensors": True,
-        "output_loading_info": True,
-        "dtype": dtype,
-    }
-    if subfolder:
-        options["subfolder"] = subfolder
-    _be_quiet()
-    place = f"{name}/{subfolder}" if subfolder else name
-    try:
-        model, info = model_class.from_pretrained(resolve(name), **options, **arguments)
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        raise FileNotFoundError(
-            f"cannot load {place} as safetensors ({reason}); give a folder, hub id or testbed:NAME"
-        ) from error
-    missing = list(info["missing_keys"])
-    unexpected = [key for key in info["unexpected_keys"] if not key.startswith(HEADS)]
-    if missing or unexpected:
-        raise ValueError(
-            f"{place} does not fit {model_class.__name__}: missing {missing[:4]}, "
-            f"not expected {unexpected[:4]}; "
-            "its layers would be random, so it is not used"
-        )
-    return freeze(model)
-
-
-def _be_quiet() -> None:
-    """Keeps the libraries' bars and notes off the terminal: what matters of a load is checked and
-    raised here.
-    """
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()
+from crosslingual.ragged import Ragged
+from crosslingual.weights import load_frozen, resolve
 
 
 def _encoder_class(model_type: str) -> type:
@@ -114,6 +33,12 @@ def _encoder_class(model_type: str) -> type:
             f"no text encoder of type {model_type!r} is known; there are {', '.join(classes)}"
         )
     return getattr(transformers, classes[model_type])
+
+
+def _without_head(model_class: type) -> dict[str, bool]:
+    """The argument that leaves out a pooler, which no token state passes."""
+    has_pooler = model_class.__name__.endswith(("RobertaModel", "XLModel", "BertModel"))
+    return {"add_pooling_layer": False} if has_pooler else {}
 
 
 def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
@@ -163,8 +88,10 @@ def state_width(config: Any) -> int:
 def encoder_on_meta(name: str, revision: str | None = None) -> int:
     """Parameters of a text encoder, from its config alone."""
     config = encoder_config(name, revision)
+    model_class = _encoder_class(config.model_type)
     with torch.device("meta"):
-        return sum(p.numel() for p in _encoder_class(config.model_type)(config).parameters())
+        model = model_class(config, **_without_head(model_class))
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @dataclass
@@ -207,6 +134,22 @@ class MultilingualEncoder:
         ids, mask = (part.to(self.model.device) for part in self.tokenize(texts))
         return self.model(ids, attention_mask=mask).last_hidden_state, mask
 
+    @torch.no_grad()
+    def encode_packed(self, texts: list[str]) -> Ragged:
+        """Last hidden states of the texts' own tokens, start and end included, (T, D) of all of
+        them one after another: nothing is computed or kept beyond the longest one.
+        """
+        tokens = self.tokenizer(
+            texts,
+            padding="longest",
+            max_length=self.max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        mask = tokens.attention_mask
+        states = self.model(tokens.input_ids, attention_mask=mask).last_hidden_state
+        return Ragged(states[mask.bool()], mask.sum(dim=1))
+
 
 def load_multilingual_encoder(
     name: str,
@@ -226,11 +169,7 @@ def load_multilingual_encoder(
     from transformers import AutoTokenizer
 
     model_class = _encoder_class(encoder_config(name, revision).model_type)
-    arguments = (
-        {"add_pooling_layer": False}
-        if model_class.__name__.endswith(("RobertaModel", "BertModel"))
-        else {}
-    )
+    arguments = _without_head(model_class)
     model = load_frozen(model_class, name, revision=revision, dtype=dtype, **arguments)
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
     if len(tokenizer) < 256:

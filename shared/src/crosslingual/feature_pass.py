@@ -1,26 +1,47 @@
 """The pass over shards that computes features, and the same computation online, batch by batch.
 
-`compute_features` stores what `FrozenParts.encode` returns and `online_batches` hands it straight
-on, so that training on shards and on features sees the same.
+`compute_features` stores what a method's parts make of a batch and `online_batches` hands it
+straight on, so that training on shards and on features sees the same.
 """
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from crosslingual.features import NULL, claim, finish_features, save_block
-from crosslingual.frozen_parts import FrozenParts
+from crosslingual.feature_blocks import join, save_block
+from crosslingual.features import NULL, claim, finish_features
 from crosslingual.loader import ShardLoader
 from crosslingual.processes import Ranks
+from crosslingual.ragged import Ragged
 from crosslingual.shards import read_index as read_shard_index
 
 
+class SampleParts(Protocol):
+    """The frozen parts that a method's samples pass through, such as `FrozenParts`.
+
+    Attributes:
+        languages: whose captions are encoded.
+    """
+
+    languages: list[str]
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """What the arrays depend on, `languages` among it; nothing is loaded for it."""
+
+    def encode(self, batch: dict[str, Any]) -> dict[str, Tensor | Ragged]:
+        """Arrays of a loader's batch, a row a sample."""
+
+    def null(self) -> dict[str, Tensor]:
+        """The states of the empty prompt; empty where a method drops no captions."""
+
+
 def compute_features(
-    parts: FrozenParts,
+    parts: SampleParts,
     shards: str,
     output_dir: str | Path,
     *,
@@ -79,16 +100,14 @@ def compute_features(
         for batch in islice(loader.batches(first), min(batches_per_block, len(loader) - first)):
             pieces.append(parts.encode(batch))
             keys += batch["keys"]
-        save_block(
-            path, {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}, keys
-        )
+        save_block(path, join(pieces), keys)
     if rank == 0:
         save_block(folder / NULL, parts.null(), [])
     return folder
 
 
 def write_features(
-    parts: FrozenParts, shards: str, output_dir: str, *, ranks: Ranks, **options: Any
+    parts: SampleParts, shards: str, output_dir: str, *, ranks: Ranks, **options: Any
 ) -> Path:
     """A method's `features` verb: `compute_features` on all ranks, then the index, and a line on
     what there is; a second run goes on where the first one stopped.
@@ -132,8 +151,8 @@ def shards_hash(shards: str) -> str:
 
 
 def online_batches(
-    parts: FrozenParts, loader: ShardLoader, start_step: int = 0
-) -> Iterator[dict[str, Tensor]]:
+    parts: SampleParts, loader: ShardLoader, start_step: int = 0
+) -> Iterator[dict[str, Tensor | Ragged]]:
     """What `FeatureLoader.batches` yields, computed from pictures and captions as they come."""
     for batch in loader.batches(start_step):
         yield {**parts.encode(batch), "keys": batch["keys"]}

@@ -4,19 +4,22 @@ batches.
 A folder of features holds `block-00000.safetensors`, ... with the same arrays for consecutive
 samples, `null.safetensors` with the states of the empty prompt, and `index.json`, written last.
 `index.json` names what the features were made of; features made of anything else are stale and
-refused. Blocks are memory-mapped, so that a batch reads its rows alone.
+refused. Blocks are memory-mapped, so that a batch reads its rows alone (`feature_blocks.py`).
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from crosslingual.feature_blocks import gather, read_block
+from crosslingual.ragged import Ragged
 
 INDEX = "index.json"
 NULL = "null.safetensors"
@@ -55,14 +58,6 @@ def write_atomically(path: Path, text: str) -> None:
     """Writes a small text file beside its place and renames it."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(text)
-    os.replace(beside, path)
-
-
-def save_block(path: Path, arrays: dict[str, Tensor], keys: list[str]) -> None:
-    """Writes one block; a block that is there is complete."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    tensors = {name: array.contiguous() for name, array in arrays.items()}
-    save_file(tensors, beside, metadata={"keys": json.dumps(keys)})
     os.replace(beside, path)
 
 
@@ -168,7 +163,7 @@ class FeatureLoader:
         missing = [b["name"] for b in self.index.blocks if not (self.folder / b["name"]).is_file()]
         if missing:
             raise FileNotFoundError(f"{folder} lacks {missing[0]}: make the features anew")
-        self._blocks: dict[int, dict[str, Tensor]] = {}
+        self._blocks: dict[int, dict[str, Tensor | Ragged]] = {}
         ends = torch.tensor([block["num_rows"] for block in self.index.blocks]).cumsum(0)
         self._starts = torch.cat([torch.zeros(1, dtype=torch.long), ends[:-1]])
         self._ends = ends
@@ -184,23 +179,34 @@ class FeatureLoader:
         """The states of the empty prompt."""
         return load_file(self.folder / NULL)
 
-    def _block(self, number: int) -> dict[str, Tensor]:
+    def _block(self, number: int) -> dict[str, Tensor | Ragged]:
         if number not in self._blocks:
-            self._blocks[number] = load_file(self.folder / self.index.blocks[number]["name"])
+            self._blocks[number] = read_block(self.folder / self.index.blocks[number]["name"])
         return self._blocks[number]
 
-    def rows(self, indices: Tensor) -> dict[str, Tensor]:
-        """The arrays of the given samples, in that order: each (B, ...), in the stored dtype."""
+    def rows(
+        self, indices: Tensor, names: Collection[str] | None = None
+    ) -> dict[str, Tensor | Ragged]:
+        """The arrays of the given samples, in that order, in the stored dtype.
+
+        Args:
+            indices: sample numbers (B,), at least one.
+            names: the arrays to read; None for all.
+
+        Returns:
+            By name (B, ...), or a `Ragged` of B rows.
+
+        Raises:
+            ValueError: there is no array of a name.
+        """
         numbers = torch.searchsorted(self._ends, indices, right=True)
-        result: dict[str, Tensor] = {}
-        for number in numbers.unique().tolist():
-            places = (numbers == number).nonzero().flatten()
-            local = indices[places] - self._starts[number]
-            for name, array in self._block(number).items():
-                if name not in result:
-                    result[name] = torch.empty(len(indices), *array.shape[1:], dtype=array.dtype)
-                result[name][places] = array[local]
-        return result
+        chosen = numbers.unique().tolist()
+        places = [(numbers == number).nonzero().flatten() for number in chosen]
+        local = [
+            indices[place] - self._starts[number]
+            for number, place in zip(chosen, places, strict=True)
+        ]
+        return gather([self._block(number) for number in chosen], places, local, names)
 
     def indices(self, step: int) -> Tensor:
         """Which samples this rank's batch of a step holds: (batch_size,)."""
@@ -222,7 +228,7 @@ class FeatureLoader:
                 names.append(json.loads(file.metadata()["keys"])[index - int(self._starts[number])])
         return names
 
-    def batches(self, start_step: int = 0) -> Iterator[dict[str, Tensor]]:
+    def batches(self, start_step: int = 0) -> Iterator[dict[str, Tensor | Ragged]]:
         """Endless batches from a step on; `rows` holds the sample numbers, for `keys`."""
         step = start_step
         while True:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from crosslingual.bases import encode_english, load_pipeline, load_vae
 from crosslingual.encoders import MultilingualEncoder, encoder_shape, load_multilingual_encoder
+from crosslingual.weights import weights_hash
 
 STORED = torch.float16
+USED_OF_BASE = ("vae", "text_encoder", "text_encoder_2")
 
 
 @dataclass
@@ -56,17 +58,21 @@ class FrozenParts:
         loaded.model.to(self.device)
         return loaded
 
-    @property
+    @cached_property
     def made_of(self) -> dict[str, Any]:
-        """What the arrays depend on, for the features' key; nothing is loaded for it."""
+        """What the arrays depend on, for the features' key; no model is loaded for it, but weights
+        on this disk are hashed.
+        """
         max_length = self.max_length
         if self.encoder is not None and max_length is None:
             max_length = encoder_shape(self.encoder, self.encoder_revision)[1]
         return {
             "base": self.base,
             "revision": self.revision,
+            "base_weights": weights_hash(self.base, USED_OF_BASE),
             "encoder": self.encoder,
             "encoder_revision": self.encoder_revision,
+            "encoder_weights": weights_hash(self.encoder) if self.encoder else None,
             "max_length": max_length,
             "languages": self.languages,
             "dtype": str(STORED).removeprefix("torch."),

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.encoders import resolve
 from crosslingual.feature_pass import online_batches
 from crosslingual.features import FeatureLoader, check_fresh, is_features
 from crosslingual.frozen_parts import FrozenParts
 from crosslingual.loader import ShardLoader
 from crosslingual.processes import Ranks
+from crosslingual.weights import resolve
 
 
 @dataclass

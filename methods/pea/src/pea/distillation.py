@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosslingual.encoders import freeze
+from crosslingual.weights import freeze
 from pea.config import TrainSettings
 from pea.method import BlockOutputs, drop_captions, pea_loss, seed_loss
 
