@@ -54,6 +54,22 @@ def test_saving_again_replaces_and_other_folders_are_left_alone(
         save_artifact(tmp_path / "photographs", state={}, config={}, card="")
 
 
+def test_what_is_added_appears_and_goes_with_the_rest(tmp_path: Path) -> None:
+    def add(folder: Path) -> None:
+        (folder / "encoder").mkdir()
+        (folder / "encoder" / "config.json").write_text("{}")
+
+    folder, given = tmp_path / "model", {"state": {}, "config": {}, "card": ""}
+    save_artifact(folder, **given, add=add)
+    assert (folder / "encoder" / "config.json").is_file()
+    save_artifact(folder, **given)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+
+
 def test_views_and_shared_tensors_are_saved(tmp_path: Path) -> None:
     weights = torch.arange(12.0).reshape(3, 4)
     state = {"first": weights[:2], "transposed": weights.T, "whole": weights}
