@@ -1,16 +1,243 @@
-"""What trains: the frozen text encoders of a run's captions, and their states from features or
-shards.
+"""What TriKD trains on: the frozen parts of its samples, and batches of their outputs from features
+or shards.
+
+A batch holds one caption a picture, in a language drawn from those that the picture has. From
+features the states of the drawn captions alone are read, from shards they alone are encoded; which
+they are does not depend on where they come from, nor on how many ranks share the batch.
 """
 
-import torch
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
+from typing import Any
 
-from crosslingual.frozen_parts import FrozenParts
+import torch
+from torch import Tensor
+
+from crosslingual.clip import FrozenCLIP, clip_shape, load_clip
+from crosslingual.encoders import MultilingualEncoder, encoder_shape, load_multilingual_encoder
+from crosslingual.features import FeatureLoader
+from crosslingual.loader import ShardLoader
 from crosslingual.processes import Ranks
+from crosslingual.ragged import Ragged, concatenate
 from crosslingual.records import parse_key_map
-from crosslingual.training_data import TrainingData, open_training_data
+from crosslingual.training_data import open_training_data
+from crosslingual.weights import weights_hash
 from mclip.config import TrainSettings
 
-RESOLUTION = None  # captions alone: no picture is decoded
+STORED = torch.float16
+
+
+@dataclass
+class RetrievalParts:
+    """The frozen CLIP and the frozen multilingual encoder, each loaded when it is first needed: who
+    reads features loads none.
+
+    Attributes:
+        clip_name: id of the CLIP.
+        encoder_name: id of the multilingual encoder.
+        languages: whose captions are encoded.
+        max_length: tokens a caption; the tokenizer's own limit, and at most 77, if None.
+        clip_revision, encoder_revision: of the hub entries.
+        device: where the frozen parts run.
+    """
+
+    clip_name: str
+    encoder_name: str
+    languages: list[str]
+    max_length: int | None = None
+    clip_revision: str | None = None
+    encoder_revision: str | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @cached_property
+    def clip(self) -> FrozenCLIP:
+        """The CLIP."""
+        loaded = load_clip(self.clip_name, self.clip_revision)
+        loaded.model.to(self.device)
+        return loaded
+
+    @cached_property
+    def encoder(self) -> MultilingualEncoder:
+        """The multilingual encoder."""
+        loaded = load_multilingual_encoder(
+            self.encoder_name, self.encoder_revision, self.max_length
+        )
+        loaded.model.to(self.device)
+        return loaded
+
+    @cached_property
+    def made_of(self) -> dict[str, Any]:
+        """What the arrays depend on, for the features' key; no model is loaded for it."""
+        longest = encoder_shape(self.encoder_name, self.encoder_revision)[1]
+        return {
+            "clip": self.clip_name,
+            "clip_revision": self.clip_revision,
+            "clip_weights": weights_hash(self.clip_name),
+            "clip_image_size": clip_shape(self.clip_name, self.clip_revision)[1],
+            "encoder": self.encoder_name,
+            "encoder_revision": self.encoder_revision,
+            "encoder_weights": weights_hash(self.encoder_name),
+            "max_length": self.max_length or longest,
+            "languages": self.languages,
+            "dtype": str(STORED).removeprefix("torch."),
+        }
+
+    def has_language(self, captions: list[dict[str, list[str]]]) -> Tensor:
+        """Which of the languages each sample has a caption in: (B, N)."""
+        return torch.tensor([[bool(c.get(name)) for name in self.languages] for c in captions])
+
+    @torch.no_grad()
+    def encode(self, batch: dict[str, Any]) -> dict[str, Tensor | Ragged]:
+        """Arrays of a loader's batch of B samples with captions in N languages.
+
+        Returns:
+            image_embeds (B, P); text_embeds (B, P) of the first English caption, zeros where there
+            is none; has_english (B,), has_language (B, N); states_LANGUAGE, the token states of the
+            first caption in each language, of length 0 where there is none.
+        """
+        captions = batch["captions"]
+        arrays = {
+            "image_embeds": self.embed_images(batch["images"]),
+            "text_embeds": self.embed_english([_first(c, "en") for c in captions]),
+            "has_english": torch.tensor([bool(c.get("en")) for c in captions]),
+            "has_language": self.has_language(captions),
+        }
+        for language in self.languages:
+            texts = [_first(c, language) for c in captions]
+            arrays[f"states_{language}"] = self.caption_states(texts)
+        return arrays
+
+    @torch.no_grad()
+    def embed_images(self, images: Tensor) -> Tensor:
+        """CLIP's embeddings of pictures (B, 3, H, W) in [-1, 1], as stored: (B, P)."""
+        return self.clip.encode_images(images.to(self.device)).to("cpu", STORED)
+
+    @torch.no_grad()
+    def embed_english(self, texts: list[str]) -> Tensor:
+        """CLIP's embeddings of English texts, as stored, zeros for empty ones: (B, P)."""
+        embeds = torch.zeros(len(texts), self.clip.width, dtype=STORED)
+        there = [place for place, text in enumerate(texts) if text]
+        if there:
+            found = self.clip.encode_texts([texts[place] for place in there])
+            embeds[there] = found.to("cpu", STORED)
+        return embeds
+
+    @torch.no_grad()
+    def caption_states(self, texts: list[str]) -> Ragged:
+        """The encoder's token states of captions, as stored, of length 0 for empty ones."""
+        lengths = torch.zeros(len(texts), dtype=torch.long)
+        there = [place for place, text in enumerate(texts) if text]
+        if not there:
+            return Ragged(torch.zeros(0, self.encoder.width, dtype=STORED), lengths)
+        found = self.encoder.encode_packed([texts[place] for place in there]).to("cpu", STORED)
+        lengths[there] = found.lengths
+        return Ragged(found.values, lengths)
+
+    def null(self) -> dict[str, Tensor]:
+        """Nothing: TriKD has no empty prompt."""
+        return {}
+
+
+@dataclass
+class TriKDData:
+    """Batches for TriKD.
+
+    Attributes:
+        loader: of features or of shards.
+        parts: what the samples pass, or passed, through.
+        seed: of the drawn languages.
+        ranks: this process among the others.
+    """
+
+    loader: FeatureLoader | ShardLoader
+    parts: RetrievalParts
+    seed: int
+    ranks: Ranks
+
+    def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
+        """Endless batches of B rows from a micro-step on.
+
+        Yields:
+            image_embeds, text_embeds (B, P); is_english (B,), whether the drawn caption is; states
+            (T, D), its token states, one caption after another, and lengths (B,), all as stored;
+            `rows` or `keys`, for `keys`. Rows of one language stand together.
+        """
+        if isinstance(self.loader, FeatureLoader):
+            for step in count(start_step):
+                yield self._read(self.loader, step)
+        for step, batch in enumerate(self.loader.batches(start_step), start_step):
+            yield self._encode(batch, step)
+
+    def keys(self, batch: dict[str, Any]) -> list[str]:
+        """The sample keys of a batch, for messages."""
+        return self.loader.keys(batch["rows"]) if "rows" in batch else batch["keys"]
+
+    def _draw(self, has_language_BN: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The order of rows that groups them by language, and each one's language in that order."""
+        chosen_B = draw_languages(has_language_BN, self.seed, step, self.ranks)
+        order_B = chosen_B.argsort(stable=True)
+        return order_B, chosen_B[order_B]
+
+    def _read(self, loader: FeatureLoader, step: int) -> dict[str, Any]:
+        rows_B = loader.indices(step)
+        has_language_BN = loader.rows(rows_B, ["has_language"])["has_language"]
+        order_B, chosen_B = self._draw(has_language_BN, step)
+        rows_B = rows_B[order_B]
+        parts = []
+        for number in chosen_B.unique().tolist():
+            name = f"states_{self.parts.languages[number]}"
+            parts.append(loader.rows(rows_B[chosen_B == number], [name])[name])
+        states = concatenate(parts)
+        return {
+            **loader.rows(rows_B, ["image_embeds", "text_embeds"]),
+            "is_english": self._is_english(chosen_B),
+            "states": states.values,
+            "lengths": states.lengths,
+            "rows": rows_B,
+        }
+
+    def _encode(self, batch: dict[str, Any], step: int) -> dict[str, Any]:
+        captions = batch["captions"]
+        order_B, chosen_B = self._draw(self.parts.has_language(captions), step)
+        names = [self.parts.languages[number] for number in chosen_B.tolist()]
+        order = order_B.tolist()
+        texts = [captions[row][name][0] for row, name in zip(order, names, strict=True)]
+        english = [text if name == "en" else "" for text, name in zip(texts, names, strict=True)]
+        states = self.parts.caption_states(texts)
+        return {
+            "image_embeds": self.parts.embed_images(batch["images"][order_B]),
+            "text_embeds": self.parts.embed_english(english),
+            "is_english": self._is_english(chosen_B),
+            "states": states.values,
+            "lengths": states.lengths,
+            "keys": [batch["keys"][row] for row in order],
+        }
+
+    def _is_english(self, chosen_B: Tensor) -> Tensor:
+        languages = self.parts.languages
+        return chosen_B == (languages.index("en") if "en" in languages else -1)
+
+
+def draw_languages(has_language_BN: Tensor, seed: int, step: int, ranks: Ranks) -> Tensor:
+    """One language a row, drawn evenly from those that it has: (B,).
+
+    A function of the seed, the micro-step and the row's place in the batch of all ranks.
+
+    Raises:
+        ValueError: a row has no language.
+    """
+    counts_B = has_language_BN.sum(dim=1)
+    if not bool((counts_B > 0).all()):
+        raise ValueError(
+            "a sample has no caption in any language that trains: choose others by --languages"
+        )
+    num_rows = len(has_language_BN)
+    generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + step) % 2**32)
+    drawn = torch.rand(num_rows * ranks.world_size, generator=generator, dtype=torch.float64)
+    wanted_B = (drawn[ranks.rank * num_rows :][:num_rows] * counts_B).long()
+    return (has_language_BN.cumsum(dim=1) > wanted_B[:, None]).int().argmax(dim=1)
 
 
 def key_map(settings: TrainSettings) -> dict[str, str] | None:
@@ -18,32 +245,39 @@ def key_map(settings: TrainSettings) -> dict[str, str] | None:
     return parse_key_map(settings.caption_keys) or None
 
 
-def frozen_parts(settings: TrainSettings, device: torch.device) -> FrozenParts:
-    """The parts whose outputs the adapter trains on."""
-    return FrozenParts(
-        settings.pretrained_model_name_or_path,
+def frozen_parts(settings: TrainSettings, device: torch.device) -> RetrievalParts:
+    """The parts whose outputs TriKD trains on."""
+    return RetrievalParts(
+        settings.clip,
         settings.text_encoder,
         settings.languages,
         settings.max_length,
-        settings.revision,
+        settings.clip_revision,
         settings.text_encoder_revision,
         device,
     )
 
 
-def open_data(settings: TrainSettings, ranks: Ranks) -> TrainingData:
-    """Opens `train_data`, features (those with pictures serve as well) or shards.
+def open_data(settings: TrainSettings, ranks: Ranks) -> TriKDData:
+    """Opens `train_data`, features or shards.
 
     Raises:
         FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
     """
-    return open_training_data(
+    parts = frozen_parts(settings, ranks.device)
+    opened = open_training_data(
         settings.train_data,
-        frozen_parts(settings, ranks.device),
-        resolution=RESOLUTION,
+        parts,
+        resolution=settings.resolution,
         batch_size=settings.train_batch_size,
         seed=settings.seed,
         ranks=ranks,
         num_workers=settings.dataloader_num_workers,
         key_map=key_map(settings),
     )
+    return TriKDData(opened.loader, parts, settings.seed, ranks)
+
+
+def _first(captions: dict[str, list[str]], language: str) -> str:
+    texts = captions.get(language)
+    return texts[0] if texts else ""

@@ -1,83 +1,137 @@
-"""The adapter as a folder: written after training or from a checkpoint, read back.
+"""The projectors as a folder: written after training or from a checkpoint, alone or with the
+multilingual encoder beside them, and read back.
 
-mclip export --checkpoint runs/mclip --output_dir adapter
-torchrun --nproc_per_node 2 -m mclip.export ...      # as many as wrote it, at ZeRO 1 to 3
+mclip export --checkpoint runs/mclip --output_dir model --bundle_encoder
+torchrun --nproc_per_node 2 -m mclip.export ...      # as many as wrote it, at ZeRO 1 and 2
 """
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from crosslingual.artifacts import load_artifact, load_strict, model_card, save_artifact
+from crosslingual.encoders import load_multilingual_encoder
 from crosslingual.processes import Ranks
 from crosslingual.settings import parse_settings
 from crosslingual.verbs import run_verb
+from crosslingual.weights import freeze, resolve, weights_hash
 from mclip.config import ExportSettings, TrainSettings
-from mclip.method import build_adapter
+from mclip.method import TriKD
+
+BUNDLED = "encoder"
 
 CARD = """\
-A text-space adapter: {count:,} parameters between the frozen encoder `{text_encoder}` and the
-frozen UNet of `{base}`, trained on parallel captions until its states equal those of the English
-encoder.
+The projectors of mCLIP (ACL 2023): {count:,} parameters by which the frozen CLIP `{clip}` and the
+frozen text encoder `{text_encoder}` share one space of width {width}, trained by triangle knowledge
+distillation. Pictures and texts are compared by the cosine of their vectors.
 
-```python
-from diffusers import AutoPipelineForText2Image
-import mclip
-
-pipe = AutoPipelineForText2Image.from_pretrained("{base}")
-mclip.attach(pipe, "this/folder")
-pipe("...").images[0]
+```bash
+mclip search --model this/folder --images pictures --query "..." --output found.png
+mclip embed --model this/folder --images pictures --output index
 ```
 """
 
 
-def save_adapter(state: dict[str, Tensor], config: dict[str, Any], folder: Path) -> None:
-    """Writes config.json, model.safetensors and the model card."""
+def save_model(
+    state: dict[str, Tensor],
+    config: dict[str, Any],
+    folder: str | Path,
+    *,
+    bundle_encoder: bool = False,
+) -> Path:
+    """Writes config.json, model.safetensors and the model card.
+
+    Args:
+        state: `TriKD`'s tensors.
+        config: what `mclip.info.model_config` gives.
+        folder: replaced if it holds a model already.
+        bundle_encoder: put a copy of the multilingual encoder into the folder, which config.json
+            then names, so that the folder can be moved.
+    """
+    folder = Path(folder)
+    beside = folder.with_name(f"{folder.name}.{BUNDLED}")
+    name = config["text_encoder"]
+    if bundle_encoder:
+        _copy_encoder(name, config["text_encoder_revision"], beside)
+        config = {
+            **config,
+            "text_encoder": BUNDLED,
+            "text_encoder_revision": None,
+            "text_encoder_weights": weights_hash(str(beside)),
+            "has_encoder": True,
+        }
     count = sum(tensor.numel() for tensor in state.values())
     card = model_card(
-        title="Text-space adapter",
-        text=CARD.format(count=count, **config),
-        base_model=config["base"],
+        title="mCLIP projectors",
+        text=CARD.format(count=count, **{**config, "text_encoder": name}),
+        base_model=config["clip"],
         languages=config["languages"],
-        pipeline_tag="text-to-image",
-        tags=["mclip", "cross-lingual"],
+        pipeline_tag="zero-shot-image-classification",
+        tags=["mclip", "cross-lingual", "retrieval"],
         license="mit",
     )
     save_artifact(folder, state=state, config=config, card=card)
+    if bundle_encoder:
+        beside.rename(folder / BUNDLED)
+    return folder
 
 
-def write_adapter(engine: Any, config: dict[str, Any], folder: Path, ranks: Ranks) -> Path:
+def _copy_encoder(name: str, revision: str | None, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if Path(resolve(name)).is_dir():
+        shutil.copytree(resolve(name), folder)
+        return
+    encoder = load_multilingual_encoder(name, revision)
+    encoder.model.save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+
+
+def write_model(
+    engine: Any, config: dict[str, Any], folder: Path, ranks: Ranks, *, bundle_encoder: bool = False
+) -> Path:
     """Exports what an engine trained; every process must call it."""
     from crosslingual.engine import full_state_dict
 
     state = full_state_dict(engine)
     if ranks.rank == 0:
-        save_adapter(state, config, folder)
+        save_model(state, config, folder, bundle_encoder=bundle_encoder)
     return folder
 
 
-def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Reads an exported adapter.
+def load_model(folder: str | Path) -> tuple[TriKD, dict[str, Any]]:
+    """Reads an exported model, frozen, and its config, whose `text_encoder` is then a path or id
+    that can be loaded from here.
 
     Raises:
-        FileNotFoundError, ValueError: no adapter there, a pickle, another method's, or keys that do
-            not fit.
+        FileNotFoundError: no model there, or its frozen parts are gone.
+        ValueError: a pickle, another method's folder, keys that do not fit, or frozen parts with
+            other weights than those that the projectors were trained on.
     """
     config, state = load_artifact(folder)
-    if config.get("method") != "mclip":
-        raise ValueError(f"{folder} holds an adapter of {config.get('method')!r}, not of mclip")
-    adapter = build_adapter(config)
-    load_strict(adapter, state)
-    return adapter.eval().requires_grad_(False), config
+    if config.get("method") != "mclip" or "clip_width" not in config:
+        raise ValueError(f"{folder} holds no projectors of mclip; `mclip export` writes some")
+    if config.pop("has_encoder", False):
+        config["text_encoder"] = str(Path(folder) / BUNDLED)
+    for part in ("clip", "text_encoder"):
+        found = weights_hash(config[part])
+        if config[f"{part}_weights"] not in (None, found):
+            raise ValueError(
+                f"the weights of {config[part]} are not those that {folder} was trained on: give "
+                "back the old ones, or train on the new ones"
+            )
+    trikd = TriKD(config)
+    load_strict(trikd, state)
+    return freeze(trikd), config
 
 
 def export(settings: ExportSettings) -> Path:
-    """Writes the adapter of a checkpoint as a folder of safetensors."""
+    """Writes the projectors of a checkpoint as a folder of safetensors."""
     from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint
     from crosslingual.processes import start_processes
-    from mclip.info import adapter_config
+    from mclip.info import model_config
     from mclip.train import build_training
 
     run = Path(settings.checkpoint)
@@ -87,10 +141,12 @@ def export(settings: ExportSettings) -> Path:
         TrainSettings, ["--config", str(run / "settings.yaml")], prog="mclip export"
     )
     ranks = start_processes()
-    config = adapter_config(trained)
+    config = model_config(trained)
     engine = build_training(trained, config)
     load_checkpoint(engine, checkpoint)
-    folder = write_adapter(engine, config, Path(settings.output_dir), ranks)
+    folder = write_model(
+        engine, config, Path(settings.output_dir), ranks, bundle_encoder=settings.bundle_encoder
+    )
     if ranks.rank == 0:
         print(folder)
     return folder

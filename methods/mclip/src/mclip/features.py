@@ -1,6 +1,6 @@
-"""`mclip features`: the captions of shards through the frozen text encoders, once.
+"""`mclip features`: pictures and captions of shards through the frozen encoders, once.
 
-mclip features --config configs/testbed.yaml --shards shards --features_dir features
+mclip features --config configs/testbed.yaml --shards data/shards --features_dir data/features
 torchrun --nproc_per_node 8 -m mclip.features ...      # ranks share the blocks
 """
 
@@ -11,7 +11,7 @@ from crosslingual.feature_pass import write_features
 from crosslingual.processes import start_processes
 from crosslingual.verbs import run_verb
 from mclip.config import FeaturesSettings
-from mclip.data import RESOLUTION, frozen_parts, key_map
+from mclip.data import frozen_parts, key_map
 
 
 def features(settings: FeaturesSettings) -> Path:
@@ -24,7 +24,7 @@ def features(settings: FeaturesSettings) -> Path:
         settings.shards,
         settings.features_dir,
         ranks=ranks,
-        resolution=RESOLUTION,
+        resolution=settings.resolution,
         batch_size=settings.encode_batch_size,
         num_workers=settings.dataloader_num_workers,
         key_map=key_map(settings),

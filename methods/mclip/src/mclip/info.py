@@ -1,54 +1,78 @@
-"""`mclip info`: what a run would train, from shapes alone; no weights are read, and no
-network is needed for a base and an encoder on disk.
+"""What a run would train, from shapes alone: no weights are read, and no network is needed for
+known configs.
 """
 
+import sys
 from typing import Any
 
 from crosslingual.verbs import run_verb
 from mclip.config import TrainSettings
 
 
-def adapter_config(settings: TrainSettings) -> dict[str, Any]:
-    """What the adapter's config.json says: its shape, its base and its encoder."""
-    from crosslingual.bases import load_config
+def projector_shape(settings: TrainSettings) -> dict[str, Any]:
+    """What `TriKD` is built from: the widths of both frozen sides and the X-projector's layers."""
+    from crosslingual.clip import clip_shape
     from crosslingual.encoders import encoder_shape
-    from crosslingual.shapes import pooled_width
 
-    unet = load_config(settings.pretrained_model_name_or_path, "unet", settings.revision)
-    encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
+    return {
+        "clip_width": clip_shape(settings.clip, settings.clip_revision)[0],
+        "width": encoder_shape(settings.text_encoder, settings.text_encoder_revision)[0],
+        "num_layers": settings.num_layers,
+        "num_heads": settings.num_heads,
+        "ffn_width": settings.ffn_width,
+        "dropout": settings.dropout,
+        "attention_dropout": settings.attention_dropout,
+    }
+
+
+def model_config(settings: TrainSettings) -> dict[str, Any]:
+    """What the model's config.json says: the projectors' shape, and the frozen parts that they were
+    trained on, with the hashes of weights that no revision names.
+    """
+    from crosslingual.encoders import encoder_shape
+    from crosslingual.weights import weights_hash
+
+    longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)[1]
     return {
         "method": "mclip",
-        "encoder_width": encoder_width,
-        "width": int(unet["cross_attention_dim"]),
-        "pooled_width": pooled_width(unet),
-        "hidden_width": settings.hidden_width,
+        **projector_shape(settings),
         "max_length": settings.max_length or longest,
-        "null_policy": "adapter",
-        "base": settings.pretrained_model_name_or_path,
-        "base_revision": settings.revision,
+        "resolution": settings.resolution,
+        "clip": settings.clip,
+        "clip_revision": settings.clip_revision,
+        "clip_weights": weights_hash(settings.clip),
         "text_encoder": settings.text_encoder,
         "text_encoder_revision": settings.text_encoder_revision,
+        "text_encoder_weights": weights_hash(settings.text_encoder),
         "languages": settings.languages,
-        "guidance_scale": settings.guidance_scale,
     }
 
 
 def info(settings: TrainSettings) -> dict[str, int]:
     """Trainable and total parameters and the memory they take, printed and returned."""
-    from crosslingual.shapes import count_frozen, count_parameters, print_parameters
-    from mclip.method import build_adapter
+    from crosslingual.clip import clip_on_meta
+    from crosslingual.encoders import encoder_on_meta
+    from crosslingual.shapes import count_parameters, print_parameters
+    from mclip.method import TriKD
 
-    config = adapter_config(settings)
-    frozen = count_frozen(
-        config["base"],
-        config["base_revision"],
-        config["text_encoder"],
-        config["text_encoder_revision"],
+    shape = projector_shape(settings)
+    frozen = {
+        f"CLIP {settings.clip}": clip_on_meta(settings.clip, settings.clip_revision),
+        f"encoder {settings.text_encoder}": encoder_on_meta(
+            settings.text_encoder, settings.text_encoder_revision
+        ),
+    }
+    title = (
+        f"{settings.clip} and {settings.text_encoder} meet at width {shape['width']}; training "
+        "from features holds the projectors alone"
     )
-    title = f"{config['base']}, width {config['width']}; training holds the adapter alone"
-    return print_parameters(title, count_parameters(config, build_adapter), frozen)
+    return print_parameters(title, count_parameters(shape, TriKD), frozen)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of `mclip info`."""
     return run_verb("mclip info", TrainSettings, info, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

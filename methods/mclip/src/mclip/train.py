@@ -1,4 +1,4 @@
-"""`mclip train`: settings, data, adapter, engine, loop.
+"""`mclip train`, TriKD: settings, projectors, data, engine, loop.
 
 mclip train --config configs/testbed.yaml
 torchrun --nproc_per_node 2 -m mclip.train --config configs/testbed.yaml
@@ -10,100 +10,118 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import Tensor
 
 from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from crosslingual.engine import build_engine, check_finite
-from crosslingual.processes import StopRequest, start_processes
+from crosslingual.processes import Ranks, StopRequest, start_processes
 from crosslingual.progress import Progress
 from crosslingual.settings import write_settings
-from crosslingual.training_data import row_generators
 from crosslingual.verbs import run_verb
 from mclip.config import TrainSettings
 from mclip.data import open_data
-from mclip.export import write_adapter
-from mclip.info import adapter_config
-from mclip.method import build_adapter, drop_captions, text_space_loss
+from mclip.export import write_model
+from mclip.info import model_config
+from mclip.lamb import lamb_maker
+from mclip.method import MAX_LOGIT_SCALE, TriKD, trikd_loss
+from mclip.validation import open_validation, validate
 
 ZERO_0 = {"zero_optimization": {"stage": 0}}
 
 
-def choose_captions(
-    has_language_BN: Tensor, caption_dropout: float, generators: list[torch.Generator]
-) -> tuple[Tensor, Tensor]:
-    """One language a row, drawn evenly from those that it has (B,), and the rows that see the empty
-    prompt instead (B,).
-
-    Raises:
-        ValueError: a row has no language.
-    """
-    if not bool(has_language_BN.any(dim=1).all()):
-        raise ValueError(
-            "a sample has no caption in any language that trains: choose others by --languages"
-        )
-    rows = zip(has_language_BN.float(), generators, strict=True)
-    chosen = torch.cat([torch.multinomial(has_N, 1, generator=row) for has_N, row in rows])
-    chances = torch.cat([torch.rand(1, generator=row) for row in generators])
-    return chosen, chances < caption_dropout
-
-
-def batch_loss(
-    adapter: nn.Module,
-    batch: dict[str, Tensor],
-    null: dict[str, Tensor],
-    settings: TrainSettings,
-    generators: list[torch.Generator],
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a batch of frozen states and its parts.
-
-    Args:
-        adapter: or the engine around it.
-        batch: arrays of `FrozenParts.encode` (fp16 as stored).
-        null: the empty prompt's, by the same names, on the adapter's device.
-        settings: of the run.
-        generators: one a row, of its language and whether its caption is dropped.
-    """
-    device = null["english_states"].device
-    chosen, dropped = choose_captions(batch["has_language"], settings.caption_dropout, generators)
-    # A dropped row has a teacher in any case: the English encoder's empty prompt.
-    has_teacher = (batch["has_english"] & ~batch["native"]) | dropped
-    captions = batch["multilingual_states"][torch.arange(len(chosen)), chosen]
-    batch = {**batch, "multilingual_states": captions}
-    states = {
-        name: drop_captions(batch[name].to(device, torch.float32), empty, dropped.to(device))
-        for name, empty in null.items()
-    }
-    student, pooled = adapter(states["multilingual_states"])
-    teacher, teacher_pooled = states["english_states"], states.get("english_pooled")
-    return text_space_loss(student, teacher, has_teacher.to(device), pooled, teacher_pooled)
-
-
 def build_training(settings: TrainSettings, config: dict[str, Any]) -> Any:
-    """The DeepSpeed engine around a new adapter."""
+    """The DeepSpeed engine around new projectors."""
     torch.manual_seed(settings.seed)
     return build_engine(
-        build_adapter(config),
+        TriKD(config),
         settings.deepspeed_config or ZERO_0,
         learning_rate=settings.learning_rate,
-        weight_decay=settings.adam_weight_decay,
+        weight_decay=settings.weight_decay,
+        betas=(settings.adam_beta1, settings.adam_beta2),
         lr_scheduler=settings.lr_scheduler,
         lr_warmup_steps=settings.lr_warmup_steps,
+        lr_end=settings.lr_end,
         max_train_steps=settings.max_train_steps,
         max_grad_norm=settings.max_grad_norm,
         train_batch_size=settings.train_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         mixed_precision=settings.mixed_precision,
+        make_optimizer=lamb_maker(settings) if settings.optimizer == "lamb" else None,
     )
 
 
+def batch_loss(
+    engine: Any, batch: dict[str, Any], settings: TrainSettings, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """This rank's part of the loss of a batch, and its parts.
+
+    Args:
+        engine: around `TriKD`, or the module itself.
+        batch: of `TriKDData.batches`.
+        settings: of the run.
+        device: where the projectors are.
+    """
+    images, texts, states = (
+        batch[name].to(device).float() for name in ("image_embeds", "text_embeds", "states")
+    )
+    lengths = batch["lengths"].to(device)
+    images, texts, captions, scale = engine(
+        images, texts, states, lengths, settings.embed_batch_size
+    )
+    return trikd_loss(
+        captions,
+        images,
+        texts,
+        batch["is_english"].to(device),
+        scale,
+        itc_weight=settings.itc_weight,
+        ttc_weight=settings.ttc_weight,
+        ttc_scale=settings.ttc_scale,
+        chunk_rows=settings.chunk_rows,
+    )
+
+
+def over_ranks(
+    loss: Tensor, parts: dict[str, Tensor], ranks: Ranks
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and parts of the whole batch: the means of what the ranks have, on the CPU."""
+    values = torch.stack([loss.detach(), *parts.values()])
+    if ranks.world_size > 1:
+        dist.all_reduce(values)
+        values /= ranks.world_size
+    whole, *rest = values.cpu().unbind()
+    return whole, dict(zip(parts, rest, strict=True))
+
+
+def limit_scale(engine: Any) -> None:
+    """Holds the learned inverse temperature at 100, as CLIP does; ZeRO's own copy too."""
+    from deepspeed.utils import safe_set_full_fp32_param
+
+    logit_scale = engine.module.logit_scale
+    if logit_scale.item() > MAX_LOGIT_SCALE:
+        logit_scale.data.fill_(MAX_LOGIT_SCALE)
+        if engine.zero_optimization_stage() > 0:
+            safe_set_full_fp32_param(logit_scale, logit_scale.data)
+
+
+def suspects(batch: dict[str, Any], keys: list[str]) -> list[str]:
+    """The samples of a batch that are no numbers themselves; if there are none, the first few."""
+    states = batch["states"].isfinite().all(dim=1).int()
+    captions = torch.segment_reduce(states.float(), "min", lengths=batch["lengths"])
+    is_finite = batch["image_embeds"].isfinite().all(dim=1) & (captions > 0)
+    spoilt = [key for key, good in zip(keys, is_finite.tolist(), strict=True) if not good]
+    return spoilt[:8] or keys[:8]
+
+
 def train(settings: TrainSettings) -> Path:
-    """Trains an adapter and exports it to `output_dir/adapter`."""
+    """Trains the projectors and exports them to `output_dir/model`."""
     ranks = start_processes()
     output_dir = Path(settings.output_dir)
     resume = resolve_checkpoint(output_dir, settings.resume_from_checkpoint)
-    config = adapter_config(settings)
     data = open_data(settings, ranks)
-    null = {name: array.to(ranks.device, torch.float32) for name, array in data.null.items()}
+    validation = open_validation(settings, data.parts)
+    config = model_config(settings)
     engine = build_training(settings, config)
     first = 0 if resume is None else load_checkpoint(engine, resume)["step"]
     last, accumulation = settings.max_train_steps, settings.gradient_accumulation_steps
@@ -118,16 +136,24 @@ def train(settings: TrainSettings) -> Path:
         for step in range(first, last):
             for micro_step in range(step * accumulation, (step + 1) * accumulation):
                 batch = next(batches)
-                generators = row_generators(
-                    settings.seed, micro_step, ranks, settings.train_batch_size
-                )
-                loss, parts = batch_loss(engine, batch, null, settings, generators)
-                if not torch.isfinite(loss):
-                    check_finite(loss, parts, step=step + 1, keys=data.keys(batch))
+                # dropout: a function of seed, micro-step and rank, so that a resume needs no state
+                place = micro_step * ranks.world_size + ranks.rank
+                torch.manual_seed((settings.seed << 40) + place)
+                loss, parts = batch_loss(engine, batch, settings, ranks.device)
+                whole, parts = over_ranks(loss, parts, ranks)
+                if not torch.isfinite(whole):
+                    keys = suspects(batch, data.keys(batch))
+                    check_finite(whole, parts, step=step + 1, keys=keys)
                 engine.backward(loss)
                 engine.step()
+            limit_scale(engine)
             num_samples = settings.train_batch_size * accumulation * ranks.world_size
-            progress.step(step + 1, loss.detach(), parts, engine.get_lr()[0], num_samples)
+            progress.step(step + 1, whole, parts, engine.get_lr()[0], num_samples)
+            if validation and (step + 1) % settings.validation_steps == 0 and ranks.rank == 0:
+                recalls = validate(
+                    engine.module, validation, settings.validation_rows, ranks.device
+                )
+                progress.log(recalls, step + 1)
             is_stopping = stop.requested(ranks)
             if is_stopping or (step + 1) % settings.checkpointing_steps == 0 or step + 1 == last:
                 limit = settings.checkpoints_total_limit
@@ -136,7 +162,7 @@ def train(settings: TrainSettings) -> Path:
                 progress.close()
                 return output_dir
     progress.close()
-    return write_adapter(engine, config, output_dir / "adapter", ranks)
+    return write_model(engine, config, output_dir / "model", ranks)
 
 
 def main(argv: list[str] | None = None) -> int:

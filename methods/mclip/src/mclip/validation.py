@@ -1,0 +1,65 @@
+"""Validation while TriKD trains: mean recall between pictures and captions of held-out features, in
+every language that these have, trained or not.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from crosslingual.features import FeatureLoader, check_fresh
+from mclip.config import TrainSettings
+from mclip.data import RetrievalParts
+from mclip.method import TriKD
+
+
+def open_validation(settings: TrainSettings, parts: RetrievalParts) -> FeatureLoader | None:
+    """Opens `validation_data` before the first step, None where nothing is validated.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there, or features of other frozen parts.
+    """
+    if not settings.validation_steps:
+        return None
+    if not settings.validation_data:
+        raise ValueError(
+            "validation_steps needs validation_data: a folder of features of held-out shards"
+        )
+    loader = FeatureLoader(settings.validation_data, batch_size=1, seed=0)
+    made_of = {name: value for name, value in parts.made_of.items() if name != "languages"}
+    made_of["resolution"] = settings.resolution
+    check_fresh(loader.index, made_of, settings.validation_data)
+    return loader
+
+
+@torch.no_grad()
+def validate(
+    trikd: TriKD, loader: FeatureLoader, num_rows: int, device: torch.device
+) -> dict[str, float]:
+    """Mean recall by language and over languages, as fractions.
+
+    Args:
+        trikd: what trains; in training mode again afterwards.
+        loader: of the validation's features.
+        num_rows: samples, the first of the folder; in a language those that have a caption in it.
+        device: of `trikd`.
+    """
+    from crosslingual.retrieval import recall_at_k
+
+    trikd.eval()
+    rows = torch.arange(min(num_rows, loader.index.num_rows))
+    arrays = loader.rows(rows, ["image_embeds", "has_language"])
+    embeds = arrays["image_embeds"].to(device, torch.float32)
+    images = F.normalize(trikd.clip_projector(embeds), dim=1)
+    recalls = {}
+    for number, language in enumerate(loader.index.languages):
+        places = arrays["has_language"][:, number].nonzero().flatten()
+        if len(places) == 0:
+            continue
+        name = f"states_{language}"
+        states = loader.rows(rows[places], [name])[name]
+        texts = trikd.x_projector(
+            states.values.to(device, torch.float32), states.lengths.to(device)
+        )
+        found = recall_at_k(images[places], F.normalize(texts, dim=1), torch.arange(len(places)))
+        recalls[f"validation_mean_recall_{language}"] = found.mean_recall
+    trikd.train()
+    return {**recalls, "validation_mean_recall": sum(recalls.values()) / len(recalls)}
