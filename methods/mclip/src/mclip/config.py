@@ -237,6 +237,7 @@ class DemoSettings:
         output_dir: where shards, features, models, table and pictures go; made anew.
         num_processes: that train; as many as there are cores, at most 2, if not given.
         num_samples: pictures to train on.
+        num_texts: sentences of parallel text.
         num_test: held-out pictures of the table.
         languages: that have captions of the pictures, besides English.
         text_languages: that have parallel text alone.
@@ -246,7 +247,8 @@ class DemoSettings:
 
     output_dir: str = "runs/mclip-demo"
     num_processes: int | None = None
-    num_samples: int = 4000
+    num_samples: int = 3000
+    num_texts: int = 6000
     num_test: int = 500
     languages: list[str] = field(default_factory=lambda: ["de", "zh"])
     text_languages: list[str] = field(default_factory=lambda: ["ja", "nl"])

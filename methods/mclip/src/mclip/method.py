@@ -77,17 +77,18 @@ class ProjectorLayer(nn.Module):
         computed and no mask is needed.
         """
         bounds = [0, *(i for i in range(1, len(lengths_B)) if lengths_B[i] != lengths_B[i - 1])]
-        heard, token, chance = [], 0, self.attention_dropout if self.training else 0.0
-        for first, end in pairwise([*bounds, len(lengths_B)]):
-            count, length = end - first, lengths_B[first]
-            there = slice(token, token + count * length)
-            token = there.stop
-            asked = there if is_all else slice(first, end)
-            parts = (
+        counts = [end - first for first, end in pairwise([*bounds, len(lengths_B)])]
+        tokens = [count * lengths_B[first] for first, count in zip(bounds, counts, strict=True)]
+        # split and not slices: the gradient of a split is one concatenation
+        asked = queries.split(tokens if is_all else counts)
+        groups = zip(counts, asked, keys.split(tokens), values.split(tokens), strict=True)
+        heard, chance = [], self.attention_dropout if self.training else 0.0
+        for count, *parts in groups:
+            heads = (
                 part.unflatten(0, (count, -1)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-                for part in (queries[asked], keys[there], values[there])
+                for part in parts
             )
-            group = F.scaled_dot_product_attention(*parts, dropout_p=chance)
+            group = F.scaled_dot_product_attention(*heads, dropout_p=chance)
             heard.append(group.transpose(1, 2).flatten(2).flatten(0, 1))
         return torch.cat(heard)
 

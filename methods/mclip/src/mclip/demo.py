@@ -1,0 +1,214 @@
+"""`mclip demo`: both stages on the embedded models, as a user would run them, verb by verb.
+
+parallel text -> tokens -> step a -> step b -> enhanced XLM-R; pictures and captions -> shards ->
+features -> TriKD -> model -> Recall@K by language, and queries answered with pictures.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from crosslingual.verbs import run_verb
+from mclip.config import DemoSettings
+
+DECODER = {"num_decoder_layers": 1, "decoder_ffn_width": 384, "train_batch_size": 64}
+STEP_A = {**DECODER, "step": "a", "max_train_steps": 60, "learning_rate": 2e-3}
+STEP_B = {**DECODER, "step": "b", "max_train_steps": 130, "learning_rate": 1e-3}
+SCHEDULE = {"lr_scheduler": "polynomial", "lr_warmup_steps": 20}
+TRIKD = {
+    **SCHEDULE,
+    "num_heads": 4,
+    "dropout": 0.1,
+    "train_batch_size": 128,
+    "max_train_steps": 100,
+    "learning_rate": 1e-3,
+    "adam_beta2": 0.98,
+}
+
+
+class Stages:
+    """Runs verbs in processes of their own and says what runs when."""
+
+    def __init__(self, num_processes: int):
+        """Starts the clock."""
+        self.num_processes, self.started = num_processes, time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Prints a line with the seconds since the start."""
+        print(f"[{time.monotonic() - self.started:5.0f} s] {text}", flush=True)
+
+    def run(self, verb: str, num_processes: int | None = None, **settings: Any) -> float:
+        """Runs `mclip VERB` and returns its seconds.
+
+        Raises:
+            ValueError: the verb failed; its own message stands above.
+        """
+        num_processes, started = num_processes or self.num_processes, time.monotonic()
+        launcher = [sys.executable, "-m"]
+        if num_processes > 1:
+            launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node"]
+            launcher += [str(num_processes), "-m"]
+        words = []
+        for name, value in settings.items():
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*launcher, f"mclip.{verb}", *words], env=environment, check=False)
+        if done.returncode != 0:
+            raise ValueError(f"mclip.{verb} ended with {done.returncode}; its message stands above")
+        return time.monotonic() - started
+
+
+def make_folder(output_dir: Path) -> None:
+    """Makes the demo's folder anew; refuses one that holds something else.
+
+    Raises:
+        ValueError: the folder is not empty and no demo's.
+    """
+    if output_dir.exists():
+        if not (output_dir / "demo.json").exists() and any(output_dir.iterdir()):
+            raise ValueError(
+                f"{output_dir} is not empty and no demo's: choose another --output_dir"
+            )
+        shutil.rmtree(output_dir)
+    output_dir.mkdir(parents=True)
+    (output_dir / "demo.json").write_text("{}")
+
+
+def write_data(settings: DemoSettings, folder: Path) -> None:
+    """Writes three sets of shards: pictures to train on, parallel text, pictures to find."""
+    from crosslingual.shards import write_shards
+    from crosslingual.sources import SOURCES
+
+    with_pictures = ["en", *settings.languages]
+    with_text = [*with_pictures, *settings.text_languages]
+    sets = {
+        "pictures": {"num_samples": settings.num_samples, "languages": with_pictures},
+        "text": {"num_samples": settings.num_texts, "languages": with_text, "pictures": False},
+        "test": {
+            "num_samples": settings.num_test,
+            "languages": [*with_text, *settings.zero_shot_languages],
+            "split": "test",
+        },
+    }
+    for number, (name, options) in enumerate(sets.items()):
+        records = SOURCES["world"](distinct=True, seed=settings.seed + number, **options)
+        write_shards(records, folder / f"{name}-shards")
+
+
+def enhance_encoder(stages: Stages, settings: DemoSettings, folder: Path) -> Path:
+    """Stage 1: returns the enhanced encoder's folder."""
+    stages.say(f"stage 1: {settings.num_texts} sentences in each language, no pictures")
+    tokens = {"train_data": [folder / "text-shards"], "tokens_dir": folder / "tokens"}
+    stages.run("tokens", 1, **tokens)
+    common = {**SCHEDULE, "train_data": [folder / "tokens"], "seed": settings.seed}
+    stages.say(f"step a: a decoder on the frozen XLM-R, {STEP_A['max_train_steps']} steps")
+    stages.run("train_encoder", **STEP_A, **common, output_dir=folder / "step-a")
+    stages.say(f"step b: XLM-R too, NMT + 2 CTL, {STEP_B['max_train_steps']} steps")
+    start = folder / "step-a" / "translation"
+    output_dir = folder / "step-b"
+    stages.run("train_encoder", **STEP_B, **common, translation_model=start, output_dir=output_dir)
+    return output_dir / "translation" / "encoder"
+
+
+def teach(stages: Stages, settings: DemoSettings, folder: Path, name: str, encoder: str) -> float:
+    """Stage 2 after an encoder: writes `NAME/model`; returns the seconds of its training."""
+    common = {"text_encoder": encoder, "languages": ["en", *settings.languages]}
+    common |= {"seed": settings.seed}
+    features = folder / f"{name}-features"
+    shards = folder / "pictures-shards"
+    stages.run("features", **common, shards=shards, features_dir=features)
+    run = {"train_data": features, "output_dir": folder / name}
+    return stages.run("train", **TRIKD, **common, **run)
+
+
+def evaluate(
+    stages: Stages, settings: DemoSettings, folder: Path, arms: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Recall of each arm's model on the held-out pictures, by arm and language."""
+    languages = ["en", *settings.languages, *settings.text_languages]
+    languages += settings.zero_shot_languages
+    results = {}
+    for arm, model in arms.items():
+        output_dir = folder / f"recall-{arm}"
+        place = {"model": model, "dataset": folder / "test-shards", "output_dir": output_dir}
+        stages.run("evaluate", 1, **place, languages=languages, num_bootstrap=0)
+        lines = (output_dir / "results.json").read_text(encoding="utf-8").splitlines()
+        results[arm] = {row["language"]: row for row in map(json.loads, lines)}
+    return results
+
+
+def render_table(results: dict[str, dict[str, Any]], settings: DemoSettings) -> str:
+    """The demo's table in Markdown: mean recall by language and arm."""
+    english = results["clip"]["en"]["mean_recall"]
+    kinds = {
+        "pictures": ["en", *settings.languages],
+        "parallel text alone": settings.text_languages,
+        "none": settings.zero_shot_languages,
+    }
+    lines = [
+        "",
+        f"Mean recall (R@1, 5, 10, both ways) among {settings.num_test} held-out pictures; English "
+        f"CLIP on English captions {english:.3f}",
+        "",
+        "| language | trained with | as-is | mCLIP without stage 1 | mCLIP | of English CLIP |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for kind, languages in kinds.items():
+        for language in languages:
+            recalls = [results[arm][language]["mean_recall"] for arm in ("clip", "plain", "mclip")]
+            cells = " | ".join(f"{recall:.3f}" for recall in recalls)
+            lines.append(f"| {language} | {kind} | {cells} | {recalls[-1] / english:.0%} |")
+    return "\n".join([*lines, ""])
+
+
+def demo(settings: DemoSettings) -> Path:
+    """Runs every stage, prints the table and returns the model's folder."""
+    folder = Path(settings.output_dir)
+    make_folder(folder)
+    stages = Stages(settings.num_processes or min(2, os.cpu_count() or 1))
+    stages.say(f"shards: {settings.num_samples} pictures to train on, {settings.num_test} to find")
+    write_data(settings, folder)
+    encoder = enhance_encoder(stages, settings, folder)
+    stages.say(f"stage 2 after stage 1: features, then {TRIKD['max_train_steps']} steps of TriKD")
+    teach(stages, settings, folder, "mclip", str(encoder))
+    stages.say("stage 2 without stage 1, for comparison")
+    teach(stages, settings, folder, "plain", "testbed:xlm-r")
+    stages.say("retrieval")
+    model = folder / "mclip" / "model"
+    arms = {"clip": "testbed:clip", "plain": str(folder / "plain" / "model"), "mclip": str(model)}
+    results = evaluate(stages, settings, folder, arms)
+    show_queries(stages, settings, folder, model)
+    stages.say("done")
+    table = render_table(results, settings)
+    print(table)
+    (folder / "table.md").write_text(table, encoding="utf-8")
+    seconds = time.monotonic() - stages.started
+    (folder / "demo.json").write_text(json.dumps({"recall": results, "seconds": seconds}, indent=1))
+    print(f"all in {seconds:.0f} s\nqueries: {folder / 'search.png'}\nmodel:   {model}")
+    return model
+
+
+def show_queries(stages: Stages, settings: DemoSettings, folder: Path, model: Path) -> None:
+    """Writes the contact sheet: a held-out scene asked for in each language, its first five
+    pictures.
+    """
+    from crosslingual.testbed.captions import caption
+    from crosslingual.testbed.world import distinct_scenes
+
+    languages = [*settings.languages, *settings.text_languages, *settings.zero_shot_languages]
+    scenes = distinct_scenes("test", settings.num_test, settings.seed + 2)
+    queries = [caption(scene, name) for scene, name in zip(scenes, languages, strict=False)]
+    index = folder / "test-pictures"
+    stages.run("embed", 1, model=model, shards=folder / "test-shards", output=index)
+    sheet = folder / "search.png"
+    stages.run("search", 1, model=model, index=index, query=queries, output=sheet)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `mclip demo`."""
+    return run_verb("mclip demo", DemoSettings, demo, argv)
