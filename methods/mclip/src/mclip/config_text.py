@@ -14,7 +14,8 @@ class TokenizeSettings:
         text_encoder: whose tokenizer is used.
         text_encoder_revision: of the encoder.
         pairs: en-centric (English with each other language, both ways), all, or such as en-de.
-        max_length: tokens a sentence, start and end included.
+        max_length: tokens a sentence, start and end included; the encoder's limit, and at most 256,
+            if not given.
     """
 
     train_data: list[str] = field(default_factory=list)
@@ -39,11 +40,14 @@ class TrainEncoderSettings:
         translation_model: the folder of a former step, instead of a fresh decoder.
         pairs: en-centric (English with each other language, both ways), all, or such as en-de.
         pair_temperature: T of p ~ n^(1/T), by which pairs are drawn.
-        max_length: tokens a sentence, start and end included.
+        max_length: tokens a sentence, start and end included; the encoder's limit, and at most 256,
+            if not given.
         num_decoder_layers: of the decoder.
         decoder_ffn_width: of the decoder.
         num_decoder_heads: of the decoder.
         dropout: of the decoder.
+        both_ways: translate each batch back as well; in step b, which encodes both sides anyway,
+            this costs a pass of the decoder.
         label_smoothing: of the translation loss.
         ctl_weight: of the contrast between translations, in step b.
         ctl_temperature: of that contrast.
@@ -86,11 +90,12 @@ class TrainEncoderSettings:
     decoder_ffn_width: int = 768
     num_decoder_heads: int = 4
     dropout: float = 0.1
+    both_ways: bool = False
     label_smoothing: float = 0.1
     ctl_weight: float = 2.0
     ctl_temperature: float = 0.1
     chunk_rows: int = 1024
-    chunk_tokens: int = 8192
+    chunk_tokens: int = 512
     train_batch_size: int = 64
     gradient_accumulation_steps: int = 1
     max_train_steps: int = 500
@@ -145,10 +150,10 @@ class EvaluateTextSettings:
     """Settings of `mclip evaluate-text`: retrieval of sentences between every two languages.
 
     Attributes:
-        encoder: an encoder's id or folder, or tfidf for character n-grams.
         data: shards with captions in the languages.
         languages: to test.
-        output_dir: where text_retrieval.json goes.
+        output_dir: where text_retrieval.jsonl goes, a line a run.
+        encoder: an encoder's id or folder; the translation model's if not given.
         translation_model: a translation folder; BLEU is measured too.
         into: the language translated into.
         num_beams: of the translation.
@@ -156,10 +161,10 @@ class EvaluateTextSettings:
         batch_size: sentences at a time.
     """
 
-    encoder: str
     data: str
     languages: list[str]
     output_dir: str
+    encoder: str | None = None
     translation_model: str | None = None
     into: str = "en"
     num_beams: int = 5

@@ -216,9 +216,7 @@ class TokenBatches:
 
         Yields:
             `source_ids`, `source_mask` (B, L), `target_ids`, `target_mask` (B, M): int64, from <s>
-            to </s>; `source_language`, `target_language`; `weight`, this process's share of the
-            global batch's target tokens times the number of processes, so that the mean over
-            processes of weight x (mean over own tokens) is the mean over all; `keys`.
+            to </s>; `source_language`, `target_language`; `keys`.
         """
         round_number, place = divmod(start, DRAWS_AT_A_TIME)
         used = np.zeros(len(self.pairs), dtype=np.int64)
@@ -236,8 +234,6 @@ class TokenBatches:
     def _batch(self, order: PairOrder, number: int) -> dict[str, Any]:
         rows, tokens = order.rows(number), order.tokens
         own = rows[self._ranks.rank :: self._ranks.world_size]  # each as long as the others' rows
-        num_predicted = tokens.lengths(rows)[:, 1] - 1
-        num_own = num_predicted[self._ranks.rank :: self._ranks.world_size].sum()
         source_ids, source_mask = tokens.ids(own, 0, self._pad)
         target_ids, target_mask = tokens.ids(own, 1, self._pad)
         return {
@@ -247,6 +243,5 @@ class TokenBatches:
             "target_mask": target_mask,
             "source_language": tokens.pair[0],
             "target_language": tokens.pair[1],
-            "weight": float(num_own * self._ranks.world_size / num_predicted.sum()),
             "keys": tokens.keys(own),
         }
