@@ -1,0 +1,57 @@
+"""Weights on this disk are told by what they hold."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from crosslingual.frozen_parts import FrozenParts
+from crosslingual.weights import TESTBED_WEIGHTS, weights_hash
+
+
+def write(path: Path, value: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"weight": torch.full((3,), value)}, path)
+
+
+def test_a_hash_follows_the_bytes_and_not_the_place(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "model.safetensors", 1.0)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    first = weights_hash(str(tmp_path / "a"))
+    assert weights_hash(str(tmp_path / "b")) == first
+    write(tmp_path / "b" / "model.safetensors", 2.0)
+    assert weights_hash(str(tmp_path / "b")) != first
+
+
+def test_only_the_parts_that_are_used_count(tmp_path: Path) -> None:
+    write(tmp_path / "vae" / "model.safetensors", 1.0)
+    write(tmp_path / "unet" / "model.safetensors", 1.0)
+    first = weights_hash(str(tmp_path), ("vae", "text_encoder"))
+    write(tmp_path / "unet" / "model.safetensors", 2.0)
+    assert weights_hash(str(tmp_path), ("vae", "text_encoder")) == first
+    write(tmp_path / "vae" / "model.safetensors", 2.0)
+    assert weights_hash(str(tmp_path), ("vae", "text_encoder")) != first
+
+
+def test_a_hub_id_is_told_by_its_revision_and_an_empty_folder_by_nothing(tmp_path: Path) -> None:
+    assert weights_hash("FacebookAI/xlm-roberta-base") is None
+    assert weights_hash("testbed:clip") != weights_hash("testbed:xlm-r")
+    with pytest.raises(FileNotFoundError, match="no safetensors in"):
+        weights_hash(str(tmp_path))
+
+
+def test_features_are_told_apart_by_replaced_weights_of_either_part(tmp_path: Path) -> None:
+    for name in ("sd", "xlm-r"):
+        shutil.copytree(TESTBED_WEIGHTS / name, tmp_path / name)
+
+    def made_of() -> dict:
+        return FrozenParts(str(tmp_path / "sd"), str(tmp_path / "xlm-r"), ["de"]).made_of
+
+    before = made_of()
+    assert made_of() == before
+    write(tmp_path / "xlm-r" / "model.safetensors", 1.0)
+    assert made_of()["encoder_weights"] != before["encoder_weights"]
+    write(tmp_path / "sd" / "vae" / "diffusion_pytorch_model.safetensors", 1.0)
+    assert made_of()["base_weights"] != before["base_weights"]
