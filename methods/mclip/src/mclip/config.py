@@ -147,6 +147,8 @@ class ImportSettings:
         text_encoder: the encoder that it was trained after.
         languages: what it speaks.
         max_length: tokens a caption.
+        resolution: of the pictures in pixels, before CLIP's centre crop.
+        num_heads: of the X-projector's layers, which no tensor tells.
     """
 
     state_dict: str
@@ -155,6 +157,8 @@ class ImportSettings:
     text_encoder: str
     languages: list[str] = field(default_factory=list)
     max_length: int = 77
+    resolution: int = 248
+    num_heads: int = 12
 
 
 @dataclass

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from crosslingual.features import FeatureLoader, check_fresh
+from crosslingual.retrieval import recall_at_k
 from mclip.config import TrainSettings
 from mclip.data import RetrievalParts
 from mclip.method import TriKD
@@ -42,8 +43,6 @@ def validate(
         num_rows: samples, the first of the folder; in a language those that have a caption in it.
         device: of `trikd`.
     """
-    from crosslingual.retrieval import recall_at_k
-
     trikd.eval()
     rows = torch.arange(min(num_rows, loader.index.num_rows))
     arrays = loader.rows(rows, ["image_embeds", "has_language"])
