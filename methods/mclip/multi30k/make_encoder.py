@@ -158,6 +158,7 @@ def pretrain(settings: MakeEncoderSettings, texts: list[str], ranks: Ranks) -> A
     tokenizer = XLMRobertaTokenizer.from_pretrained(untrained)
     sentences = tokenizer(texts, truncation=True, max_length=settings.max_length).input_ids
     lengths_N = np.array([len(ids) for ids in sentences])
+    torch.manual_seed(settings.seed)
     model = MaskedLanguageModel(XLMRobertaModel.from_pretrained(untrained, add_pooling_layer=False))
     engine = build_engine(
         model.train(),

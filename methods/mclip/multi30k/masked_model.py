@@ -112,6 +112,7 @@ class MaskedLanguageModel(nn.Module):
         self.encoder = encoder
         self.head = XLMRobertaLMHead(encoder.config)
         self.head.decoder.weight = encoder.embeddings.word_embeddings.weight
+        self.head.decoder.bias = self.head.bias
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, chosen: Tensor, labels: Tensor

@@ -1,0 +1,247 @@
+"""`mclip evaluate-text`: how well sentences find their translations, between every two languages.
+
+mclip evaluate-text --encoder runs/step_b/translation/encoder --data shards/test \
+    --languages en de fr cs --output_dir runs/table
+mclip evaluate-text --translation_model runs/step_b/translation ...      # its encoder, and BLEU
+
+A sentence's vector is the mean of its token states, as in CTL. Its translation is the sentence of
+the same record: where a test set says a sentence twice, the other one is a wrong candidate with an
+equal score, which ranks ahead (the standard definition, ties pessimistic; their number is told).
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from crosslingual.encoders import MultilingualEncoder, load_multilingual_encoder
+from crosslingual.retrieval import TIES, append_result, recall_at_k
+from crosslingual.shards import iter_shards, read_index
+from crosslingual.tars import INDEX, expand_shards
+from crosslingual.verbs import run_verb
+from mclip.config_text import EvaluateTextSettings
+from mclip.translate import corpus_bleu, translate_texts
+from mclip.translation_folder import ENCODER_FOLDER, load_translation
+from mclip.translation_loss import sentence_vectors
+
+Texts = Mapping[str, list[str]]
+"""Sentences by language, a line the same in all of them."""
+
+
+def read_parallel_texts(shards: str, languages: Iterable[str]) -> dict[str, list[str]]:
+    """The first caption of each record in each language.
+
+    Args:
+        shards: what names them.
+        languages: two or more.
+
+    Raises:
+        ValueError: fewer languages than two, a record lacks one, or its captions translate nothing.
+    """
+    texts: dict[str, list[str]] = {language: [] for language in languages}
+    if len(texts) < 2:
+        raise ValueError("translations are sought between languages; give two or more --languages")
+    for record in iter_shards(expand_shards(shards)):
+        if absent := [language for language in texts if language not in record.captions]:
+            raise ValueError(
+                f"{record.key} has no caption in {', '.join(absent)}; it has "
+                f"{', '.join(sorted(record.captions))}: change --languages"
+            )
+        if not record.parallel:
+            raise ValueError(f"the captions of {record.key} do not translate one another")
+        for language, part in texts.items():
+            part.append(record.captions[language][0])
+    return texts
+
+
+@torch.no_grad()
+def encode_sentences(encoder: MultilingualEncoder, texts: list[str], batch_size: int) -> Tensor:
+    """Means of token states, L2-normalised, fp32 (N, D) in the order of `texts`.
+
+    Sentences of similar length are encoded together; a longer one than `encoder.max_length` is
+    cut.
+    """
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    vectors = []
+    for start in range(0, len(order), batch_size):
+        tokens = encoder.tokenizer(
+            [texts[place] for place in order[start : start + batch_size]],
+            padding=True,
+            truncation=True,
+            max_length=encoder.max_length,
+            return_tensors="pt",
+        ).to(encoder.model.device)
+        states_BLD = encoder.model(
+            tokens.input_ids, attention_mask=tokens.attention_mask
+        ).last_hidden_state
+        vectors.append(sentence_vectors(states_BLD, tokens.attention_mask))
+    sorted_ND = torch.cat(vectors)
+    return sorted_ND[torch.tensor(order).argsort()]
+
+
+def recall_of_pairs(
+    languages: Iterable[str], vectors_of_pair: Callable[[str, str], tuple[Tensor, Tensor]]
+) -> tuple[dict[str, float], int]:
+    """Recall@1 between every two languages, both ways.
+
+    Args:
+        languages: to test.
+        vectors_of_pair: for two languages, their sentences' vectors (N, D), a line a translation.
+
+    Returns:
+        `en-de` (English sentences seek German ones) to a fraction, and the number of ties.
+    """
+    recalls, num_ties = {}, 0
+    for one, other in combinations(languages, 2):
+        one_ND, other_ND = vectors_of_pair(one, other)
+        found = recall_at_k(other_ND, one_ND, torch.arange(len(one_ND)), ks=(1,))
+        recalls[f"{one}-{other}"] = found.text_to_image[1]
+        recalls[f"{other}-{one}"] = found.image_to_text[1]
+        num_ties += found.num_ties
+    return recalls, num_ties
+
+
+def format_table(
+    recalls: Mapping[str, float], languages: list[str], bleu: Mapping[str, float] | None = None
+) -> str:
+    """Recall@1 in percent as a Markdown matrix, a row a language that seeks; BLEU as a further
+    column.
+
+    Args:
+        recalls: as `recall_of_pairs` returns them.
+        languages: rows and columns, in this order.
+        bleu: by source language.
+    """
+    heads = ["R@1 from \\ to", *languages, "mean", *(["BLEU"] if bleu else [])]
+    lines = [heads, ["---"] * len(heads)]
+    for one in languages:
+        row = [recalls[f"{one}-{other}"] for other in languages if other != one]
+        cells = [f"{100 * recalls[f'{one}-{x}']:.1f}" if x != one else "" for x in languages]
+        of_bleu = [f"{bleu[one]:.1f}" if one in bleu else ""] if bleu else []
+        lines.append([one, *cells, f"{100 * sum(row) / len(row):.1f}", *of_bleu])
+    total = f"mean of {len(recalls)} directions: {100 * mean_recall(recalls):.1f}"
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{total}"
+
+
+def mean_recall(recalls: Mapping[str, float]) -> float:
+    """The mean over all directions."""
+    return sum(recalls.values()) / len(recalls)
+
+
+def measure_bleu(settings: EvaluateTextSettings, texts: Texts) -> dict[str, float]:
+    """BLEU of the translations of each other language into `into`.
+
+    Raises:
+        ValueError: `into` is not among the languages.
+    """
+    if settings.into not in texts:
+        raise ValueError(
+            f"no references: --into {settings.into} is not among --languages {' '.join(texts)}"
+        )
+    model, tokenizer = load_translation(settings.translation_model)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    bleu = {}
+    for language, sentences in texts.items():
+        if language != settings.into:
+            found = translate_texts(
+                model,
+                tokenizer,
+                sentences,
+                settings.into,
+                num_beams=settings.num_beams,
+                max_length=settings.max_length,
+                batch_size=settings.batch_size,
+            )
+            bleu[language] = corpus_bleu(found, texts[settings.into])
+    return bleu
+
+
+def report(
+    output_dir: str,
+    *,
+    model: str,
+    data: str,
+    texts: Texts,
+    recalls: Mapping[str, float],
+    num_ties: int,
+    bleu: Mapping[str, float] | None,
+    wall_s: float,
+) -> dict[str, Any]:
+    """Prints the table and appends a line to `output_dir/text_retrieval.jsonl`, which is returned.
+
+    Args:
+        output_dir: made if it is absent.
+        model: the encoder's name, or the baseline's.
+        data: the shards' name.
+        texts: what was measured on.
+        recalls, num_ties: as `recall_of_pairs` returns them.
+        bleu: by source language.
+        wall_s: what it took.
+    """
+    print(format_table(recalls, list(texts), bleu))
+    metrics = {"recall@1": dict(recalls), "mean_recall@1": mean_recall(recalls)}
+    result = {
+        "dataset": data,
+        "model": model,
+        "pretrained": "",
+        "task": "text_to_text_retrieval",
+        "language": list(texts),
+        "metrics": metrics | ({"bleu": dict(bleu)} if bleu else {}),
+        "protocol": {"captions": "first", "ties": TIES},
+        "n_texts": len(next(iter(texts.values()))),
+        "n_ties": num_ties,
+        "precision": "fp32",
+        "dataset_sha256": read_index(data)["sha256"] if (Path(data) / INDEX).is_file() else None,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "wall_s": round(wall_s, 2),
+    }
+    append_result(Path(output_dir) / "text_retrieval.jsonl", result)
+    return result
+
+
+def evaluate_text(settings: EvaluateTextSettings) -> dict[str, Any]:
+    """Prints the table, appends a line to `output_dir/text_retrieval.jsonl` and returns it.
+
+    Raises:
+        ValueError: neither an encoder nor a translation model is given, or the texts do not fit.
+    """
+    start = time.perf_counter()
+    name = settings.encoder
+    if name is None:
+        if settings.translation_model is None:
+            raise ValueError("evaluate-text needs --encoder or --translation_model")
+        name = str(Path(settings.translation_model) / ENCODER_FOLDER)
+    texts = read_parallel_texts(settings.data, settings.languages)
+    encoder = load_multilingual_encoder(name, max_length=settings.max_length)
+    encoder.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    vectors = {
+        language: encode_sentences(encoder, sentences, settings.batch_size).cpu()
+        for language, sentences in texts.items()
+    }
+    recalls, num_ties = recall_of_pairs(texts, lambda one, other: (vectors[one], vectors[other]))
+    bleu = measure_bleu(settings, texts) if settings.translation_model else None
+    return report(
+        settings.output_dir,
+        model=name,
+        data=settings.data,
+        texts=texts,
+        recalls=recalls,
+        num_ties=num_ties,
+        bleu=bleu,
+        wall_s=time.perf_counter() - start,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `mclip evaluate-text` and `python -m mclip.evaluate_text`."""
+    return run_verb("mclip evaluate-text", EvaluateTextSettings, evaluate_text, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
