@@ -1,0 +1,192 @@
+"""`mclip embed`: pictures or texts as rows of a matrix, for a search index.
+
+mclip embed --model runs/mclip/model --images pictures --output index        # index.npy, index.json
+mclip embed --model runs/mclip/model --texts queries.txt --output queries
+
+The rows are L2-normalised: a search engine for inner products answers with cosines.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crosslingual.features import write_atomically
+from crosslingual.pictures import decode_pixels
+from crosslingual.records import PICTURES
+from crosslingual.shards import iter_shards
+from crosslingual.tars import expand_shards
+from crosslingual.verbs import run_verb
+from crosslingual.weights import weights_hash
+from mclip.config import EmbedSettings
+from mclip.embedder import load_embedder
+
+
+@dataclass(frozen=True)
+class Index:
+    """Embeddings and what they are of.
+
+    Attributes:
+        rows: (N, D) float32.
+        names: N pictures' paths below `source` or keys in it, or N texts.
+        source: the folder or shards of pictures; None for texts.
+        kind: images, shards or texts.
+    """
+
+    rows: np.ndarray
+    names: list[str]
+    source: str | None
+    kind: str
+
+
+def list_pictures(folder: str) -> list[str]:
+    """The pictures below a folder by their paths in it, sorted.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = (path for path in Path(folder).rglob("*") if path.suffix[1:].lower() in PICTURES)
+    names = sorted(str(path.relative_to(folder)) for path in found)
+    if not names:
+        raise FileNotFoundError(f"no picture ({', '.join(PICTURES)}) in {folder}")
+    return names
+
+
+def read_pictures(
+    kind: str, source: str, wanted: set[str] | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the pictures of a folder or of shards.
+
+    Args:
+        kind: images or shards.
+        source: the folder, or what `expand_shards` takes.
+        wanted: the names to read, those that are there; all if None.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: a sample of the shards has no picture.
+    """
+    if kind == "images":
+        paths = map(Path(source).joinpath, list_pictures(source) if wanted is None else wanted)
+        there = (path for path in paths if path.is_file())
+        yield from ((str(path.relative_to(source)), path.read_bytes()) for path in there)
+        return
+    num_left = -1 if wanted is None else len(wanted)
+    records = iter_shards(expand_shards(source))
+    while num_left and (record := next(records, None)):
+        if wanted is None or record.key in wanted:
+            if not isinstance(record.image, bytes):
+                raise ValueError(f"sample {record.key!r} of {source} has no picture")
+            num_left -= 1
+            yield record.key, record.image
+
+
+def decode_named(name: str, data: bytes, resolution: int) -> np.ndarray:
+    """A picture as bytes (resolution, resolution, 3).
+
+    Raises:
+        ValueError: it is broken; it is named.
+    """
+    try:
+        return decode_pixels(data, resolution)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; repair it or take it away") from error
+
+
+def read_texts(path: str) -> list[str]:
+    """A text a line; only "\\n" ends a line.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it holds an empty line, or nothing.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}")
+    text = Path(path).read_text(encoding="utf-8")
+    texts = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    if not all(texts):
+        raise ValueError(f"{path}: line {texts.index('') + 1} is empty; a row is a line: drop it")
+    return texts
+
+
+def embed_source(embedder: Any, kind: str, source: str) -> Index:
+    """Embeds all of a source.
+
+    Args:
+        embedder: an `mclip.embedder.Embedder`.
+        kind: images, shards or texts.
+        source: the folder, shards or file.
+    """
+    if kind == "texts":
+        texts = read_texts(source)
+        return Index(embedder.embed_text(texts).numpy(), texts, None, kind)
+    names: list[str] = []
+
+    def decoded() -> Iterator[np.ndarray]:
+        for name, data in read_pictures(kind, source):
+            names.append(name)
+            yield decode_named(name, data, embedder.resolution)
+
+    rows = embedder.embed_pixels(decoded()).numpy()
+    return Index(rows, names, source, kind)
+
+
+def write_index(prefix: str, index: Index, model: str, weights: str | None) -> None:
+    """Writes PREFIX.npy and then PREFIX.json, which names the model."""
+    Path(prefix).parent.mkdir(parents=True, exist_ok=True)
+    beside = f"{prefix}.npy.{os.getpid()}"
+    with open(beside, "wb") as file:
+        np.save(file, index.rows)
+    Path(f"{prefix}.json").unlink(missing_ok=True)  # it must not speak for other rows
+    os.replace(beside, f"{prefix}.npy")
+    say = {"kind": index.kind, "source": index.source, "model": model, "model_weights": weights}
+    say |= {"num_rows": len(index.rows), "width": index.rows.shape[1], "names": index.names}
+    write_atomically(Path(f"{prefix}.json"), json.dumps(say, ensure_ascii=False, indent=1))
+
+
+def load_index(prefix: str, model: str) -> Index:
+    """Reads what `write_index` wrote, the rows memory-mapped.
+
+    Raises:
+        FileNotFoundError: no such index.
+        ValueError: another model made it, or its two files do not fit.
+    """
+    told, matrix = Path(f"{prefix}.json"), Path(f"{prefix}.npy")
+    if not (told.is_file() and matrix.is_file()):
+        raise FileNotFoundError(f"no index {prefix}.npy with {prefix}.json; run `mclip embed`")
+    say = json.loads(told.read_text(encoding="utf-8"))
+    weights = weights_hash(model)
+    same = say["model_weights"] == weights if weights else say["model"] == model
+    if not same:
+        raise ValueError(f"{prefix} was made by another model ({say['model']}): embed again")
+    rows = np.load(matrix, mmap_mode="r")
+    if rows.shape != (say["num_rows"], say["width"]):
+        raise ValueError(f"{matrix} holds {rows.shape}, which {told} does not say: embed again")
+    return Index(rows, say["names"], say["source"], say["kind"])
+
+
+def embed(settings: EmbedSettings) -> Path:
+    """Writes PREFIX.npy and PREFIX.json and returns the former's path."""
+    kinds = ("images", "shards", "texts")
+    given = [kind for kind in kinds if getattr(settings, kind)]
+    if len(given) != 1:
+        raise ValueError("give one of --images FOLDER, --shards SHARDS and --texts FILE")
+    embedder = load_embedder(settings.model, batch_size=settings.batch_size)
+    index = embed_source(embedder, given[0], getattr(settings, given[0]))
+    write_index(settings.output, index, settings.model, embedder.weights)
+    print(f"{settings.output}.npy: {len(index.rows)} rows of width {embedder.width}")
+    return Path(f"{settings.output}.npy")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `mclip embed` and `python -m mclip.embed`."""
+    return run_verb("mclip embed", EmbedSettings, embed, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
