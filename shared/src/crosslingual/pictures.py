@@ -34,7 +34,7 @@ def decode_pixels(data: bytes, resolution: int) -> np.ndarray:
                 raise ValueError(f"oversized picture: {image.width}x{image.height} pixels")
             # to twice the size, as for Pillow's thumbnails: less to decode, as good a picture
             image.draft("RGB", (2 * resolution, 2 * resolution))
-            return np.asarray(_fit(image, resolution))
+            return fit_picture(image, resolution)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError("oversized picture: beyond Pillow's limit") from error
     except Image.UnidentifiedImageError as error:
@@ -50,8 +50,11 @@ def pixels_to_images(pixels: np.ndarray) -> Tensor:
     return images.float().div_(127.5).sub_(1)
 
 
-def _fit(image: Image.Image, resolution: int) -> Image.Image:
-    ImageOps.exif_transpose(image, in_place=True)
+def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
+    """An open picture as (resolution, resolution, 3) bytes: upright, RGB on white, shorter side
+    resized, centre cropped.
+    """
+    image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -60,4 +63,5 @@ def _fit(image: Image.Image, resolution: int) -> Image.Image:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
-    return image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
+    fitted = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(fitted)

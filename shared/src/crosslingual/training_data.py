@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.feature_pass import online_batches
+from crosslingual.feature_pass import SampleParts, online_batches
 from crosslingual.features import FeatureLoader, check_fresh, is_features
-from crosslingual.frozen_parts import FrozenParts
 from crosslingual.loader import ShardLoader
 from crosslingual.processes import Ranks
 from crosslingual.weights import resolve
@@ -29,11 +28,11 @@ class TrainingData:
     """
 
     loader: FeatureLoader | ShardLoader
-    parts: FrozenParts
+    parts: SampleParts
     null: dict[str, Tensor]
 
     def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
-        """Endless batches of `FrozenParts.encode`'s arrays from a micro-step on."""
+        """Endless batches of the arrays of `parts.encode` from a micro-step on."""
         if isinstance(self.loader, FeatureLoader):
             return self.loader.batches(start_step)
         return online_batches(self.parts, self.loader, start_step)
@@ -49,7 +48,7 @@ class TrainingData:
 
 def open_training_data(
     train_data: str,
-    parts: FrozenParts,
+    parts: SampleParts,
     *,
     resolution: int | None,
     batch_size: int,

@@ -81,6 +81,7 @@ def contact_sheet(
     column_heads: Sequence[str] = (),
     row_heads: Sequence[str] = (),
     *,
+    row_languages: Sequence[str] = (),
     picture_size: int = 128,
     resample: Image.Resampling = Image.Resampling.LANCZOS,
 ) -> Image.Image:
@@ -90,6 +91,7 @@ def contact_sheet(
         cells: the rows, of equal length.
         column_heads: one a column, or none at all.
         row_heads: one a row, or none at all.
+        row_languages: of the row heads, BCP-47; English if not given.
         picture_size: the edge at which every picture is drawn, in pixels; type and white space
             grow with it.
         resample: how pictures are enlarged.
@@ -110,7 +112,9 @@ def contact_sheet(
     edge, size = picture_size, TYPE_SIZE * picture_size
     margin, caption_gap = round(MARGIN * edge), round(CAPTION_GAP * edge)
     columns = [wrap(text, "en", edge / size) for text in column_heads]
-    labels = [wrap(text, "en", MAX_ROW_HEAD * edge / size) for text in row_heads]
+    spoken = row_languages or ["en"] * len(row_heads)
+    widest = MAX_ROW_HEAD * edge / size
+    labels = [wrap(*head, widest) for head in zip(row_heads, spoken, strict=True)]
     captions = [[wrap(cell.text, cell.language, edge / size) for cell in row] for row in cells]
 
     def height(blocks: list[list[Line]]) -> int:
