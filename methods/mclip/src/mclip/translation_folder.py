@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.artifacts import load_artifact, load_strict, model_card, save_artifact
-from crosslingual.encoders import load_multilingual_encoder
+from crosslingual.encoders import encoder_config, load_multilingual_encoder
 from mclip.translation import TranslationModel
 
 ENCODER_FOLDER = "encoder"
@@ -50,8 +50,7 @@ def build_translation(
     Raises:
         ValueError: the encoder is no XLM-R, or the heads do not divide its width.
     """
-    found = load_multilingual_encoder(text_encoder, revision)
-    shape = found.model.config
+    shape = encoder_config(text_encoder, revision)
     if shape.model_type != "xlm-roberta":
         raise ValueError(f"{text_encoder} is of type {shape.model_type}; stage 1 enhances an XLM-R")
     if shape.hidden_size % num_decoder_heads:
@@ -67,6 +66,7 @@ def build_translation(
         "dropout": dropout,
         "text_encoder": text_encoder,
     }
+    found = load_multilingual_encoder(text_encoder, revision)
     return TranslationModel(found.model, config).requires_grad_(False).eval(), found.tokenizer
 
 

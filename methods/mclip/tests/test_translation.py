@@ -1,0 +1,348 @@
+"""Stage 1's model trains what it says it trains, and no pad, chunk or rank changes its loss."""
+
+import json
+import math
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer, XLMRobertaConfig, XLMRobertaModel
+from transformers.modeling_outputs import CausalLMOutput
+from transformers.trainer_pt_utils import LabelSmoother
+
+from crosslingual.encoders import load_multilingual_encoder
+from mclip.contrastive import info_nce
+from mclip.translation import TranslationModel, set_trainable
+from mclip.translation_folder import build_translation, load_translation, save_translation
+from mclip.translation_loss import enhancement_loss, nmt_loss, sentence_vectors
+
+PAD, VOCABULARY, WIDTH = 1, 40, 12
+SHAPE = {"num_decoder_layers": 2, "decoder_ffn_width": 16, "num_decoder_heads": 2}
+ENGLISH = ["a house", "red house", "no"]
+GERMAN = ["ein Haus", "rotes Haus", "nein , nein"]
+
+
+def build(encoder: str, **changes: Any) -> tuple[TranslationModel, Any]:
+    torch.manual_seed(0)
+    return build_translation(encoder, ["en", "de"], **{**SHAPE, "dropout": 0.0, **changes})
+
+
+@pytest.fixture
+def model(encoder: str) -> TranslationModel:
+    """Width 12, decoder without dropout, maps away from the identity so that languages differ."""
+    model = build(encoder)[0]
+    with torch.no_grad():
+        for parameter in model.language_maps.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+    return model
+
+
+@pytest.fixture(scope="session")
+def batch(encoder: str) -> dict[str, Any]:
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    source, target = (
+        tokenizer(texts, padding=True, return_tensors="pt") for texts in (ENGLISH, GERMAN)
+    )
+    return {
+        "source_ids": source.input_ids,
+        "source_mask": source.attention_mask,
+        "target_ids": target.input_ids,
+        "target_mask": target.attention_mask,
+        "source_language": "en",
+        "target_language": "de",
+    }
+
+
+def turned(batch: dict[str, Any]) -> dict[str, Any]:
+    swap = {"source": "target", "target": "source"}
+    return {f"{swap[side]}_{rest}": batch[f"{side}_{rest}"] for side, rest in split_names(batch)}
+
+
+def split_names(batch: dict[str, Any]) -> list[tuple[str, str]]:
+    return [tuple(name.split("_")) for name in batch]
+
+
+def padded(batch: dict[str, Any], count: int = 3) -> dict[str, Any]:
+    fills = {"ids": PAD, "mask": 0}
+    return {
+        name: F.pad(value, (0, count), value=fills[name.split("_")[1]])
+        if torch.is_tensor(value)
+        else value
+        for name, value in batch.items()
+    }
+
+
+def tokens(num_tokens: int = 23) -> tuple[Tensor, Tensor, Tensor]:
+    """States, labels and an output matrix, away from what initialisation would make."""
+    generator = torch.Generator().manual_seed(5)
+    states = 2 * torch.randn(num_tokens, WIDTH, generator=generator)
+    labels = torch.randint(0, VOCABULARY, (num_tokens,), generator=generator)
+    return states.requires_grad_(), labels, torch.randn(VOCABULARY, WIDTH, generator=generator)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("chunk_tokens", [1, 7, 1000])
+def test_nmt_loss_and_gradient_equal_torchs_cross_entropy(
+    smoothing: float, chunk_tokens: int
+) -> None:
+    (states, labels, weight), (twin, *_) = tokens(), tokens()
+    loss, parts = nmt_loss(
+        states, labels, weight, label_smoothing=smoothing, chunk_tokens=chunk_tokens
+    )
+    expected = F.cross_entropy(twin @ weight.T, labels, label_smoothing=smoothing)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(parts["nmt"], expected)
+    torch.testing.assert_close(parts["nll"], F.cross_entropy(twin @ weight.T, labels))
+    assert not any(part.requires_grad for part in parts.values())
+    (3 * loss).backward()
+    (3 * expected).backward()
+    torch.testing.assert_close(states.grad, twin.grad)
+
+
+def test_nmt_loss_equals_transformers_label_smoother() -> None:
+    states, labels, weight = tokens()
+    padded_labels = torch.cat((labels, labels.new_full((5,), -100)))
+    scores = torch.cat((states, torch.randn(5, WIDTH))) @ weight.T
+    expected = LabelSmoother(epsilon=0.1)(CausalLMOutput(logits=scores), padded_labels)
+    torch.testing.assert_close(nmt_loss(states, labels, weight)[0], expected)
+
+
+def test_states_of_zero_cost_the_logarithm_of_the_vocabulary() -> None:
+    _, labels, weight = tokens()
+    loss, parts = nmt_loss(torch.zeros(len(labels), WIDTH), labels, weight)
+    assert loss.item() == pytest.approx(math.log(VOCABULARY), rel=1e-5)
+    assert parts["nll"].item() == pytest.approx(math.log(VOCABULARY), rel=1e-5)
+
+
+def test_scores_in_bf16_are_the_same_loss_to_two_digits() -> None:
+    (states, labels, weight), (twin, *_) = tokens(), tokens()
+    loss, _ = nmt_loss(states, labels, weight, scores_dtype=torch.bfloat16)
+    expected, _ = nmt_loss(twin, labels, weight)
+    assert loss.item() == pytest.approx(expected.item(), rel=0.02)
+    loss.backward()
+    expected.backward()
+    assert states.grad.dtype == torch.float32
+    assert (states.grad - twin.grad).norm() < 0.03 * twin.grad.norm()
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    states, labels, weight = tokens()
+    with pytest.raises(ValueError, match=r"\(23, 12\) do not fit 22 labels"):
+        nmt_loss(states, labels[1:], weight)
+    with pytest.raises(ValueError, match="gets no gradient here"):
+        nmt_loss(states, labels, weight.requires_grad_())
+
+
+def work(rank: int, folder: Path) -> None:
+    """A rank's share, 5 tokens or 18; the mean of losses and of gradients goes to a file."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "store"), 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    states, labels, weight = tokens()
+    share = slice(0, 5) if rank == 0 else slice(5, None)
+    loss, parts = nmt_loss(states[share], labels[share], weight)
+    loss.backward()
+    values = [loss.detach(), parts["nll"], states.grad]
+    for value in values:
+        dist.all_reduce(value)
+        value /= 2
+    torch.save(values, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_the_mean_over_ranks_is_the_mean_over_all_their_tokens(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=work, args=(rank, tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    states, labels, weight = tokens()
+    loss, parts = nmt_loss(states, labels, weight)
+    loss.backward()
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(found, [loss.detach(), parts["nll"], states.grad])
+
+
+def test_a_sentence_vector_is_the_unit_mean_over_its_tokens() -> None:
+    states = torch.randn(2, 4, 6)
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
+    expected = torch.stack((states[0, :3].mean(dim=0), states[1, 0]))
+    expected = expected / expected.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(sentence_vectors(states, mask), expected)
+    states[mask == 0] = 1e4
+    torch.testing.assert_close(sentence_vectors(states, mask), expected)
+    assert sentence_vectors(states.bfloat16(), mask.bool()).dtype == torch.float32
+
+
+def test_enhancement_is_nmt_plus_the_weight_times_ctl() -> None:
+    states, labels, weight = tokens()
+    source, target = F.normalize(torch.randn(2, 5, 8), dim=-1)
+    nmt, _ = nmt_loss(states, labels, weight)
+    ctl = info_nce(source, target, torch.tensor(10.0))
+    loss, parts = enhancement_loss(states, labels, source, target, weight)
+    torch.testing.assert_close(loss, nmt + 2.0 * ctl)
+    torch.testing.assert_close((parts["nmt"], parts["ctl"]), (nmt.detach(), ctl))
+    for vectors, ctl_weight in (((None, None), 2.0), ((source, target), 0.0)):
+        alone, parts = enhancement_loss(states, labels, *vectors, weight, ctl_weight=ctl_weight)
+        assert torch.equal(alone, nmt) and "ctl" not in parts
+
+
+def reached(model: TranslationModel) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("step", ["a", "b"])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_gradients_reach_exactly_what_the_step_trains(
+    model: TranslationModel, batch: dict[str, Any], step: str, both_ways: bool
+) -> None:
+    """Decoder and maps in both steps; XLM-R's layers in b; its embeddings and their norm never."""
+    parts = ("language_maps.", "decoder.", *(["encoder.encoder.layer."] * (step == "b")))
+    expected = {name for name, _ in model.named_parameters() if name.startswith(parts)}
+    left = {name for name, _ in model.named_parameters()} - expected
+    assert any("embeddings.LayerNorm" in name for name in left)
+    assert any("word_embeddings" in name for name in left) and len(expected) > 20
+    set_trainable(model, step)
+    output = model(batch, contrast=step == "b", both_ways=both_ways)
+    enhancement_loss(*output, model.embedding_weight)[0].backward()
+    assert reached(model) == expected
+
+
+def test_languages_share_one_parameter_of_which_a_batch_moves_its_own_map(
+    model: TranslationModel, batch: dict[str, Any]
+) -> None:
+    set_trainable(model, "a")
+    nmt_loss(*model(batch)[:2], model.embedding_weight)[0].backward()
+    moved = model.language_maps.weight.grad.flatten(1).norm(dim=1) > 0
+    assert model.config["languages"] == ["de", "en"] and moved.tolist() == [True, False]
+
+
+def test_fresh_maps_are_the_identity(encoder: str, batch: dict[str, Any]) -> None:
+    fresh = build(encoder)[0]
+    english = {**batch, "target_language": "en"}
+    assert torch.equal(fresh(batch).states_TD, fresh(english).states_TD)
+
+
+def test_the_frozen_encoder_drops_nothing_while_the_decoder_trains(
+    model: TranslationModel, batch: dict[str, Any]
+) -> None:
+    set_trainable(model, "a")
+    model.train()
+    assert torch.equal(model(batch).states_TD, model(batch).states_TD)
+    set_trainable(model, "b")
+    assert not torch.equal(model(batch).states_TD, model(batch).states_TD)
+
+
+def test_padding_changes_neither_states_nor_vectors_nor_labels(
+    model: TranslationModel, batch: dict[str, Any]
+) -> None:
+    ways = {"contrast": True, "both_ways": True}
+    torch.testing.assert_close(model(batch, **ways), model(padded(batch), **ways))
+
+
+def test_every_token_but_the_first_is_predicted_and_no_pad(
+    model: TranslationModel, batch: dict[str, Any]
+) -> None:
+    output = model(batch)
+    rows = [
+        ids[mask.bool()][1:]
+        for ids, mask in zip(batch["target_ids"], batch["target_mask"], strict=True)
+    ]
+    assert torch.equal(output.labels_T, torch.cat(rows))
+    assert (output.source_BD, output.target_BD) == (None, None)
+
+
+def test_a_state_depends_on_no_later_token(model: TranslationModel, batch: dict[str, Any]) -> None:
+    states = model.encode(batch["source_ids"], batch["source_mask"])
+    ids = batch["target_ids"]
+    changed = torch.cat((ids[:, :4], ids[:, 4:].flip(1)), dim=1)
+    before, after = (model.decode(states, batch["source_mask"], i, "de") for i in (ids, changed))
+    torch.testing.assert_close(before[:, :4], after[:, :4])
+    assert not torch.allclose(before[:, 4:], after[:, 4:])
+
+
+def test_both_ways_are_the_two_directions_in_one_batch(
+    model: TranslationModel, batch: dict[str, Any]
+) -> None:
+    there, back = model(batch, contrast=True), model(turned(batch), contrast=True)
+    both = model(batch, contrast=True, both_ways=True)
+    torch.testing.assert_close(both.states_TD, torch.cat((there.states_TD, back.states_TD)))
+    assert torch.equal(both.labels_T, torch.cat((there.labels_T, back.labels_T)))
+    torch.testing.assert_close((both.source_BD, both.target_BD), (back.target_BD, back.source_BD))
+
+
+def test_decoder_and_maps_at_the_published_size() -> None:
+    """XLM-R base, 12 layers, 7 languages; the token embedding is XLM-R's and counts once."""
+    base = XLMRobertaConfig(
+        vocab_size=250002, max_position_embeddings=514, type_vocab_size=1, pad_token_id=1
+    )
+    config = {"num_decoder_layers": 12, "decoder_ffn_width": 3072, "num_decoder_heads": 12}
+    with torch.device("meta"):
+        encoder = XLMRobertaModel(base, add_pooling_layer=False)
+        model = TranslationModel(encoder, {**config, "languages": list("abcdefg"), "dropout": 0.1})
+    d, ffn = 768, 3072
+    layer = 8 * (d * d + d) + 2 * d * ffn + ffn + d + 3 * 2 * d
+    assert sum(p.numel() for p in model.decoder.parameters()) == 12 * layer + 2 * d == 113_422_848
+    assert sum(p.numel() for p in model.language_maps.parameters()) == 7 * (d * d + d)
+    set_trainable(model, "b")
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    assert frozen == (250002 + 514 + 1 + 2) * d
+
+
+def test_a_folder_holds_the_model_and_an_encoder_of_its_own(
+    model: TranslationModel, encoder: str, batch: dict[str, Any], tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    with torch.no_grad():
+        model.encoder.encoder.layer[0].output.dense.weight.add_(0.1)
+    for _ in range(2):  # a folder is replaced by a later one
+        save_translation(tmp_path / "translation", model, tokenizer)
+    loaded, again = load_translation(tmp_path / "translation")
+    assert torch.equal(loaded(batch).states_TD, model(batch).states_TD)
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    assert again.get_vocab() == tokenizer.get_vocab()
+    found = load_multilingual_encoder(str(tmp_path / "translation" / "encoder"))
+    plain = AutoModel.from_pretrained(tmp_path / "translation" / "encoder", add_pooling_layer=False)
+    expected = model.encode(batch["source_ids"], batch["source_mask"])
+    assert (found.max_length, found.tokenizer.model_max_length) == (16, 16)
+    for module in (found.model, plain.eval()):
+        states = module(batch["source_ids"], attention_mask=batch["source_mask"])
+        assert torch.equal(states.last_hidden_state, expected)
+    config = json.loads((tmp_path / "translation" / "config.json").read_text())
+    assert (config["method"], config["kind"]) == ("mclip", "translation")
+    assert config["languages"] == ["de", "en"] and config["text_encoder"] == encoder
+    assert "mclip translate" in (tmp_path / "translation" / "README.md").read_text()
+
+
+def test_wrong_folders_encoders_and_languages_are_named(
+    model: TranslationModel, encoder: str, clip: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "translation"
+    save_translation(folder, model, AutoTokenizer.from_pretrained(encoder))
+    config = json.loads((folder / "config.json").read_text())
+    for change, message in (
+        ({"kind": "model"}, "holds no translation model"),
+        ({"num_decoder_layers": 3}, "missing: decoder.layers.2"),
+        ({"languages": ["de", "en", "fr"]}, "language_maps.bias is"),
+    ):
+        (folder / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(ValueError, match=message):
+            load_translation(folder)
+    with pytest.raises(FileNotFoundError, match="no adapter"):
+        load_translation(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="stage 1 enhances an XLM-R"):
+        build(clip)
+    with pytest.raises(ValueError, match="5 decoder heads do not divide the width 12"):
+        build(encoder, num_decoder_heads=5)
+    with pytest.raises(ValueError, match="not translate into 'fr', but into de, en"):
+        model.language_index("fr")
+    with pytest.raises(ValueError, match="not 'c'"):
+        set_trainable(model, "c")
