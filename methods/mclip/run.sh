@@ -19,7 +19,7 @@ launch() { torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m "$@"; }
 
 # ---------------------------------------------------------------------------------------------------
 # What will train, and what it takes. Computed from shapes: no weights are read.
-mclip info --config configs/testbed.yaml
+mclip info --config configs/testbed.yaml --text_encoder testbed:xlm-r
 
 # ---------------------------------------------------------------------------------------------------
 # Parallel text -> shards -> tokens. Captions that translate one another, without pictures. Moses

@@ -16,7 +16,8 @@ from crosslingual.features import FeatureLoader, read_index
 from crosslingual.loader import ShardLoader
 from crosslingual.processes import Ranks
 from mclip.config import TrainSettings
-from mclip.data import RetrievalParts, TriKDData, draw_languages, frozen_parts, open_data
+from mclip.data import TriKDData, draw_languages, frozen_parts, open_data
+from mclip.retrieval_parts import RetrievalParts
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, 0, CPU)

@@ -53,36 +53,32 @@ def save_model(
     """
     folder = Path(folder)
     beside = folder.with_name(f"{folder.name}.{BUNDLED}")
-    name = config["text_encoder"]
-    if bundle_encoder:
-        _copy_encoder(name, config["text_encoder_revision"], beside)
-        config = {
-            **config,
-            "text_encoder": BUNDLED,
-            "text_encoder_revision": None,
-            "text_encoder_weights": weights_hash(str(beside)),
-            "has_encoder": True,
-        }
-    count = sum(tensor.numel() for tensor in state.values())
+    name, count = config["text_encoder"], sum(tensor.numel() for tensor in state.values())
     card = model_card(
         title="mCLIP projectors",
-        text=CARD.format(count=count, **{**config, "text_encoder": name}),
+        text=CARD.format(count=count, **config),
         base_model=config["clip"],
         languages=config["languages"],
         pipeline_tag="zero-shot-image-classification",
         tags=["mclip", "cross-lingual", "retrieval"],
         license="mit",
     )
-    save_artifact(folder, state=state, config=config, card=card)
-    if bundle_encoder:
-        beside.rename(folder / BUNDLED)
+    try:
+        if bundle_encoder:
+            _copy_encoder(name, config["text_encoder_revision"], beside)
+            config = {**config, "text_encoder": BUNDLED, "text_encoder_revision": None}
+            config |= {"text_encoder_weights": weights_hash(str(beside)), "has_encoder": True}
+        save_artifact(folder, state=state, config=config, card=card)
+        if bundle_encoder:
+            beside.rename(folder / BUNDLED)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 
 def _copy_encoder(name: str, revision: str | None, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
     if Path(resolve(name)).is_dir():
-        shutil.copytree(resolve(name), folder)
+        shutil.copytree(resolve(name), folder, dirs_exist_ok=True)
         return
     encoder = load_multilingual_encoder(name, revision)
     encoder.model.save_pretrained(folder)

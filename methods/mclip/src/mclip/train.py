@@ -105,13 +105,17 @@ def limit_scale(engine: Any) -> None:
             safe_set_full_fp32_param(logit_scale, logit_scale.data)
 
 
-def suspects(batch: dict[str, Any], keys: list[str]) -> list[str]:
-    """The samples of a batch that are no numbers themselves; if there are none, the first few."""
-    states = batch["states"].isfinite().all(dim=1).int()
-    captions = torch.segment_reduce(states.float(), "min", lengths=batch["lengths"])
+def suspects(batch: dict[str, Any], keys: list[str], ranks: Ranks) -> list[str]:
+    """The samples of all ranks that are no numbers themselves, the first few; if there are none,
+    the first few of this rank. Every process must call it.
+    """
+    tokens = batch["states"].isfinite().all(dim=1).float()
+    captions = torch.segment_reduce(tokens, "min", lengths=batch["lengths"])
     is_finite = batch["image_embeds"].isfinite().all(dim=1) & (captions > 0)
-    spoilt = [key for key, good in zip(keys, is_finite.tolist(), strict=True) if not good]
-    return spoilt[:8] or keys[:8]
+    found = [key for key, good in zip(keys, is_finite.tolist(), strict=True) if not good]
+    lists = [found] * ranks.world_size
+    dist.all_gather_object(lists, found)
+    return [key for part in lists for key in part][:8] or keys[:8]
 
 
 def train(settings: TrainSettings) -> Path:
@@ -142,7 +146,7 @@ def train(settings: TrainSettings) -> Path:
                 loss, parts = batch_loss(engine, batch, settings, ranks.device)
                 whole, parts = over_ranks(loss, parts, ranks)
                 if not torch.isfinite(whole):
-                    keys = suspects(batch, data.keys(batch))
+                    keys = suspects(batch, data.keys(batch), ranks)
                     check_finite(whole, parts, step=step + 1, keys=keys)
                 engine.backward(loss)
                 engine.step()

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from crosslingual.features import FeatureLoader, check_fresh
 from crosslingual.retrieval import recall_at_k
 from mclip.config import TrainSettings
-from mclip.data import RetrievalParts
 from mclip.method import TriKD
+from mclip.retrieval_parts import RetrievalParts
 
 
 def open_validation(settings: TrainSettings, parts: RetrievalParts) -> FeatureLoader | None:
