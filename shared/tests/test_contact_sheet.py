@@ -158,6 +158,15 @@ def test_marks_frame_the_picture_and_leave_it_whole() -> None:
     assert (pixels == 0).all(2).sum() == 3 * 128 * 128
 
 
+def test_a_row_head_is_set_in_its_languages_shapes() -> None:
+    cells = [[Cell(BLACK, "", "en")]]
+    sheets = [
+        np.asarray(contact_sheet(cells, row_heads=["直"], row_languages=[language]))
+        for language in ("zh", "ja")
+    ]
+    assert sheets[0].shape != sheets[1].shape or (sheets[0] != sheets[1]).any()
+
+
 @pytest.mark.parametrize(
     ("cells", "heads"),
     [
