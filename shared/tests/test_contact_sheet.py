@@ -161,7 +161,7 @@ def test_marks_frame_the_picture_and_leave_it_whole() -> None:
 def test_a_row_head_is_set_in_its_languages_shapes() -> None:
     cells = [[Cell(BLACK, "", "en")]]
     sheets = [
-        np.asarray(contact_sheet(cells, row_heads=["直"], row_languages=[language]))
+        np.asarray(contact_sheet(cells, row_heads=["角"], row_languages=[language]))
         for language in ("zh", "ja")
     ]
     assert sheets[0].shape != sheets[1].shape or (sheets[0] != sheets[1]).any()
