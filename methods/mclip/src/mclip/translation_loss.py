@@ -86,7 +86,7 @@ def nmt_loss(
         labels_T: the tokens to predict.
         weight_VD: the output matrix, frozen.
         label_smoothing: e; 0 is plain cross-entropy.
-        chunk_tokens: tokens whose scores exist at a time; they are kept as fp32.
+        chunk_tokens: tokens whose scores exist at a time, twice, in fp32.
         scores_dtype: of the products with the vocabulary; bf16 is for GPUs.
 
     Returns:
