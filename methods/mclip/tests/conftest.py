@@ -99,19 +99,20 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """24 random pictures with captions in German; three of four also in English, every other one in
-    French.
+    """24 pictures of four random colours, each with a letter of its own for a caption in German;
+    three of four also in English, every other one in French.
     """
     random = np.random.default_rng(0)
 
     def record(number: int) -> Record:
-        pixels, picture = random.integers(0, 256, (40, 40, 3)), io.BytesIO()
-        Image.fromarray(pixels.astype(np.uint8)).save(picture, "PNG")
-        captions = {"de": [f"ein Haus {number}" + "!" * (number % 3)]}
+        colours, picture = random.integers(0, 256, (2, 2, 3), dtype=np.uint8), io.BytesIO()
+        Image.fromarray(colours.repeat(20, axis=0).repeat(20, axis=1)).save(picture, "PNG")
+        letter = chr(ord("A") + number)
+        captions = {"de": [letter * (1 + number % 3)]}
         if number % 4:
-            captions["en"] = [f"house {number}"]
+            captions["en"] = [f"a{letter}"]
         if number % 2:
-            captions["fr"] = [f"maison {number}"]
+            captions["fr"] = [letter.lower()]
         return Record(f"{number:05d}", picture.getvalue(), captions, parallel=True)
 
     folder = tmp_path_factory.mktemp("shards")
