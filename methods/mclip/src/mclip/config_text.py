@@ -46,6 +46,7 @@ class TrainEncoderSettings:
         decoder_ffn_width: of the decoder.
         num_decoder_heads: of the decoder.
         dropout: of the decoder.
+        encoder_dropout: of XLM-R, in step b; its own config's if not given.
         both_ways: translate each batch back as well; in step b, which encodes both sides anyway,
             this costs a pass of the decoder.
         label_smoothing: of the translation loss.
@@ -90,6 +91,7 @@ class TrainEncoderSettings:
     decoder_ffn_width: int = 768
     num_decoder_heads: int = 4
     dropout: float = 0.1
+    encoder_dropout: float | None = None
     both_ways: bool = False
     label_smoothing: float = 0.1
     ctl_weight: float = 2.0

@@ -22,6 +22,7 @@ from crosslingual.progress import Progress
 from crosslingual.settings import write_settings
 from crosslingual.verbs import run_verb
 from mclip.config_text import TrainEncoderSettings
+from mclip.encoder_validation import open_validation, validate
 from mclip.parallel_text import Pair, expand_pairs, open_sources
 from mclip.token_batches import TokenBatches
 from mclip.tokens import (
@@ -33,7 +34,7 @@ from mclip.tokens import (
     tokenizer_hash,
     write_tokens,
 )
-from mclip.translation import TranslationModel, set_trainable
+from mclip.translation import TranslationModel, set_encoder_dropout, set_trainable
 from mclip.translation_folder import (
     ENCODER_FOLDER,
     build_translation,
@@ -71,7 +72,7 @@ def open_data(settings: TrainEncoderSettings, ranks: Ranks) -> tuple[Path, list[
     folder = Path(settings.output_dir) / "tokens"
     index = write_tokens(sources, pairs, folder, tokenizer, max_length, ranks)
     if ranks.rank == 0:
-        print(describe(index), file=sys.stderr)
+        print(describe(index))
     return folder, pairs
 
 
@@ -99,13 +100,19 @@ def open_model(settings: TrainEncoderSettings, pairs: list[Pair]) -> tuple[Trans
             dropout=settings.dropout,
             revision=settings.text_encoder_revision,
         )
+    if settings.encoder_dropout is not None:
+        set_encoder_dropout(model, settings.encoder_dropout)
     set_trainable(model, settings.step)
     return model, tokenizer
 
 
 def build_training(settings: TrainEncoderSettings, model: TranslationModel) -> Any:
-    """The DeepSpeed engine around the model."""
-    return build_engine(
+    """The DeepSpeed engine around the model.
+
+    Raises:
+        ValueError: for ZeRO stage 3, at which no process has the whole model to validate and save.
+    """
+    engine = build_engine(
         model,
         settings.deepspeed_config or ZERO_0,
         learning_rate=settings.learning_rate,
@@ -120,6 +127,9 @@ def build_training(settings: TrainEncoderSettings, model: TranslationModel) -> A
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         mixed_precision=settings.mixed_precision,
     )
+    if engine.zero_optimization_stage() == 3:
+        raise ValueError("train-encoder works at ZeRO stages 0 to 2; use ds/zero2.json")
+    return engine
 
 
 def batch_loss(
@@ -161,12 +171,22 @@ def seed_dropout(settings: TrainEncoderSettings, micro_step: int, ranks: Ranks) 
     torch.manual_seed((settings.seed * 0x9E3779B1 + place) % 2**63)
 
 
+def mean_over_ranks(values: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
+    """Means of the processes' scalars; every process must call it."""
+    stacked = torch.stack([*values.values()])
+    if ranks.world_size > 1:
+        torch.distributed.all_reduce(stacked)
+    means = (stacked / ranks.world_size).tolist()
+    return dict(zip(values, means, strict=True))
+
+
 def train_encoder(settings: TrainEncoderSettings) -> Path:
     """Trains a step of stage 1 and writes the translation model to `output_dir/translation`."""
     ranks = start_processes()
     output_dir = Path(settings.output_dir)
     resume = resolve_checkpoint(output_dir, settings.resume_from_checkpoint)
     folder, pairs = open_data(settings, ranks)
+    held_out = open_validation(settings, pairs)
     model, tokenizer = open_model(settings, pairs)
     data = TokenBatches(
         folder,
@@ -199,7 +219,11 @@ def train_encoder(settings: TrainEncoderSettings) -> Path:
                 engine.backward(loss)
                 engine.step()
             num_samples = settings.train_batch_size * accumulation * ranks.world_size
-            progress.step(step + 1, loss.detach(), parts, engine.get_lr()[0], num_samples)
+            values = mean_over_ranks({"loss": loss.detach(), **parts}, ranks)
+            progress.step(step + 1, values.pop("loss"), values, engine.get_lr()[0], num_samples)
+            if held_out and (step + 1) % settings.validation_steps == 0:
+                found = validate(settings, model, tokenizer, held_out, pairs)
+                progress.log(found, step + 1)
             is_stopping = stop.requested(ranks)
             if is_stopping or (step + 1) % settings.checkpointing_steps == 0 or step + 1 == last:
                 limit = settings.checkpoints_total_limit

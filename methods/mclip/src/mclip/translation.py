@@ -230,3 +230,12 @@ def set_trainable(model: TranslationModel, step: str) -> None:
         part.requires_grad_(True)
     model.is_encoder_frozen = step == "a"
     model.train()
+
+
+def set_encoder_dropout(model: TranslationModel, dropout: float) -> None:
+    """Gives XLM-R's layers and attention another dropout than its config's; the config, which goes
+    on with the encoder, is not changed.
+    """
+    for module in model.encoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout

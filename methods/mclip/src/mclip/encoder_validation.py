@@ -1,0 +1,159 @@
+"""Stage 1's validation: the translation loss, retrieval of translations, BLEU, on held-out text."""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from crosslingual.retrieval import recall_at_k
+from mclip.config_text import TrainEncoderSettings
+from mclip.parallel_text import Pair, both_ways, open_sources, sentence_pairs
+from mclip.translate import corpus_bleu, translate_texts
+from mclip.translation import TranslationModel
+from mclip.translation_loss import nmt_loss
+
+
+def open_validation(
+    settings: TrainEncoderSettings, pairs: Sequence[Pair]
+) -> dict[Pair, list[tuple[str, str]]]:
+    """The first `validation_rows` sentences of each pair that trains, as far as there are any.
+
+    Args:
+        settings: of the run.
+        pairs: the directions that train.
+
+    Returns:
+        Sentences and translations by pair of languages, sorted; none where nothing is validated.
+
+    Raises:
+        FileNotFoundError: there is no such text.
+        ValueError: `validation_steps` without `validation_data`, or text in other languages.
+    """
+    if not settings.validation_steps:
+        return {}
+    if not settings.validation_data:
+        raise ValueError(
+            "validation_steps needs --validation_data, parallel text such as that of train_data"
+        )
+    sources = open_sources(settings.validation_data)
+    found = {
+        pair: list(islice(sentence_pairs(sources, pair), settings.validation_rows))
+        for pair in both_ways(pairs)
+    }
+    held_out = {pair: rows for pair, rows in found.items() if rows}
+    if not held_out:
+        names = ", ".join("-".join(pair) for pair in found)
+        raise ValueError(f"{', '.join(settings.validation_data)} holds no sentences of {names}")
+    return held_out
+
+
+@torch.no_grad()
+def validate(
+    settings: TrainEncoderSettings,
+    model: TranslationModel,
+    tokenizer: Any,
+    held_out: Mapping[Pair, Sequence[tuple[str, str]]],
+    pairs: Sequence[Pair],
+) -> dict[str, float]:
+    """Measures the model in evaluation mode and sets it back to training mode.
+
+    Every process must call it; they share the translations.
+
+    Args:
+        settings: of the run.
+        model: on this process's device.
+        tokenizer: its encoder's.
+        held_out: what `open_validation` returned.
+        pairs: the directions that train.
+
+    Returns:
+        `validation_loss` (NMT), `validation_recall@1` between translations (means over pairs and
+        both ways) and `validation_bleu` (greedy; the mean over directions); recall and BLEU by pair
+        and direction too, such as `validation_bleu_de-en`.
+    """
+    model.eval()
+    losses, recalls, bleus = [], {}, {}
+    for pair, rows in held_out.items():
+        directions = {
+            way: [row if way == pair else row[::-1] for row in rows]
+            for way in (pair, pair[::-1])
+            if way in pairs
+        }
+        loss, recalls["-".join(pair)] = _read(settings, model, tokenizer, directions)
+        losses.append(loss)
+        for way, texts in directions.items():
+            if chosen := texts[: settings.num_translated]:
+                bleus["-".join(way)] = _bleu(settings, model, tokenizer, chosen, way[1])
+    model.train()
+    values = {"validation_loss": _mean(losses), "validation_recall@1": _mean(recalls.values())}
+    values |= {f"validation_recall@1_{name}": value for name, value in recalls.items()}
+    if bleus:
+        values["validation_bleu"] = _mean(bleus.values())
+        values |= {f"validation_bleu_{name}": value for name, value in bleus.items()}
+    return values
+
+
+def _read(
+    settings: TrainEncoderSettings,
+    model: TranslationModel,
+    tokenizer: Any,
+    directions: Mapping[Pair, Sequence[tuple[str, str]]],
+) -> tuple[float, float]:
+    """The translation loss in the directions that train, one or both of a pair, and R@1."""
+    (source, target), rows = next(iter(directions.items()))
+    ordered = sorted(rows, key=lambda row: max(map(len, row)))
+    loss, num_tokens, vectors = 0.0, 0, ([], [])
+    for start in range(0, len(ordered), settings.train_batch_size):
+        texts = ordered[start : start + settings.train_batch_size]
+        batch = {"source_language": source, "target_language": target}
+        for side, sentences in zip(("source", "target"), zip(*texts, strict=True), strict=True):
+            tokens = tokenizer(
+                list(sentences),
+                padding=True,
+                truncation=True,
+                max_length=settings.max_length or min(int(tokenizer.model_max_length), 256),
+                return_tensors="pt",
+            ).to(model.embedding_weight.device)
+            batch |= {f"{side}_ids": tokens.input_ids, f"{side}_mask": tokens.attention_mask}
+        output = model(batch, contrast=True, both_ways=len(directions) == 2)
+        mean, _ = nmt_loss(
+            output.states_TD,
+            output.labels_T,
+            model.embedding_weight,
+            label_smoothing=settings.label_smoothing,
+            chunk_tokens=settings.chunk_tokens,
+        )
+        loss += mean.item() * len(output.labels_T)
+        num_tokens += len(output.labels_T)
+        vectors[0].append(output.source_BD)
+        vectors[1].append(output.target_BD)
+    sides = [torch.cat(parts) for parts in vectors]
+    recall = recall_at_k(*sides, torch.arange(len(rows)), ks=(1,))
+    return loss / num_tokens, recall.mean_recall
+
+
+def _bleu(
+    settings: TrainEncoderSettings,
+    model: TranslationModel,
+    tokenizer: Any,
+    texts: Sequence[tuple[str, str]],
+    target_language: str,
+) -> float:
+    """BLEU of greedy translations, a part of which each process makes."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    own = texts[rank::world_size]
+    options = {"num_beams": 1, "batch_size": settings.train_batch_size}
+    translated = translate_texts(
+        model, tokenizer, [source for source, _ in own], target_language, **options
+    )
+    shares: list[Any] = [None] * world_size
+    dist.all_gather_object(shares, (translated, [target for _, target in own]))
+    hypotheses, references = ([t for share in shares for t in share[side]] for side in (0, 1))
+    return corpus_bleu(hypotheses, references, target_language)
+
+
+def _mean(values: Any) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
