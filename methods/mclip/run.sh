@@ -42,7 +42,7 @@ echo "ein großer roter Stern" | mclip translate --model "$OUT/step-b/translatio
 # ---------------------------------------------------------------------------------------------------
 # Pictures -> shards -> features. CLIP and the encoder are frozen: they run once, here. Each picture
 # comes once: in a contrast, the same scene twice would be a wrong negative.
-crosslingual shards --source world --split train --distinct --seed 0 --num_samples 3000 \
+crosslingual shards --source world --split train --distinct --seed 0 --num_samples 2000 \
   --languages en de zh --output_dir "$OUT/shards" --overwrite
 launch mclip.features --config configs/testbed.yaml \
   --text_encoder "$OUT/step-b/translation/encoder" \

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
@@ -169,6 +170,22 @@ def test_an_interrupted_tokenisation_goes_on_and_ends_the_same(
     kept = (tmp_path / "block-00001.safetensors").stat().st_mtime_ns
     tokens_of([texts], encoder, tmp_path, ranks, records_per_block=60)
     assert (tmp_path / "block-00001.safetensors").stat().st_mtime_ns == kept
+    for path in tokens.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_processes_share_the_blocks(
+    texts: str, tokens: Path, encoder: str, ranks: Ranks, tmp_path: Path
+) -> None:
+    """The group that they would meet in has this process alone, so they come one after another."""
+    with pytest.raises(FileNotFoundError, match="no complete tokens"):
+        tokens_of([texts], encoder, tmp_path, Ranks(1, 2, 1, ONE.device), records_per_block=60)
+    blocks = [f"block-{number:05d}.safetensors" for number in range(4)]
+    assert sorted(os.listdir(tmp_path)) == blocks[1::2]
+    (tmp_path / "made_of.json").write_text((tokens / "made_of.json").read_text())
+    for name in blocks[::2]:
+        shutil.copy(tokens / name, tmp_path / name)
+    tokens_of([texts], encoder, tmp_path, Ranks(0, 2, 0, ONE.device), records_per_block=60)
     for path in tokens.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 

@@ -73,15 +73,6 @@ def compute_features(
     Raises:
         ValueError: the folder holds features of something else.
     """
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    made_of = {
-        **parts.made_of,
-        "resolution": resolution,
-        "shards": shards_hash(shards),
-        "batch_size": batch_size,
-    }
-    claim(folder, made_of)
     loader = ShardLoader(
         shards,
         batch_size=batch_size,
@@ -91,6 +82,15 @@ def compute_features(
         shuffle=False,
         key_map=key_map,
     )
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    made_of = {
+        **parts.made_of,
+        "resolution": resolution,
+        "shards": shards_hash(shards),
+        "batch_size": batch_size,
+    }
+    claim(folder, made_of)
     for number in range(rank, -(-len(loader) // batches_per_block), world_size):
         path = folder / f"block-{number:05d}.safetensors"
         if path.exists():

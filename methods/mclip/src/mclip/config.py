@@ -251,7 +251,7 @@ class DemoSettings:
 
     output_dir: str = "runs/mclip-demo"
     num_processes: int | None = None
-    num_samples: int = 3000
+    num_samples: int = 2000
     num_texts: int = 6000
     num_test: int = 500
     languages: list[str] = field(default_factory=lambda: ["de", "zh"])

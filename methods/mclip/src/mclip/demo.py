@@ -4,6 +4,8 @@ parallel text -> tokens -> step a -> step b -> enhanced XLM-R; pictures and capt
 features -> TriKD -> model -> Recall@K by language, and queries answered with pictures.
 """
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -14,18 +16,30 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.verbs import run_verb
-from mclip.config import DemoSettings
+from mclip.config import DemoSettings, EmbedSettings, EvaluateSettings, SearchSettings
 
-DECODER = {"num_decoder_layers": 1, "decoder_ffn_width": 384, "train_batch_size": 64}
-STEP_A = {**DECODER, "step": "a", "max_train_steps": 60, "learning_rate": 2e-3}
-STEP_B = {**DECODER, "step": "b", "max_train_steps": 130, "learning_rate": 1e-3}
+DECODER = {"num_decoder_layers": 1, "decoder_ffn_width": 384}
+STEP_A = {
+    **DECODER,
+    "step": "a",
+    "train_batch_size": 64,
+    "max_train_steps": 60,
+    "learning_rate": 2e-3,
+}
+STEP_B = {
+    "step": "b",
+    "encoder_dropout": 0.0,
+    "train_batch_size": 32,
+    "max_train_steps": 250,
+    "learning_rate": 1e-3,
+}
 SCHEDULE = {"lr_scheduler": "polynomial", "lr_warmup_steps": 20}
 TRIKD = {
     **SCHEDULE,
     "num_heads": 4,
     "dropout": 0.1,
     "train_batch_size": 128,
-    "max_train_steps": 100,
+    "max_train_steps": 90,
     "learning_rate": 1e-3,
     "adam_beta2": 0.98,
 }
@@ -42,17 +56,16 @@ class Stages:
         """Prints a line with the seconds since the start."""
         print(f"[{time.monotonic() - self.started:5.0f} s] {text}", flush=True)
 
-    def run(self, verb: str, num_processes: int | None = None, **settings: Any) -> float:
+    def run(self, verb: str, **settings: Any) -> float:
         """Runs `mclip VERB` and returns its seconds.
 
         Raises:
             ValueError: the verb failed; its own message stands above.
         """
-        num_processes, started = num_processes or self.num_processes, time.monotonic()
-        launcher = [sys.executable, "-m"]
-        if num_processes > 1:
+        started, launcher = time.monotonic(), [sys.executable, "-m"]
+        if self.num_processes > 1:
             launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node"]
-            launcher += [str(num_processes), "-m"]
+            launcher += [str(self.num_processes), "-m"]
         words = []
         for name, value in settings.items():
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
@@ -102,17 +115,16 @@ def write_data(settings: DemoSettings, folder: Path) -> None:
 
 def enhance_encoder(stages: Stages, settings: DemoSettings, folder: Path) -> Path:
     """Stage 1: returns the enhanced encoder's folder."""
+    common = {**SCHEDULE, "seed": settings.seed}
     stages.say(f"stage 1: {settings.num_texts} sentences in each language, no pictures")
-    tokens = {"train_data": [folder / "text-shards"], "tokens_dir": folder / "tokens"}
-    stages.run("tokens", 1, **tokens)
-    common = {**SCHEDULE, "train_data": [folder / "tokens"], "seed": settings.seed}
     stages.say(f"step a: a decoder on the frozen XLM-R, {STEP_A['max_train_steps']} steps")
-    stages.run("train_encoder", **STEP_A, **common, output_dir=folder / "step-a")
+    place = {"train_data": folder / "text-shards", "output_dir": folder / "step-a"}
+    stages.run("train_encoder", **STEP_A, **common, **place)
     stages.say(f"step b: XLM-R too, NMT + 2 CTL, {STEP_B['max_train_steps']} steps")
+    place = {"train_data": folder / "step-a" / "tokens", "output_dir": folder / "step-b"}
     start = folder / "step-a" / "translation"
-    output_dir = folder / "step-b"
-    stages.run("train_encoder", **STEP_B, **common, translation_model=start, output_dir=output_dir)
-    return output_dir / "translation" / "encoder"
+    stages.run("train_encoder", **STEP_B, **common, **place, translation_model=start)
+    return folder / "step-b" / "translation" / "encoder"
 
 
 def teach(stages: Stages, settings: DemoSettings, folder: Path, name: str, encoder: str) -> float:
@@ -126,19 +138,20 @@ def teach(stages: Stages, settings: DemoSettings, folder: Path, name: str, encod
     return stages.run("train", **TRIKD, **common, **run)
 
 
-def evaluate(
-    stages: Stages, settings: DemoSettings, folder: Path, arms: dict[str, str]
+def measure(
+    settings: DemoSettings, folder: Path, arms: dict[str, Path | str]
 ) -> dict[str, dict[str, Any]]:
     """Recall of each arm's model on the held-out pictures, by arm and language."""
+    from mclip.evaluate import evaluate
+
     languages = ["en", *settings.languages, *settings.text_languages]
     languages += settings.zero_shot_languages
-    results = {}
+    dataset, results = str(folder / "test-shards"), {}
     for arm, model in arms.items():
-        output_dir = folder / f"recall-{arm}"
-        place = {"model": model, "dataset": folder / "test-shards", "output_dir": output_dir}
-        stages.run("evaluate", 1, **place, languages=languages, num_bootstrap=0)
-        lines = (output_dir / "results.json").read_text(encoding="utf-8").splitlines()
-        results[arm] = {row["language"]: row for row in map(json.loads, lines)}
+        with contextlib.redirect_stdout(io.StringIO()):  # its table is one arm's
+            results[arm] = evaluate(
+                EvaluateSettings(str(model), dataset, str(folder), languages, num_bootstrap=0)
+            )
     return results
 
 
@@ -180,9 +193,9 @@ def demo(settings: DemoSettings) -> Path:
     teach(stages, settings, folder, "plain", "testbed:xlm-r")
     stages.say("retrieval")
     model = folder / "mclip" / "model"
-    arms = {"clip": "testbed:clip", "plain": str(folder / "plain" / "model"), "mclip": str(model)}
-    results = evaluate(stages, settings, folder, arms)
-    show_queries(stages, settings, folder, model)
+    arms = {"clip": "testbed:clip", "plain": folder / "plain" / "model", "mclip": model}
+    results = measure(settings, folder, arms)
+    answer_queries(settings, folder, model)
     stages.say("done")
     table = render_table(results, settings)
     print(table)
@@ -193,20 +206,22 @@ def demo(settings: DemoSettings) -> Path:
     return model
 
 
-def show_queries(stages: Stages, settings: DemoSettings, folder: Path, model: Path) -> None:
+def answer_queries(settings: DemoSettings, folder: Path, model: Path) -> None:
     """Writes the contact sheet: a held-out scene asked for in each language, its first five
     pictures.
     """
     from crosslingual.testbed.captions import caption
     from crosslingual.testbed.world import distinct_scenes
+    from mclip.embed import embed
+    from mclip.search import search
 
     languages = [*settings.languages, *settings.text_languages, *settings.zero_shot_languages]
     scenes = distinct_scenes("test", settings.num_test, settings.seed + 2)
     queries = [caption(scene, name) for scene, name in zip(scenes, languages, strict=False)]
-    index = folder / "test-pictures"
-    stages.run("embed", 1, model=model, shards=folder / "test-shards", output=index)
-    sheet = folder / "search.png"
-    stages.run("search", 1, model=model, index=index, query=queries, output=sheet)
+    index, sheet = str(folder / "test-pictures"), str(folder / "search.png")
+    with contextlib.redirect_stdout(io.StringIO()):
+        embed(EmbedSettings(str(model), index, shards=str(folder / "test-shards")))
+        search(SearchSettings(str(model), queries, index=index, output=sheet))
 
 
 def main(argv: list[str] | None = None) -> int:
