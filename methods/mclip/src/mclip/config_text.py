@@ -97,7 +97,7 @@ class TrainEncoderSettings:
     ctl_weight: float = 2.0
     ctl_temperature: float = 0.1
     chunk_rows: int = 1024
-    chunk_tokens: int = 512
+    chunk_tokens: int = 256
     train_batch_size: int = 64
     gradient_accumulation_steps: int = 1
     max_train_steps: int = 500
