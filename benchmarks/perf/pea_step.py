@@ -19,29 +19,21 @@ own). The file is not called pea.py: Python would import it instead of the packa
 """
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import torch
-from arms.pea_training import ARMS, Step, prepare, run_settings
+from arms.measuring import peak_memory, timed
+from arms.pea_training import ARMS, prepare, run_settings
 
 from crosslingual.processes import start_processes
 from pea.config import TrainSettings
 
 MIB = 2**20
 Times = list[tuple[float, float]]  # wall and CPU seconds, round by round
-
-
-def timed(step: Step) -> tuple[float, float]:
-    """Wall and CPU seconds of a call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    step()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def print_ratio(name: str, over: Times, under: Times, target: str) -> None:
@@ -71,12 +63,6 @@ def compare_steps(settings: TrainSettings, num_rounds: int) -> None:
     print_ratio(
         "time, train / plain (DeepSpeed and loop)", times["train"], times["plain"], "<= 1.10"
     )
-
-
-def peak_memory() -> float:
-    """The most that was resident so far, in MiB (Linux); `ru_maxrss` counts the parent's too."""
-    line = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return int(line[1]) / 1024
 
 
 def report_memory(name: str, settings: TrainSettings) -> None:

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import torch
 import transformers
+from arms.measuring import peak_memory, timed
 from loader import photographs
-from pea_step import peak_memory
 
 from crosslingual.engine import start_processes
 from crosslingual.feature_pass import compute_features
@@ -107,13 +107,6 @@ def training_step(settings: TrainSettings, ranks: Ranks) -> Step:
         engine.step()
 
     return step
-
-
-def timed(step: Step) -> tuple[float, float]:
-    """Wall and CPU seconds of a call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    step()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def compare(folder: Path, shape: str, batch_size: int, num_rounds: int) -> None:
