@@ -1,14 +1,14 @@
 """What several tests of shared use."""
 
-import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from crosslingual.testing import forked_runs
 
 TinyRun = Callable[..., dict[str, Any]]
 
@@ -19,24 +19,8 @@ def tiny_run() -> Iterator[TinyRun]:
 
     The answer holds `codes`, `answers` and `stderr`, a value a rank.
     """
-    script = Path(__file__).with_name("tiny_run.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    server = subprocess.Popen(
-        [sys.executable, str(script), "serve"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-
-    def ask(**request: Any) -> dict[str, Any]:
-        server.stdin.write(json.dumps(request, default=str) + "\n")
-        server.stdin.flush()
-        return json.loads(server.stdout.readline())
-
-    yield ask
-    server.stdin.close()
-    server.wait()
+    with forked_runs(Path(__file__).with_name("tiny_run.py"), "serve") as ask:
+        yield lambda **request: ask(request)
 
 
 @pytest.fixture

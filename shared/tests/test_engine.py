@@ -208,7 +208,7 @@ def test_inverse_sqrt_and_an_optimizer_of_the_methods_own() -> None:
         max_train_steps=9,
         lr_scheduler="inverse_sqrt",
         lr_warmup_steps=2,
-        make_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        make_optimizer=lambda parameters, lr, **others: torch.optim.SGD(parameters, lr=lr),
     )
     rates = []
     for _ in range(8):

@@ -9,13 +9,10 @@ Importing torch and DeepSpeed takes seconds, so a server imports them once and f
 import json
 import os
 import signal
-import socket
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import diffusers.optimization  # noqa: F401, imported once for all the forks
 import torch
 from torch import Tensor, nn
@@ -30,6 +27,7 @@ from crosslingual.engine import (
     start_processes,
 )
 from crosslingual.settings import run_command
+from crosslingual.testing import DeathClock, serve
 
 DEFAULTS = {
     "output_dir": "",
@@ -65,38 +63,6 @@ class Tiny(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         hidden = self.dropout(torch.tanh(self.inner(x)))
         return ((self.scale * self.outer(self.frozen(hidden))).float() - y).square().mean()
-
-
-class DeathClock:
-    """Counts the operations that change files below a folder, and can kill -9 before one of them.
-
-    A `torch.save` counts twice: before it, and with half of its file written.
-    """
-
-    def __init__(self, folder: str, last: int | None) -> None:
-        self.folder, self.last, self.count, self.is_on = folder, last, 0, False
-        sys.addaudithook(self._audit)
-        save = torch.save
-
-        def dying_save(state: Any, path: str, **options: Any) -> None:
-            self._tick()
-            save(state, path, **options)
-            self._tick(lambda: os.truncate(path, os.path.getsize(path) // 2))
-
-        torch.save = dying_save
-
-    def _audit(self, event: str, args: tuple[Any, ...]) -> None:
-        is_write = event == "open" and isinstance(args[1], str) and args[1][0] in "wax"
-        if self.is_on and (is_write or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir")):
-            if event in ("os.remove", "os.rmdir") or str(args[0]).startswith(self.folder):
-                self._tick()
-
-    def _tick(self, before: Any = lambda: None) -> None:
-        if self.is_on:
-            if self.count == self.last:
-                before()
-                os.kill(os.getpid(), signal.SIGKILL)
-            self.count += 1
 
 
 def batch_of(step: int, micro: int, ranks: Ranks, num_micro: int) -> tuple[Tensor, Tensor]:
@@ -169,61 +135,17 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run(request: dict[str, Any]) -> int:
+def run(request: dict[str, Any], rank: int) -> int:
     """One process of a run, as a command: the answer goes to a file, errors to stderr."""
-    rank = os.environ.get("RANK", "0")
 
     def command() -> None:
-        answer = train(request)
-        Path(request["answers"], rank).write_text(json.dumps(answer))
+        Path(request["answers"], str(rank)).write_text(json.dumps(train(request)))
 
     return run_command(command)
 
 
-def fork_run(request: dict[str, Any]) -> dict[str, Any]:
-    """Forks the processes of a request and collects exit codes, answers and stderr by rank."""
-    world_size = request.get("world_size", 1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as answers:
-        children = []
-        for rank in range(world_size):
-            child = os.fork()
-            if child == 0:
-                if world_size > 1:
-                    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                    os.environ |= {"WORLD_SIZE": str(world_size), "MASTER_PORT": str(port)}
-                    os.environ["MASTER_ADDR"] = "127.0.0.1"
-                log = os.open(f"{answers}/{rank}.err", os.O_CREAT | os.O_WRONLY)
-                os.dup2(log, 1)
-                os.dup2(log, 2)
-                code = 1
-                try:
-                    code = run({**request, "answers": answers})
-                finally:
-                    sys.excepthook(*sys.exc_info()) if sys.exc_info()[0] else None
-                    sys.stderr.flush()
-                    os._exit(code)
-            children.append(child)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        files = [Path(answers, str(rank)) for rank in range(world_size)]
-        return {
-            "codes": codes,
-            "answers": [json.loads(f.read_text()) if f.exists() else None for f in files],
-            "stderr": [Path(f"{f}.err").read_text() for f in files],
-        }
-
-
-def serve() -> None:
-    """Answers each line of stdin with a line on stdout."""
-    deepspeed.ops.__compatible_ops__  # noqa: B018, the probe of all ops takes half a second
-    for line in sys.stdin:
-        print(json.dumps(fork_run(json.loads(line))), flush=True)
-
-
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        serve()
+        serve(run)
     else:
-        raise SystemExit(run(json.loads(sys.argv[1])))
+        raise SystemExit(run(json.loads(sys.argv[1]), int(os.environ.get("RANK", "0"))))

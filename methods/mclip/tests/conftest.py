@@ -3,10 +3,6 @@ and features of random pictures, and `mclip` in forked processes.
 """
 
 import io
-import json
-import os
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +26,7 @@ from transformers import (
 
 from crosslingual.records import Record
 from crosslingual.shards import write_shards
+from crosslingual.testing import forked_runs, words_of
 
 Mclip = Callable[..., dict[str, Any]]
 
@@ -124,31 +121,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 def mclip() -> Iterator[Mclip]:
     """Runs the command in forked processes: `mclip("train", output_dir=..., max_train_steps=6)`.
 
-    The answer holds `codes`, `stdout` and `stderr`, a value a rank; see `fork_server.py` for what a
-    second argument may hold: `world_size`, `terminate`, `die`.
+    The answer holds `codes`, `stdout` and `stderr`, a value a rank; see
+    `crosslingual.testing.serve_verbs` for what a second argument may hold.
     """
-    script = Path(__file__).with_name("fork_server.py")
-    quiet = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
-    server = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **quiet, "HF_HUB_OFFLINE": "1"},
-    )
-
-    def run(verb: str, faults: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
-        words = [verb]
-        for name, value in settings.items():
-            values = value if isinstance(value, list) else [value]
-            words += [f"--{name}", *map(str, values)]
-        server.stdin.write(json.dumps({"argv": words, **(faults or {})}) + "\n")
-        server.stdin.flush()
-        return json.loads(server.stdout.readline())
-
-    yield run
-    server.stdin.close()
-    server.wait()
+    with forked_runs(Path(__file__).with_name("fork_server.py")) as ask:
+        yield lambda verb, faults=None, **settings: ask(
+            {"argv": words_of(verb, settings), **(faults or {})}
+        )
 
 
 @pytest.fixture(scope="session")

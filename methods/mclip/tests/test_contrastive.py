@@ -1,6 +1,6 @@
 """InfoNCE in chunks over ranks is the plain one over the whole batch."""
 
-import multiprocessing
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from crosslingual.testing import join_ranks, run_ranks
 from mclip.contrastive import info_nce
 
 NUM_ROWS, WIDTH = 24, 16
@@ -68,9 +69,7 @@ def test_equals_open_clips_loss() -> None:
 
 def work(rank: int, world_size: int, folder: Path) -> None:
     """A rank's share of the rows; its gradients go to a file as an engine would average them."""
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), world_size)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
+    join_ranks(rank, world_size, folder)
     x, y, log_scale = inputs()
     share = slice(rank * NUM_ROWS // world_size, (rank + 1) * NUM_ROWS // world_size)
     loss = chunked(x[share], y[share], log_scale, 5)
@@ -87,16 +86,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
 def test_the_mean_over_ranks_has_the_gradient_of_the_global_batch(
     world_size: int, tmp_path: Path
 ) -> None:
-    context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=work, args=(rank, world_size, tmp_path))
-        for rank in range(world_size)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
+    run_ranks(__file__, world_size, tmp_path)
     leaves = inputs()
     loss = plain(*leaves)
     loss.backward()
@@ -112,3 +102,7 @@ def test_what_cannot_be_contrasted_is_refused() -> None:
         info_nce(rows, rows[:2], torch.ones(1))
     with pytest.raises(ValueError, match=r"fp32, not in torch\.bfloat16"):
         info_nce(rows.bfloat16(), rows, torch.ones(1))
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -3,7 +3,7 @@ change either.
 """
 
 import math
-import multiprocessing
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crosslingual.testing import join_ranks, run_ranks
 from mclip.method import CLIPProjector, TriKD, XProjector, trikd_loss
 
 CONFIG = {"clip_width": 10, "width": 12, "num_layers": 2, "num_heads": 3, "ffn_width": 20}
@@ -235,11 +236,9 @@ def test_the_second_pass_over_activations_drops_what_the_first_one_dropped() -> 
         torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-4)
 
 
-def work(rank: int, folder: Path) -> None:
+def work(rank: int, world_size: int, folder: Path) -> None:
     """A rank's half of the samples; its gradients go to a file as an engine would average them."""
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    join_ranks(rank, world_size, folder)
     trikd, given, half = make(), inputs(), slice(3 * rank, 3 * rank + 3)
     bounds = [0, *LENGTHS.cumsum(0).tolist()]
     tokens = slice(bounds[half.start], bounds[half.stop])
@@ -256,13 +255,7 @@ def work(rank: int, folder: Path) -> None:
 
 
 def test_two_ranks_have_the_gradient_of_one_on_the_whole_batch(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=work, args=(rank, tmp_path)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
+    run_ranks(__file__, 2, tmp_path)
     trikd = make()
     expected = gradients(trikd, loss_of(trikd, inputs()))
     for rank in range(2):
@@ -288,3 +281,7 @@ def test_normalised_rows_are_fp32_under_autocast() -> None:
     assert {rows.dtype for rows in (images, texts, captions, scale)} == {torch.float32}
     expected = trikd(**given)[2]
     assert F.cosine_similarity(captions, expected).min() > 0.99
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

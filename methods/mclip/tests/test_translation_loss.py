@@ -1,7 +1,7 @@
 """Stage 1's losses are the plain ones; no chunk, pad or rank changes them."""
 
 import math
-import multiprocessing
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.trainer_pt_utils import LabelSmoother
 
+from crosslingual.testing import join_ranks, run_ranks
 from mclip.contrastive import info_nce
 from mclip.translation_loss import enhancement_loss, nmt_loss, sentence_vectors
 
@@ -79,11 +80,9 @@ def test_what_cannot_be_scored_is_refused() -> None:
         nmt_loss(states, labels, weight.requires_grad_())
 
 
-def work(rank: int, folder: Path) -> None:
+def work(rank: int, world_size: int, folder: Path) -> None:
     """A rank's share, 5 tokens or 18; the mean of losses and of gradients goes to a file."""
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    join_ranks(rank, world_size, folder)
     states, labels, weight = tokens()
     share = slice(0, 5) if rank == 0 else slice(5, None)
     loss, parts = nmt_loss(states[share], labels[share], weight)
@@ -97,13 +96,7 @@ def work(rank: int, folder: Path) -> None:
 
 
 def test_the_mean_over_ranks_is_the_mean_over_all_their_tokens(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=work, args=(rank, tmp_path)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
+    run_ranks(__file__, 2, tmp_path)
     states, labels, weight = tokens()
     loss, parts = nmt_loss(states, labels, weight)
     loss.backward()
@@ -134,3 +127,7 @@ def test_enhancement_is_nmt_plus_the_weight_times_ctl() -> None:
     for vectors, ctl_weight in (((None, None), 2.0), ((source, target), 0.0)):
         alone, parts = enhancement_loss(states, labels, *vectors, weight, ctl_weight=ctl_weight)
         assert torch.equal(alone, nmt) and "ctl" not in parts
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

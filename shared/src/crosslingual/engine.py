@@ -15,7 +15,7 @@ the same order, with weight 0 where it has nothing.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def build_engine(
     train_batch_size: int = 1,
     gradient_accumulation_steps: int = 1,
     mixed_precision: str = "no",
-    make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
+    make_optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
 ) -> Any:
     """Builds the DeepSpeed engine of a module, with torch's AdamW on its trainable parameters.
 
@@ -65,8 +65,8 @@ def build_engine(
         deepspeed_config: a JSON file or its content.
         learning_rate: the peak of the schedule.
         max_train_steps: optimiser steps of the whole run.
-        weight_decay: AdamW's.
-        betas: AdamW's.
+        weight_decay: the optimiser's.
+        betas: the optimiser's.
         lr_scheduler: a name of `diffusers.optimization.SchedulerType`, or `inverse_sqrt`.
         lr_warmup_steps: optimiser steps from 0 to the peak.
         lr_end: where `polynomial` ends.
@@ -74,8 +74,7 @@ def build_engine(
         train_batch_size: samples a process and micro-step.
         gradient_accumulation_steps: micro-steps an optimiser step.
         mixed_precision: `no` or `bf16`.
-        make_optimizer: another optimiser than AdamW, made of the trainable parameters;
-            `learning_rate` must be its own, `weight_decay` and `betas` are not used then.
+        make_optimizer: called with the trainable parameters, `lr`, `betas` and `weight_decay`.
 
     Returns:
         The `DeepSpeedEngine`: call it, `backward(loss)`, `step()`.
@@ -99,12 +98,9 @@ def build_engine(
         mixed_precision=mixed_precision,
     )
     trainable = _trainable_parameters(module)
-    if make_optimizer is None:
-        optimizer = torch.optim.AdamW(
-            trainable.values(), lr=learning_rate, betas=betas, weight_decay=weight_decay
-        )
-    else:
-        optimizer = make_optimizer(trainable.values())
+    optimizer = make_optimizer(
+        trainable.values(), lr=learning_rate, betas=betas, weight_decay=weight_decay
+    )
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=optimizer,

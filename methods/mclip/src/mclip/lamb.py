@@ -17,8 +17,8 @@ from crosslingual.deepspeed_config import read_config
 from mclip.config import TrainSettings
 
 
-def lamb_maker(settings: TrainSettings) -> Callable[[Iterable[nn.Parameter]], Any]:
-    """A function that makes the optimiser of the parameters it is given.
+def lamb_maker(settings: TrainSettings) -> Callable[..., torch.optim.Optimizer]:
+    """What makes the optimiser of parameters, `lr`, `betas` and `weight_decay`.
 
     Raises:
         ValueError: a ZeRO stage other than 0, which flattens the tensors that LAMB tells apart; or
@@ -37,15 +37,8 @@ def lamb_maker(settings: TrainSettings) -> Callable[[Iterable[nn.Parameter]], An
     except ModuleNotFoundError as error:
         raise ValueError("optimizer lamb is pytorch_optimizer's: pip install it") from error
 
-    def make(parameters: Iterable[nn.Parameter]) -> Any:
-        optimizer = Lamb(
-            list(parameters),
-            lr=settings.learning_rate,
-            betas=(settings.adam_beta1, settings.adam_beta2),
-            weight_decay=settings.weight_decay,
-            weight_decouple=False,
-            adam_debias=True,
-        )
+    def make(parameters: Iterable[nn.Parameter], **adam: Any) -> torch.optim.Optimizer:
+        optimizer = Lamb(list(parameters), **adam, weight_decouple=False, adam_debias=True)
         optimizer.clamp = math.inf
         return optimizer
 

@@ -47,7 +47,7 @@ def build_training(settings: TrainSettings, config: dict[str, Any]) -> Any:
         train_batch_size=settings.train_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         mixed_precision=settings.mixed_precision,
-        make_optimizer=lamb_maker(settings) if settings.optimizer == "lamb" else None,
+        make_optimizer=lamb_maker(settings) if settings.optimizer == "lamb" else torch.optim.AdamW,
     )
 
 
