@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stage 1 on real sentences: Multi30K's captions in English, German, French and Czech, a small XLM-R
-# of their own, and the table of who finds whom. Half an hour on two idle cores.
+# of their own, and the table of who finds whom. An hour on two busy cores.
 #
 #   pip install -c ../../constraints.txt -e '.[test]'   # scikit-learn is for the TF-IDF baseline
 #   bash multi30k/run.sh
@@ -54,7 +54,7 @@ table tfidf python multi30k/baselines.py --train_data "$OUT/shards/train"
 
 # ---------------------------------------------------------------------------------------------------
 # Shards -> a vocabulary of 8,000 pieces, a random XLM-R, and the same pretrained on each language's
-# text for itself: no translation is seen. 10 minutes.
+# text for itself: no translation is seen. 18 minutes on two busy cores.
 launch multi30k/make_encoder.py --train_data "$OUT/shards/train" --output_dir "$OUT/encoder"
 table untrained mclip evaluate-text --encoder "$OUT/encoder/untrained"
 table pretrained mclip evaluate-text --encoder "$OUT/encoder/pretrained"
@@ -66,14 +66,14 @@ mclip tokenize --train_data "$OUT/shards/train" --text_encoder "$OUT/encoder/pre
   --tokens_dir "$OUT/tokens"
 
 # ---------------------------------------------------------------------------------------------------
-# Step a: a decoder learns to translate from what the frozen encoder says. 6 minutes. The encoder is
+# Step a: a decoder learns to translate from what the frozen encoder says. 8 minutes. The encoder is
 # still the pretrained one, and so is its retrieval; what is new is BLEU.
 step step-a --config configs/multi30k_step_a.yaml --text_encoder "$OUT/encoder/pretrained"
 table step-a mclip evaluate-text --translation_model "$OUT/step-a/translation"
 
 # ---------------------------------------------------------------------------------------------------
 # Step b: the encoder learns too, by translation and by the contrast of sentences with their
-# translations. 15 minutes.
+# translations. 31 minutes.
 step step-b --config configs/multi30k_step_b.yaml --translation_model "$OUT/step-a/translation"
 table step-b mclip evaluate-text --translation_model "$OUT/step-b/translation"
 
