@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from crosslingual.frozen_parts import FrozenParts
-from crosslingual.weights import TESTBED_WEIGHTS, weights_hash
+from crosslingual.weights import TESTBED_WEIGHTS, locate, weights_hash
 
 
 def write(path: Path, value: float) -> None:
@@ -55,3 +55,13 @@ def test_features_are_told_apart_by_replaced_weights_of_either_part(tmp_path: Pa
     assert made_of()["encoder_weights"] != before["encoder_weights"]
     write(tmp_path / "sd" / "vae" / "diffusion_pytorch_model.safetensors", 1.0)
     assert made_of()["base_weights"] != before["base_weights"]
+
+
+def test_a_local_folder_is_named_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "encoder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert locate("encoder") == str(tmp_path / "encoder")
+    assert locate("testbed:xlm-r") == "testbed:xlm-r"
+    assert locate("FacebookAI/xlm-roberta-base") == "FacebookAI/xlm-roberta-base"

@@ -225,6 +225,9 @@ def test_a_model_of_other_frozen_weights_or_a_pickle_is_refused(
         (folder / "config.json").write_text(json.dumps(changed))
         with pytest.raises(ValueError, match="are not those that .* was trained on"):
             load_model(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "text_encoder": str(tmp_path / "x")}))
+    with pytest.raises(FileNotFoundError, match="is gone: bring it back"):
+        load_model(folder)
     (folder / "config.json").write_text(json.dumps({**config, "method": "pea"}))
     with pytest.raises(ValueError, match="holds no projectors of mclip"):
         load_model(folder)

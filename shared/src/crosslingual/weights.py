@@ -28,6 +28,13 @@ def resolve(name: str) -> str:
     return str(TESTBED_WEIGHTS / name.removeprefix("testbed:"))
 
 
+def locate(name: str) -> str:
+    """A model's name that holds wherever a command is called from: a local folder's absolute path;
+    other names as they are.
+    """
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
 def freeze(module: nn.Module) -> nn.Module:
     """Sets evaluation mode and switches gradients off."""
     return module.eval().requires_grad_(False)

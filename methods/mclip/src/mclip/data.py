@@ -19,6 +19,7 @@ from crosslingual.processes import Ranks
 from crosslingual.ragged import concatenate
 from crosslingual.records import parse_key_map
 from crosslingual.training_data import open_training_data
+from crosslingual.weights import locate
 from mclip.config import TrainSettings
 from mclip.retrieval_parts import RetrievalParts
 
@@ -131,8 +132,8 @@ def key_map(settings: TrainSettings) -> dict[str, str] | None:
 def frozen_parts(settings: TrainSettings, device: torch.device) -> RetrievalParts:
     """The parts whose outputs TriKD trains on."""
     return RetrievalParts(
-        settings.clip,
-        settings.text_encoder,
+        locate(settings.clip),
+        locate(settings.text_encoder),
         settings.languages,
         settings.max_length,
         settings.clip_revision,

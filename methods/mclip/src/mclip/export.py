@@ -113,6 +113,11 @@ def load_model(folder: str | Path) -> tuple[TriKD, dict[str, Any]]:
         config["text_encoder"] = str(Path(folder) / BUNDLED)
     for part in ("clip", "text_encoder"):
         found = weights_hash(config[part])
+        if config[f"{part}_weights"] and not found:
+            raise FileNotFoundError(
+                f"{config[part]}, which {folder} was trained on, is gone: bring it back; a model "
+                "exported with --bundle_encoder holds its encoder itself"
+            )
         if config[f"{part}_weights"] not in (None, found):
             raise ValueError(
                 f"the weights of {config[part]} are not those that {folder} was trained on: give "

@@ -30,7 +30,7 @@ def model_config(settings: TrainSettings) -> dict[str, Any]:
     trained on, with the hashes of weights that no revision names.
     """
     from crosslingual.encoders import encoder_shape
-    from crosslingual.weights import weights_hash
+    from crosslingual.weights import locate, weights_hash
 
     longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)[1]
     return {
@@ -38,10 +38,10 @@ def model_config(settings: TrainSettings) -> dict[str, Any]:
         **projector_shape(settings),
         "max_length": settings.max_length or longest,
         "resolution": settings.resolution,
-        "clip": settings.clip,
+        "clip": locate(settings.clip),
         "clip_revision": settings.clip_revision,
         "clip_weights": weights_hash(settings.clip),
-        "text_encoder": settings.text_encoder,
+        "text_encoder": locate(settings.text_encoder),
         "text_encoder_revision": settings.text_encoder_revision,
         "text_encoder_weights": weights_hash(settings.text_encoder),
         "languages": settings.languages,

@@ -147,7 +147,7 @@ def published_shape(state: dict[str, Tensor], num_heads: int) -> dict[str, Any]:
 def import_published(settings: ImportSettings) -> Path:
     """Writes published projectors as config.json + model.safetensors."""
     from crosslingual.artifacts import load_strict
-    from crosslingual.weights import weights_hash
+    from crosslingual.weights import locate, weights_hash
 
     state = rename(read_state_dict(settings.state_dict))
     shape = published_shape(state, settings.num_heads)
@@ -156,10 +156,10 @@ def import_published(settings: ImportSettings) -> Path:
         **shape,
         "max_length": settings.max_length,
         "resolution": settings.resolution,
-        "clip": settings.clip,
+        "clip": locate(settings.clip),
         "clip_revision": None,
         "clip_weights": weights_hash(settings.clip),
-        "text_encoder": settings.text_encoder,
+        "text_encoder": locate(settings.text_encoder),
         "text_encoder_revision": None,
         "text_encoder_weights": weights_hash(settings.text_encoder),
         "languages": settings.languages,
