@@ -37,7 +37,8 @@ launch mclip.train_encoder --config configs/testbed_step_a.yaml \
 launch mclip.train_encoder --config configs/testbed_step_b.yaml \
   --train_data "$OUT/tokens" --translation_model "$OUT/step-a/translation" \
   --output_dir "$OUT/step-b"
-echo "ein großer roter Stern" | mclip translate --model "$OUT/step-b/translation" --target_language en
+# So few steps teach it grammar and not yet the words: a translator wants more of them.
+echo "ein großer roter Stern links von einem kleinen blauen Ring" | mclip translate --model "$OUT/step-b/translation" --target_language en
 
 # ---------------------------------------------------------------------------------------------------
 # Pictures -> shards -> features. CLIP and the encoder are frozen: they run once, here. Each picture
