@@ -65,11 +65,9 @@ def build_engine(
         deepspeed_config: a JSON file or its content.
         learning_rate: the peak of the schedule.
         max_train_steps: optimiser steps of the whole run.
-        weight_decay: the optimiser's.
-        betas: the optimiser's.
+        weight_decay, betas: the optimiser's.
         lr_scheduler: a name of `diffusers.optimization.SchedulerType`, or `inverse_sqrt`.
-        lr_warmup_steps: optimiser steps from 0 to the peak.
-        lr_end: where `polynomial` ends.
+        lr_warmup_steps, lr_end: optimiser steps from 0 to the peak; where `polynomial` ends.
         max_grad_norm: gradients are clipped to this norm; 0 clips nothing.
         train_batch_size: samples a process and micro-step.
         gradient_accumulation_steps: micro-steps an optimiser step.
