@@ -3,12 +3,14 @@
 import pytest
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from crosslingual.bases import load_config
+from crosslingual.bases import denoiser_part, load_config
 from crosslingual.encoders import encoder_on_meta, encoder_shape
-from crosslingual.shapes import count_parameters, pooled_width
+from crosslingual.shapes import count_frozen, count_parameters, pooled_width
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+SD21 = "stabilityai/stable-diffusion-2-1-base"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+PIXART = "PixArt-alpha/PixArt-XL-2-512x512"
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +22,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     ("base", "width", "pooled", "unet", "vae"),
     [
         (SD15, 768, None, 859_520_964, 83_653_863),
+        (SD21, 1024, None, 865_910_724, 83_653_863),
         (SDXL, 2048, 1280, 2_567_463_684, 83_653_863),
     ],
 )
@@ -31,6 +34,15 @@ def test_a_known_base_has_its_published_size(
     assert pooled_width(config) == pooled
     assert count_parameters(config, UNet2DConditionModel.from_config) == unet
     assert count_parameters(load_config(base, "vae"), AutoencoderKL.from_config) == vae
+
+
+def test_pixart_has_a_transformer_of_its_published_size() -> None:
+    """0.6 B, and 4096-wide captions; the other bases have a UNet."""
+    assert denoiser_part(PIXART) == "transformer" and denoiser_part(SD15) == "unet"
+    assert load_config(PIXART, "transformer")["caption_channels"] == 4096
+    frozen = count_frozen(PIXART, None, "FacebookAI/xlm-roberta-large", None)
+    assert frozen["transformer"] == 610_856_096 and frozen["VAE"] == 83_653_863
+    assert "UNet" not in frozen
 
 
 def test_xlm_r_large_has_its_published_size_and_gives_77_tokens() -> None:

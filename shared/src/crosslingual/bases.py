@@ -76,6 +76,25 @@ def load_unet(base: str, revision: str | None = None, dtype: torch.dtype = torch
     )
 
 
+def denoiser_part(base: str, revision: str | None = None) -> str:
+    """The part that denoises: `unet`, or `transformer` (PixArt); that of a well-known base without
+    network.
+    """
+    for part in ("unet", "transformer"):
+        if published_shape(base, part) is not None:
+            return part
+    return "transformer" if "transformer" in model_index(base, revision) else "unet"
+
+
+def load_denoiser(
+    base: str, revision: str | None = None, dtype: torch.dtype = torch.float32
+) -> Any:
+    """The base's UNet or transformer, frozen."""
+    part = denoiser_part(base, revision)
+    model_class = _component_class(base, part, revision)
+    return load_frozen(model_class, base, subfolder=part, revision=revision, dtype=dtype)
+
+
 def load_vae(base: str, revision: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
     """The base's VAE, frozen."""
     return load_frozen(
@@ -105,7 +124,7 @@ def load_pipeline(
     import diffusers
 
     index = model_index(base, revision)
-    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+    for part in ("unet", "transformer", "vae", "text_encoder", "text_encoder_2"):
         if part in index and index[part][0] and part not in parts:
             model_class = _component_class(base, part, revision)
             parts[part] = load_frozen(

@@ -29,6 +29,8 @@ class FrozenParts:
         max_length: tokens of the multilingual states; the tokenizer's own limit if None.
         revision, encoder_revision: of the hub entries.
         device: where the frozen parts run.
+        with_english: whether the base's own text states are among the arrays.
+        with_mask: whether the mask of the multilingual states is.
     """
 
     base: str
@@ -38,6 +40,8 @@ class FrozenParts:
     revision: str | None = None
     encoder_revision: str | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    with_english: bool = True
+    with_mask: bool = False
 
     @cached_property
     def vae(self) -> Any:
@@ -76,6 +80,8 @@ class FrozenParts:
             "max_length": max_length,
             "languages": self.languages,
             "dtype": str(STORED).removeprefix("torch."),
+            **({} if self.with_english else {"with_english": False}),
+            **({"with_mask": True} if self.with_mask else {}),
         }
 
     @torch.no_grad()
@@ -85,7 +91,8 @@ class FrozenParts:
         Returns:
             latent_mean, latent_std (B, 4, h, w), where there are pictures; english_states (B, L, D)
             and english_pooled (B, P) for SDXL, of the first English caption; multilingual_states
-            (B, N, M, C) of the first caption in each language; has_english (B,), has_language
+            (B, N, M, C) and, if wanted, multilingual_mask (B, N, M) of the first caption in each
+            language; has_english (B,), has_language
             (B, N), native (B,): not parallel, so without a teacher.
         """
         arrays = {}
@@ -93,9 +100,9 @@ class FrozenParts:
             posterior = self.vae.encode(batch["images"].to(self.device)).latent_dist
             arrays = {"latent_mean": posterior.mean, "latent_std": posterior.std}
         captions = batch["captions"]
-        arrays |= _named(
-            "english", encode_english(self.english, [_first(c, "en") for c in captions])
-        )
+        if self.with_english:
+            texts = [_first(c, "en") for c in captions]
+            arrays |= _named("english", encode_english(self.english, texts))
         arrays["has_english"] = torch.tensor([bool(c.get("en")) for c in captions])
         arrays["has_language"] = torch.tensor(
             [[bool(c.get(name)) for name in self.languages] for c in captions]
@@ -103,10 +110,11 @@ class FrozenParts:
         arrays["native"] = ~batch["parallel"]
         if self.multilingual is not None:
             texts = [_first(c, name) for c in captions for name in self.languages]
-            states, _ = self.multilingual.encode(texts)
-            arrays["multilingual_states"] = states.unflatten(
-                0, (len(captions), len(self.languages))
-            )
+            states, mask = self.multilingual.encode(texts)
+            shape = (len(captions), len(self.languages))
+            arrays["multilingual_states"] = states.unflatten(0, shape)
+            if self.with_mask:
+                arrays["multilingual_mask"] = mask.bool().unflatten(0, shape)
         return {
             name: array.to("cpu", STORED if array.is_floating_point() else None)
             for name, array in arrays.items()
@@ -114,12 +122,19 @@ class FrozenParts:
 
     def null(self) -> dict[str, Tensor]:
         """The states of the empty prompt: english_states (L, D), english_pooled (P,),
-        multilingual_states (M, C).
+        multilingual_states (M, C), multilingual_mask (M,), those that are wanted.
         """
-        arrays = _named("english", encode_english(self.english, [""]))
+        arrays = {}
+        if self.with_english:
+            arrays = _named("english", encode_english(self.english, [""]))
         if self.multilingual is not None:
-            arrays["multilingual_states"] = self.multilingual.encode([""])[0]
-        return {name: array[0].to("cpu", STORED) for name, array in arrays.items()}
+            arrays["multilingual_states"], mask = self.multilingual.encode([""])
+            if self.with_mask:
+                arrays["multilingual_mask"] = mask.bool()
+        return {
+            name: array[0].to("cpu", STORED if array.is_floating_point() else None)
+            for name, array in arrays.items()
+        }
 
 
 def _first(captions: dict[str, list[str]], language: str) -> str:

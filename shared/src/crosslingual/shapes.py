@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from crosslingual.bases import load_config
+from crosslingual.bases import denoiser_part, load_config
 from crosslingual.encoders import encoder_on_meta
 
 
@@ -42,12 +42,16 @@ def count_parameters(shape: dict[str, Any], make: Callable[[dict[str, Any]], nn.
 def count_frozen(
     base: str, revision: str | None, encoder: str, encoder_revision: str | None
 ) -> dict[str, int]:
-    """Parameters of a base's UNet and VAE and of the multilingual encoder, by a name for each."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    """Parameters of a base's UNet (or transformer) and VAE and of the multilingual encoder, by a
+    name for each.
+    """
+    from diffusers import AutoencoderKL, PixArtTransformer2DModel, UNet2DConditionModel
 
-    unet, vae = (load_config(base, part, revision) for part in ("unet", "vae"))
+    denoisers = {"unet": UNet2DConditionModel, "transformer": PixArtTransformer2DModel}
+    part = denoiser_part(base, revision)
+    denoiser, vae = (load_config(base, name, revision) for name in (part, "vae"))
     return {
-        "UNet": count_parameters(unet, UNet2DConditionModel.from_config),
+        "UNet" if part == "unet" else part: count_parameters(denoiser, denoisers[part].from_config),
         "VAE": count_parameters(vae, AutoencoderKL.from_config),
         f"encoder {encoder}": encoder_on_meta(encoder, encoder_revision),
     }

@@ -1,0 +1,39 @@
+"""Which arrays the frozen parts make of a batch, and that features of other arrays are others."""
+
+import torch
+
+from crosslingual.encoders import load_multilingual_encoder
+from crosslingual.frozen_parts import FrozenParts
+
+BATCH = {
+    "images": None,
+    "captions": [{"en": ["a red star"], "de": ["ein roter Stern"]}, {"en": ["a ring"]}],
+    "parallel": torch.tensor([True, False]),
+}
+
+
+def parts(**changes: bool) -> FrozenParts:
+    return FrozenParts("testbed:sd", "testbed:xlm-r", ["en", "de"], **changes)
+
+
+def test_english_states_are_left_out_where_nobody_wants_them() -> None:
+    without = parts(with_english=False)
+    arrays = without.encode(BATCH)
+    assert set(arrays) == {"multilingual_states", "has_english", "has_language", "native"}
+    assert set(without.null()) == {"multilingual_states"}
+    assert "english" not in vars(without), "the English encoder was never loaded"
+    whole = parts()
+    assert set(whole.encode(BATCH)) == {*arrays, "english_states"}
+    assert set(whole.null()) == {"multilingual_states", "english_states"}
+    assert without.made_of == {**whole.made_of, "with_english": False}
+
+
+def test_the_mask_tells_the_tokens_of_each_caption_from_padding() -> None:
+    masked = parts(with_english=False, with_mask=True)
+    mask, null = masked.encode(BATCH)["multilingual_mask"], masked.null()["multilingual_mask"]
+    tokenizer = load_multilingual_encoder("testbed:xlm-r").tokenizer
+    texts = ["a red star", "ein roter Stern", "a ring", ""]
+    lengths = [len(tokenizer(text).input_ids) for text in texts]
+    assert mask.dtype == torch.bool and mask.flatten(0, 1).sum(1).tolist() == lengths
+    assert mask[:, :, 0].all() and null.sum() == len(tokenizer("").input_ids)
+    assert masked.made_of == {**parts(with_english=False).made_of, "with_mask": True}
