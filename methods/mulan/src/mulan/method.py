@@ -1,0 +1,232 @@
+"""MuLan: an adapter after a frozen multilingual encoder, trained on English, read in any language.
+
+Xing et al., "MuLan: Adapting Multilingual Diffusion Models for Hundreds of Languages with
+Negligible Cost", arXiv 2412.01271. The encoder already speaks many languages; the adapter brings
+its states to what a frozen English diffusion model expects, through pictures (the diffusion loss),
+through the English encoder's states, or both. The other languages come with the encoder.
+
+Shapes: B batch, L tokens, C encoder width, Q queries, D cross-attention width, P pooled width.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mulan.variants import AddEmbedding, AttentionPool, SeedAdapter
+
+Conditioning = tuple[Tensor, Tensor | None]  # states (B, Q, D), and a pooled vector (B, P) or None
+
+
+class QueryAdapter(nn.Module):
+    """Token MLP, then a Transformer of one encoder and one decoder layer over learned queries.
+
+    For SD 1.x and 2.x. No padding mask and no positions. At C = 4096, Q = 120 it has 20,371,968
+    parameters for D = 768 and 34,764,800 for D = 1024. Names of the published files.
+    """
+
+    def __init__(self, encoder_width: int, width: int, num_queries: int, num_heads: int):
+        """C, D, Q and attention heads."""
+        super().__init__()
+        self.proj = nn.Sequential(
+            nn.Linear(encoder_width, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.queries = nn.Parameter(torch.randn(1, num_queries, width) * width**-0.5)
+        layer = {"d_model": width, "nhead": num_heads, "dim_feedforward": 4 * width}
+        layer |= {"dropout": 0.0, "batch_first": True, "norm_first": True}
+        encoder = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(**layer), 1, nn.LayerNorm(width), enable_nested_tensor=False
+        )
+        decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(**layer), 1, nn.LayerNorm(width))
+        self.transformer = nn.Transformer(
+            width, num_heads, custom_encoder=encoder, custom_decoder=decoder, batch_first=True
+        )
+
+    def forward(self, states_BLC: Tensor) -> Conditioning:
+        """Token states to cross-attention states (B, Q, D), without a pooled vector.
+
+        `nn.Transformer` with the queries as the decoder's input, in another order: the decoder's
+        self-attention sees the queries alone, so it is computed once and not once a row.
+        """
+        memory_BLD = self.transformer.encoder(self.proj(states_BLC))
+        decoder = self.transformer.decoder
+        layer = decoder.layers[0]
+        normed_1QD = layer.norm1(self.queries)
+        attended, _ = layer.self_attn(normed_1QD, normed_1QD, normed_1QD, need_weights=False)
+        queries_1QD = self.queries + attended
+        asking_BQD = layer.norm2(queries_1QD).expand(len(states_BLC), -1, -1)
+        read, _ = layer.multihead_attn(asking_BQD, memory_BLD, memory_BLD, need_weights=False)
+        h_BQD = queries_1QD + read
+        h_BQD = h_BQD + layer.linear2(F.relu(layer.linear1(layer.norm3(h_BQD))))
+        return decoder.norm(h_BQD), None
+
+
+class CaptionProjection(nn.Module):
+    """Linear, tanh-GELU, linear, by the names of diffusers' text projections.
+
+    PixArt's adapter (4096 -> 1152 -> 1152: 6,048,000 parameters), and SDXL's pooled head (768 ->
+    1280 -> 1280).
+    """
+
+    def __init__(self, in_width: int, width: int):
+        """Widths of input and output."""
+        super().__init__()
+        self.linear_1 = nn.Linear(in_width, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(..., in_width) to (..., width)."""
+        return self.linear_2(F.gelu(self.linear_1(states), approximate="tanh"))
+
+
+class PixArtAdapter(CaptionProjection):
+    """The replacement of PixArt's caption projection, as an adapter."""
+
+    def forward(self, states_BLC: Tensor) -> Conditioning:
+        """Token states to cross-attention states (B, L, D); the mask stays the encoder's."""
+        return super().forward(states_BLC), None
+
+
+class TwoEncoderAdapter(nn.Module):
+    """The form for SDXL: a query adapter for each of its text encoders, and a pooled vector.
+
+    At C = 4096, Q = 120, D = 1280 + 768 and a pooled vector of 768 from the encoder it has
+    75,954,688 parameters. `pool` says what the pooled head reads: `mean` of all token states or
+    `first` of them (both of width C), an `attention` pool, or the `encoder`'s own pooled vector, of
+    width `pool_input_width`, as in the published files.
+    """
+
+    def __init__(
+        self,
+        encoder_width: int,
+        widths: tuple[int, int],
+        num_queries: int,
+        num_heads: int,
+        pooled_width: int,
+        pool: str,
+        pool_input_width: int,
+    ):
+        """C, the two parts of D in the adapters' order, Q, heads, P, and the pool."""
+        super().__init__()
+        self.adapter1 = QueryAdapter(encoder_width, widths[0], num_queries, num_heads)
+        self.adapter2 = QueryAdapter(encoder_width, widths[1], num_queries, num_heads)
+        self.pool = pool
+        if pool == "attention":
+            self.pool_caption_projection = AttentionPool(encoder_width, pooled_width, num_heads)
+        else:
+            self.pool_caption_projection = CaptionProjection(pool_input_width, pooled_width)
+
+    def forward(self, states_BLC: Tensor, pooled: Tensor | None = None) -> Conditioning:
+        """Token states to cross-attention states (B, Q, D) and the pooled vector (B, P).
+
+        Args:
+            states_BLC: of the encoder.
+            pooled: the encoder's own pooled vector, where `pool` is `encoder`.
+
+        Raises:
+            ValueError: that vector is wanted and not given.
+        """
+        states = torch.cat([self.adapter1(states_BLC)[0], self.adapter2(states_BLC)[0]], dim=-1)
+        if self.pool == "attention":
+            pooled = states_BLC
+        elif self.pool == "mean":  # over the padding too: the adapter has no mask
+            pooled = states_BLC.mean(dim=1)
+        elif self.pool == "first":
+            pooled = states_BLC[:, 0]
+        elif pooled is None:
+            raise ValueError(
+                "this adapter reads the encoder's own pooled vector: call it with states and pooled"
+            )
+        return states, self.pool_caption_projection(pooled)
+
+
+def build_adapter(config: dict[str, Any]) -> nn.Module:
+    """The adapter that a config describes.
+
+    Args:
+        config: `variant` (published | seed), `family` (sd | sdxl | pixart), widths, and what the
+            form takes; `language` chooses a seed adapter's language.
+
+    Raises:
+        ValueError: the seed's form for a base that it cannot drive, or an unknown language.
+    """
+    encoder_width, width = config["encoder_width"], config["width"]
+    queries = {"num_queries": config["num_queries"], "num_heads": config["num_heads"]}
+    if config["variant"] == "seed":
+        if config["family"] != "sd":
+            raise ValueError("variant seed drives SD 1.x and 2.x alone: use variant published")
+        languages = config["languages"]
+        adapter = SeedAdapter(encoder_width, width, config["num_layers"], len(languages))
+        language = config.get("language") or languages[0]
+        if language not in languages:
+            raise ValueError(f"this adapter has no {language!r}; it has {', '.join(languages)}")
+        adapter.language = languages.index(language)
+        return adapter
+    if config["family"] == "pixart":
+        return PixArtAdapter(encoder_width, width)
+    if config["family"] == "sd":
+        return QueryAdapter(encoder_width, width, **queries)
+    adapter = TwoEncoderAdapter(
+        encoder_width,
+        config["split_widths"],
+        **queries,
+        pooled_width=config["pooled_width"],
+        pool=config["pool"],
+        pool_input_width=config["pool_input_width"],
+    )
+    if config["add_embedding"]:  # of the UNet: size and crop embeddings beside the pooled vector
+        adapter.add_embedding = AddEmbedding(*config["add_embedding"])
+    return adapter
+
+
+def image_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Image-centred alignment: the diffusion loss of the base under the adapter's states.
+
+    Args:
+        predicted: noise or velocity, (B, 4, h, w).
+        target: what was added.
+
+    Returns:
+        The mean squared error, in fp32.
+    """
+    return F.mse_loss(predicted.float(), target.float())
+
+
+def language_loss(
+    conditioning: Conditioning, english: Conditioning, has_teacher_B: Tensor
+) -> Tensor:
+    """Language-centred alignment: the adapter's states against the English encoder's, position by
+    position, and, where there are two, the pooled vectors as well (added, each a mean).
+
+    Args:
+        conditioning: of the adapter: states (B, Q, D) and pooled (B, P) or None.
+        english: of the base's own encoder, (B, L, D) and (B, P) or None, of the same caption or its
+            translation.
+        has_teacher_B: rows that have such a caption; the others do not count.
+
+    Raises:
+        ValueError: Q is not L: positions would not correspond.
+    """
+    if conditioning[0].shape != english[0].shape:
+        raise ValueError(
+            f"the adapter gives {conditioning[0].shape[1]} states and the English encoder "
+            f"{english[0].shape[1]}: language alignment needs num_queries {english[0].shape[1]}"
+        )
+    weights_B = has_teacher_B.float() / has_teacher_B.sum().clamp(min=1)
+    pairs = [
+        (own, wanted) for own, wanted in zip(conditioning, english, strict=True) if own is not None
+    ]
+    errors = [(own.float() - wanted.float()).square().flatten(1).mean(1) for own, wanted in pairs]
+    return (torch.stack(errors).sum(dim=0) * weights_B).sum()
+
+
+def mulan_loss(
+    image: Tensor | None, language: Tensor | None, language_weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The sum of what there is: image + w * language, or one of them alone."""
+    terms = {"image": image, "language": language}
+    parts = {name: term.detach() for name, term in terms.items() if term is not None}
+    if image is None or language is None:
+        return (language if image is None else image), parts
+    return image + language_weight * language, parts
