@@ -1,10 +1,21 @@
 #!/usr/bin/env bash
-# Trains on this machine, a process a GPU (or NUM_PROCESSES on CPU).
+# Trains on all GPUs of this machine (or in processes on its cores), started by torchrun.
 #
-#   bash scripts/single_node.sh --config configs/testbed.yaml
-#   NUM_PROCESSES=2 bash scripts/single_node.sh --config configs/testbed.yaml --resume_from_checkpoint latest
+#   bash scripts/single_node.sh configs/sd15.yaml
+#   NUM_PROCESSES=2 bash scripts/single_node.sh configs/testbed.yaml --max_train_steps 20
+#   LAUNCHER=deepspeed bash scripts/single_node.sh configs/sd15.yaml
+#
+# After a stop of any kind the same command with `--resume_from_checkpoint latest` goes on.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+config=${1:?usage: bash scripts/single_node.sh CONFIG.yaml [--setting value ...]}
+shift
+num_processes=${NUM_PROCESSES:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l)}
+[ "$num_processes" -gt 0 ] || num_processes=1  # no GPU, and nobody said how many
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-num_gpus=$(python -c 'import torch; print(torch.cuda.device_count())')
-num_processes=${NUM_PROCESSES:-$((num_gpus > 0 ? num_gpus : 1))}
-exec torchrun --standalone --nproc_per_node "$num_processes" -m mulan.train "$@"
+
+if [ "${LAUNCHER:-torchrun}" = deepspeed ]; then
+  exec deepspeed -q --num_accelerators "$num_processes" --module mulan.train --config "$config" "$@"
+fi
+exec torchrun --standalone --nproc_per_node "$num_processes" -m mulan.train --config "$config" "$@"

@@ -1,0 +1,284 @@
+"""An exported adapter in pipelines of all kinds on its base."""
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    ControlNetModel,
+    LCMScheduler,
+    PixArtAlphaPipeline,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from PIL import Image
+from torch import Tensor
+
+import mulan
+import mulan.generate
+from crosslingual.bases import load_pipeline
+from mulan.config import TrainSettings
+from mulan.export import load_adapter, save_adapter
+from mulan.generate import load_pipeline as load_with_adapter
+from mulan.info import adapter_config
+from mulan.method import build_adapter
+
+PROMPTS, NEGATIVE = ["ein Haus", "maison"], ["grün", "bleu"]
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype("uint8"))
+MASK = Image.fromarray(np.pad(np.full((16, 32), 255, "uint8"), ((0, 16), (0, 0))))
+
+
+def write(folder: Path, base: str, encoder: str, **changes: Any) -> str:
+    """An adapter with random weights; 20 queries, so that prompts and states differ in length."""
+    given = {"pretrained_model_name_or_path": base, "text_encoder": encoder, "num_queries": 20}
+    settings = TrainSettings(**{**given, "num_heads": 2, "guidance_scale": 2.0, **changes})
+    config = adapter_config(settings)
+    torch.manual_seed(0)
+    save_adapter(build_adapter(config).state_dict(), config, folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def adapter(sd: str, encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write(tmp_path_factory.mktemp("adapters") / "sd", sd, encoder)
+
+
+@pytest.fixture(scope="module")
+def sdxl_adapter(sdxl: str, encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write(tmp_path_factory.mktemp("adapters") / "sdxl", sdxl, encoder)
+
+
+@pytest.fixture(scope="module")
+def pixart_adapter(pixart: str, encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("adapters") / "pixart"
+    return write(folder, pixart, encoder, english_states=False)
+
+
+def lora(unet: torch.nn.Module) -> dict[str, Tensor]:
+    """A LoRA of rank 2 on the first cross-attention, by the names that diffusers saves."""
+    generator, state = torch.Generator().manual_seed(0), {}
+    for name, layer in unet.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            down, up = (2, layer.in_features), (layer.out_features, 2)
+            state[f"unet.{name}.lora_A.weight"] = torch.randn(down, generator=generator)
+            state[f"unet.{name}.lora_B.weight"] = torch.randn(up, generator=generator)
+    return state
+
+
+def make(kind: str, base: str) -> tuple[Any, dict[str, Any]]:
+    """A pipeline of a kind on the base, and what it takes beside prompts."""
+    pipe = load_pipeline(base)
+    if kind == "img2img":
+        return StableDiffusionImg2ImgPipeline(**pipe.components), {"image": [PICTURE] * 2}
+    if kind == "inpaint":
+        pictures = {"image": PICTURE, "mask_image": MASK}
+        return StableDiffusionInpaintPipeline(**pipe.components), pictures
+    if kind == "controlnet":
+        torch.manual_seed(0)
+        controlnet = ControlNetModel.from_unet(pipe.unet)
+        controlled = StableDiffusionControlNetPipeline(**pipe.components, controlnet=controlnet)
+        return controlled, {"image": [PICTURE] * 2}
+    if kind == "lcm":
+        pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+    if kind == "lora":
+        pipe.load_lora_weights(lora(pipe.unet))
+    return pipe, {}
+
+
+def draw(pipe: Any, **inputs: Any) -> np.ndarray:
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
+    return pipe(**inputs, **options, generator=torch.Generator().manual_seed(0)).images
+
+
+@pytest.mark.parametrize("kind", ["text2img", "img2img", "inpaint", "controlnet", "lcm", "lora"])
+def test_every_pipeline_sees_the_embeddings_of_encode(sd: str, adapter: str, kind: str) -> None:
+    pipe, inputs = make(kind, sd)
+    assert mulan.attach(pipe, adapter) is pipe
+    expected = mulan.encode(adapter, PROMPTS, NEGATIVE)
+    assert expected["prompt_embeds"].shape == (2, 20, 16)
+    states, negative = pipe.encode_prompt(PROMPTS, "cpu", 1, True, negative_prompt=NEGATIVE)[:2]
+    torch.testing.assert_close(states, expected["prompt_embeds"])
+    torch.testing.assert_close(negative, expected["negative_prompt_embeds"])
+    from_prompts = draw(pipe, prompt=PROMPTS, negative_prompt=NEGATIVE, **inputs)
+    assert from_prompts.shape == (2, 32, 32, 3) and np.isfinite(from_prompts).all()
+    np.testing.assert_allclose(from_prompts, draw(pipe, **expected, **inputs), atol=1e-4)
+    flipped = {**expected, "prompt_embeds": expected["prompt_embeds"].flip(0)}
+    other = draw(pipe, **flipped, **inputs)
+    assert np.abs(other - from_prompts).max() > 1e-3, "the prompt matters"
+    if kind == "lora":
+        pipe.disable_lora()
+        without = draw(pipe, prompt=PROMPTS, negative_prompt=NEGATIVE)
+        assert np.abs(without - from_prompts).max() > 1e-3, "the LoRA matters"
+
+
+def test_prompts_and_negative_prompts_longer_than_the_encoder_reads_are_cut_alike(
+    sd: str, adapter: str
+) -> None:
+    """Stock pipelines pad a negative prompt to the number of states, 20, and the encoder's length
+    is 16.
+    """
+    long = ["a house with a roof and a garden and trees"] * 2
+    pipe = mulan.attach(load_pipeline(sd), adapter)
+    states, negative = pipe.encode_prompt(long, "cpu", 1, True, negative_prompt=long)[:2]
+    torch.testing.assert_close(negative, states)
+    torch.testing.assert_close(mulan.encode(adapter, long)["prompt_embeds"], states)
+
+
+@pytest.mark.parametrize("null_policy", ["adapter", "zeros"])
+def test_sdxl_gets_states_and_pooled_vectors_and_the_empty_prompt_by_its_policy(
+    sdxl: str, sdxl_adapter: str, encoder: str, tmp_path: Path, null_policy: str
+) -> None:
+    adapter = sdxl_adapter
+    if null_policy == "zeros":
+        adapter = write(tmp_path / "zeros", sdxl, encoder, null_policy="zeros")
+    pipe = mulan.attach(load_pipeline(sdxl), adapter)
+    expected = mulan.encode(adapter, PROMPTS)
+    found = pipe.encode_prompt(PROMPTS, device="cpu", do_classifier_free_guidance=True)
+    prefixes = ("", "negative_", "pooled_", "negative_pooled_")
+    for prefix, tensor in zip(prefixes, found, strict=True):
+        name = prefix.replace("negative_pooled_", "negative_pooled_") + "prompt_embeds"
+        torch.testing.assert_close(tensor, expected[name])
+    is_zero = not expected["negative_prompt_embeds"].any()
+    assert is_zero == (null_policy == "zeros")
+    np.testing.assert_allclose(draw(pipe, prompt=PROMPTS), draw(pipe, **expected), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "pipeline_class"),
+    [("sd", StableDiffusionPipeline), ("sdxl", StableDiffusionXLPipeline)],
+)
+def test_a_pipeline_saved_with_its_adapter_draws_the_same(
+    request: pytest.FixtureRequest, family: str, pipeline_class: type, tmp_path: Path
+) -> None:
+    name = "adapter" if family == "sd" else "sdxl_adapter"
+    base, adapter = request.getfixturevalue(family), request.getfixturevalue(name)
+    pipe = mulan.attach(load_pipeline(base), adapter)
+    pipe.save_pretrained(tmp_path / "saved")
+    again = pipeline_class.from_pretrained(tmp_path / "saved")
+    pictures = [draw(p, prompt=PROMPTS, negative_prompt=NEGATIVE) for p in (pipe, again)]
+    np.testing.assert_allclose(*pictures, atol=1e-5)
+
+
+def test_pixart_reads_the_encoder_through_the_replaced_projection_and_saves_in_stock_classes(
+    pixart: str, pixart_adapter: str, tmp_path: Path
+) -> None:
+    pipe = load_with_adapter(pixart_adapter)
+    assert isinstance(pipe, PixArtAlphaPipeline)
+    options = {"height": 32, "width": 32, "use_resolution_binning": False}
+    pictures = draw(pipe, prompt=PROMPTS, negative_prompt="grün", **options)
+    assert pictures.shape == (2, 32, 32, 3) and np.isfinite(pictures).all()
+    other = draw(pipe, prompt=PROMPTS[::-1], negative_prompt="grün", **options)
+    assert np.abs(pictures - other).max() > 1e-3, "the prompt matters"
+    module, _ = load_adapter(pixart_adapter)
+    states, mask, *_ = pipe.encode_prompt(PROMPTS, device="cpu")
+    projected = pipe.transformer.caption_projection(states)
+    torch.testing.assert_close(projected, module(states)[0])
+    assert mask.sum() < mask.numel()
+    pipe.save_pretrained(tmp_path / "saved")
+    stock = PixArtAlphaPipeline.from_pretrained(tmp_path / "saved")
+    modules = [type(part).__module__ for part in stock.components.values()]
+    assert all(name.startswith(("diffusers.", "transformers.")) for name in modules)
+    again = draw(stock, prompt=PROMPTS, negative_prompt="grün", **options)
+    np.testing.assert_allclose(pictures, again, atol=1e-5)
+
+
+def test_encoder_is_gone_after_encode_and_the_pipeline_draws_without_it(
+    sd: str, adapter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    load = mulan.generate.load_multilingual_encoder
+
+    def watched(*given: Any) -> Any:
+        encoder = load(*given)
+        loaded.append(weakref.ref(encoder.model))
+        return encoder
+
+    monkeypatch.setattr("mulan.generate.load_multilingual_encoder", watched)
+    expected = draw(load_with_adapter(adapter), prompt=PROMPTS)
+    prompts = mulan.encode(adapter, PROMPTS)
+    pipe = load_pipeline(sd, text_encoder=None, tokenizer=None)
+    gc.collect()
+    assert len(loaded) == 2 and [model() for model in loaded] == [None, None]
+    np.testing.assert_allclose(draw(pipe, **prompts), expected, atol=1e-4)
+
+
+def test_seed_adapter_reads_by_the_language_that_is_chosen(
+    sd: str, encoder: str, adapter: str, tmp_path: Path
+) -> None:
+    seed = write(tmp_path / "seed", sd, encoder, variant="seed", languages=["de", "fr"])
+    encoded = {
+        language: mulan.encode(seed, PROMPTS, language=language)["prompt_embeds"]
+        for language in (None, "de", "fr")
+    }
+    assert torch.equal(encoded[None], encoded["de"])
+    assert not torch.allclose(encoded["de"], encoded["fr"])
+    pipe = mulan.attach(load_pipeline(sd), seed, language="fr")
+    states = pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0]
+    torch.testing.assert_close(states, encoded["fr"])
+    pipe.save_pretrained(tmp_path / "saved")
+    again = StableDiffusionPipeline.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(again.encode_prompt(PROMPTS, "cpu", 1, False)[0], states)
+    with pytest.raises(ValueError, match="has no 'ja'; it has de, fr"):
+        mulan.attach(load_pipeline(sd), seed, language="ja")
+    with pytest.raises(ValueError, match="one set of weights for all languages"):
+        mulan.attach(load_pipeline(sd), adapter, language="de")
+
+
+def test_replaced_added_embedding_goes_into_the_unet(
+    sdxl: str, encoder: str, tmp_path: Path
+) -> None:
+    adapter = write(tmp_path / "adapter", sdxl, encoder, replace_add_embedding=True)
+    pipe = mulan.attach(load_pipeline(sdxl), adapter)
+    expected = load_adapter(adapter)[0].add_embedding.state_dict()
+    found = pipe.unet.add_embedding.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    with pytest.raises(ValueError, match="changes a layer of the base too: attach it"):
+        mulan.encode(adapter, PROMPTS)
+
+
+def test_a_base_of_another_family_or_size_is_refused(
+    sd: str,
+    sdxl: str,
+    pixart: str,
+    adapter: str,
+    sdxl_adapter: str,
+    pixart_adapter: str,
+    encoder: str,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match="states of width 16 .* takes width 32 with a pooled"):
+        mulan.attach(load_pipeline(sdxl), adapter)
+    with pytest.raises(ValueError, match="width 32 .* takes width 16 without a pooled vector"):
+        mulan.attach(load_pipeline(sd), sdxl_adapter)
+    with pytest.raises(ValueError, match="family sd, .* denoises with a transformer"):
+        mulan.attach(load_pipeline(pixart), adapter)
+    with pytest.raises(ValueError, match="family pixart, .* denoises with a UNet"):
+        mulan.attach(load_pipeline(sd), pixart_adapter)
+    folder = Path(pixart_adapter)
+    module, config = load_adapter(folder)
+    wider = {**config, "width": 24}
+    save_adapter(build_adapter(wider).state_dict(), wider, tmp_path / "wider")
+    with pytest.raises(ValueError, match="states of width 24, but this transformer takes 16"):
+        mulan.attach(load_pipeline(pixart), tmp_path / "wider")
+    narrow = {**config, "encoder_width": 10}
+    save_adapter(build_adapter(narrow).state_dict(), narrow, tmp_path / "narrow")
+    with pytest.raises(ValueError, match="reads states of width 10 .* gives 12"):
+        mulan.attach(load_pipeline(pixart), tmp_path / "narrow")
+
+
+def test_an_adapter_of_another_method_or_shape_is_refused(adapter: str, tmp_path: Path) -> None:
+    module, config = load_adapter(adapter)
+    save_adapter(module.state_dict(), {**config, "method": "pea"}, tmp_path / "other")
+    with pytest.raises(ValueError, match="an adapter of 'pea', not of mulan"):
+        load_adapter(tmp_path / "other")
+    save_adapter(module.state_dict(), {**config, "num_queries": 21}, tmp_path / "longer")
+    with pytest.raises(ValueError, match=r"queries is \(1, 20, 16\), not \(1, 21, 16\)"):
+        load_adapter(tmp_path / "longer")

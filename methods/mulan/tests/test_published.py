@@ -1,0 +1,116 @@
+"""Published state dicts as adapters; pickles that are more than that are never run."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mulan.config import ImportSettings
+from mulan.export import load_adapter
+from mulan.generate import attach
+from mulan.method import build_adapter
+from mulan.published import import_published
+
+SD = {"variant": "published", "family": "sd", "encoder_width": 12, "width": 16, "num_queries": 9}
+SD |= {"num_heads": 8, "pooled_width": None, "split_widths": None, "add_embedding": None}
+SDXL = {**SD, "family": "sdxl", "width": 40, "split_widths": [24, 16], "pooled_width": 20}
+SDXL |= {"pool": "encoder", "pool_input_width": 10}
+KINDS = {
+    "sd15": SD,
+    "sd21": {**SD, "width": 24},
+    "sdxl": SDXL,
+    "sdxl-mean": {**SDXL, "pool": "mean", "pool_input_width": 12},
+    "sdxl-embedding": {**SDXL, "add_embedding": [44, 32]},
+    "pixart": {**SD, "family": "pixart", "num_queries": 0},
+}
+
+
+def given(tmp_path: Path, name: str = "adapter.pth", **changes: Any) -> ImportSettings:
+    places = {"state_dict": str(tmp_path / name), "output_dir": str(tmp_path / "adapter")}
+    places |= {"pretrained_model_name_or_path": "a/base", "text_encoder": "an/encoder"}
+    return ImportSettings(**{**places, **changes})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_published_state_dicts_become_adapters(tmp_path: Path, kind: str) -> None:
+    """As a trainer saves them: half precision, from behind DistributedDataParallel."""
+    torch.manual_seed(0)
+    shape = KINDS[kind]
+    theirs = build_adapter(shape).half()
+    prefix = "module.caption_projection." if kind == "pixart" else "module."
+    state = {f"{prefix}{name}": tensor for name, tensor in theirs.state_dict().items()}
+    torch.save(state, tmp_path / "adapter.pth")
+    policy = {"null_policy": "zeros"} if shape["family"] == "sdxl" else {}
+    ours, config = load_adapter(import_published(given(tmp_path, **policy)))
+    found = {name: config[name] for name in shape if name != "add_embedding"}
+    assert found == {name: shape[name] for name in found}
+    assert config["null_policy"] == policy.get("null_policy", "adapter")
+    states = (torch.randn(2, 5, 12), torch.randn(2, 10))
+    states = states if shape.get("pool") == "encoder" else states[:1]
+    for own, expected in zip(ours(*states), theirs.float()(*states), strict=True):
+        if expected is None:
+            assert own is None
+        else:
+            torch.testing.assert_close(own, expected)
+    if kind == "sdxl-embedding":
+        sample = torch.randn(2, 44)
+        assert torch.equal(ours.add_embedding(sample), theirs.add_embedding(sample))
+
+
+def test_sdxl_files_must_say_their_null_policy_and_others_have_one(tmp_path: Path) -> None:
+    torch.save(build_adapter(SDXL).state_dict(), tmp_path / "adapter.pth")
+    with pytest.raises(ValueError, match="say --null_policy zeros or --null_policy adapter"):
+        import_published(given(tmp_path))
+    torch.save(build_adapter(SD).state_dict(), tmp_path / "adapter.pth")
+    with pytest.raises(ValueError, match="null_policy zeros is SDXL's"):
+        import_published(given(tmp_path, null_policy="zeros"))
+
+
+def test_an_adapter_for_another_encoders_pooled_vector_is_not_attached(tmp_path: Path) -> None:
+    from diffusers import StableDiffusionXLPipeline
+
+    torch.save(build_adapter(SDXL).state_dict(), tmp_path / "adapter.pth")
+    folder = import_published(given(tmp_path, null_policy="adapter"))
+    empty = dict.fromkeys(("vae", "unet", "scheduler", "text_encoder", "text_encoder_2"))
+    pipe = StableDiffusionXLPipeline(**empty, tokenizer=None, tokenizer_2=None)
+    with pytest.raises(ValueError, match="the pooled vector of the encoder that it was published"):
+        attach(pipe, folder)
+
+
+class Evil:
+    """A pickle that makes a file when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", ["adapter.pth", "adapter.bin", "adapter.safetensors"])
+def test_a_pickle_that_holds_more_than_tensors_is_refused_and_does_not_run(
+    tmp_path: Path, name: str
+) -> None:
+    torch.save({"queries": Evil(tmp_path / "ran")}, tmp_path / name)
+    with pytest.raises(ValueError, match="is not opened|is a pickle"):
+        import_published(given(tmp_path, name))
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "adapter").exists()
+
+
+def test_other_state_dicts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file"):
+        import_published(given(tmp_path))
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "adapter.pth")
+    with pytest.raises(ValueError, match="no queries among conv.weight"):
+        import_published(given(tmp_path))
+    state = build_adapter(SD).state_dict()
+    for name, changed in (
+        ("odd", {**state, "odd.weight": torch.zeros(1)}),
+        ("transformer", {k: v for k, v in state.items() if not k.startswith("transformer.d")}),
+    ):
+        torch.save(changed, tmp_path / "adapter.pth")
+        with pytest.raises(ValueError, match=f"not QueryAdapter's; (missing|unexpected): {name}"):
+            import_published(given(tmp_path))
+    assert not (tmp_path / "adapter").exists()
