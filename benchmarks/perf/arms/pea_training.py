@@ -51,7 +51,7 @@ def floor_arm(settings: TrainSettings) -> Arm:
     data = open_data(settings, ranks)
     distillation = load_distillation(settings, data.null, ranks)
     batch = next(data.batches(0))
-    noisy = distillation.noisy_latents(batch, torch.Generator().manual_seed(0), stratified=False)
+    noisy = distillation.noising.draw(batch, torch.Generator().manual_seed(0), stratified=False)
     english = batch["english_states"].float()
     student = english.clone().requires_grad_()
     unet = distillation.unet

@@ -8,13 +8,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from crosslingual.noising import drop_captions
 from pea.method import (
     BlockOutputs,
     BottleneckAdapter,
     PeaAdapter,
     PooledPeaAdapter,
     build_adapter,
-    drop_captions,
     pea_loss,
 )
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import (
     ControlNetModel,
+    DiffusionPipeline,
     LCMScheduler,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
@@ -144,6 +145,28 @@ def test_load_pipeline_is_the_base_with_the_adapter_attached(sd: str, adapter: s
     ]
     assert np.array_equal(pictures[0], pictures[1]) and np.array_equal(pictures[0], pictures[2])
     assert isinstance(attached, StableDiffusionPipeline)
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_a_pipeline_is_saved_and_loaded_by_diffusers_with_the_adapter_in_it(
+    sd: str, sdxl: str, adapter: str, sdxl_adapter: str, tmp_path: Path, family: str
+) -> None:
+    base, folder = {"sd": (sd, adapter), "sdxl": (sdxl, sdxl_adapter)}[family]
+    attached = pea.attach(load_pipeline(base), folder)
+    attached.save_pretrained(tmp_path / "pipe")
+    loaded = DiffusionPipeline.from_pretrained(tmp_path / "pipe")
+    loaded.set_progress_bar_config(disable=True)
+    assert not list((tmp_path / "pipe").rglob("*.bin"))
+    pictures = [
+        pipe(
+            prompt=PROMPTS,
+            num_inference_steps=2,
+            output_type="np",
+            generator=torch.Generator().manual_seed(0),
+        ).images
+        for pipe in (attached, loaded)
+    ]
+    np.testing.assert_allclose(*pictures, atol=1e-5)
 
 
 def test_a_base_of_another_family_is_refused(

@@ -5,14 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from crosslingual.bases import load_noise_scheduler, load_unet
-from crosslingual.processes import Ranks
-from crosslingual.training_data import row_generators
 from pea.config import TrainSettings
-from pea.distillation import Distillation, choose_language
+from pea.distillation import Distillation
 from pea.method import build_adapter
 
 ROWS, ENCODER_WIDTH, RESOLUTION, VAE_SCALING = 6, 12, 32, 0.5
@@ -154,51 +151,6 @@ def test_native_rows_learn_from_the_noise_and_rows_without_english_are_native(sd
     assert parts["native"] > 0 and parts["output"] == 0 and parts["feature"] == 0
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_target_is_what_an_ideal_prediction_would_be(sd: str, prediction_type: str) -> None:
-    """x_t = a x + s e; the noise e, or the velocity a e - s x (Salimans and Ho 2022)."""
-    distillation, _, _ = build(sd)
-    scheduler = DDPMScheduler.from_config(
-        distillation.scheduler.config, prediction_type=prediction_type
-    )
-    distillation.scheduler = scheduler
-    batch = batch_of(16, latent_std=torch.zeros(ROWS, 4, 4, 4))
-    noisy = distillation.noisy_latents(batch, draws(), stratified=False)
-    clean = batch["latent_mean"] * VAE_SCALING
-    shares = scheduler.alphas_cumprod[noisy.timesteps].view(-1, 1, 1, 1)
-    a, s = shares.sqrt(), (1 - shares).sqrt()
-    noise = (noisy.latents - a * clean) / s
-    expected = noise if prediction_type == "epsilon" else a * noise - s * clean
-    torch.testing.assert_close(noisy.target, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_latents_are_drawn_from_the_posterior_and_scaled(sd: str) -> None:
-    distillation, _, _ = build(sd)
-    batch, generator = batch_of(16), draws()
-    batch |= {"latent_mean": torch.full((ROWS, 4, 32, 32), 3.0)}
-    batch |= {"latent_std": torch.full((ROWS, 4, 32, 32), 2.0)}
-    noisy = distillation.noisy_latents(batch, generator, stratified=False)
-    a, s = (
-        part[noisy.timesteps].sqrt().view(-1, 1, 1, 1)
-        for part in (
-            distillation.scheduler.alphas_cumprod,
-            1 - distillation.scheduler.alphas_cumprod,
-        )
-    )
-    clean = (noisy.latents - s * noisy.target) / a
-    assert clean.mean().item() == pytest.approx(3.0 * VAE_SCALING, rel=0.02)
-    assert clean.std().item() == pytest.approx(2.0 * VAE_SCALING, rel=0.02)
-
-
-def test_noise_offset_shifts_whole_channels(sd: str) -> None:
-    distillation, _, _ = build(sd, noise_offset=0.5)
-    batch = batch_of(16)
-    batch |= {name: torch.zeros(64, 4, 16, 16) for name in ("latent_mean", "latent_std")}
-    target = distillation.noisy_latents(batch, draws(), stratified=False).target
-    assert target.mean(dim=(2, 3)).std().item() == pytest.approx(0.5, rel=0.15)
-    assert target.std(dim=(2, 3)).mean().item() == pytest.approx(1.0, rel=0.02)
-
-
 def test_validation_is_deterministic_over_equal_spans_of_time_and_drops_nothing(sd: str) -> None:
     distillation, adapter, calls = build(sd, caption_dropout=1.0)
     first, again, other = (
@@ -211,23 +163,6 @@ def test_validation_is_deterministic_over_equal_spans_of_time_and_drops_nothing(
     assert torch.equal(spans, torch.arange(ROWS))
 
 
-def test_what_is_drawn_for_a_row_does_not_depend_on_its_batch(sd: str) -> None:
-    """With a generator a row, two half batches of two processes are the whole batch of one."""
-    distillation, _, _ = build(sd, noise_offset=0.5, caption_dropout=0.5)
-    halves = []
-    for rank in range(2):
-        ranks = Ranks(rank, 2, rank, torch.device("cpu"))
-        rows = slice(rank * ROWS // 2, (rank + 1) * ROWS // 2)
-        half = {name: array[rows] for name, array in batch_of(16).items()}
-        generators = row_generators(3, 5, ranks, ROWS // 2)
-        halves.append(distillation.noisy_latents(half, generators, stratified=False))
-    generators = row_generators(3, 5, Ranks(0, 1, 0, torch.device("cpu")), ROWS)
-    whole = distillation.noisy_latents(batch_of(16), generators, stratified=False)
-    for name, array in vars(whole).items():
-        assert torch.equal(torch.cat([vars(half)[name] for half in halves]), array)
-    assert len(whole.timesteps.unique()) == ROWS
-
-
 def test_seed_variant_trains_by_configuration(sd: str) -> None:
     distillation, adapter, _ = build(sd, variant="seed")
     adapter.up.weight.data.normal_(generator=draws())
@@ -235,13 +170,3 @@ def test_seed_variant_trains_by_configuration(sd: str) -> None:
     loss.backward()
     assert set(parts) == {"kl", "recon"}
     assert all(p.grad.abs().sum() > 0 for p in adapter.parameters())
-
-
-def test_a_language_is_drawn_evenly_from_those_that_a_row_has() -> None:
-    has = torch.tensor([[True, False, False], [True, True, False]]).repeat(500, 1)
-    chosen = choose_language(has, draws())
-    assert has[torch.arange(1000), chosen].all()
-    assert chosen[1::2].float().mean().item() == pytest.approx(0.5, abs=0.1)
-    has[7] = False
-    with pytest.raises(ValueError, match="no caption in any language that trains"):
-        choose_language(has, draws())

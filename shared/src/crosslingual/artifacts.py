@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x
 def save_artifact(
     folder: str | Path,
     *,
-    state: Mapping[str, Tensor],
+    state: Mapping[str, Tensor] | None,
     config: Mapping[str, Any],
     card: str,
     add: Callable[[Path], None] | None = None,
@@ -31,7 +32,8 @@ def save_artifact(
 
     Args:
         folder: replaced if it holds an adapter already.
-        state: the trained tensors, by the names that their module gives them.
+        state: the trained tensors, by the names that their module gives them; None where `add`
+            writes them, in a form of a library's own.
         config: what rebuilds the module: JSON values; `format_version` is added.
         card: the text of README.md, from `model_card`.
         add: writes what else belongs to it, such as an encoder's folder, into the folder it is
@@ -94,6 +96,19 @@ def load_artifact(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         if pickles:
             raise ValueError(_pickle_message(pickles[0]))
         raise FileNotFoundError(f"no model.safetensors in {folder}; export the adapter again")
+    return load_artifact_config(folder), load_tensors(weights)
+
+
+def load_artifact_config(folder: str | Path) -> dict[str, Any]:
+    """Reads what an adapter's config.json says, without its tensors.
+
+    Raises:
+        FileNotFoundError: for a missing folder or file.
+        ValueError: for broken JSON, or a version that this program does not know.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no adapter folder {folder}; export one first")
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise FileNotFoundError(f"no config.json in {folder}; export the adapter again")
@@ -104,7 +119,35 @@ def load_artifact(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
     version = config.pop("format_version", None)
     if version != _VERSION:
         raise ValueError(f"{folder} has format_version {version}; this program reads {_VERSION}")
-    return config, load_tensors(weights)
+    return config
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Reads tensors alone, from safetensors or from a pickle under `weights_only`: for importing
+    published files. What DistributedDataParallel puts before the names is taken off.
+
+    Returns:
+        fp32 tensors by name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a dict of tensors, or a pickle that holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if path.suffix == ".safetensors":
+        state = load_tensors(path)
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise ValueError(
+                f"{path} is no plain state dict ({str(error).splitlines()[0]}): it is not opened"
+            ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path} is no state dict of tensors")
+    return {name.removeprefix("module."): value.float() for name, value in state.items()}
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -199,13 +242,16 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _write(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> None:
-    # safetensors refuses tensors that share memory: each gets its own
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in state.items()
-    }
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+def _write(
+    folder: Path, state: Mapping[str, Tensor] | None, config: Mapping[str, Any], card: str
+) -> None:
+    if state is not None:
+        # safetensors refuses tensors that share memory: each gets its own
+        tensors = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in state.items()
+        }
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     text = json.dumps(config, indent=2, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -85,12 +85,16 @@ def state_width(config: Any) -> int:
     )
 
 
+def encoder_of(config: Any) -> nn.Module:
+    """A text encoder of a config's shape, without its weights and without a pooler."""
+    model_class = _encoder_class(config.model_type)
+    return model_class(config, **_without_head(model_class))
+
+
 def encoder_on_meta(name: str, revision: str | None = None) -> int:
     """Parameters of a text encoder, from its config alone."""
-    config = encoder_config(name, revision)
-    model_class = _encoder_class(config.model_type)
     with torch.device("meta"):
-        model = model_class(config, **_without_head(model_class))
+        model = encoder_of(encoder_config(name, revision))
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from template.method import TextSpaceAdapter, build_adapter, drop_captions, text_space_loss
+from crosslingual.noising import drop_captions
+from template.method import TextSpaceAdapter, build_adapter, text_space_loss
 
 WIDTHS = {"encoder_width": 6, "width": 5, "hidden_width": 7, "pooled_width": None}
 

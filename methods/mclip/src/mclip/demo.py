@@ -7,14 +7,11 @@ features -> TriKD -> model -> Recall@K by language, and queries answered with pi
 import contextlib
 import io
 import json
-import os
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from crosslingual.stages import Stages, make_demo_folder
 from crosslingual.verbs import run_verb
 from mclip.config import DemoSettings, EmbedSettings, EvaluateSettings, SearchSettings
 
@@ -43,53 +40,6 @@ TRIKD = {
     "learning_rate": 1e-3,
     "adam_beta2": 0.98,
 }
-
-
-class Stages:
-    """Runs verbs in processes of their own and says what runs when."""
-
-    def __init__(self, num_processes: int):
-        """Starts the clock."""
-        self.num_processes, self.started = num_processes, time.monotonic()
-
-    def say(self, text: str) -> None:
-        """Prints a line with the seconds since the start."""
-        print(f"[{time.monotonic() - self.started:5.0f} s] {text}", flush=True)
-
-    def run(self, verb: str, **settings: Any) -> float:
-        """Runs `mclip VERB` and returns its seconds.
-
-        Raises:
-            ValueError: the verb failed; its own message stands above.
-        """
-        started, launcher = time.monotonic(), [sys.executable, "-m"]
-        if self.num_processes > 1:
-            launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node"]
-            launcher += [str(self.num_processes), "-m"]
-        words = []
-        for name, value in settings.items():
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([*launcher, f"mclip.{verb}", *words], env=environment, check=False)
-        if done.returncode != 0:
-            raise ValueError(f"mclip.{verb} ended with {done.returncode}; its message stands above")
-        return time.monotonic() - started
-
-
-def make_folder(output_dir: Path) -> None:
-    """Makes the demo's folder anew; refuses one that holds something else.
-
-    Raises:
-        ValueError: the folder is not empty and no demo's.
-    """
-    if output_dir.exists():
-        if not (output_dir / "demo.json").exists() and any(output_dir.iterdir()):
-            raise ValueError(
-                f"{output_dir} is not empty and no demo's: choose another --output_dir"
-            )
-        shutil.rmtree(output_dir)
-    output_dir.mkdir(parents=True)
-    (output_dir / "demo.json").write_text("{}")
 
 
 def write_data(settings: DemoSettings, folder: Path) -> None:
@@ -181,9 +131,8 @@ def render_table(results: dict[str, dict[str, Any]], settings: DemoSettings) -> 
 
 def demo(settings: DemoSettings) -> Path:
     """Runs every stage, prints the table and returns the model's folder."""
-    folder = Path(settings.output_dir)
-    make_folder(folder)
-    stages = Stages(settings.num_processes or min(2, os.cpu_count() or 1))
+    folder = make_demo_folder(settings.output_dir)
+    stages = Stages("mclip", settings.num_processes)
     stages.say(f"shards: {settings.num_samples} pictures to train on, {settings.num_test} to find")
     write_data(settings, folder)
     encoder = enhance_encoder(stages, settings, folder)

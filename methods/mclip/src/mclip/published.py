@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from crosslingual.artifacts import read_state_dict
 from crosslingual.verbs import run_verb
 from mclip.config import ImportSettings
 from mclip.export import save_model
@@ -48,37 +49,6 @@ ROBERTA = {
 OURS = FAIRSEQ | TORCH | ROBERTA
 JOINT = re.compile(r"self_attn\.in_proj_(weight|bias)")  # torch's query, key and value in one
 LAYER = re.compile(r"(?:.*\.)?encoder_adapter\.(?:layers?\.)?(\d+)\.(.+)")
-
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Reads tensors alone, from safetensors or from a pickle under `weights_only`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a dict of tensors, or a pickle that holds more than tensors.
-    """
-    import pickle
-
-    import torch
-
-    from crosslingual.artifacts import load_tensors
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path}")
-    if Path(path).suffix == ".safetensors":
-        state = load_tensors(path)
-    else:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise ValueError(
-                f"{path} is no plain state dict ({str(error).splitlines()[0]}): it is not opened"
-            ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
-        raise ValueError(f"{path} is no state dict of tensors")
-    return {name: value.float() for name, value in state.items()}
 
 
 def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,13 +5,10 @@ judged.
 """
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from crosslingual.stages import Stages, make_demo_folder
 from crosslingual.verbs import run_verb
 from pea.config import DemoSettings
 
@@ -25,47 +22,13 @@ RECIPE = {
 }
 
 
-def _say(started: float, text: str) -> None:
-    print(f"[{time.monotonic() - started:5.0f} s] {text}", flush=True)
-
-
-def _run(module: str, arguments: dict[str, object], num_processes: int) -> None:
-    """Runs a verb in processes of its own, as the command line would."""
-    launcher = [sys.executable, "-m"]
-    if num_processes > 1:
-        launcher += [
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node",
-            str(num_processes),
-            "-m",
-        ]
-    words = []
-    for name, value in arguments.items():
-        words += [f"--{name}", *(value if isinstance(value, list) else [str(value)])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, module, *words], env=environment, check=False)
-    if done.returncode != 0:
-        raise ValueError(f"{module} ended with code {done.returncode}; its message stands above")
-
-
 def demo(settings: DemoSettings) -> Path:
     """Runs every stage, prints the table and returns the adapter's folder."""
-    started = time.monotonic()
-    output_dir = Path(settings.output_dir)
-    if output_dir.exists():
-        if not (output_dir / "demo.json").exists() and any(output_dir.iterdir()):
-            raise ValueError(
-                f"{output_dir} is not empty and no demo's: choose another --output_dir"
-            )
-        shutil.rmtree(output_dir)
-    output_dir.mkdir(parents=True)
-    (output_dir / "demo.json").write_text("{}")
-    num_processes = settings.num_processes or min(2, os.cpu_count() or 1)
+    output_dir = make_demo_folder(settings.output_dir)
+    stages = Stages("pea", settings.num_processes)
     languages = [*settings.languages, *settings.zero_shot_languages]
 
-    _say(
-        started,
+    stages.say(
         f"shards: {settings.num_samples} pictures, captions in en, {', '.join(settings.languages)}",
     )
     from crosslingual.shards import write_shards
@@ -79,14 +42,14 @@ def demo(settings: DemoSettings) -> Path:
     )
     write_shards(records, output_dir / "shards")
 
-    _say(started, "features: VAE latents, English and multilingual text states, once")
+    stages.say("features: VAE latents, English and multilingual text states, once")
     common = {"languages": settings.languages, "seed": settings.seed}
     places = {"shards": output_dir / "shards", "features_dir": output_dir / "features"}
-    _run("pea.features", {**common, **places}, num_processes)
+    stages.run("features", **common, **places)
 
-    _say(
-        started,
-        f"training: {settings.max_train_steps} steps, {num_processes} processes, one frozen UNet",
+    stages.say(
+        f"training: {settings.max_train_steps} steps, {stages.num_processes} processes, "
+        "one frozen UNet"
     )
     train = {
         **common,
@@ -96,21 +59,18 @@ def demo(settings: DemoSettings) -> Path:
         "max_train_steps": settings.max_train_steps,
         "checkpointing_steps": settings.max_train_steps,
     }
-    train_started = time.monotonic()
-    _run("pea.train", train, num_processes)
-    train_s = time.monotonic() - train_started
+    train_s = stages.run("train", **train)
 
-    _say(
-        started,
+    stages.say(
         f"pictures: {settings.num_prompts} held-out prompts in {len(languages) + 1} languages",
     )
     adapter = output_dir / "run" / "adapter"
     evaluation = {"adapter": adapter, "output_dir": output_dir, "num_prompts": settings.num_prompts}
     evaluation |= {"languages": languages, "seed": settings.seed}
-    _run("pea.evaluate", evaluation, num_processes)
-    _say(started, "done")
+    stages.run("evaluate", **evaluation)
+    stages.say("done")
     result = json.loads((output_dir / "accuracy.json").read_text())
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - stages.started
     table = render_table(result, settings, train_s, seconds)
     print(table)
     (output_dir / "table.md").write_text(table, encoding="utf-8")

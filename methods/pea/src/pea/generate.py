@@ -40,9 +40,7 @@ def attach_module(pipe: Any, module: nn.Module, config: dict[str, Any]) -> Any:
     encoder = load_multilingual_encoder(
         config["text_encoder"], config["text_encoder_revision"], config["max_length"]
     )
-    return attach_dropin(
-        pipe, encoder, module, width=config["width"], pooled_width=config["pooled_width"]
-    )
+    return attach_dropin(pipe, encoder, module, config)
 
 
 def load_pipeline(path: str, base: str | None = None) -> Any:

@@ -202,11 +202,3 @@ def seed_loss(
     kl = _mean_over(divergence, 1.0 - native_B.float()) * temperature**2
     recon = _squared_error(student_eps, target).mean()
     return kl + recon_weight * recon, {"kl": kl.detach(), "recon": recon.detach()}
-
-
-def drop_captions(states_B: Tensor, null: Tensor, dropped_B: Tensor) -> Tensor:
-    """Puts the empty prompt's states (or pooled vector) in the dropped rows; both of a sample go
-    together.
-    """
-    shape = (-1, *(1 for _ in states_B.shape[1:]))
-    return torch.where(dropped_B.view(shape), null.to(states_B.dtype), states_B)

@@ -8,40 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from crosslingual.artifacts import read_state_dict
 from crosslingual.verbs import run_verb
 from pea.config import ImportSettings
 from pea.export import save_adapter
 from pea.method import build_adapter
-
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Reads tensors alone, from safetensors or from a pickle under `weights_only`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a dict of tensors, or a pickle that holds more than tensors.
-    """
-    import pickle
-
-    import torch
-
-    from crosslingual.artifacts import load_tensors
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path}")
-    if Path(path).suffix == ".safetensors":
-        return load_tensors(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path} is no plain state dict ({str(error).splitlines()[0]}): it is not opened"
-        ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
-        raise ValueError(f"{path} is no state dict of tensors")
-    return {name.removeprefix("module."): value.float() for name, value in state.items()}
 
 
 def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:

@@ -1,17 +1,23 @@
 """Text accuracy on the testbed: a pipeline's pictures of held-out prompts, read by the judge."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from PIL import Image
 
+from crosslingual.processes import Ranks
 from crosslingual.testbed.captions import caption
+from crosslingual.testbed.contact_sheet import Cell, contact_sheet
 from crosslingual.testbed.judge import shows
 from crosslingual.testbed.world import RESOLUTION, Scene
 
 GUIDANCE_SCALE = 3.0
 NUM_STEPS = 20
+
+Arm = tuple[str, str]  # language of the prompts, and whose pictures: `as_is`, or a method's name
 
 
 @dataclass(frozen=True)
@@ -71,3 +77,64 @@ def judge_prompts(
 def text_accuracy(judged: list[Judged]) -> float:
     """The share of pictures that show all that their prompt says."""
     return sum(item.is_right for item in judged) / len(judged)
+
+
+def judge_arms(
+    pipes: Mapping[str, Callable[[], Any]],
+    arms: Sequence[Arm],
+    scenes: list[Scene],
+    *,
+    seed: int,
+    ranks: Ranks,
+) -> dict[Arm, list[Judged]]:
+    """Judges the same scenes in every arm; ranks share the arms, and all of them get all.
+
+    Args:
+        pipes: by the second word of an arm, what makes its pipeline; called where it is needed.
+        arms: language and pipeline.
+        scenes: what the prompts say.
+        seed: of the noise.
+        ranks: this process among the others.
+    """
+    made: dict[str, Any] = {}
+    share = {}
+    with torch.no_grad():
+        for language, name in arms[ranks.rank :: ranks.world_size]:
+            if name not in made:
+                made[name] = pipes[name]()
+            share[language, name] = judge_prompts(made[name], scenes, language, seed=seed)
+    shares: list[dict[Arm, list[Judged]]] = [{} for _ in range(ranks.world_size)]
+    dist.all_gather_object(shares, share)
+    judged = {arm: items for part in shares for arm, items in part.items()}
+    return {arm: judged[arm] for arm in arms}
+
+
+def draw_arms(
+    judged: Mapping[Arm, list[Judged]],
+    languages: Sequence[str],
+    columns: Mapping[str, str],
+    num_scenes: int = 3,
+) -> Image.Image:
+    """A contact sheet, a row a language: for some scenes of two things that the English base drew
+    rightly (arm `("en", "as_is")`), the picture of each arm above its prompt.
+
+    Args:
+        judged: of `judge_arms`.
+        languages: the rows.
+        columns: arm to its column's head, in order.
+        num_scenes: how many scenes are shown.
+    """
+    shown = [
+        i for i, item in enumerate(judged["en", "as_is"]) if item.is_right and item.scene.second
+    ][:num_scenes]
+
+    def cell(arm: Arm, index: int) -> Cell:
+        item = judged[arm][index]
+        return Cell(item.picture, item.prompt, arm[0], item.is_right)
+
+    rows = [
+        [cell((language, name), index) for index in shown for name in columns]
+        for language in languages
+    ]
+    heads = [*columns.values()] * len(shown)
+    return contact_sheet(rows, column_heads=heads, row_heads=list(languages))

@@ -29,9 +29,7 @@ def attach(pipe: Any, adapter: str | Path) -> Any:
     encoder = load_multilingual_encoder(
         config["text_encoder"], config["text_encoder_revision"], config["max_length"]
     )
-    return attach_dropin(
-        pipe, encoder, module, width=config["width"], pooled_width=config["pooled_width"]
-    )
+    return attach_dropin(pipe, encoder, module, config)
 
 
 def load_pipeline(path: str, base: str | None = None) -> Any:

@@ -11,7 +11,6 @@ Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled wi
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -84,11 +83,3 @@ def text_space_loss(
         pooled = _squared_error(student_pooled_BP, teacher_pooled_BP, rows_B)
         loss, parts["pooled"] = loss + pooled, pooled.detach()
     return loss, parts
-
-
-def drop_captions(states_B: Tensor, null: Tensor, dropped_B: Tensor) -> Tensor:
-    """Puts the empty prompt's states (or pooled vector) in the dropped rows, so that the adapter
-    learns the prompt that classifier-free guidance steers away from.
-    """
-    shape = (-1, *(1 for _ in states_B.shape[1:]))
-    return torch.where(dropped_B.view(shape), null.to(states_B.dtype), states_B)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from crosslingual.engine import build_engine, check_finite
+from crosslingual.noising import choose_language, drop_captions
 from crosslingual.processes import StopRequest, start_processes
 from crosslingual.progress import Progress
 from crosslingual.settings import write_settings
@@ -23,28 +24,9 @@ from template.config import TrainSettings
 from template.data import open_data
 from template.export import write_adapter
 from template.info import adapter_config
-from template.method import build_adapter, drop_captions, text_space_loss
+from template.method import build_adapter, text_space_loss
 
 ZERO_0 = {"zero_optimization": {"stage": 0}}
-
-
-def choose_captions(
-    has_language_BN: Tensor, caption_dropout: float, generators: list[torch.Generator]
-) -> tuple[Tensor, Tensor]:
-    """One language a row, drawn evenly from those that it has (B,), and the rows that see the empty
-    prompt instead (B,).
-
-    Raises:
-        ValueError: a row has no language.
-    """
-    if not bool(has_language_BN.any(dim=1).all()):
-        raise ValueError(
-            "a sample has no caption in any language that trains: choose others by --languages"
-        )
-    rows = zip(has_language_BN.float(), generators, strict=True)
-    chosen = torch.cat([torch.multinomial(has_N, 1, generator=row) for has_N, row in rows])
-    chances = torch.cat([torch.rand(1, generator=row) for row in generators])
-    return chosen, chances < caption_dropout
 
 
 def batch_loss(
@@ -64,7 +46,9 @@ def batch_loss(
         generators: one a row, of its language and whether its caption is dropped.
     """
     device = null["english_states"].device
-    chosen, dropped = choose_captions(batch["has_language"], settings.caption_dropout, generators)
+    chosen = choose_language(batch["has_language"], generators)
+    chances = torch.cat([torch.rand(1, generator=row) for row in generators])
+    dropped = chances < settings.caption_dropout
     # A dropped row has a teacher in any case: the English encoder's empty prompt.
     has_teacher = (batch["has_english"] & ~batch["native"]) | dropped
     captions = batch["multilingual_states"][torch.arange(len(chosen)), chosen]
