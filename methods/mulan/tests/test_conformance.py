@@ -113,7 +113,12 @@ def assert_same_training(run: Path, whole: Path) -> None:
     """
     ours, theirs = adapter_of(run / "adapter"), adapter_of(whole / "adapter")
     for name, tensor in theirs.items():
-        torch.testing.assert_close(ours[name], tensor, atol=1e-5, rtol=1e-4)
+        found = ours[name]
+        if name.endswith("in_proj_bias"):
+            # A bias of the keys shifts all scores of a query alike: its gradient is rounding, of
+            # which Adam makes whole steps. Queries and values remain.
+            found, tensor = (torch.cat(part.chunk(3)[::2]) for part in (found, tensor))
+        torch.testing.assert_close(found, tensor, atol=1e-5, rtol=1e-4)
     validations = [
         [row["validation_loss"] for row in rows(folder) if "validation_loss" in row]
         for folder in (run, whole)
@@ -279,7 +284,7 @@ def test_a_published_adapter_is_gone_on_with(
 ) -> None:
     """As from 512 to 1024 pixels: with a learning rate of 0 it is what it was."""
     settings = {**recipe, "init_adapter": whole / "adapter", "learning_rate": 0.0}
-    settings |= {"max_train_steps": 1, "output_dir": tmp_path / "run"}
+    settings |= {"lr_scheduler": "constant", "max_train_steps": 1, "output_dir": tmp_path / "run"}
     answer = mulan("train", **settings)
     assert answer["codes"] == [0], answer["stderr"]
     before = adapter_of(whole / "adapter")
