@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -50,6 +51,7 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
         adapter_config: dict[str, Any] | None = None,
         pad_token_id: int | None = None,
         projection_dim: int | None = None,
+        prompt_length: int | None = None,
         use_attention_mask: bool = True,
         **others: Any,
     ):
@@ -60,11 +62,13 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
             adapter_config: the adapter's, which names its method.
             pad_token_id: of the tokenizer; what it pads is masked where no mask is given.
             projection_dim: the pooled vector's width, None where the base takes none.
+            prompt_length: tokens that the encoder reads of a prompt, as in training.
             use_attention_mask: stock pipelines hand over the mask only then.
             others: transformers' own.
         """
         self.encoder_config, self.adapter_config = encoder_config, adapter_config
         self.projection_dim, self.use_attention_mask = projection_dim, use_attention_mask
+        self.prompt_length = prompt_length
         super().__init__(pad_token_id=pad_token_id, **others)
 
 
@@ -97,6 +101,8 @@ class AdaptedTextEncoder(PreTrainedModel):
             config,
             int(encoder.tokenizer.pad_token_id),
             config["pooled_width"],
+            encoder.max_length,
+            eos_token_id=encoder.tokenizer.eos_token_id or encoder.tokenizer.sep_token_id,
         )
         with torch.device("meta"):
             made = cls(described)
@@ -126,6 +132,7 @@ class AdaptedTextEncoder(PreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = input_ids.ne(self.config.pad_token_id).long()
+        input_ids, attention_mask = self._at_length(input_ids, attention_mask)
         states = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state
         states, pooled = self.adapter(states.to(self.dtype))
         # SDXL's pipeline takes entry 0 where it is a matrix for the pooled vector and
@@ -137,6 +144,19 @@ class AdaptedTextEncoder(PreTrainedModel):
         return BaseModelOutputWithPooling(
             last_hidden_state=first, pooler_output=pooled, hidden_states=hidden_states
         )
+
+    def _at_length(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Cuts or pads prompts to the length of training, as the tokenizer does: stock pipelines
+        pad a negative prompt to the number of states, which is not that of tokens in all methods.
+        """
+        surplus = input_ids.shape[1] - self.config.prompt_length
+        if surplus == 0:
+            return input_ids, attention_mask
+        ids = F.pad(input_ids, (0, -surplus), value=self.config.pad_token_id)
+        if surplus > 0:  # what is cut keeps its end token
+            is_cut = attention_mask[:, -surplus].bool()
+            ids[:, -1] = torch.where(is_cut, self.config.eos_token_id, ids[:, -1])
+        return ids, F.pad(attention_mask, (0, -surplus))
 
 
 def attach(
