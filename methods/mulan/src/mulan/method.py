@@ -46,20 +46,38 @@ class QueryAdapter(nn.Module):
     def forward(self, states_BLC: Tensor) -> Conditioning:
         """Token states to cross-attention states (B, Q, D), without a pooled vector.
 
-        `nn.Transformer` with the queries as the decoder's input, in another order: the decoder's
+        What `nn.Transformer` computes with the queries as the decoder's input. The decoder's
         self-attention sees the queries alone, so it is computed once and not once a row.
         """
-        memory_BLD = self.transformer.encoder(self.proj(states_BLC))
-        decoder = self.transformer.decoder
-        layer = decoder.layers[0]
-        normed_1QD = layer.norm1(self.queries)
-        attended, _ = layer.self_attn(normed_1QD, normed_1QD, normed_1QD, need_weights=False)
-        queries_1QD = self.queries + attended
-        asking_BQD = layer.norm2(queries_1QD).expand(len(states_BLC), -1, -1)
-        read, _ = layer.multihead_attn(asking_BQD, memory_BLD, memory_BLD, need_weights=False)
-        h_BQD = queries_1QD + read
-        h_BQD = h_BQD + layer.linear2(F.relu(layer.linear1(layer.norm3(h_BQD))))
-        return decoder.norm(h_BQD), None
+        (reader,), (asker,) = self.transformer.encoder.layers, self.transformer.decoder.layers
+        memory_BLD = self.proj(states_BLC)
+        normed_BLD = reader.norm1(memory_BLD)
+        memory_BLD = memory_BLD + _attend(reader.self_attn, normed_BLD, normed_BLD)
+        memory_BLD = memory_BLD + _feed_forward(reader, reader.norm2(memory_BLD))
+        memory_BLD = self.transformer.encoder.norm(memory_BLD)
+        normed_1QD = asker.norm1(self.queries)
+        h_1QD = self.queries + _attend(asker.self_attn, normed_1QD, normed_1QD)
+        h_BQD = h_1QD + _attend(asker.multihead_attn, asker.norm2(h_1QD), memory_BLD)
+        h_BQD = h_BQD + _feed_forward(asker, asker.norm3(h_BQD))
+        return self.transformer.decoder.norm(h_BQD), None
+
+
+def _attend(attention: nn.MultiheadAttention, asking: Tensor, memory: Tensor) -> Tensor:
+    """`attention(asking, memory, memory)` without weights; one row of `asking` serves all rows."""
+    width, rows = attention.embed_dim, len(memory)
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    queries = F.linear(asking, weight[:width], bias[:width])
+    keys, values = F.linear(memory, weight[width:], bias[width:]).chunk(2, dim=-1)
+    heads = (
+        part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2).expand(rows, -1, -1, -1)
+        for part in (queries, keys, values)
+    )
+    read = F.scaled_dot_product_attention(*heads)
+    return attention.out_proj(read.transpose(1, 2).flatten(2))
+
+
+def _feed_forward(layer: nn.Module, states: Tensor) -> Tensor:
+    return layer.linear2(F.relu(layer.linear1(states)))
 
 
 class CaptionProjection(nn.Module):
