@@ -10,6 +10,7 @@ from diffusers import (  # noqa: F401
 from transformers import CLIPTextModel, CLIPTokenizer, XLMRobertaModel  # noqa: F401
 
 import mulan.cli
+import mulan.evaluate
 import mulan.export
 import mulan.features
 import mulan.generate

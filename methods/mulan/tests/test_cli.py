@@ -208,6 +208,13 @@ def test_generate_writes_pictures_and_what_they_are(
     assert "use the adapter's base" in line
 
 
+def test_the_judge_reads_the_testbeds_pictures_alone(
+    mulan: MuLan, adapter: Path, tmp_path: Path
+) -> None:
+    settings = {"adapter": adapter, "output_dir": tmp_path, "languages": ["en", "de"]}
+    assert "the judge reads the testbed's pictures alone" in refusal(mulan("evaluate", **settings))
+
+
 def test_a_pickle_where_safetensors_is_expected_is_not_opened(
     mulan: MuLan, adapter: Path, tmp_path: Path
 ) -> None:

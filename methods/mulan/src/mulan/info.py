@@ -69,6 +69,7 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
     """
     from crosslingual.bases import load_config
     from crosslingual.encoders import encoder_shape
+    from crosslingual.weights import locate
 
     check_alignment(settings)
     base, revision = settings.pretrained_model_name_or_path, settings.revision
@@ -98,9 +99,9 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
         "add_embedding": add_embedding,
         "max_length": settings.max_length or longest,
         "null_policy": settings.null_policy,
-        "base": base,
+        "base": locate(base),
         "base_revision": revision,
-        "text_encoder": settings.text_encoder,
+        "text_encoder": locate(settings.text_encoder),
         "text_encoder_revision": settings.text_encoder_revision,
         "languages": [*_languages_before(settings), *settings.languages],
         "guidance_scale": settings.guidance_scale,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from crosslingual.artifacts import load_strict, read_state_dict
 from crosslingual.verbs import run_verb
+from crosslingual.weights import locate
 from mulan.config import ImportSettings
 from mulan.export import save_adapter
 from mulan.method import build_adapter
@@ -81,9 +82,9 @@ def import_published(settings: ImportSettings) -> Path:
         **shape,
         "max_length": settings.max_length,
         "null_policy": null_policy,
-        "base": settings.pretrained_model_name_or_path,
+        "base": locate(settings.pretrained_model_name_or_path),
         "base_revision": None,
-        "text_encoder": settings.text_encoder,
+        "text_encoder": locate(settings.text_encoder),
         "text_encoder_revision": None,
         "languages": settings.languages,
         "guidance_scale": settings.guidance_scale,
