@@ -13,6 +13,7 @@ from torch import nn
 
 from crosslingual.artifacts import (
     load_artifact,
+    load_artifact_config,
     load_strict,
     load_tensors,
     model_card,
@@ -177,3 +178,20 @@ def test_the_card_has_the_hubs_head_and_the_table() -> None:
     }
     assert "# PEA for SD 1.5\n\nIt reads German.\n\n| language | accuracy |\n| --- |" in body
     assert body.endswith("| de | 0.91 |\n| no | 0.88 |\n")
+
+
+def test_tensors_may_lie_in_a_folder_of_a_librarys_own(tmp_path: Path) -> None:
+    """As a text encoder that transformers reads: there is no model.safetensors beside it."""
+
+    def add(partial: Path) -> None:
+        (partial / "text_encoder").mkdir()
+        (partial / "text_encoder" / "model.safetensors").write_bytes(b"tensors")
+
+    save_artifact(tmp_path / "it", state=None, config={"method": "m"}, card="text", add=add)
+    names = sorted(path.name for path in (tmp_path / "it").iterdir())
+    assert names == ["README.md", "config.json", "text_encoder"]
+    assert load_artifact_config(tmp_path / "it") == {"method": "m"}
+    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
+        load_artifact(tmp_path / "it")
+    with pytest.raises(FileNotFoundError, match="no adapter folder"):
+        load_artifact_config(tmp_path / "nowhere")

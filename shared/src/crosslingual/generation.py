@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from crosslingual.artifacts import load_artifact
+from crosslingual.artifacts import load_artifact_config
 from crosslingual.bases import load_pipeline as load_base
 
 
@@ -73,7 +73,7 @@ def write_pictures(
     else:
         pipe = load_pipeline(settings.adapter, settings.pretrained_model_name_or_path)
         if guidance_scale is None:
-            guidance_scale = load_artifact(settings.adapter)[0]["guidance_scale"]
+            guidance_scale = load_artifact_config(settings.adapter)["guidance_scale"]
     if torch.cuda.is_available():
         pipe = pipe.to("cuda")
     options = {"height": settings.height, "width": settings.width, "guidance_scale": guidance_scale}

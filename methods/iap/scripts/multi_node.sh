@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Trains on several machines that see one file system: run it on each of them, with its own NODE_RANK.
+#
+#   NUM_NODES=3 NODE_RANK=0 MASTER_ADDR=node0 bash scripts/multi_node.sh configs/sd15_zh.yaml
+#   NUM_NODES=3 NODE_RANK=1 MASTER_ADDR=node0 bash scripts/multi_node.sh configs/sd15_zh.yaml
+#   NUM_NODES=3 NODE_RANK=2 MASTER_ADDR=node0 bash scripts/multi_node.sh configs/sd15_zh.yaml
+#
+# torchrun needs neither ssh nor a hostfile. Two machines can be played on one: set NODE_RANK to 0
+# and 1, MASTER_ADDR=localhost and NUM_PROCESSES=1 in two terminals.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+config=${1:?usage: NUM_NODES=N NODE_RANK=I MASTER_ADDR=HOST bash scripts/multi_node.sh CONFIG.yaml}
+shift
+: "${NUM_NODES:?how many machines}" "${NODE_RANK:?which of them this is, from 0}"
+: "${MASTER_ADDR:?the name or address of machine 0}"
+num_processes=${NUM_PROCESSES:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l)}
+[ "$num_processes" -gt 0 ] || num_processes=1
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+exec torchrun \
+  --nnodes "$NUM_NODES" --node_rank "$NODE_RANK" --nproc_per_node "$num_processes" \
+  --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}" \
+  -m iap.train --config "$config" "$@"

@@ -1,0 +1,32 @@
+"""IAP: a text encoder for another language, aligned with the English one through the frozen UNet's
+cross-attention (arXiv 2305.11540).
+"""
+
+from typing import Any
+
+from crosslingual.types import Method
+
+__all__ = ["METHOD", "attach"]
+
+
+def attach(pipe: Any, folder: str) -> Any:
+    """Makes a diffusers pipeline on the encoder's base read its languages; see
+    `iap.generate.attach`.
+    """
+    from iap.generate import attach as attach_encoder
+
+    return attach_encoder(pipe, folder)
+
+
+def _load_pipeline(path: str, base: str | None = None) -> Any:
+    from iap.generate import load_pipeline
+
+    return load_pipeline(path, base)
+
+
+METHOD = Method(
+    name="iap",
+    paper="IAP, arXiv 2305.11540",
+    load_pipeline=_load_pipeline,
+    load_embedder=None,
+)

@@ -1,0 +1,116 @@
+"""The encoder that trains: XLM-R's weights under the names of AltCLIP's text model, with a new head
+or, of an AltCLIP or an earlier IAP, its own.
+"""
+
+from typing import Any
+
+from torch import Tensor
+from transformers import AltCLIPTextConfig, AltCLIPTextModel, XLMRobertaModel
+
+from crosslingual.artifacts import load_strict
+from crosslingual.encoders import encoder_config
+from crosslingual.weights import load_frozen
+from iap.method import TargetEncoder
+
+WITH_HEAD = "altclip_text_model"
+SHAPE = (
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
+    "max_position_embeddings hidden_act layer_norm_eps pad_token_id bos_token_id eos_token_id "
+    "type_vocab_size"
+).split()
+LORA_TARGETS = ("query", "key", "value", "dense")
+
+
+def altclip_config(text_encoder: str, revision: str | None, width: int) -> dict[str, Any]:
+    """The config of an `AltCLIPTextModel` in the shape of an XLM-R, projecting to `width`.
+
+    Dropout is off: the student is to equal a teacher that has none.
+
+    Raises:
+        ValueError: the encoder is of another kind, or its own head has another width.
+    """
+    found = encoder_config(text_encoder, revision)
+    if found.model_type not in ("xlm-roberta", WITH_HEAD):
+        raise ValueError(
+            f"{text_encoder} is a {found.model_type}: IAP starts from an XLM-R (xlm-roberta) or "
+            f"from an AltCLIP text model ({WITH_HEAD})"
+        )
+    if found.model_type == WITH_HEAD and found.project_dim != width:
+        raise ValueError(
+            f"{text_encoder} projects to {found.project_dim}, but the base's UNet takes {width}: "
+            "choose another text_encoder"
+        )
+    shape = {name: getattr(found, name) for name in SHAPE}
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return {**shape, **off, "project_dim": width}
+
+
+def build_encoder(altclip: dict[str, Any]) -> TargetEncoder:
+    """An encoder of that shape with random weights."""
+    config = AltCLIPTextConfig(**altclip)
+    body = AltCLIPTextModel(config).roberta
+    return TargetEncoder(
+        body, config.hidden_size, config.project_dim, config.layer_norm_eps, config.pad_token_id
+    )
+
+
+def start_encoder(
+    altclip: dict[str, Any], text_encoder: str, revision: str | None
+) -> TargetEncoder:
+    """The encoder with the weights of `text_encoder`; every one of them must be there."""
+    encoder = build_encoder(altclip)
+    if encoder_config(text_encoder, revision).model_type == WITH_HEAD:
+        load_strict(
+            encoder, load_frozen(AltCLIPTextModel, text_encoder, revision=revision).state_dict()
+        )
+        return encoder
+    found = load_frozen(XLMRobertaModel, text_encoder, revision=revision, add_pooling_layer=False)
+    load_strict(encoder.roberta, altclip_names(found.state_dict()))
+    return encoder
+
+
+def altclip_names(xlm_r: dict[str, Tensor]) -> dict[str, Tensor]:
+    """XLM-R's tensors by the names that AltCLIP's body has in transformers 5."""
+    return {name.replace("encoder.layer.", "encoder.layers."): t for name, t in xlm_r.items()}
+
+
+def add_lora(encoder: TargetEncoder, rank: int) -> TargetEncoder:
+    """LoRA on the linears of attention and feed-forward; the head trains whole, the rest rests."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    encoder.roberta.requires_grad_(False)
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=list(LORA_TARGETS)
+    )
+    inject_adapter_in_model(config, encoder.roberta)
+    return encoder
+
+
+def merged_state(encoder: TargetEncoder, trained: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The whole encoder's tensors by AltCLIP's names, LoRA added to what it is on.
+
+    Args:
+        encoder: what trained; not changed.
+        trained: its trained tensors by name, as gathered from all ranks.
+    """
+    state = {name: t.detach().cpu() for name, t in encoder.state_dict().items()} | trained
+    merged = {}
+    for name, tensor in state.items():
+        if ".lora_" in name:
+            continue
+        down = state.get(name.replace(".base_layer.weight", ".lora_A.default.weight"))
+        if ".base_layer.weight" in name and down is not None:
+            up = state[name.replace(".base_layer.weight", ".lora_B.default.weight")]
+            tensor = tensor + up.to(tensor.dtype) @ down.to(tensor.dtype)  # alpha / r is 1
+        merged[name.replace(".base_layer.", ".")] = tensor
+    return merged
+
+
+def stock_model(altclip: dict[str, Any], state: dict[str, Tensor]) -> AltCLIPTextModel:
+    """`transformers.AltCLIPTextModel` with these weights, as stock diffusers reads it."""
+    config = AltCLIPTextConfig(**altclip)
+    # diffusers hands the mask over only where the config says so; unmasked, padding would be read
+    config.use_attention_mask = True
+    model = AltCLIPTextModel(config)
+    load_strict(model, state)
+    return model.eval().requires_grad_(False)

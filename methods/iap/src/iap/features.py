@@ -1,0 +1,41 @@
+"""`iap features`: shards through the frozen parts and the target encoder's tokenizer, once.
+
+iap features --config configs/testbed.yaml --shards data/shards --features_dir data/features
+torchrun --nproc_per_node 8 -m iap.features ...      # ranks share the blocks
+"""
+
+import sys
+from pathlib import Path
+
+from crosslingual.feature_pass import write_features
+from crosslingual.processes import start_processes
+from crosslingual.verbs import run_verb
+from iap.config import FeaturesSettings
+from iap.data import key_map, triplet_parts
+from iap.info import encoder_config
+
+
+def features(settings: FeaturesSettings) -> Path:
+    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one
+    stopped.
+    """
+    ranks = start_processes()
+    return write_features(
+        triplet_parts(settings, encoder_config(settings), ranks.device),
+        settings.shards,
+        settings.features_dir,
+        ranks=ranks,
+        resolution=settings.resolution,
+        batch_size=settings.encode_batch_size,
+        num_workers=settings.dataloader_num_workers,
+        key_map=key_map(settings),
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `iap features` and `python -m iap.features`."""
+    return run_verb("iap features", FeaturesSettings, features, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

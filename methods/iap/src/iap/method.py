@@ -1,0 +1,257 @@
+"""IAP: a text encoder for another language, aligned with the English one through pictures.
+
+Hu et al., "Efficient Cross-Lingual Transfer for Chinese Stable Diffusion with Images as Pivots",
+arXiv 2305.11540. Only the target-language encoder trains; UNet, VAE and English encoder stay as
+they are. What is matched are the attentive features: the outputs of the UNet's cross-attention when
+it reads the English caption and when it reads the target one, over one noisy picture. There is no
+public code: which branch, layers and distance is configuration here, and the README compares them.
+
+Shapes: B rows, L tokens of a target caption, M tokens of a prompt, C encoder width, D
+cross-attention width, H heads, P positions of a layer's grid, W a layer's width.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Distance = Literal["mse", "cosine", "smooth_l1"]
+PARTS = ("down", "mid", "up")  # of a UNet, in the order in which they run
+
+
+class TargetEncoder(nn.Module):
+    """Body, LayerNorm, linear: by names and formula `transformers.AltCLIPTextModel`, which stock
+    diffusers loads.
+    """
+
+    def __init__(self, body: nn.Module, encoder_width: int, width: int, eps: float, pad_id: int):
+        """Puts a new head, C to D, on `body`, an XLM-R without a pooler: called with ids and mask
+        it answers with `last_hidden_state` (B, L, C); `eps` is of the LayerNorm.
+        """
+        super().__init__()
+        self.roberta = body
+        self.pre_LN = nn.LayerNorm(encoder_width, eps=eps)
+        self.transformation = nn.Linear(encoder_width, width)
+        # unit variance, as the states of CLIP's last LayerNorm have, which the UNet is used to
+        nn.init.normal_(self.transformation.weight, std=encoder_width**-0.5)
+        nn.init.zeros_(self.transformation.bias)
+        self.pad_id = pad_id
+
+    def forward(self, ids_BM: Tensor) -> tuple[Tensor, int]:
+        """States of captions padded on the right, without what padding repeats.
+
+        Padded positions of XLM-R have the same token, the same position id and masked keys, so
+        their states are equal: one of them is computed.
+
+        Args:
+            ids_BM: token ids; every caption ends before the last position or fills all.
+
+        Returns:
+            (B, n, D), n <= M, and how often the last of the n positions stands in the prompt:
+            `expand_states` gives all M.
+        """
+        mask_BM = ids_BM.ne(self.pad_id)
+        num_tokens = ids_BM.shape[1]
+        kept = min(int(mask_BM.sum(dim=1).max()) + 1, num_tokens)
+        mask = mask_BM[:, :kept].long()
+        states = self.roberta(ids_BM[:, :kept], attention_mask=mask).last_hidden_state
+        return self.transformation(self.pre_LN(states)).float(), num_tokens - kept + 1
+
+
+def expand_states(states_BnD: Tensor, times_last: int) -> Tensor:
+    """All M positions of a prompt (B, M, D), from what `TargetEncoder` returns."""
+    last = states_BnD[:, -1:].expand(-1, times_last - 1, -1)
+    return torch.cat([states_BnD, last], dim=1)
+
+
+def cross_attentions(unet: nn.Module, layers: Sequence[str]) -> list[nn.Module]:
+    """The chosen cross-attentions (`attn2`) of one of diffusers' UNets, as they run.
+
+    Args:
+        unet: with down, mid and up blocks.
+        layers: `all`, any of `down`, `mid`, `up`, or numbers in that order.
+
+    Raises:
+        ValueError: a name or number that this UNet does not have.
+    """
+    found = {}
+    for part in PARTS:
+        block = getattr(unet, f"{part}_block" if part == "mid" else f"{part}_blocks")
+        modules = [] if block is None else block.named_modules()
+        found[part] = [module for name, module in modules if name.endswith("attn2")]
+    every = [module for part in PARTS for module in found[part]]
+    chosen = []
+    for layer in layers:
+        if layer.isdecimal() and int(layer) < len(every):
+            chosen.append(every[int(layer)])
+        elif layer == "all" or found.get(layer):
+            chosen += every if layer == "all" else found[layer]
+        else:
+            raise ValueError(
+                f"the UNet has no cross-attention {layer!r}: layers are all, "
+                f"{', '.join(part for part in PARTS if found[part])}, or 0 to {len(every) - 1}"
+            )
+    if not chosen:
+        raise ValueError("layers is empty: name the cross-attentions, such as --layers all")
+    return [module for module in every if module in chosen]
+
+
+class _PassIsOver(Exception):  # noqa: N818, no error: what follows in the pass is not needed
+    """All that was wanted of a pass is there."""
+
+
+class AttentiveFeatures:
+    """Runs a UNet and keeps what its chosen cross-attentions got and gave.
+
+    Attributes:
+        queries: (B, H, P, W / H) a layer, after the query projection.
+        outputs: (B, P, W) a layer, after the output projection, before the residual.
+    """
+
+    def __init__(self, unet: nn.Module, attentions: list[nn.Module]):
+        """Takes over the processors of the UNet's chosen `attentions`."""
+        self.unet, self.attentions = unet, attentions
+        self.queries: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        self._stops = False
+        for attention in attentions:
+            attention.set_processor(self._attend)
+
+    def _attend(
+        self,
+        attention: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        query = split_heads(attention.to_q(hidden_states), attention.heads)
+        output = attend(attention, query, encoder_hidden_states)
+        self.queries.append(query)
+        self.outputs.append(output)
+        if self._stops and len(self.outputs) == len(self.attentions):
+            raise _PassIsOver
+        return output
+
+    def run(
+        self, latents: Tensor, timesteps: Tensor, states: Tensor, *, stop_early: bool
+    ) -> Tensor | None:
+        """One pass over noisy latents (B, 4, h, w), timesteps (B,) and text states (B, M, D); the
+        features of an earlier one are forgotten.
+
+        Returns:
+            The predicted noise (B, 4, h, w), None with `stop_early`: the pass then ends after the
+            last chosen layer.
+        """
+        self.queries, self.outputs, self._stops = [], [], stop_early
+        try:
+            return self.unet(latents, timesteps, states).sample
+        except _PassIsOver:
+            return None
+
+
+def split_heads(projected_BTW: Tensor, heads: int) -> Tensor:
+    """(B, H, T, W / H)."""
+    return projected_BTW.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def attend(attention: nn.Module, query: Tensor, states_BnD: Tensor, times_last: int = 1) -> Tensor:
+    """A cross-attention's output (B, P, W) for given queries: K, V, attention, output projection.
+
+    Args:
+        attention: of diffusers.
+        query: (B, H, P, W / H).
+        states_BnD: of the text.
+        times_last: how often the last state stands in the prompt; m equal keys weigh as much as one
+            whose logit is larger by ln m.
+    """
+    key = split_heads(attention.to_k(states_BnD), attention.heads)
+    value = split_heads(attention.to_v(states_BnD), attention.heads)
+    bias = None
+    if times_last > 1:
+        bias = query.new_zeros(1, 1, 1, key.shape[2])
+        bias[..., -1] = math.log(times_last)
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    return attention.to_out[0](mixed.transpose(1, 2).flatten(2))
+
+
+def row_distances(student: Tensor, teacher: Tensor, distance: Distance, normalise: bool) -> Tensor:
+    """The distance of each row's features (B, T, W), in fp32: (B,).
+
+    Args:
+        student, teacher: of one layer.
+        distance: `mse`; `smooth_l1`, squared up to 1 and linear beyond; `cosine`, 1 - cos of the
+            vectors at each position.
+        normalise: divides both by the standard deviation of the row's teacher features, so that
+            layers and timesteps of unequal scale count alike. A row's own, so that what it counts
+            does not depend on its batch.
+    """
+    student, teacher = student.float(), teacher.float()
+    if distance == "cosine":
+        return 1.0 - F.cosine_similarity(student, teacher, dim=-1).mean(dim=1)
+    if normalise:
+        scale = teacher.flatten(1).std(dim=1).clamp(min=1e-6).view(-1, 1, 1)
+        student, teacher = student / scale, teacher / scale
+    measure = F.mse_loss if distance == "mse" else F.smooth_l1_loss
+    return measure(student, teacher, reduction="none").flatten(1).mean(dim=1)
+
+
+def mean_over(errors_B: Tensor, rows_B: Tensor) -> Tensor:
+    """The mean of the rows that are chosen, 0 where none is: every rank keeps the same graph."""
+    return (errors_B * rows_B).sum() / rows_B.sum().clamp(min=1)
+
+
+def iap_loss(
+    student: list[Tensor],
+    teacher: list[Tensor],
+    has_teacher_B: Tensor,
+    *,
+    distance: Distance = "mse",
+    normalise: bool = True,
+    student_eps: Tensor | None = None,
+    teacher_eps: Tensor | None = None,
+    noise_weight: float = 0.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The distance of the attentive features of both languages, the mean over layers and rows.
+
+    L = mean_layers mean_rows d(A_target, A_english) + w * mean_rows (eps_target - eps_english)^2
+
+    Args:
+        student, teacher: outputs of every chosen cross-attention, (B, P, W) each.
+        has_teacher_B: whether a row's English caption says the same; the others do not count.
+        distance, normalise: see `row_distances`.
+        student_eps, teacher_eps: both branches' predictions (B, 4, h, w), of the full branch.
+        noise_weight: w.
+    """
+    rows_B = has_teacher_B.float()
+    pairs = zip(student, teacher, strict=True)
+    layers = [mean_over(row_distances(s, t, distance, normalise), rows_B) for s, t in pairs]
+    loss = torch.stack(layers).mean()
+    parts = {"attention": loss.detach()}
+    if noise_weight:
+        squared = (student_eps.float() - teacher_eps.float()).square().flatten(1).mean(dim=1)
+        noise = mean_over(squared, rows_B)
+        loss, parts["noise"] = loss + noise_weight * noise, noise.detach()
+    return loss, parts
+
+
+def text_space_loss(
+    student_BMD: Tensor, teacher_BMD: Tensor, has_teacher_B: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The arm to beat: squared error between the states of both encoders, position by position,
+    without picture and UNet.
+
+    Raises:
+        ValueError: the two differ in number or width.
+    """
+    if student_BMD.shape != teacher_BMD.shape:
+        raise ValueError(
+            f"the target encoder's states are {tuple(student_BMD.shape)}, the English encoder's "
+            f"{tuple(teacher_BMD.shape)}: set --max_length {teacher_BMD.shape[1]}"
+        )
+    squared = (student_BMD.float() - teacher_BMD.float()).square().flatten(1).mean(dim=1)
+    loss = mean_over(squared, has_teacher_B.float())
+    return loss, {"text": loss.detach()}

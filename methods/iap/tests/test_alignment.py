@@ -1,0 +1,252 @@
+"""One step: what both branches share, what is frozen, which rows and captions count."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from crosslingual.bases import load_noise_scheduler, load_unet
+from crosslingual.noising import Noising
+from crosslingual.processes import Ranks
+from crosslingual.training_data import row_generators
+from iap.alignment import Alignment, choose_languages
+from iap.config import TrainSettings
+from iap.encoder import altclip_config, start_encoder
+from iap.method import AttentiveFeatures, attend, cross_attentions, expand_states, split_heads
+
+ROWS, LENGTH, PAD, WIDTH = 6, 16, 1, 16
+CPU = torch.device("cpu")
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def ids_of(*shape: int, seed: int = 0) -> Tensor:
+    """Captions of 4 to 9 tokens."""
+    generator = draws(seed)
+    ids = torch.randint(5, 100, (*shape, LENGTH), generator=generator, dtype=torch.int32)
+    lengths = torch.randint(4, 10, (*shape, 1), generator=generator)
+    return torch.where(torch.arange(LENGTH) < lengths, ids, PAD)
+
+
+def batch_of(**changes: Any) -> dict[str, Tensor]:
+    """Random arrays as `TripletParts.encode` gives them, in two languages, all parallel."""
+    generator = draws()
+    return {
+        "latent_mean": torch.randn(ROWS, 4, 4, 4, generator=generator),
+        "latent_std": torch.randn(ROWS, 4, 4, 4, generator=generator).abs(),
+        "english_states": torch.randn(ROWS, LENGTH, WIDTH, generator=generator),
+        "target_ids": ids_of(ROWS, 2),
+        "native": torch.zeros(ROWS, dtype=torch.bool),
+        "has_english": torch.ones(ROWS, dtype=torch.bool),
+        "has_language": torch.ones(ROWS, 2, dtype=torch.bool),
+    } | changes
+
+
+@pytest.fixture
+def build(sd: str, encoder: str) -> Any:
+    def make(**changes: Any) -> tuple[Alignment, nn.Module, nn.Module]:
+        settings = TrainSettings(**{"caption_dropout": 0.0, **changes})
+        unet = load_unet(sd)
+        scheduler = load_noise_scheduler(sd)
+        noising = Noising(scheduler, 0.5, device=CPU, caption_dropout=settings.caption_dropout)
+        null = {"english_states": torch.randn(LENGTH, WIDTH, generator=draws(1))}
+        null["target_ids"] = torch.tensor([0, 2] + [PAD] * (LENGTH - 2), dtype=torch.int32)
+        torch.manual_seed(0)
+        student = start_encoder(altclip_config(encoder, None, WIDTH), encoder, None)
+        used = unet if settings.objective == "attention" else None
+        return Alignment(used, noising, null, settings), student, unet
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"branch": "full", "noise_weight": 0.5},
+        {"captions_per_pass": 2, "layers": ["mid"], "distance": "cosine"},
+        {"english_draws": 1, "caption_dropout": 0.5},
+        {"objective": "text"},
+    ],
+)
+def test_frozen_unet_stays_and_every_tensor_of_the_encoder_moves(
+    build: Any, changes: dict[str, Any]
+) -> None:
+    alignment, student, unet = build(**changes)
+    batch = batch_of()
+    if changes.get("english_draws"):
+        for number, (_, layer) in enumerate(alignment.layers):
+            kept = torch.randn(ROWS, 1, 3, layer.to_q.out_features, generator=draws())
+            batch[f"queries_{number}"] = kept.half()
+    frozen, trained = (copy.deepcopy(part.state_dict()) for part in (unet, student))
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
+    for step in range(2):
+        loss, parts = alignment.loss(student, batch, draws(step))
+        loss.backward()
+        optimizer.step()
+    assert not any(part.requires_grad for part in parts.values())
+    assert not unet.training or changes == {"objective": "text"}
+    assert all(p.grad is None for p in unet.parameters())
+    assert all(torch.equal(frozen[name], tensor) for name, tensor in unet.state_dict().items())
+    moved = student.state_dict()
+    still = [name for name, tensor in moved.items() if torch.equal(trained[name], tensor)]
+    assert not still
+
+
+def test_local_branch_is_its_definition(build: Any) -> None:
+    """Queries of one English pass; of the target's, keys, values and attention: by hand."""
+    alignment, student, unet = build(normalise=False)
+    batch = batch_of()
+    found, _ = alignment.loss(student, batch, draws())
+    noisy = alignment.noising.draw(batch, draws(), False)
+    generator = draws()
+    alignment.noising.draw(batch, generator, False)
+    chosen = choose_languages(batch["has_language"], generator, 1)[:, 0]
+    states = expand_states(*student(batch["target_ids"][torch.arange(ROWS), chosen].long()))
+    every = cross_attentions(unet, ["all"])
+    features = AttentiveFeatures(unet, every)
+    features.run(noisy.latents, noisy.timesteps, batch["english_states"], stop_early=False)
+    terms = []
+    for layer, query, output in zip(every, features.queries, features.outputs, strict=True):
+        terms.append((attend(layer, query, states) - output).square().mean())
+    torch.testing.assert_close(found, torch.stack(terms).mean())
+
+
+def test_full_branch_runs_both_languages_through_the_unet(build: Any) -> None:
+    """Its outputs drift from the local branch's after the first layer alone, and the noise too."""
+    alignment, student, unet = build(branch="full", normalise=False, noise_weight=2.0)
+    batch = batch_of()
+    found, parts = alignment.loss(student, batch, draws())
+    generator = draws()
+    noisy = alignment.noising.draw(batch, generator, False)
+    chosen = choose_languages(batch["has_language"], generator, 1)[:, 0]
+    states = expand_states(*student(batch["target_ids"][torch.arange(ROWS), chosen].long()))
+    outputs: dict[str, list[Tensor]] = {"english": [], "target": []}
+    eps = {}
+    for name, text in (("english", batch["english_states"]), ("target", states)):
+        features = AttentiveFeatures(unet, cross_attentions(unet, ["all"]))
+        eps[name] = features.run(noisy.latents, noisy.timesteps, text, stop_early=False)
+        outputs[name] = features.outputs
+    pairs = zip(outputs["english"], outputs["target"], strict=True)
+    attention = torch.stack([(a - b).square().mean() for a, b in pairs]).mean()
+    noise = (eps["english"] - eps["target"]).square().mean()
+    torch.testing.assert_close(parts["attention"], attention.detach())
+    torch.testing.assert_close(found, attention + 2.0 * noise)
+    local, _, _ = build(normalise=False, layers=["0"])
+    first, _, _ = build(branch="full", normalise=False, layers=["0"])
+    same = [part.loss(student, batch, draws())[0] for part in (local, first)]
+    torch.testing.assert_close(*same)
+
+
+def test_kept_queries_give_what_their_pass_gave(build: Any) -> None:
+    alignment, student, unet = build(english_draws=1, normalise=False)
+    online, _, _ = build(normalise=False)
+    batch = batch_of()
+    expected, _ = online.loss(student, batch, draws())
+    for number, query in enumerate(online.features.queries):
+        batch[f"queries_{number}"] = query.transpose(1, 2).flatten(2)[:, None]
+    batch["has_language"][:, 1] = False
+    batch["target_ids"][:, 1] = batch["target_ids"][:, 0]
+    one_language, _ = online.loss(student, batch, draws())
+    torch.testing.assert_close(alignment.loss(student, batch, draws())[0], one_language)
+    assert not torch.equal(expected, one_language)
+
+
+def test_kept_queries_need_the_cross_attentions_alone(build: Any) -> None:
+    """The UNet is let go: nothing of the alignment holds it."""
+    import gc
+    import weakref
+
+    alignment, _, unet = build(english_draws=1)
+    gone = weakref.ref(unet)
+    del unet
+    gc.collect()
+    assert gone() is None and len(alignment.layers) == 4
+
+
+def test_a_row_without_a_teacher_counts_for_nothing(build: Any) -> None:
+    alignment, student, _ = build(captions_per_pass=2)
+    keep = torch.arange(ROWS) != 2
+    whole = {name: array[keep] for name, array in batch_of().items()}
+    expected, _ = alignment.loss(student, whole, [draws(i) for i in range(ROWS) if i != 2])
+    for spoilt in ({"native": ~keep}, {"has_english": keep}):
+        rows = [draws(i) for i in range(ROWS)]
+        found, _ = alignment.loss(student, batch_of(**spoilt), rows)
+        torch.testing.assert_close(found, expected)
+
+
+def test_dropped_rows_see_the_empty_prompt_in_both_languages(build: Any) -> None:
+    """All rows dropped, natives too: captions do not matter, the empty prompt's states do."""
+    alignment, student, _ = build(caption_dropout=1.0)
+    found, _ = alignment.loss(student, batch_of(native=torch.ones(ROWS, dtype=torch.bool)), draws())
+    other = batch_of(
+        english_states=torch.zeros(ROWS, LENGTH, WIDTH), target_ids=ids_of(ROWS, 2, seed=9)
+    )
+    again, _ = alignment.loss(student, other, draws())
+    assert torch.equal(found, again) and found > 0
+    alignment.null["english_states"] += 1.0
+    assert not torch.equal(alignment.loss(student, other, draws())[0], found)
+
+
+def test_validation_is_deterministic_and_drops_nothing(build: Any) -> None:
+    alignment, student, _ = build(caption_dropout=1.0)
+    dropping_nothing, _, _ = build()
+    first, again, other = (
+        alignment.loss(student, batch_of(), draws(seed), stratified=True)[0] for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    plain = dropping_nothing.loss(student, batch_of(), draws(), stratified=True)[0]
+    assert torch.equal(first, plain)
+
+
+def test_what_is_drawn_for_a_row_does_not_depend_on_its_batch(build: Any) -> None:
+    """Two half batches of two processes give the mean loss of one."""
+    alignment, student, _ = build(captions_per_pass=2)
+    halves = []
+    for rank in range(2):
+        rows = slice(rank * ROWS // 2, (rank + 1) * ROWS // 2)
+        half = {name: array[rows] for name, array in batch_of().items()}
+        generators = row_generators(3, 5, Ranks(rank, 2, rank, CPU), ROWS // 2)
+        halves.append(alignment.loss(student, half, generators)[0])
+    generators = row_generators(3, 5, Ranks(0, 1, 0, CPU), ROWS)
+    whole, _ = alignment.loss(student, batch_of(), generators)
+    torch.testing.assert_close(torch.stack(halves).mean(), whole)
+
+
+def test_languages_are_drawn_evenly_and_each_once_before_any_stands_twice() -> None:
+    has = torch.tensor([[True, True, True], [True, False, True]]).repeat(400, 1)
+    chosen = choose_languages(has, draws(), 2)
+    assert has.gather(1, chosen).all()
+    assert all(len(set(row)) == 2 for row in chosen.tolist())
+    counts = torch.bincount(chosen[::2].flatten(), minlength=3) / 800
+    assert counts.tolist() == pytest.approx([1 / 3] * 3, abs=0.05)
+    thrice = choose_languages(has, draws(), 3)
+    assert all(len(set(row)) == 2 for row in thrice[1::2].tolist())
+    has[7] = False
+    with pytest.raises(ValueError, match="no caption in any language .* --target_language"):
+        choose_languages(has, draws(), 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise_weight": 1.0}, "noise_weight needs --branch full"),
+        ({"branch": "full", "english_draws": 1}, "set it to 0 for --branch full"),
+        ({"captions_per_pass": 0}, "captions_per_pass must be at least 1"),
+        ({"layers": ["middle"]}, "no cross-attention 'middle'"),
+    ],
+)
+def test_settings_that_contradict_are_refused(
+    build: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(**changes)
+
+
+def test_heads_are_split_as_diffusers_splits_them() -> None:
+    projected = torch.arange(2 * 3 * 8).view(2, 3, 8)
+    assert torch.equal(split_heads(projected, 4)[1, 2, 0], projected[1, 0, 4:6])
