@@ -99,6 +99,7 @@ def test_nothing_of_it_trains(clip: FrozenCLIP) -> None:
     [
         ("openai/clip-vit-base-patch32", (512, 224), 151_277_313),
         ("openai/clip-vit-large-patch14", (768, 224), 427_616_513),
+        ("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", (1024, 224), 986_109_441),
         ("testbed:clip", (128, 64), 2_583_009),
     ],
 )
