@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# MuLan from English pictures to judged pictures in other languages, on the embedded models: every
+# MuLan from English captions to judged pictures in other languages, on the embedded models: every
 # command, in order, and why.
 #
 #   pip install -c ../../constraints.txt -e .     # once, in an environment of your own
@@ -24,19 +24,21 @@ launch() { torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m "$@"; }
 mulan info --config configs/testbed.yaml --text_encoder "$ENCODER"
 
 # ---------------------------------------------------------------------------------------------------
-# Raw pairs -> shards. The picture world draws scenes and says them in English, and in no other
-# language. Of your own pictures: --source folder --input DIR, a folder with metadata.jsonl.
-crosslingual shards --source world --split train --num_samples 2000 --seed 0 \
+# Raw pairs -> shards. The picture world says scenes in English, and in no other language; language
+# alignment needs no pictures of them. Image alignment does: leave out `--pictures false`, and give
+# `--alignment image` (or both) to features and train. Of your own: --source folder --input DIR, a
+# folder with metadata.jsonl.
+crosslingual shards --source world --split train --num_samples 6000 --seed 0 --pictures false \
   --languages en --output_dir "$OUT/shards" --overwrite
 crosslingual inspect "$OUT/shards"
 
 # Held-out scenes for validation: splits go by what a caption says.
-crosslingual shards --source world --split val --num_samples 64 --seed 0 \
+crosslingual shards --source world --split val --num_samples 64 --seed 0 --pictures false \
   --languages en --output_dir "$OUT/val-shards" --overwrite
 
 # ---------------------------------------------------------------------------------------------------
-# Shards -> features. VAE, English text encoder and multilingual encoder are frozen: they run once,
-# here, and never again. Ranks share the blocks; a second call goes on where the first one stopped.
+# Shards -> features. English text encoder and multilingual encoder (and, for image alignment, the
+# VAE) are frozen: they run once, here, and never again. Ranks share the blocks; a second call goes on where the first one stopped.
 launch mulan.features --config configs/testbed.yaml --text_encoder "$ENCODER" \
   --shards "$OUT/shards" --features_dir "$OUT/features"
 launch mulan.features --config configs/testbed.yaml --text_encoder "$ENCODER" \
@@ -48,7 +50,7 @@ launch mulan.features --config configs/testbed.yaml --text_encoder "$ENCODER" \
 # whole run would have taken.
 launch mulan.train --config configs/testbed.yaml --text_encoder "$ENCODER" \
   --train_data "$OUT/features" --output_dir "$OUT/mulan" \
-  --validation_data "$OUT/val-features" --validation_steps 200 \
+  --validation_data "$OUT/val-features" --validation_steps 500 \
   --validation_prompts "a large red star" "ein großer roter Stern"
 
 # ---------------------------------------------------------------------------------------------------

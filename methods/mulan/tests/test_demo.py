@@ -35,7 +35,7 @@ def test_table_shows_trained_and_zero_shot_languages_apart_for_both_encoders() -
     }
     table = render_table(results, ["de", "zh"], seconds=200.0).splitlines()
     assert "| en (upper bound) | | 0.80 | | | | |" in table
-    assert "| en | pictures | 0.10 | 0.80 | 100% | 0.40 | 50% |" in table
+    assert "| en | captions | 0.10 | 0.80 | 100% | 0.40 | 50% |" in table
     assert "| de | none (zero-shot) | 0.10 | 0.00 | 0% | 0.80 | 100% |" in table
     assert "| mean of zero-shot | | | 0.10 | 12% | 0.60 | 75% |" in table
     assert "12,345 trainable parameters; trained in 50 s, 60 s, all in 200 s." in table

@@ -216,7 +216,7 @@ class DemoSettings:
         output_dir: where shards, features, adapters, table and pictures go; made anew.
         num_processes: that train; as many as there are cores, at most 2, if not given.
         max_train_steps: of each adapter.
-        num_samples: English pictures to train on.
+        num_samples: English captions to train on.
         num_prompts: held-out prompts a language.
         text_encoder: an encoder that was never aligned across languages.
         aligned_encoder: a folder of one that was, to compare with; none if not given.
@@ -226,8 +226,8 @@ class DemoSettings:
 
     output_dir: str = "runs/mulan-demo"
     num_processes: int | None = None
-    max_train_steps: int = 600
-    num_samples: int = 2000
+    max_train_steps: int = 2000
+    num_samples: int = 6000
     num_prompts: int = 24
     text_encoder: str = "testbed:xlm-r"
     aligned_encoder: str | None = None
