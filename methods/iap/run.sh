@@ -21,10 +21,10 @@ launch() { torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m "$@"; }
 iap info --config configs/testbed.yaml
 
 # ---------------------------------------------------------------------------------------------------
-# Triplets -> shards: a picture, its English caption, its Chinese one. 4,000 pictures are 8 % of the
+# Triplets -> shards: a picture, its English caption, its Chinese one. 2,000 pictures are 4 % of the
 # 48,000 that the base was trained on. Of your own: --source folder --input DIR, a folder with
 # metadata.jsonl.
-crosslingual shards --source world --split train --num_samples 4000 --seed 0 \
+crosslingual shards --source world --split train --num_samples 2000 --seed 0 \
   --languages en zh --output_dir "$OUT/shards" --overwrite
 crosslingual inspect "$OUT/shards"
 

@@ -245,10 +245,10 @@ class Runs:
             self.trained.append(settings)
             return 2.5
         folder = Path(settings["output_dir"])
-        if self.fails_at == folder.name:
+        if self.fails_at and str(folder).endswith(self.fails_at):
             raise ValueError("stopped")
         folder.mkdir(parents=True, exist_ok=True)
-        share = 0.25 * len(self.trained)
+        share = 0.1 * len(self.trained)
         (folder / "accuracy.json").write_text(json.dumps({"languages": {"zh": {"iap": share}}}))
         return 1.0
 
@@ -258,18 +258,22 @@ def test_ablation_goes_on_after_a_stop_and_every_arm_changes_what_it_says(
 ) -> None:
     runs = Runs()
     monkeypatch.setattr(ablate, "Stages", lambda *_: runs)
-    given = {"arms": ["local", "full, third of the steps", "text-space MSE"]}
+    given = {"arms": ["local", "full, third of the steps", "text-space MSE"], "num_seeds": 2}
     settings = AblateSettings(output_dir=str(tmp_path), max_train_steps=30, **given)
-    runs.fails_at = "text-space-MSE"
+    runs.fails_at = "text-space-MSE/seed-1"
     with pytest.raises(ValueError, match="stopped"):
         ablate.ablate(settings)
-    assert [run["max_train_steps"] for run in runs.trained] == [30, 10, 30]
-    branches = [(run["branch"], run["objective"]) for run in runs.trained]
-    assert branches == [("local", "attention"), ("full", "attention"), ("local", "text")]
+    trained = [(run["branch"], run["objective"], run["seed"]) for run in runs.trained]
+    assert trained == [
+        (branch, objective, seed)
+        for branch, objective in (("local", "attention"), ("full", "attention"), ("local", "text"))
+        for seed in (0, 1)
+    ]
+    assert [run["max_train_steps"] for run in runs.trained] == [30, 30, 10, 10, 30, 30]
     runs.fails_at, before = None, len(runs.trained)
     table = ablate.ablate(settings).read_text()
-    assert len(runs.trained) == before + 1, "arms that are done are not run again"
-    assert "| local | 30 | 2 | 0.25 | 0.25 |" in table
-    assert "| full, third of the steps | 10 | 2 | 0.50 | 0.50 |" in table
+    assert len(runs.trained) == before + 1, "what is done is not run again"
+    assert "| local | 30 | 2 | 0.10 | 0.20 | 0.15 |" in table
+    assert "| full, third of the steps | 10 | 2 | 0.30 | 0.40 | 0.35 |" in table
     with pytest.raises(ValueError, match="no arm 'fulll'; there are local; local, kept"):
         ablate.ablate(AblateSettings(output_dir=str(tmp_path), arms=["fulll"]))

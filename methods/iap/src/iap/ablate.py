@@ -2,12 +2,14 @@
 
 iap ablate --config configs/testbed.yaml --train_data runs/testbed/features --output_dir runs/ablate
 
-Every arm sees as many steps of as many captions; the seconds stand beside it. An arm that has a
-result.json is not trained again: a stopped ablation goes on by the same command.
+Arms take as many steps of as many captions, but for those whose name says another share; their
+seconds stand beside them. An arm that has a result.json is not trained again: a stopped ablation
+goes on by the same command.
 """
 
 import dataclasses
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,20 @@ from iap.config import AblateSettings, TrainSettings
 ARMS: dict[str, dict[str, Any]] = {
     "local": {},
     "local, kept queries": {"english_draws": 1},
+    "local, kept queries, twice the steps": {"english_draws": 1, "max_train_steps": 2.0},
     "full": {"branch": "full"},
     "full, noise": {"branch": "full", "noise_weight": 1.0},
     "full, third of the steps": {"branch": "full", "max_train_steps": 1 / 3},
     "local, cosine": {"distance": "cosine"},
     "local, smooth L1": {"distance": "smooth_l1"},
     "local, not normalised": {"normalise": False},
+    "local, kept queries, not normalised": {"english_draws": 1, "normalise": False},
     "local, down": {"layers": ["down"]},
     "local, mid": {"layers": ["mid"]},
     "local, up": {"layers": ["up"]},
     "local, LoRA": {"train_encoder": "lora"},
     "text-space MSE": {"objective": "text"},
+    "text-space MSE, twice the steps": {"objective": "text", "max_train_steps": 2.0},
 }
 """Name of an arm to what it changes; `max_train_steps` is a share of the others'."""
 
@@ -51,16 +56,17 @@ def arm_settings(settings: AblateSettings, name: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value not in (None, [])}
 
 
-def run_arm(settings: AblateSettings, name: str, stages: Stages) -> dict[str, Any]:
-    """Trains and judges an arm, or reads what it came to; writes result.json."""
-    folder = Path(settings.output_dir) / name.replace(" ", "-").replace(",", "")
+def run_arm(settings: AblateSettings, name: str, seed: int, stages: Stages) -> dict[str, Any]:
+    """Trains and judges an arm under a seed, or reads what it came to; writes result.json."""
+    place = name.replace(" ", "-").replace(",", "")
+    folder = Path(settings.output_dir) / place / f"seed-{seed}"
     path = folder / "result.json"
     if path.is_file():
         return json.loads(path.read_text())
-    train = {**arm_settings(settings, name), "output_dir": folder / "run"}
+    train = {**arm_settings(settings, name), "output_dir": folder / "run", "seed": seed}
     if (folder / "run" / "latest").is_file():
         train["resume_from_checkpoint"] = "latest"
-    stages.say(f"{name}: {train['max_train_steps']} steps")
+    stages.say(f"{name}, seed {seed}: {train['max_train_steps']} steps")
     seconds = stages.run("train", **train)
     stages.run(
         "evaluate",
@@ -68,7 +74,7 @@ def run_arm(settings: AblateSettings, name: str, stages: Stages) -> dict[str, An
         output_dir=folder,
         num_prompts=settings.num_prompts,
         split=settings.split,
-        seed=settings.seed,
+        seed=seed,
         baselines=False,
     )
     judged = json.loads((folder / "accuracy.json").read_text())["languages"]
@@ -78,17 +84,19 @@ def run_arm(settings: AblateSettings, name: str, stages: Stages) -> dict[str, An
     return result
 
 
-def render_table(results: dict[str, dict[str, Any]]) -> str:
-    """The ablation in Markdown, an arm a row."""
-    languages = list(next(iter(results.values()))["accuracy"])
-    lines = [f"| arm | steps | seconds | {' | '.join(languages)} | mean |"]
-    lines.append("|---|" + "---:|" * (len(languages) + 3))
-    for name, result in results.items():
-        found = [result["accuracy"][language] for language in languages]
-        cells = [f"{value:.2f}" for value in (*found, sum(found) / len(found))]
-        lines.append(
-            f"| {name} | {result['steps']} | {result['seconds']:.0f} | {' | '.join(cells)} |"
-        )
+def render_table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """The ablation in Markdown, an arm a row: the mean over languages of each seed, and over all;
+    seconds are those of the median seed.
+    """
+    num_seeds = len(next(iter(results.values())))
+    seeds = " | ".join(f"seed {seed}" for seed in range(num_seeds))
+    lines = [f"| arm | steps | seconds | {seeds} | mean |"]
+    lines.append("|---|" + "---:|" * (num_seeds + 3))
+    for name, runs in results.items():
+        found = [statistics.mean(run["accuracy"].values()) for run in runs]
+        cells = " | ".join(f"{value:.2f}" for value in (*found, statistics.mean(found)))
+        seconds = statistics.median(run["seconds"] for run in runs)
+        lines.append(f"| {name} | {runs[0]['steps']} | {seconds:.0f} | {cells} |")
     return "\n".join(lines)
 
 
@@ -100,7 +108,8 @@ def ablate(settings: AblateSettings) -> Path:
     names = settings.arms or list(ARMS)
     for name in names:
         arm_settings(settings, name)  # a wrong name is an error before anything is trained
-    results = {name: run_arm(settings, name, stages) for name in names}
+    seeds = range(settings.num_seeds)
+    results = {name: [run_arm(settings, name, s, stages) for s in seeds] for name in names}
     table = render_table(results)
     (output_dir / "ablation.md").write_text(table + "\n")
     print(table)

@@ -177,12 +177,14 @@ class AblateSettings(TrainSettings):
     Attributes:
         arms: names of `iap.ablate.ARMS`; all of them if not given.
         num_processes: that train; as many as there are cores, at most 2, if not given.
-        num_prompts: held-out prompts a language.
+        num_seeds: runs an arm, under seeds from 0 on, in place of `seed`.
+        num_prompts: held-out prompts a language and run, other ones for each seed.
         split: val or test, of the prompts.
     """
 
     arms: list[str] = field(default_factory=list)
     num_processes: int | None = None
+    num_seeds: int = 3
     num_prompts: int = 100
     split: str = "val"
 
@@ -203,8 +205,8 @@ class DemoSettings:
 
     output_dir: str = "runs/iap-demo"
     num_processes: int | None = None
-    max_train_steps: int = 500
-    num_samples: int = 4000
+    max_train_steps: int = 300
+    num_samples: int = 2000
     num_prompts: int = 48
     target_language: list[str] = field(default_factory=lambda: ["zh"])
     seed: int = 0

@@ -41,13 +41,15 @@ def demo(settings: DemoSettings) -> Path:
         seed=settings.seed,
     )
     write_shards(records, output_dir / "shards")
-    stages.say("features: VAE latents, English states, target token ids, once")
-    common = {"target_language": languages, "seed": settings.seed}
+    stages.say(
+        "features: VAE latents, English states, queries of the English pass, token ids, once"
+    )
+    common = {"target_language": languages, "seed": settings.seed, "english_draws": 1}
     places = {"shards": output_dir / "shards", "features_dir": output_dir / "features"}
     stages.run("features", **common, **places)
     stages.say(
-        f"training: {settings.max_train_steps} steps, {stages.num_processes} processes, the "
-        "local branch of one frozen UNet"
+        f"training: {settings.max_train_steps} steps, {stages.num_processes} processes; of the "
+        "UNet, the cross-attentions"
     )
     train_s = stages.run(
         "train",
