@@ -13,9 +13,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 OUT=${OUT:-runs/testbed}
 NUM_PROCESSES=${NUM_PROCESSES:-2}
-# The languages come with the encoder. testbed:xlm-r was never aligned across languages; a folder of
-# an encoder that was (mCLIP's stage 1 makes one) shows what zero-shot can be.
-ENCODER=${ENCODER:-testbed:xlm-r}
+# The languages come with the encoder. This folder holds an XLM-R after mCLIP's stage 1;
+# ENCODER=testbed:xlm-r is the same one before it, never aligned across languages.
+ENCODER=${ENCODER:-src/mulan/aligned_xlm_r}
 export OMP_NUM_THREADS=1  # a thread a process
 launch() { torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m "$@"; }
 
@@ -38,7 +38,8 @@ crosslingual shards --source world --split val --num_samples 64 --seed 0 --pictu
 
 # ---------------------------------------------------------------------------------------------------
 # Shards -> features. English text encoder and multilingual encoder (and, for image alignment, the
-# VAE) are frozen: they run once, here, and never again. Ranks share the blocks; a second call goes on where the first one stopped.
+# VAE) are frozen: they run once, here, and never again. Ranks share the blocks; a second call goes on
+# where the first one stopped.
 launch mulan.features --config configs/testbed.yaml --text_encoder "$ENCODER" \
   --shards "$OUT/shards" --features_dir "$OUT/features"
 launch mulan.features --config configs/testbed.yaml --text_encoder "$ENCODER" \
@@ -50,7 +51,7 @@ launch mulan.features --config configs/testbed.yaml --text_encoder "$ENCODER" \
 # whole run would have taken.
 launch mulan.train --config configs/testbed.yaml --text_encoder "$ENCODER" \
   --train_data "$OUT/features" --output_dir "$OUT/mulan" \
-  --validation_data "$OUT/val-features" --validation_steps 500 \
+  --validation_data "$OUT/val-features" --validation_steps 300 \
   --validation_prompts "a large red star" "ein großer roter Stern"
 
 # ---------------------------------------------------------------------------------------------------

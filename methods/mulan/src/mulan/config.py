@@ -219,17 +219,17 @@ class DemoSettings:
         num_samples: English captions to train on.
         num_prompts: held-out prompts a language.
         text_encoder: an encoder that was never aligned across languages.
-        aligned_encoder: a folder of one that was, to compare with; none if not given.
+        aligned_encoder: a folder of one that was; the embedded one if not given.
         languages: that are tested beside English, all zero-shot.
         seed: of everything.
     """
 
     output_dir: str = "runs/mulan-demo"
     num_processes: int | None = None
-    max_train_steps: int = 2000
+    max_train_steps: int = 900
     num_samples: int = 6000
     num_prompts: int = 24
     text_encoder: str = "testbed:xlm-r"
     aligned_encoder: str | None = None
-    languages: list[str] = field(default_factory=lambda: ["de", "fr", "ru", "zh"])
+    languages: list[str] = field(default_factory=lambda: ["de", "hi", "ja", "zh"])
     seed: int = 0

@@ -4,7 +4,7 @@ raw pairs -> shards -> frozen features -> adapter -> loss -> checkpoint -> expor
 judged.
 
 English alone trains. What other languages gain is the encoder's doing, so an encoder that
-was never aligned across languages is compared with one that was, where a folder of one is given.
+was never aligned across languages is compared with one that was.
 """
 
 import json
@@ -17,15 +17,16 @@ from crosslingual.stages import Stages, make_demo_folder
 from crosslingual.verbs import run_verb
 from mulan.config import DemoSettings
 
+ALIGNED_ENCODER = Path(__file__).parent / "aligned_xlm_r"
 # Captions alone: a step through the UNet costs what four of these do, and English is learnt
 # sooner.
 RECIPE = {
     "alignment": "language",
     "num_queries": 32,
     "train_batch_size": 16,
-    "learning_rate": 2e-3,
+    "learning_rate": 3e-3,
     "adam_beta2": 0.98,
-    "lr_warmup_steps": 20,
+    "lr_warmup_steps": 50,
     "adam_weight_decay": 0.01,
 }
 
@@ -82,11 +83,13 @@ def demo(settings: DemoSettings) -> Path:
         pictures=RECIPE["alignment"] != "language",
     )
     write_shards(records, output_dir / "shards")
-    encoders = {"not_aligned": settings.text_encoder, "aligned": settings.aligned_encoder}
+    encoders = {
+        "not_aligned": settings.text_encoder,
+        "aligned": settings.aligned_encoder or str(ALIGNED_ENCODER),
+    }
     results = {
         name: train_and_judge(stages, settings, name, encoder, output_dir)
         for name, encoder in encoders.items()
-        if encoder is not None
     }
     stages.say("done")
     seconds = time.monotonic() - stages.started
