@@ -1,4 +1,6 @@
-"""The frozen text encoders: XLM-R and its kin, AltCLIP's and CLIP's text halves, (u)mT5."""
+"""The frozen text encoders: XLM-R and its kin, AltCLIP's and CLIP's text halves, (u)mT5, and the
+hidden states of decoder-only language models.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +29,12 @@ def _encoder_class(model_type: str) -> type:
         "mt5": "MT5EncoderModel",
         "umt5": "UMT5EncoderModel",
         "bert": "BertModel",
+        "llama": "LlamaModel",
+        "mistral": "MistralModel",
+        "qwen2": "Qwen2Model",
+        "qwen3": "Qwen3Model",
+        "gemma": "GemmaModel",
+        "gemma2": "Gemma2Model",
     }
     if model_type not in classes:
         raise ValueError(
@@ -181,5 +189,7 @@ def load_multilingual_encoder(
             f"the tokenizer of {name} was read with {len(tokenizer)} entries: install protobuf"
         )
     tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:  # of language models; what is padded is masked
+        tokenizer.pad_token = tokenizer.eos_token
     length = max_length or min(77, int(tokenizer.model_max_length))
     return MultilingualEncoder(name, model, tokenizer, length)
