@@ -131,3 +131,15 @@ def test_enhancement_is_nmt_plus_the_weight_times_ctl() -> None:
 
 if __name__ == "__main__":
     work(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+
+
+def test_sentence_vectors_are_fp32_means_under_bf16_too() -> None:
+    states = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    mask = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]]).bool()
+    with torch.autocast("cpu", torch.bfloat16):
+        vectors = sentence_vectors(states, mask)
+    means = torch.stack(
+        [row[kept].float().mean(dim=0) for row, kept in zip(states, mask, strict=True)]
+    )
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors, means / means.norm(dim=1, keepdim=True))

@@ -164,5 +164,6 @@ def enhancement_loss(
 def sentence_vectors(states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
     """Means over the tokens that are not padding (B, D), L2-normalised in fp32."""
     weights_B1L = mask_BL[:, None].to(torch.float32)
-    sums_BD = torch.bmm(weights_B1L, states_BLD.float())[:, 0]
+    with torch.autocast(states_BLD.device.type, enabled=False):  # it would take the sum in bf16
+        sums_BD = torch.bmm(weights_B1L, states_BLD.float())[:, 0]
     return F.normalize(sums_BD, dim=-1)  # of the sum: the count cancels
