@@ -1,0 +1,225 @@
+"""What the UNet's stages train on: latents of pictures, and states of captions in every language.
+
+Features hold both, computed once. From shards, pictures pass the VAE as they come, and of each
+picture's captions only the one that was drawn passes the text encoder; both ways give the same.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from altdiffusion.config import TrainSettings
+from altdiffusion.text_encoder import (
+    TextEncoder,
+    load_text_encoder,
+    load_tokenizer,
+    student_config,
+    student_places,
+    unpack,
+)
+from crosslingual.bases import load_vae
+from crosslingual.features import FeatureLoader
+from crosslingual.processes import Ranks
+from crosslingual.ragged import Ragged
+from crosslingual.records import parse_key_map
+from crosslingual.training_data import TrainingData, open_training_data
+from crosslingual.weights import weights_hash
+
+STORED = torch.float16
+STATES, LENGTHS = "caption_states", "caption_lengths"
+
+# B samples, N languages, M tokens that the UNet sees, D width of their states
+
+
+def key_map(settings: TrainSettings) -> dict[str, str] | None:
+    """`caption_keys` as a mapping of JSON key to language, None where there are none."""
+    return parse_key_map(settings.caption_keys) or None
+
+
+@dataclass
+class FrozenParts:
+    """VAE and trained text encoder, each loaded when it is first needed.
+
+    Attributes:
+        base: id of the diffusion base, for its VAE.
+        encoder_name: the trained text encoder's folder or id.
+        languages: whose captions are encoded.
+        max_length: tokens a prompt; the encoder's own limit if None.
+        revision, encoder_revision: of the hub entries.
+        device: where the parts run.
+    """
+
+    base: str
+    encoder_name: str
+    languages: list[str]
+    max_length: int | None = None
+    revision: str | None = None
+    encoder_revision: str | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @cached_property
+    def vae(self) -> Any:
+        """The base's VAE."""
+        return load_vae(self.base, self.revision).to(self.device)
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """The trained text encoder."""
+        loaded = load_text_encoder(self.encoder_name, self.encoder_revision, self.max_length)
+        loaded.model.to(self.device)
+        return loaded
+
+    @cached_property
+    def made_of(self) -> dict[str, Any]:
+        """What the arrays depend on, for the features' key; weights on this disk are hashed."""
+        name = self.encoder_name, self.encoder_revision
+        student_config(*name)  # what is no student is called so before anything is called stale
+        return {
+            "base": self.base,
+            "revision": self.revision,
+            "vae_weights": weights_hash(self.base, ("vae",)),
+            "text_encoder_revision": self.encoder_revision,
+            # where it lies does not matter: a folder may be moved
+            "text_encoder": weights_hash(student_places(self.encoder_name)[0]) or self.encoder_name,
+            "max_length": load_tokenizer(*name, self.max_length).model_max_length,
+            "languages": self.languages,
+            "dtype": str(STORED).removeprefix("torch."),
+        }
+
+    @torch.no_grad()
+    def latents(self, images: Tensor) -> dict[str, Tensor]:
+        """Mean and deviation of the latents (B, 4, h, w) of pictures in [-1, 1], as stored."""
+        posterior = self.vae.encode(images.to(self.device)).latent_dist
+        arrays = {"latent_mean": posterior.mean, "latent_std": posterior.std}
+        return {name: array.to("cpu", STORED) for name, array in arrays.items()}
+
+    def has_language(self, captions: list[dict[str, list[str]]]) -> Tensor:
+        """Which of the languages each sample has a caption in: (B, N)."""
+        return torch.tensor([[bool(c.get(name)) for name in self.languages] for c in captions])
+
+    def encode(self, batch: dict[str, Any]) -> dict[str, Tensor | Ragged]:
+        """Arrays of a loader's batch.
+
+        Returns:
+            latent_mean, latent_std (B, 4, h, w); has_language (B, N), native (B,); caption_states,
+            of each sample the states of its first caption in every language one after another
+            (`TextEncoder.encode_packed`), and caption_lengths (B, N), 0 where there is none.
+        """
+        captions = batch["captions"]
+        texts = [c[name][0] for c in captions for name in self.languages if c.get(name)]
+        states = self.encoder.encode_packed(texts).to("cpu", STORED)
+        lengths = torch.zeros(len(captions), len(self.languages), dtype=torch.int64)
+        lengths[self.has_language(captions)] = states.lengths
+        return {
+            **self.latents(batch["images"]),
+            "has_language": self.has_language(captions),
+            "native": ~batch["parallel"],
+            STATES: Ragged(states.values, lengths.sum(dim=1)),
+            LENGTHS: lengths,
+        }
+
+    def null(self) -> dict[str, Tensor]:
+        """The states of the empty prompt: caption_states (M, D)."""
+        states = self.encoder.encode_packed([""]).to("cpu", STORED)
+        return {STATES: unpack(states, self.encoder.max_length)[0]}
+
+
+def frozen_parts(settings: TrainSettings, device: torch.device) -> FrozenParts:
+    """The parts whose outputs the UNet trains on."""
+    return FrozenParts(
+        settings.pretrained_model_name_or_path,
+        settings.text_encoder,
+        settings.languages,
+        settings.max_length,
+        settings.revision,
+        settings.text_encoder_revision,
+        device,
+    )
+
+
+@dataclass
+class CaptionData:
+    """Batches, and the states of the captions that are drawn of them.
+
+    Attributes:
+        data: of features or of shards.
+        parts: the frozen parts.
+        null: the empty prompt's states (M, D).
+    """
+
+    data: TrainingData
+    parts: FrozenParts
+    null: Tensor
+
+    def batches(self, start: int) -> Iterator[dict[str, Any]]:
+        """Endless batches from a micro-step on: `latent_mean`, `latent_std`, `has_language`,
+        `native`, and what `states` wants.
+        """
+        if isinstance(self.data.loader, FeatureLoader):
+            yield from self.data.loader.batches(start)
+        for batch in self.data.loader.batches(start):
+            yield {
+                **self.parts.latents(batch["images"]),
+                "has_language": self.parts.has_language(batch["captions"]),
+                "native": ~batch["parallel"],
+                "captions": batch["captions"],
+                "keys": batch["keys"],
+            }
+
+    def states(self, batch: dict[str, Any], chosen_B: Tensor) -> Tensor:
+        """What the UNet sees of the captions in the chosen languages: (B, M, D), fp32."""
+        names = self.parts.languages
+        if "captions" in batch:
+            pairs = zip(batch["captions"], chosen_B.tolist(), strict=True)
+            texts = [captions[names[place]][0] for captions, place in pairs]
+            states = self.parts.encoder.encode_packed(texts).to("cpu", STORED)
+            return unpack(states, len(self.null)).float()
+        return chosen_states(batch, chosen_B, len(self.null)).float()
+
+    def keys(self, batch: dict[str, Any]) -> list[str]:
+        """The sample keys of a batch, for messages."""
+        return self.data.keys(batch)
+
+
+def chosen_states(batch: dict[str, Any], chosen_B: Tensor, max_length: int) -> Tensor:
+    """The states of one caption of each row of features, as the UNet sees them: (B, M, D)."""
+    packed, lengths_BN = batch[STATES], batch[LENGTHS]
+    flat = lengths_BN.flatten()
+    place_B = torch.arange(len(chosen_B)) * lengths_BN.shape[1] + chosen_B
+    return unpack(Ragged(packed.values, flat).select(place_B), max_length)
+
+
+def open_data(settings: TrainSettings, ranks: Ranks) -> CaptionData:
+    """Opens `train_data`, features or shards.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
+    """
+    parts = frozen_parts(settings, ranks.device)
+    data = open_training_data(
+        settings.train_data,
+        parts,
+        resolution=settings.resolution,
+        batch_size=settings.train_batch_size,
+        seed=settings.seed,
+        ranks=ranks,
+        num_workers=settings.dataloader_num_workers,
+        key_map=key_map(settings),
+    )
+    return CaptionData(data, parts, data.null[STATES].float())
+
+
+def validation_batch(settings: TrainSettings) -> dict[str, Any]:
+    """The fixed validation batch, the first samples of `validation_data`.
+
+    Raises:
+        FileNotFoundError: there are no features.
+    """
+    folder = Path(settings.validation_data or "")
+    loader = FeatureLoader(folder, batch_size=1, seed=0)
+    return loader.rows(torch.arange(min(settings.validation_rows, loader.index.num_rows)))

@@ -1,0 +1,40 @@
+"""`altdiffusion features`: shards through the VAE and the trained text encoder, once.
+
+altdiffusion features --config configs/testbed.yaml --shards SHARDS --features_dir FEATURES
+torchrun --nproc_per_node 8 -m altdiffusion.features ...      # ranks share the blocks
+"""
+
+import sys
+from pathlib import Path
+
+from altdiffusion.config import FeaturesSettings
+from altdiffusion.data import frozen_parts, key_map
+from crosslingual.feature_pass import write_features
+from crosslingual.processes import start_processes
+from crosslingual.verbs import run_verb
+
+
+def features(settings: FeaturesSettings) -> Path:
+    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one
+    stopped.
+    """
+    ranks = start_processes()
+    return write_features(
+        frozen_parts(settings, ranks.device),
+        settings.shards,
+        settings.features_dir,
+        ranks=ranks,
+        resolution=settings.resolution,
+        batch_size=settings.encode_batch_size,
+        num_workers=settings.dataloader_num_workers,
+        key_map=key_map(settings),
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `altdiffusion features` and `python -m altdiffusion.features`."""
+    return run_verb("altdiffusion features", FeaturesSettings, features, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Parallel text as it lies on disk: Moses' pairs of files, and shards with or without pictures."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from crosslingual.feature_pass import shards_hash
+from crosslingual.records import Record
+from crosslingual.shards import expand_shards, iter_shards
+from crosslingual.sources.moses import moses
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of sentences.
+
+    Attributes:
+        name: as the settings say it: a Moses prefix such as `opus/Tatoeba.de-en`, or shards.
+        is_moses: two aligned files rather than shards.
+    """
+
+    name: str
+    is_moses: bool
+
+    def records(self) -> Iterator[Record]:
+        """What it holds, in stored order."""
+        return moses(self.name) if self.is_moses else iter_shards(expand_shards(self.name))
+
+    def digest(self) -> str:
+        """A hash of its content, or of names and sizes where shards have no index."""
+        told = hashlib.sha256()
+        if self.is_moses:
+            for path in sorted(Path(self.name).parent.glob(f"{Path(self.name).name}.*")):
+                with path.open("rb") as file:
+                    told.update(hashlib.file_digest(file, "sha256").digest())
+            return told.hexdigest()
+        index = shards_hash(self.name)
+        urls = expand_shards(self.name) if index == self.name else []
+        sizes = [(url, os.path.getsize(url)) for url in urls if "://" not in url]
+        told.update(repr((index, sizes)).encode())
+        return told.hexdigest()
+
+
+def open_sources(names: Iterable[str]) -> list[Source]:
+    """The sources of the given names.
+
+    Raises:
+        FileNotFoundError: there is neither a Moses file nor a shard of a name.
+        ValueError: no name is given.
+    """
+    sources = []
+    for name in names:
+        path = Path(name)
+        is_moses = not path.exists() and any(path.parent.glob(f"{path.name}.*"))
+        if not is_moses:
+            try:
+                expand_shards(name)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(
+                    f"no parallel text {name}: neither files {name}.xx nor shards; give a prefix "
+                    "such as opus/Tatoeba.de-en, or a folder of shards"
+                ) from error
+        sources.append(Source(name, is_moses))
+    if not sources:
+        raise ValueError(
+            "train_data is not set: give prefixes of parallel text or folders of shards"
+        )
+    return sources

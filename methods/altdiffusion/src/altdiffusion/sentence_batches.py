@@ -1,0 +1,111 @@
+"""Batches of sentences with what they have to say, in an order that is a function of (seed, epoch).
+
+The global batch of a step is a slice of the epoch's permutation, of which each rank takes its part.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from altdiffusion.sentences import BLOCK_ROWS, INDEX
+from crosslingual.processes import Ranks
+
+# B sentences of a rank and micro-step, L tokens of the longest, P width of the targets
+
+
+class SentenceBatches:
+    """Batches of a rank from a folder of sentences.
+
+    Attributes:
+        num_rows: sentences, or, of pictures, pictures.
+    """
+
+    def __init__(
+        self, folder: Path, *, batch_size: int, seed: int, ranks: Ranks, pad: int, by_target: bool
+    ):
+        """Opens the folder.
+
+        Args:
+            folder: of sentences.
+            batch_size: rows a rank and micro-step.
+            seed: of the order.
+            ranks: this process among the others.
+            pad: the id that fills rows.
+            by_target: an epoch goes over targets, with one sentence drawn for each: two captions
+                of one picture in a batch would be negatives of one another.
+
+        Raises:
+            ValueError: fewer rows than one global batch.
+        """
+        self.folder, self.batch_size, self.seed = folder, batch_size, seed
+        self.ranks, self.pad, self.by_target = ranks, pad, by_target
+        self.index = json.loads((folder / INDEX).read_text())
+        self._ids, self._ends, self._language, self._target_of = (
+            np.load(folder / f"{name}.npy", mmap_mode="r")
+            for name in ("ids", "ends", "language", "target_of")
+        )
+        paths = sorted(folder.glob("targets-*.npy"))
+        self._targets = [np.load(path, mmap_mode="r") for path in paths]
+        self.num_rows = self.index["num_targets"] if by_target else len(self._ends)
+        self._global = batch_size * ranks.world_size
+        if self.num_rows < self._global:
+            raise ValueError(
+                f"{self.num_rows} rows in {folder} do not fill one batch of {ranks.world_size} "
+                f"ranks x {batch_size}: lower train_batch_size or add text"
+            )
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def rows(self, micro_step: int) -> np.ndarray:
+        """The numbers of the sentences of this rank's batch: (B,)."""
+        epoch, position = divmod(micro_step, self.num_rows // self._global)
+        if self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._order = (epoch, torch.randperm(self.num_rows, generator=generator).numpy())
+            random = np.random.default_rng([self.seed, epoch])
+            self._draws = random.integers(2**31, size=self.num_rows if self.by_target else 0)
+        start = position * self._global + self.ranks.rank * self.batch_size
+        chosen = self._order[1][start : start + self.batch_size]
+        if not self.by_target:
+            return chosen
+        # the sentences of a picture lie one after another
+        first = np.searchsorted(self._target_of, chosen)
+        counts = np.searchsorted(self._target_of, chosen, side="right") - first
+        return first + self._draws[chosen] % counts
+
+    def batches(self, start: int = 0) -> Iterator[dict[str, Any]]:
+        """Endless batches from a micro-step on.
+
+        Yields:
+            `ids`, `mask` (B, L) int64; `target` (B, P) fp16; `keys`, list of B.
+        """
+        while True:
+            yield self.batch(self.rows(start))
+            start += 1
+
+    def batch(self, rows: np.ndarray) -> dict[str, Any]:
+        """The arrays of the given sentences."""
+        ends = self._ends[rows]
+        starts = np.where(rows > 0, self._ends[rows - 1], 0)
+        lengths = ends - starts
+        columns = np.arange(lengths.max())
+        mask = columns < lengths[:, None]
+        places = np.minimum(starts[:, None] + columns, len(self._ids) - 1)
+        ids = np.where(mask, self._ids[places], self.pad)
+        names = self.index["languages"]
+        return {
+            "ids": torch.from_numpy(ids.astype(np.int64)),
+            "mask": torch.from_numpy(mask.astype(np.int64)),
+            "target": torch.from_numpy(self._target_rows(self._target_of[rows])),
+            "keys": [f"{names[self._language[row]]} sentence {row}" for row in rows],
+        }
+
+    def _target_rows(self, targets: np.ndarray) -> np.ndarray:
+        blocks, places = np.divmod(targets, BLOCK_ROWS)
+        result = np.empty((len(targets), self._targets[0].shape[1]), np.float16)
+        for number in np.unique(blocks):
+            result[blocks == number] = self._targets[number][places[blocks == number]]
+        return result

@@ -1,0 +1,256 @@
+"""Sentences to train the student on: tokenised once, and what each has to say computed once.
+
+A folder of sentences holds `ids.npy` (the tokens of all sentences, one after another), `ends.npy`,
+`language.npy` and `target_of.npy` (of each sentence), and `targets-00000.npy`, ... (fp16 rows that
+sentences point to): CLIP's state of each distinct English sentence, or its embedding of each
+picture. `index.json`, written last, names what they were made of; anything else is refused.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from altdiffusion.parallel_text import Source
+from crosslingual.clip import FrozenCLIP
+from crosslingual.pictures import decode_picture
+from crosslingual.processes import Ranks
+from crosslingual.records import Record
+
+BLOCK_ROWS = 4096
+BATCH_ROWS = 256
+VERSION = 1
+INDEX, DRAFT, ENGLISH = "index.json", "draft.json", "english.json"
+
+
+@torch.no_grad()
+def pooled_states(clip: FrozenCLIP, texts: list[str]) -> Tensor:
+    """CLIP's state at the end of each English text, before its text projection: (B, P), fp32."""
+    tokens = clip.tokenizer(
+        texts,
+        padding="longest",
+        max_length=clip.max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).to(clip.model.device)
+    read = clip.model.text_model(tokens.input_ids, attention_mask=tokens.attention_mask)
+    return read.pooler_output.float()
+
+
+@dataclass
+class SentencePass:
+    """What sentences pass through.
+
+    Attributes:
+        sources: to read.
+        clip: the teacher, or, for pictures, whose vision tower it is.
+        tokenizer: the student's.
+        max_length: tokens a sentence.
+        languages: whose sentences train; all there are if empty.
+        keep_english: whether English sentences train too.
+        pictures: the targets are pictures rather than English sentences.
+    """
+
+    sources: Sequence[Source]
+    clip: FrozenCLIP
+    tokenizer: Any
+    max_length: int
+    languages: Sequence[str]
+    keep_english: bool
+    pictures: bool
+
+    def rows(self, record: Record) -> list[tuple[str, str]]:
+        """The sentences of a record that train, each with its language; none where the record has
+        no target.
+        """
+        has_target = (
+            record.image is not None
+            if self.pictures
+            else record.parallel and "en" in record.captions
+        )
+        return [
+            (text, language)
+            for language, texts in record.captions.items()
+            if has_target
+            and (not self.languages or language in self.languages)
+            and (language != "en" or self.keep_english)
+            for text in texts
+        ]
+
+    def read(self, folder: Path) -> dict[str, Any]:
+        """Writes tokens and, of pictures, targets; returns what the index says of them.
+
+        The English caption speaks for every caption of a parallel record; other English wordings
+        speak for themselves.
+        """
+        table, targets = _Table(self.tokenizer, self.max_length), _Targets(folder)
+        english: dict[str, int] = {}
+        num_skipped = num_pictures = 0
+        pictures: list[Tensor] = []
+        for record in (record for source in self.sources for record in source.records()):
+            rows = self.rows(record)
+            num_skipped += not rows
+            if rows and self.pictures:
+                pictures.append(decode_picture(record.image, self.clip.image_size))
+                if len(pictures) == BATCH_ROWS:
+                    targets.add(self.clip.encode_images(torch.stack(pictures)))
+                    pictures = []
+            for text, language in rows:
+                spoken = text if language == "en" else record.captions.get("en", [""])[0]
+                target = num_pictures if self.pictures else english.setdefault(spoken, len(english))
+                table.add(text, language, target)
+            num_pictures += bool(rows)
+        if pictures:
+            targets.add(self.clip.encode_images(torch.stack(pictures)))
+        targets.close()
+        (folder / ENGLISH).write_text(json.dumps([*english], ensure_ascii=False))
+        num_targets = num_pictures if self.pictures else len(english)
+        return {**table.save(folder), "num_targets": num_targets, "num_skipped": num_skipped}
+
+    def encode_english(self, folder: Path, ranks: Ranks) -> None:
+        """Writes this rank's share of the English sentences' blocks; those that are there stay."""
+        texts = json.loads((folder / ENGLISH).read_text())
+        for number in range(ranks.rank, -(-len(texts) // BLOCK_ROWS), ranks.world_size):
+            if not _block_path(folder, number).is_file():
+                block = texts[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
+                parts = (
+                    pooled_states(self.clip, block[start : start + BATCH_ROWS])
+                    for start in range(0, len(block), BATCH_ROWS)
+                )
+                _save_block(folder, number, torch.cat([*parts]))
+
+
+def write_sentences(
+    folder: Path, passing: SentencePass, made_of: dict[str, Any], ranks: Ranks
+) -> dict[str, Any]:
+    """Makes a folder of sentences, or finds it made; every process must call it.
+
+    Rank 0 tokenises; all share the English sentences. A call that was cut off goes on.
+
+    Args:
+        folder: of the sentences.
+        passing: what they pass through.
+        made_of: all that the result depends on.
+        ranks: this process among the others.
+
+    Returns:
+        What the index says.
+
+    Raises:
+        ValueError: the folder holds sentences of something else, or there is none to train on.
+    """
+    for path in (folder / INDEX, folder / DRAFT):
+        if path.is_file():
+            found = json.loads(path.read_text())["made_of"]
+            if differ := [name for name, value in made_of.items() if found.get(name) != value]:
+                raise ValueError(
+                    f"the sentences in {folder} are stale: {', '.join(differ)} changed; choose "
+                    "another --output_dir"
+                )
+    if (folder / INDEX).is_file():
+        return json.loads((folder / INDEX).read_text())
+    torch.distributed.barrier()
+    if ranks.rank == 0 and not (folder / DRAFT).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        index = {"version": VERSION, "made_of": made_of, **passing.read(folder)}
+        _write_text(folder / DRAFT, json.dumps(index, indent=1))
+    torch.distributed.barrier()
+    passing.encode_english(folder, ranks)
+    torch.distributed.barrier()
+    index = json.loads((folder / DRAFT).read_text())
+    torch.distributed.barrier()
+    if ranks.rank == 0:
+        (folder / DRAFT).replace(folder / INDEX)
+        counts = zip(index["languages"], index["counts"], strict=True)
+        print(
+            f"{folder}: {index['num_targets']} targets, {index['num_skipped']} records left out; "
+            + ", ".join(f"{name} {count}" for name, count in counts)
+        )
+    torch.distributed.barrier()
+    return index
+
+
+class _Table:
+    """Sentences as they are read, tokenised by the thousand."""
+
+    def __init__(self, tokenizer: Any, max_length: int):
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.ids: list[np.ndarray] = []
+        self.lengths: list[np.ndarray] = []
+        self.languages: list[str] = []
+        self.target_of: list[int] = []
+        self._waiting: list[str] = []
+
+    def add(self, text: str, language: str, target: int) -> None:
+        self._waiting.append(text)
+        self.languages.append(language)
+        self.target_of.append(target)
+        if len(self._waiting) == BLOCK_ROWS:
+            self._tokenise()
+
+    def _tokenise(self) -> None:
+        rows = self.tokenizer(self._waiting, truncation=True, max_length=self.max_length).input_ids
+        self.lengths.append(np.array([len(row) for row in rows], dtype=np.int64))
+        self.ids.append(np.concatenate(rows).astype(np.int32))
+        self._waiting = []
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        if not self.languages:
+            raise ValueError(
+                "train_data holds no sentence to train on: wanted are parallel records with an "
+                "English caption (for the contrastive stage, records with a picture) in one of "
+                "the languages"
+            )
+        if self._waiting:
+            self._tokenise()
+        names = sorted(set(self.languages))
+        numbers = {name: number for number, name in enumerate(names)}
+        np.save(folder / "ids.npy", np.concatenate(self.ids))
+        np.save(folder / "ends.npy", np.concatenate(self.lengths).cumsum())
+        np.save(folder / "language.npy", np.array([numbers[n] for n in self.languages], np.uint8))
+        np.save(folder / "target_of.npy", np.array(self.target_of, np.int64))
+        counts = Counter(self.languages)
+        return {"languages": names, "counts": [counts[name] for name in names]}
+
+
+class _Targets:
+    """Rows as they come, as blocks of files."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.number = folder, 0
+        self._rows: list[Tensor] = []
+
+    def add(self, rows: Tensor) -> None:
+        self._rows.append(rows)
+        if len(self._rows) * BATCH_ROWS == BLOCK_ROWS:
+            self.close()
+
+    def close(self) -> None:
+        if self._rows:
+            _save_block(self.folder, self.number, torch.cat(self._rows))
+            self.number, self._rows = self.number + 1, []
+
+
+def _block_path(folder: Path, number: int) -> Path:
+    return folder / f"targets-{number:05d}.npy"
+
+
+def _save_block(folder: Path, number: int, rows: Tensor) -> None:
+    path = _block_path(folder, number)
+    beside = path.with_name(f".{path.name}")
+    with beside.open("wb") as file:
+        np.save(file, rows.half().cpu().numpy())
+    os.replace(beside, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}")
+    beside.write_text(text)
+    os.replace(beside, path)

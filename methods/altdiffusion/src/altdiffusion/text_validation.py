@@ -1,0 +1,81 @@
+"""How well the student says what its teacher says, on held-out sentences, language by language."""
+
+from collections import defaultdict
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from altdiffusion.config_text import TrainTextSettings
+from altdiffusion.parallel_text import open_sources
+from altdiffusion.sentences import pooled_states
+from altdiffusion.text_encoder import TextEncoder
+from crosslingual.clip import FrozenCLIP
+from crosslingual.retrieval import recall_at_k
+
+BATCH_ROWS = 128
+
+
+class TextValidation:
+    """Held-out sentences, and the teacher's vectors of the English ones."""
+
+    def __init__(self, settings: TrainTextSettings, teacher: FrozenCLIP, student: TextEncoder):
+        """Reads the first `validation_rows` distinct English sentences and their translations.
+
+        Raises:
+            ValueError: `validation_data` holds none.
+        """
+        self.student, self.device = student, teacher.model.device
+        records = (r for source in open_sources(settings.validation_data) for r in source.records())
+        english: dict[str, int] = {}
+        texts: dict[str, list[str]] = defaultdict(list)
+        places: dict[str, list[int]] = defaultdict(list)
+        parallel = (r for r in records if r.parallel and "en" in r.captions)
+        distinct = (r for r in parallel if r.captions["en"][0] not in english)
+        for record in islice(distinct, settings.validation_rows):
+            place = english.setdefault(record.captions["en"][0], len(english))
+            for language, captions in record.captions.items():
+                if not settings.languages or language in settings.languages:
+                    texts[language].append(captions[0])
+                    places[language].append(place)
+        if not texts:
+            raise ValueError("validation_data holds no parallel sentence in the languages")
+        self.texts, self.places = dict(sorted(texts.items())), places
+        parts = (
+            pooled_states(teacher, list(english)[start : start + BATCH_ROWS])
+            for start in range(0, len(english), BATCH_ROWS)
+        )
+        self.teacher_IP = torch.cat([*parts]).cpu()
+
+    @torch.no_grad()
+    def measure(self, student: Any) -> dict[str, float]:
+        """Mean squared error, and the share of sentences whose nearest teacher vector is that of
+        their translation; by language and on the mean. Every process must call it.
+
+        Args:
+            student: or the engine around it.
+        """
+        found = {}
+        for language, texts in self.texts.items():
+            said = torch.cat(
+                [
+                    self._vectors(student, texts[start : start + BATCH_ROWS])
+                    for start in range(0, len(texts), BATCH_ROWS)
+                ]
+            )
+            places = torch.tensor(self.places[language])
+            own = self.teacher_IP[places]
+            found[f"error_{language}"] = (said - own).square().mean().item()
+            told = places.unique()
+            renumbered = torch.searchsorted(told, places)
+            recall = recall_at_k(self.teacher_IP[told], said, renumbered, ks=(1,))
+            found[f"recall_{language}"] = recall.text_to_image[1]
+        for name in ("error", "recall"):
+            values = [value for key, value in found.items() if key.startswith(f"{name}_")]
+            found[name] = sum(values) / len(values)
+        return {f"validation_{name}": value for name, value in found.items()}
+
+    def _vectors(self, student: Any, texts: list[str]) -> Tensor:
+        ids, mask = (part.to(self.device) for part in self.student.tokenize(texts))
+        return student(ids, attention_mask=mask).pooler_output.float().cpu()

@@ -1,0 +1,254 @@
+"""What several tests use: Stable Diffusion, CLIP, XLM-R and a trained student in miniature with
+random weights, shards and features of random pictures, and `altdiffusion` in forked processes.
+"""
+
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
+from tokenizers import pre_tokenizers
+from torch import nn
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+    XLMRobertaTokenizer,
+)
+
+from altdiffusion.text_encoder import build_student, save_text_encoder
+from crosslingual.records import Record
+from crosslingual.shards import write_shards
+from crosslingual.testing import forked_runs, words_of
+
+Alt = Callable[..., dict[str, Any]]
+
+RESOLUTION, MAX_TOKENS, ENCODER_WIDTH, WIDTH = 32, 16, 12, 16
+LANGUAGES = ["en", "de", "fr"]
+LAYOUT = {  # latents of 4 x 4
+    "sample_size": 4,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+    "cross_attention_dim": WIDTH,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+TEXT = {
+    "vocab_size": 514,
+    "hidden_size": WIDTH,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": MAX_TOKENS,
+    "bos_token_id": 512,
+    "eos_token_id": 513,
+    "pad_token_id": 513,
+}
+VISION = {
+    "hidden_size": 20,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": RESOLUTION,
+    "patch_size": 16,
+}
+
+
+def fill(module: nn.Module) -> nn.Module:
+    """Weights from each parameter's name alone, so that no library's initialisation matters."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+            if parameter.ndim <= 1:
+                parameter.fill_(1.0 if name.endswith(("weight", "logit_scale")) else 0.0)
+            else:
+                scale = parameter[0].numel() ** -0.5
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    return module.eval().requires_grad_(False)
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*alphabet, *(f"{c}</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=MAX_TOKENS)
+
+
+@pytest.fixture(scope="session")
+def sd(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Stable Diffusion base's folder; its VAE brings pictures of 32 x 32 to latents of 4 x 4."""
+    folder = tmp_path_factory.mktemp("sd")
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 4, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=2,
+        sample_size=RESOLUTION,
+    )
+    parts = {
+        "vae": ("diffusers", fill(vae)),
+        "unet": ("diffusers", fill(UNet2DConditionModel(**LAYOUT))),
+        "scheduler": ("diffusers", DDIMScheduler(clip_sample=False, steps_offset=1)),
+        "text_encoder": ("transformers", fill(CLIPTextModel(CLIPTextConfig(**TEXT)))),
+        "tokenizer": ("transformers", clip_tokenizer()),
+    }
+    for name, (_, part) in parts.items():
+        part.save_pretrained(folder / name)
+    index = {name: [library, type(part).__name__] for name, (library, part) in parts.items()}
+    (folder / "model_index.json").write_text(
+        json.dumps({"_class_name": "StableDiffusionPipeline", **index})
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A CLIP's folder: pooled states of width 16, a joint space of width 6."""
+    folder = tmp_path_factory.mktemp("teacher")
+    config = CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=6)
+    fill(CLIPModel(config)).save_pretrained(folder)
+    clip_tokenizer().save_pretrained(folder)
+    size = {"height": RESOLUTION, "width": RESOLUTION}
+    processor = CLIPImageProcessorPil(size={"shortest_edge": RESOLUTION}, crop_size=size)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A multilingual encoder's folder: an XLM-R of width 12 whose pieces are letters."""
+    folder = tmp_path_factory.mktemp("encoder")
+    letters = [chr(c) for c in (*range(33, 127), *range(161, 384), *range(0x4E00, 0x4E40))]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *letters]
+    tokenizer = XLMRobertaTokenizer(
+        vocab=[(piece, 0.0 if len(piece) > 2 else -5.0) for piece in pieces],
+        model_max_length=MAX_TOKENS,
+    )
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=ENCODER_WIDTH,
+        intermediate_size=ENCODER_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=MAX_TOKENS + 2,
+        type_vocab_size=1,
+    )
+    fill(XLMRobertaModel(config, add_pooling_layer=False)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def student(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A trained text encoder's folder, of width 16."""
+    folder = tmp_path_factory.mktemp("student")
+    built = build_student(encoder, WIDTH)
+    fill(built.model)
+    save_text_encoder(built, folder)
+    return str(folder)
+
+
+def write_records(folder: Path, count: int, native: int = 0) -> str:
+    """Random pictures captioned in English, German and French, the last ones in French alone."""
+    random = np.random.default_rng(0)
+
+    def record(number: int) -> Record:
+        pixels, picture = random.integers(0, 256, (RESOLUTION, RESOLUTION, 3)), io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(picture, "PNG")
+        if number >= count - native:
+            return Record(
+                f"{number:05d}", picture.getvalue(), {"fr": [f"pain {number}"]}, False, "fr"
+            )
+        texts = {"en": "house {}", "de": "ein Haus {}", "fr": "maison {}"}
+        captions = {language: [text.format(number)] for language, text in texts.items()}
+        return Record(f"{number:05d}", picture.getvalue(), captions, parallel=True)
+
+    write_shards(map(record, range(count)), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """24 pictures, of which 4 have a French caption alone."""
+    return write_records(tmp_path_factory.mktemp("shards"), 24, native=4)
+
+
+@pytest.fixture(scope="session")
+def alt() -> Iterator[Alt]:
+    """Runs the command in forked processes: `alt("train", output_dir=..., max_train_steps=6)`.
+
+    The answer holds `codes` and `stderr`, a value a rank; see
+    `crosslingual.testing.serve_verbs` for `world_size`, `terminate`, `die`.
+    """
+    with forked_runs(Path(__file__).with_name("fork_server.py")) as ask:
+        yield lambda verb, faults=None, **settings: ask(
+            {"argv": words_of(verb, settings), **(faults or {})}
+        )
+
+
+@pytest.fixture(scope="session")
+def parts(sd: str, student: str) -> dict[str, Any]:
+    """The settings that name the frozen parts."""
+    return {
+        "pretrained_model_name_or_path": sd,
+        "text_encoder": student,
+        "languages": LANGUAGES,
+        "resolution": RESOLUTION,
+    }
+
+
+@pytest.fixture(scope="session")
+def features(
+    alt: Alt, parts: dict[str, Any], shards: str, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The features of `shards`, by `altdiffusion features`."""
+    folder = tmp_path_factory.mktemp("features")
+    answer = alt("features", shards=shards, features_dir=folder, encode_batch_size=8, **parts)
+    assert answer["codes"] == [0], answer["stderr"]
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def recipe(parts: dict[str, Any], features: str) -> dict[str, Any]:
+    """The settings of a short concept alignment on `features`."""
+    return {
+        **parts,
+        "train_data": features,
+        "train_batch_size": 4,
+        "max_train_steps": 6,
+        "learning_rate": 1e-2,
+        "lr_scheduler": "constant",
+        "lr_warmup_steps": 1,
+        "checkpointing_steps": 2,
+        "caption_dropout": 0.2,
+    }
+
+
+@pytest.fixture(scope="session")
+def text_recipe(teacher: str, encoder: str, shards: str) -> dict[str, Any]:
+    """The settings of a short teacher learning on the captions of `shards`."""
+    return {
+        "teacher": teacher,
+        "text_encoder": encoder,
+        "train_data": [shards],
+        "train_batch_size": 8,
+        "max_train_steps": 6,
+        "learning_rate": 1e-2,
+        "lr_scheduler": "constant",
+        "lr_warmup_steps": 1,
+        "checkpointing_steps": 2,
+    }

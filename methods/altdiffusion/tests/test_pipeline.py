@@ -1,0 +1,193 @@
+"""An exported pipeline in stock diffusers, without this package; its text encoder in pipelines of
+other kinds; and what would make it draw something else.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file
+
+import altdiffusion
+from altdiffusion.generate import load_pipeline
+from altdiffusion.text_encoder import load_text_encoder, unpack
+from crosslingual.bases import load_pipeline as load_base
+
+Alt = Callable[..., dict[str, Any]]
+
+STOCK = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("altdiffusion", "crosslingual"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Block())
+try:
+    import altdiffusion
+except ImportError:
+    pass
+else:
+    sys.exit("nothing is blocked")
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=False)
+pipe.set_progress_bar_config(disable=True)
+print(type(pipe.text_encoder).__name__, type(pipe.tokenizer).__name__)
+pictures = pipe(
+    ["ein Haus 3", "maison 5"],
+    num_inference_steps=3,
+    guidance_scale=2.0,
+    generator=torch.Generator().manual_seed(0),
+    output_type="np",
+).images
+np.save(sys.argv[2], pictures)
+"""
+PROMPTS = ["ein Haus 3", "maison 5"]
+
+
+def pictures(pipe: Any, **changes: Any) -> np.ndarray:
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np", **changes}
+    return pipe(PROMPTS, generator=torch.Generator().manual_seed(0), **options).images
+
+
+@pytest.fixture(scope="module")
+def pipeline(alt: Alt, recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A pipeline whose every stage-2 weight was trained a little."""
+    run = tmp_path_factory.mktemp("pipeline") / "run"
+    settings = {**recipe, "stage": "quality_improvement", "max_train_steps": 2}
+    answer = alt("train", output_dir=run, **settings)
+    assert answer["codes"] == [0], answer["stderr"]
+    return str(run / "pipeline")
+
+
+def test_stock_diffusers_draws_the_same_pictures_without_this_package(
+    pipeline: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "pictures.npy"
+    done = subprocess.run(
+        [sys.executable, "-c", STOCK, pipeline, str(place)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-2:] == ["AltCLIPTextModel", "XLMRobertaTokenizer"]
+    ours = pictures(load_pipeline(pipeline))
+    np.testing.assert_allclose(np.load(place), ours, atol=1e-5)
+    assert np.abs(pictures(load_pipeline(pipeline), guidance_scale=4.0) - ours).max() > 1e-3
+    index = json.loads((Path(pipeline) / "model_index.json").read_text())
+    assert index["_class_name"] == "StableDiffusionPipeline"
+    assert index["text_encoder"] == ["transformers", "AltCLIPTextModel"]
+    assert index["tokenizer"] == ["transformers", "XLMRobertaTokenizer"]
+
+
+def test_stock_diffusers_encodes_prompts_as_training_did(pipeline: str, student: str) -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(pipeline)
+    states, negative = pipe.encode_prompt(PROMPTS, "cpu", 1, True)
+    encoder = load_text_encoder(student)
+    expected = unpack(encoder.encode_packed(PROMPTS), encoder.max_length)
+    torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-5)
+    null = unpack(encoder.encode_packed([""]), encoder.max_length).expand(2, -1, -1)
+    torch.testing.assert_close(negative, null, rtol=1e-4, atol=1e-5)
+
+
+def test_without_the_mask_flag_the_padding_would_be_read(pipeline: str) -> None:
+    config = json.loads((Path(pipeline) / "text_encoder" / "config.json").read_text())
+    assert config["use_attention_mask"] is True
+    pipe = StableDiffusionPipeline.from_pretrained(pipeline)
+    right = pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0]
+    pipe.text_encoder.config.use_attention_mask = False
+    wrong = pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0]
+    assert (right - wrong).abs().max() > 1e-2
+
+
+def test_the_tokenizer_says_how_many_tokens_the_unet_sees(
+    alt: Alt, recipe: dict[str, Any], shards: str, tmp_path: Path
+) -> None:
+    """Saved with the pipeline; without it, stock pipelines would pad to the encoder's limit."""
+    settings = {**recipe, "train_data": shards, "max_length": 11, "max_train_steps": 1}
+    answer = alt("train", output_dir=tmp_path / "run", **settings)
+    assert answer["codes"] == [0], answer["stderr"]
+    folder = tmp_path / "run" / "pipeline"
+    tokens = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text())
+    assert tokens["model_max_length"] == 11
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    assert pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0].shape == (2, 11, 16)
+
+
+def test_half_precision_is_a_choice_of_export(alt: Alt, pipeline: str, tmp_path: Path) -> None:
+    run = Path(pipeline).parent
+    answer = alt("export", checkpoint=run, output_dir=tmp_path / "half", dtype="fp16")
+    assert answer["codes"] == [0], answer["stderr"]
+    name = "unet/diffusion_pytorch_model.safetensors"
+    half, full = load_file(tmp_path / "half" / name), load_file(Path(pipeline) / name)
+    assert all(torch.equal(half[key], tensor.half()) for key, tensor in full.items())
+    names = ("text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors")
+    for part in names:
+        assert {t.dtype for t in load_file(tmp_path / "half" / part).values()} == {torch.float16}
+
+
+def test_lora_is_merged_and_its_file_gives_the_same_pictures_on_the_base(
+    alt: Alt, recipe: dict[str, Any], student: str, sd: str, tmp_path: Path
+) -> None:
+    settings = {**recipe, "lora_rank": 2, "max_train_steps": 3, "learning_rate": 0.1}
+    answer = alt("train", output_dir=tmp_path / "run", **settings)
+    assert answer["codes"] == [0], answer["stderr"]
+    folder = tmp_path / "run" / "pipeline"
+    before = load_file(Path(sd) / "unet/diffusion_pytorch_model.safetensors")
+    after = load_file(folder / "unet/diffusion_pytorch_model.safetensors")
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {n for n in before if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))}
+    ranks = {torch.linalg.matrix_rank(after[n] - before[n], atol=1e-5).item() for n in moved}
+    assert ranks == {2}
+    base = altdiffusion.attach(load_base(sd), student)
+    without = pictures(base)
+    base.load_lora_weights(folder / "lora")
+    np.testing.assert_allclose(pictures(base), pictures(load_pipeline(str(folder))), atol=1e-4)
+    assert np.abs(pictures(base) - without).max() > 1e-3
+    saved = torch.load(
+        tmp_path / "run" / "checkpoint-3" / "deepspeed" / "mp_rank_00_model_states.pt"
+    )
+    assert all("lora_" in name for name in saved["module"])
+
+
+def test_the_text_encoder_alone_goes_into_other_pipelines(pipeline: str, student: str) -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(pipeline)
+    expected = pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0]
+    picture = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype("uint8")
+    )
+    parts = load_base(pipeline).components
+    whole = StableDiffusionImg2ImgPipeline(**parts)
+    bare = StableDiffusionImg2ImgPipeline(**{**parts, "text_encoder": None, "tokenizer": None})
+    assert altdiffusion.attach(bare, student) is bare
+    torch.testing.assert_close(bare.encode_prompt(PROMPTS, "cpu", 1, False)[0], expected)
+    drawn = [pictures(p, image=[picture] * 2, num_inference_steps=4) for p in (whole, bare)]
+    assert np.array_equal(*drawn)
+
+
+def test_a_unet_of_another_width_and_another_base_are_refused(
+    pipeline: str, encoder: str, sd: str, tmp_path: Path
+) -> None:
+    from altdiffusion.text_encoder import build_student, save_text_encoder
+
+    save_text_encoder(build_student(encoder, 20), tmp_path / "wide")
+    with pytest.raises(ValueError, match="states of width 20 .* this UNet takes width 16"):
+        altdiffusion.attach(load_base(sd), tmp_path / "wide")
+    with pytest.raises(ValueError, match="is a whole pipeline, made of .*: leave out another base"):
+        load_pipeline(pipeline, "testbed:sd")
+    with pytest.raises(FileNotFoundError, match="holds no altdiffusion.json"):
+        load_pipeline(sd)
+    assert load_pipeline(pipeline, sd).unet.config.cross_attention_dim == 16
