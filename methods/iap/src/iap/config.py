@@ -184,7 +184,7 @@ class AblateSettings(TrainSettings):
 
     arms: list[str] = field(default_factory=list)
     num_processes: int | None = None
-    num_seeds: int = 3
+    num_seeds: int = 2
     num_prompts: int = 100
     split: str = "val"
 
