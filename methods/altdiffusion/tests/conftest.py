@@ -3,61 +3,36 @@ random weights, shards and features of random pictures, and `altdiffusion` in fo
 """
 
 import io
-import json
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
-from tokenizers import pre_tokenizers
-from torch import nn
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    XLMRobertaConfig,
-    XLMRobertaModel,
-    XLMRobertaTokenizer,
 )
 
 from altdiffusion.text_encoder import build_student, save_text_encoder
+from crosslingual.miniatures import (
+    RESOLUTION,
+    TEXT_LAYOUT,
+    WIDTH,
+    clip_tokenizer,
+    fill,
+    write_encoder,
+    write_sd,
+)
 from crosslingual.records import Record
 from crosslingual.shards import write_shards
 from crosslingual.testing import forked_runs, words_of
 
 Alt = Callable[..., dict[str, Any]]
 
-RESOLUTION, MAX_TOKENS, ENCODER_WIDTH, WIDTH = 32, 16, 12, 16
 LANGUAGES = ["en", "de", "fr"]
-LAYOUT = {  # latents of 4 x 4
-    "sample_size": 4,
-    "block_out_channels": (8, 16),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "attention_head_dim": 4,
-    "cross_attention_dim": WIDTH,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
-TEXT = {
-    "vocab_size": 514,
-    "hidden_size": WIDTH,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "max_position_embeddings": MAX_TOKENS,
-    "bos_token_id": 512,
-    "eos_token_id": 513,
-    "pad_token_id": 513,
-}
 VISION = {
     "hidden_size": 20,
     "intermediate_size": 16,
@@ -68,58 +43,17 @@ VISION = {
 }
 
 
-def fill(module: nn.Module) -> nn.Module:
-    """Weights from each parameter's name alone, so that no library's initialisation matters."""
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-            if parameter.ndim <= 1:
-                parameter.fill_(1.0 if name.endswith(("weight", "logit_scale")) else 0.0)
-            else:
-                scale = parameter[0].numel() ** -0.5
-                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
-    return module.eval().requires_grad_(False)
-
-
-def clip_tokenizer() -> CLIPTokenizer:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*alphabet, *(f"{c}</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=MAX_TOKENS)
-
-
 @pytest.fixture(scope="session")
 def sd(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Stable Diffusion base's folder; its VAE brings pictures of 32 x 32 to latents of 4 x 4."""
-    folder = tmp_path_factory.mktemp("sd")
-    vae = AutoencoderKL(
-        block_out_channels=(4, 4, 4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=2,
-        sample_size=RESOLUTION,
-    )
-    parts = {
-        "vae": ("diffusers", fill(vae)),
-        "unet": ("diffusers", fill(UNet2DConditionModel(**LAYOUT))),
-        "scheduler": ("diffusers", DDIMScheduler(clip_sample=False, steps_offset=1)),
-        "text_encoder": ("transformers", fill(CLIPTextModel(CLIPTextConfig(**TEXT)))),
-        "tokenizer": ("transformers", clip_tokenizer()),
-    }
-    for name, (_, part) in parts.items():
-        part.save_pretrained(folder / name)
-    index = {name: [library, type(part).__name__] for name, (library, part) in parts.items()}
-    (folder / "model_index.json").write_text(
-        json.dumps({"_class_name": "StableDiffusionPipeline", **index})
-    )
-    return str(folder)
+    """A Stable Diffusion base's folder."""
+    return write_sd(tmp_path_factory.mktemp("sd"))
 
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A CLIP's folder: pooled states of width 16, a joint space of width 6."""
     folder = tmp_path_factory.mktemp("teacher")
-    config = CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=6)
+    config = CLIPConfig(text_config=TEXT_LAYOUT, vision_config=VISION, projection_dim=6)
     fill(CLIPModel(config)).save_pretrained(folder)
     clip_tokenizer().save_pretrained(folder)
     size = {"height": RESOLUTION, "width": RESOLUTION}
@@ -131,25 +65,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A multilingual encoder's folder: an XLM-R of width 12 whose pieces are letters."""
-    folder = tmp_path_factory.mktemp("encoder")
-    letters = [chr(c) for c in (*range(33, 127), *range(161, 384), *range(0x4E00, 0x4E40))]
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *letters]
-    tokenizer = XLMRobertaTokenizer(
-        vocab=[(piece, 0.0 if len(piece) > 2 else -5.0) for piece in pieces],
-        model_max_length=MAX_TOKENS,
-    )
-    config = XLMRobertaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=ENCODER_WIDTH,
-        intermediate_size=ENCODER_WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=MAX_TOKENS + 2,
-        type_vocab_size=1,
-    )
-    fill(XLMRobertaModel(config, add_pooling_layer=False)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return write_encoder(tmp_path_factory.mktemp("encoder"), num_layers=2)
 
 
 @pytest.fixture(scope="session")

@@ -3,146 +3,50 @@ random weights, shards and features of random pictures, and `mulan` in forked pr
 """
 
 import io
-import json
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
     PixArtTransformer2DModel,
-    UNet2DConditionModel,
 )
 from PIL import Image
-from tokenizers import pre_tokenizers
-from torch import nn
 from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
     T5Config,
     T5EncoderModel,
-    XLMRobertaConfig,
-    XLMRobertaModel,
-    XLMRobertaTokenizer,
 )
 
+from crosslingual.miniatures import (
+    MAX_TOKENS,
+    RESOLUTION,
+    clip_tokenizer,
+    fill,
+    write_base,
+    write_encoder,
+    write_sd,
+    write_sdxl,
+)
 from crosslingual.records import Record
 from crosslingual.shards import write_shards
 from crosslingual.testing import forked_runs, words_of
 
 MuLan = Callable[..., dict[str, Any]]
 
-RESOLUTION, MAX_TOKENS, ENCODER_WIDTH = 32, 16, 12
 NUM_QUERIES = MAX_TOKENS  # as many as the English encoder has, so that states can be compared
-SD_LAYOUT = {  # latents of 4 x 4
-    "sample_size": 4,
-    "block_out_channels": (8, 16),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "attention_head_dim": 4,
-    "cross_attention_dim": 16,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
-SDXL_LAYOUT = {
-    **SD_LAYOUT,
-    "cross_attention_dim": 32,  # of both text encoders, one beside the other
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 4,
-    "projection_class_embeddings_input_dim": 20 + 6 * 4,
-}
-
-
-def fill(module: nn.Module) -> nn.Module:
-    """Weights from each parameter's name alone, so that no library's initialisation matters."""
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-            if parameter.ndim == 1:
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            else:
-                scale = parameter[0].numel() ** -0.5
-                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
-    return module.eval().requires_grad_(False)
-
-
-def clip_tokenizer() -> CLIPTokenizer:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*alphabet, *(f"{c}</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=MAX_TOKENS)
-
-
-def clip_text(model_class: type, **widths: int) -> nn.Module:
-    config = CLIPTextConfig(
-        vocab_size=514,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=MAX_TOKENS,
-        bos_token_id=512,
-        eos_token_id=513,
-        pad_token_id=513,
-        **widths,
-    )
-    return fill(model_class(config))
-
-
-def write_base(folder: Path, pipeline: str, **parts: tuple[str, Any]) -> str:
-    """A pipeline's folder; its VAE brings pictures of 32 x 32 to latents of 4 x 4."""
-    vae = AutoencoderKL(
-        block_out_channels=(4, 4, 4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=2,
-        sample_size=RESOLUTION,
-    )
-    parts |= {
-        "vae": ("diffusers", fill(vae)),
-        "scheduler": ("diffusers", DDIMScheduler(clip_sample=False, steps_offset=1)),
-    }
-    for name, (_, part) in parts.items():
-        part.save_pretrained(folder / name)
-    index = {name: [library, type(part).__name__] for name, (library, part) in parts.items()}
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline, **index}))
-    return str(folder)
 
 
 @pytest.fixture(scope="session")
 def sd(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Stable Diffusion base's folder."""
-    return write_base(
-        tmp_path_factory.mktemp("sd"),
-        "StableDiffusionPipeline",
-        unet=("diffusers", fill(UNet2DConditionModel(**SD_LAYOUT))),
-        text_encoder=("transformers", clip_text(CLIPTextModel)),
-        tokenizer=("transformers", clip_tokenizer()),
-    )
+    return write_sd(tmp_path_factory.mktemp("sd"))
 
 
 @pytest.fixture(scope="session")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An SDXL base's folder: pooled vectors of width 20."""
-    second = clip_text(CLIPTextModelWithProjection, projection_dim=20)
-    return write_base(
-        tmp_path_factory.mktemp("sdxl"),
-        "StableDiffusionXLPipeline",
-        unet=("diffusers", fill(UNet2DConditionModel(**SDXL_LAYOUT))),
-        text_encoder=("transformers", clip_text(CLIPTextModel)),
-        tokenizer=("transformers", clip_tokenizer()),
-        text_encoder_2=("transformers", second),
-        tokenizer_2=("transformers", clip_tokenizer()),
-    )
+    return write_sdxl(tmp_path_factory.mktemp("sdxl"))
 
 
 @pytest.fixture(scope="session")
@@ -171,25 +75,10 @@ def pixart(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A multilingual encoder's folder: an XLM-R of width 12 whose pieces are letters."""
-    folder = tmp_path_factory.mktemp("encoder")
-    letters = [chr(c) for c in (*range(33, 127), *range(161, 384), *range(0x4E00, 0x4E40))]
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *letters]
-    tokenizer = XLMRobertaTokenizer(
-        vocab=[(piece, 0.0 if len(piece) > 2 else -5.0) for piece in pieces],
-        model_max_length=MAX_TOKENS,
+    return write_encoder(
+        tmp_path_factory.mktemp("encoder"),
+        max_positions=130,  # PixArt's pipeline pads to 120
     )
-    config = XLMRobertaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=ENCODER_WIDTH,
-        intermediate_size=ENCODER_WIDTH,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=130,  # PixArt's pipeline pads to 120
-        type_vocab_size=1,
-    )
-    fill(XLMRobertaModel(config, add_pooling_layer=False)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="session")

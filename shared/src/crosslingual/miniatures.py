@@ -1,0 +1,165 @@
+"""Miniature models with random weights for tests: Stable Diffusion, SDXL and XLM-R in folders of
+the true formats, a few kilobytes each, so that the code that loads the real ones loads them.
+
+Pictures are of 32 x 32 pixels and latents of 4 x 4; prompts have 16 tokens.
+"""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers import pre_tokenizers
+from torch import nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+    XLMRobertaTokenizer,
+)
+
+RESOLUTION, MAX_TOKENS, WIDTH, ENCODER_WIDTH = 32, 16, 16, 12
+SD_LAYOUT = {
+    "sample_size": 4,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+    "cross_attention_dim": WIDTH,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+SDXL_LAYOUT = {
+    **SD_LAYOUT,
+    "cross_attention_dim": 2 * WIDTH,  # of both text encoders, one beside the other
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 20 + 6 * 4,
+}
+TEXT_LAYOUT = {
+    "vocab_size": 514,
+    "hidden_size": WIDTH,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": MAX_TOKENS,
+    "bos_token_id": 512,
+    "eos_token_id": 513,
+    "pad_token_id": 513,
+}
+
+
+def fill(module: nn.Module) -> nn.Module:
+    """Weights from each parameter's name alone, so that no library's initialisation matters; the
+    module is frozen.
+    """
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+            if parameter.ndim <= 1:
+                parameter.fill_(1.0 if name.endswith(("weight", "logit_scale")) else 0.0)
+            else:
+                scale = parameter[0].numel() ** -0.5
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    return module.eval().requires_grad_(False)
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIP's tokenizer over bytes, 514 entries."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*alphabet, *(f"{c}</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=MAX_TOKENS)
+
+
+def clip_text(model_class: type, **widths: int) -> nn.Module:
+    """A text half of CLIP; `widths` are further entries of its config."""
+    return fill(model_class(CLIPTextConfig(**TEXT_LAYOUT, **widths)))
+
+
+def write_base(folder: Path, pipeline: str, **parts: tuple[str, Any]) -> str:
+    """Writes a pipeline's folder with a VAE and a noise schedule and returns it.
+
+    Args:
+        folder: empty.
+        pipeline: the class's name in diffusers.
+        parts: by name, the library that a part's class is of, and the part.
+    """
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 4, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=2,
+        sample_size=RESOLUTION,
+    )
+    parts |= {
+        "vae": ("diffusers", fill(vae)),
+        "scheduler": ("diffusers", DDIMScheduler(clip_sample=False, steps_offset=1)),
+    }
+    for name, (_, part) in parts.items():
+        part.save_pretrained(folder / name)
+    index = {name: [library, type(part).__name__] for name, (library, part) in parts.items()}
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline, **index}))
+    return str(folder)
+
+
+def write_sd(folder: Path) -> str:
+    """Writes a Stable Diffusion of cross-attention width 16 and returns its folder."""
+    return write_base(
+        folder,
+        "StableDiffusionPipeline",
+        unet=("diffusers", fill(UNet2DConditionModel(**SD_LAYOUT))),
+        text_encoder=("transformers", clip_text(CLIPTextModel)),
+        tokenizer=("transformers", clip_tokenizer()),
+    )
+
+
+def write_sdxl(folder: Path) -> str:
+    """Writes an SDXL of cross-attention width 32 with pooled vectors of width 20 and returns its
+    folder.
+    """
+    second = clip_text(CLIPTextModelWithProjection, projection_dim=20)
+    return write_base(
+        folder,
+        "StableDiffusionXLPipeline",
+        unet=("diffusers", fill(UNet2DConditionModel(**SDXL_LAYOUT))),
+        text_encoder=("transformers", clip_text(CLIPTextModel)),
+        tokenizer=("transformers", clip_tokenizer()),
+        text_encoder_2=("transformers", second),
+        tokenizer_2=("transformers", clip_tokenizer()),
+    )
+
+
+def write_encoder(folder: Path, num_layers: int = 1, max_positions: int = MAX_TOKENS + 2) -> str:
+    """Writes an XLM-R of width 12 whose pieces are letters and returns its folder.
+
+    Args:
+        folder: empty.
+        num_layers: of it.
+        max_positions: rows of the position table, of which two are never used.
+    """
+    letters = [chr(c) for c in (*range(33, 127), *range(161, 384), *range(0x4E00, 0x4E40))]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *letters]
+    tokenizer = XLMRobertaTokenizer(
+        vocab=[(piece, 0.0 if len(piece) > 2 else -5.0) for piece in pieces],
+        model_max_length=MAX_TOKENS,
+    )
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=ENCODER_WIDTH,
+        intermediate_size=ENCODER_WIDTH,
+        num_hidden_layers=num_layers,
+        num_attention_heads=2,
+        max_position_embeddings=max_positions,
+        type_vocab_size=1,
+    )
+    fill(XLMRobertaModel(config, add_pooling_layer=False)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
