@@ -200,10 +200,13 @@ def test_a_weight_of_0_leaves_its_term_out() -> None:
 
 
 def test_gradients_reach_all_that_trains_and_nothing_else() -> None:
-    """A bias of the keys shifts all scores of a query alike: its gradient is zero in truth."""
+    """A bias of the keys shifts all scores of a query alike: its gradient is zero in truth, and
+    rounding in float32: what it comes to depends on the processor.
+    """
     trikd, given = make(), inputs()
     found = gradients(trikd, loss_of(trikd, given))
-    silent = {name for name, gradient in found.items() if gradient.abs().max() < 1e-7}
+    largest = {name: gradient.abs().max().item() for name, gradient in found.items()}
+    silent = {name for name, size in largest.items() if size < 1e-4 * max(largest.values())}
     assert silent == {f"x_projector.layers.{layer}.key.bias" for layer in (0, 1)}
     assert not any(value.requires_grad for value in given.values())
 
