@@ -12,7 +12,7 @@ from altdiffusion.config import TrainSettings
 from altdiffusion.data import frozen_parts
 from altdiffusion.text_encoder import build_student, save_text_encoder
 from altdiffusion.train import build_training, open_denoising
-from altdiffusion.unet import load_stage_unet, set_trainable
+from altdiffusion.unet import load_stage_unet, set_trainable, unet_config
 from crosslingual.feature_pass import compute_features
 from crosslingual.features import finish_features
 from crosslingual.noising import choose_language
@@ -26,10 +26,12 @@ Step = Callable[[], object]
 LANGUAGES = ["en", "de", "fr", "ja", "zh"]
 
 
-def run_settings(folder: Path, batch_size: int) -> TrainSettings:
+def run_settings(folder: Path, batch_size: int, base: str, resolution: int) -> TrainSettings:
     """Settings of a run on the features in a folder."""
     return TrainSettings(
         languages=LANGUAGES,
+        pretrained_model_name_or_path=base,
+        resolution=resolution,
         train_batch_size=batch_size,
         text_encoder=str(folder / "student"),
         train_data=str(folder / "features"),
@@ -37,9 +39,10 @@ def run_settings(folder: Path, batch_size: int) -> TrainSettings:
     )
 
 
-def prepare(settings: TrainSettings) -> None:
+def prepare(settings: TrainSettings, encoder: str) -> None:
     """Writes an untrained student, and shards and features of the picture world."""
-    save_text_encoder(build_student("testbed:xlm-r", 128), Path(settings.text_encoder))
+    width = unet_config(settings)["cross_attention_dim"]
+    save_text_encoder(build_student(encoder, width), Path(settings.text_encoder))
     features = Path(settings.train_data)
     shards = features.with_name("shards")
     write_shards(world(languages=LANGUAGES, num_samples=4 * settings.train_batch_size), shards)
