@@ -1,6 +1,6 @@
 import pytest
 
-from crosslingual_benchmarks.cli import main
+from crosslingual_benchmarks.cli import VERBS, main
 from crosslingual_benchmarks.perf import find_perf_scripts
 
 
@@ -17,14 +17,26 @@ def test_scripts_are_listed_by_name_with_the_first_line_of_their_docstring(tmp_p
 def test_a_folder_without_scripts_is_a_one_line_error_with_exit_code_2(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("crosslingual_benchmarks.cli.PERF_FOLDER", tmp_path)
+    monkeypatch.setattr("crosslingual_benchmarks.perf.PERF_FOLDER", tmp_path)
     monkeypatch.setattr("sys.argv", ["crosslingual-bench", "perf"])
     assert main() == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_missing_verb_is_refused(monkeypatch):
+def test_without_a_verb_all_are_listed_and_an_unknown_one_is_refused(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["crosslingual-bench"])
-    with pytest.raises(SystemExit) as error:
+    assert main() == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {verb} " in listed for verb in VERBS)
+    monkeypatch.setattr("sys.argv", ["crosslingual-bench", "comapre"])
+    assert main() == 2
+    assert "did you mean 'compare'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "perf"])
+def test_every_verb_answers_help(verb, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["crosslingual-bench", verb, "--help"])
+    with pytest.raises(SystemExit) as stopped:
         main()
-    assert error.value.code == 2
+    assert stopped.value.code == 0
+    assert f"crosslingual-bench {verb}" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 # command, in order, and why.
 #
 #   pip install -c ../../constraints.txt -e .     # once, in an environment of your own
-#   bash run.sh                                   # three quarters of an hour on two cores
+#   bash run.sh                                   # an hour on two cores
 #   OUT=/tmp/altdiffusion NUM_PROCESSES=1 bash run.sh
 #
 # Each arrow of `parallel text -> text encoder` and of `pictures -> shards -> features -> UNet, stage by
@@ -39,7 +39,7 @@ done
 # The mixed set holds the languages' motifs too, each captioned in its own language alone.
 crosslingual shards --source world --split train --num_samples 4000 --seed 3 \
   --languages "${languages[@]}" --output_dir "$OUT/general-shards" --overwrite
-crosslingual shards --source world --split train --num_samples 3000 --num_motif_samples 1440 --seed 4 \
+crosslingual shards --source world --split train --num_samples 3000 --num_motif_samples 3600 --seed 4 \
   --languages "${languages[@]}" --output_dir "$OUT/mixed-shards" --overwrite
 for name in general mixed; do
   launch altdiffusion.features --config configs/testbed_concept_alignment.yaml \

@@ -32,3 +32,10 @@ def find_perf_scripts(folder: Path) -> list[PerfScript]:
 def _summary(path: Path) -> str:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     return docstring.splitlines()[0] if docstring else ""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints how to run each script of `benchmarks/perf`, and what it measures."""
+    for script in find_perf_scripts(PERF_FOLDER):
+        print(f"python {script.path}\n    {script.summary}")
+    return 0

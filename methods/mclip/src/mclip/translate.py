@@ -4,7 +4,9 @@ mclip translate --model runs/step_b/translation --target_language en --input cap
 echo "ein roter Kreis" | mclip translate --model runs/step_b/translation --target_language en
 """
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,22 @@ def translate_texts(
             translations[row] = translation.strip()
     model.train(was_training)
     return translations
+
+
+def load_translator(folder: str, target_language: str = "en") -> Callable[[list[str]], list[str]]:
+    """What translates sentences of any of a model's languages into one, English by default.
+
+    Args:
+        folder: `translation` of a run of `train-encoder`.
+        target_language: one of the model's.
+
+    Raises:
+        FileNotFoundError: no model there.
+        ValueError: the model does not translate into the language.
+    """
+    model, tokenizer = load_translation(folder)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").language_index(target_language)
+    return functools.partial(translate_texts, model, tokenizer, target_language=target_language)
 
 
 def bleu_and_signature(

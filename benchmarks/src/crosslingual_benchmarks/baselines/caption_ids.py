@@ -1,0 +1,70 @@
+"""What full fine-tuning trains on: latents of pictures and token ids of their captions."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from crosslingual.frozen_parts import FrozenParts
+from crosslingual.weights import resolve
+
+
+@dataclass
+class CaptionIdParts:
+    """VAE and tokenizer, which samples pass once.
+
+    Attributes:
+        base: id of the diffusion base, for its VAE.
+        encoder: id of the encoder whose tokenizer reads the captions.
+        languages: of the captions, in the order of their axis.
+        max_length: tokens a caption.
+        device: where the VAE runs.
+    """
+
+    base: str
+    encoder: str
+    languages: list[str]
+    max_length: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @cached_property
+    def frozen(self) -> FrozenParts:
+        """The base's VAE."""
+        return FrozenParts(self.base, None, self.languages, device=self.device, with_english=False)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Pads on the right to `max_length`."""
+        tokenizer = AutoTokenizer.from_pretrained(resolve(self.encoder))
+        tokenizer.padding_side, tokenizer.model_max_length = "right", self.max_length
+        return tokenizer
+
+    @cached_property
+    def made_of(self) -> dict[str, Any]:
+        """What the arrays depend on."""
+        place = Path(resolve(self.encoder)).name
+        return {**self.frozen.made_of, "tokenizer": place, "max_length": self.max_length}
+
+    def ids(self, texts: list[str]) -> Tensor:
+        """Token ids (B, max_length) int32; longer texts are cut with their end token kept."""
+        tokens = self.tokenizer(
+            texts, padding="max_length", max_length=self.max_length, truncation=True
+        )
+        return torch.tensor(tokens.input_ids, dtype=torch.int32)
+
+    def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Those of `FrozenParts.encode`, and `ids` (B, N, max_length) of the first caption in each
+        language.
+        """
+        captions = batch["captions"]
+        texts = [(c.get(name) or [""])[0] for c in captions for name in self.languages]
+        ids = self.ids(texts).unflatten(0, (len(captions), len(self.languages)))
+        return {**self.frozen.encode(batch), "ids": ids}
+
+    def null(self) -> dict[str, Tensor]:
+        """The empty prompt: `ids` (max_length,)."""
+        return {"ids": self.ids([""])[0]}

@@ -1,0 +1,157 @@
+"""Commands of a suite, each run once: what is finished is marked, and what was cut off goes on."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crosslingual_benchmarks.compare.suite import Values
+
+CALIBRATION_STEPS = 24
+TAIL_LINES = 15
+
+
+@dataclass(frozen=True)
+class Command:
+    """A module and its settings, ready to run.
+
+    Attributes:
+        module: such as `pea.train`.
+        settings: of the command.
+        place: where its log and its mark lie.
+        num_processes: 1, or as many as torchrun starts.
+    """
+
+    module: str
+    settings: Values
+    place: Path
+    num_processes: int = 1
+
+    @property
+    def words(self) -> list[str]:
+        """The command line that repeats it."""
+        launcher = ["python", "-m"]
+        if self.num_processes > 1:
+            launcher = ["torchrun", "--standalone", "--nproc_per_node", str(self.num_processes)]
+            launcher += ["-m"]
+        words = [*launcher, self.module]
+        for name, value in self.settings.items():
+            items = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *(_word(item) for item in items)]
+        return words
+
+    def key(self, earlier: str) -> str:
+        """A hash of the command and of those before it."""
+        return hashlib.sha256(json.dumps([earlier, self.words]).encode()).hexdigest()
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def mark_of(place: Path) -> Values | None:
+    """What a finished command's mark says, None where it did not finish."""
+    path = place.with_suffix(".done.json")
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def run_command(command: Command, key: str) -> float:
+    """Runs a command unless its mark says that it is done, and returns its seconds.
+
+    Args:
+        command: whose output goes to `PLACE.log`.
+        key: what the mark has to say for the command to be done.
+
+    Raises:
+        RuntimeError: it failed; the end of its log is in the message.
+    """
+    mark = mark_of(command.place)
+    if mark is not None and mark["key"] == key:
+        return float(mark["seconds"])
+    seconds = launch(command)
+    _write_mark(command, key, seconds)
+    return seconds
+
+
+def _write_mark(command: Command, key: str, seconds: float) -> None:
+    path = command.place.with_suffix(".done.json")
+    partial = path.with_suffix(".partial")
+    mark = {"key": key, "seconds": seconds, "command": " ".join(command.words)}
+    partial.write_text(json.dumps(mark, indent=1) + "\n")
+    partial.rename(path)
+
+
+def launch(command: Command) -> float:
+    """Runs a command now; returns its seconds.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    log = command.place.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words = command.words
+    words[0:1] = [sys.executable]
+    if command.num_processes > 1:
+        words[1:1] = ["-m", "torch.distributed.run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    started = time.monotonic()
+    with log.open("a", encoding="utf-8") as file:
+        done = subprocess.run(
+            words, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode != 0:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        raise RuntimeError(
+            f"{command.module} ended with code {done.returncode}; the end of {log}:\n"
+            + "\n".join(lines[-TAIL_LINES:])
+        )
+    return time.monotonic() - started
+
+
+def seconds_a_step(metrics: Path) -> float:
+    """The median seconds between the optimiser steps of a run's metrics.jsonl.
+
+    Raises:
+        ValueError: too few steps to tell.
+    """
+    rows = [json.loads(line) for line in metrics.read_text().split("\n") if line]
+    times = [row["time_s"] for row in rows if "learning_rate" in row]
+    gaps = sorted(b - a for a, b in zip(times, times[1:], strict=False) if b > a)
+    if len(gaps) < 3:
+        raise ValueError(f"{metrics} has {len(times)} steps, too few to tell how long one takes")
+    return gaps[len(gaps) // 2]
+
+
+def training_rows(run: Path) -> Values:
+    """What a run's metrics.jsonl and latest checkpoint say of its training.
+
+    Returns:
+        `steps`, `step_s` (median), `samples_per_s` (the last), `trainable_parameters`.
+
+    Raises:
+        FileNotFoundError: nothing was trained there.
+    """
+    metrics, latest = run / "metrics.jsonl", run / "latest"
+    if not metrics.is_file() or not latest.is_file():
+        raise FileNotFoundError(f"no finished training in {run}")
+    rows = [json.loads(line) for line in metrics.read_text().split("\n") if line]
+    steps = [row for row in rows if "learning_rate" in row]
+    manifest = json.loads((run / latest.read_text().strip() / "checkpoint.json").read_text())
+    sizes = manifest["trainable"].values()
+    count = 0
+    for shape in sizes:
+        product = 1
+        for extent in shape:
+            product *= extent
+        count += product
+    return {
+        "steps": steps[-1]["step"],
+        "step_s": seconds_a_step(metrics),
+        "samples_per_s": steps[-1]["samples_per_s"],
+        "trainable_parameters": count,
+    }

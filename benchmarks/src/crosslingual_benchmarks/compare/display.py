@@ -1,0 +1,41 @@
+"""One display of all that a comparison runs: a bar on a terminal, a line a command elsewhere."""
+
+import sys
+import threading
+import time
+
+from tqdm import tqdm
+
+
+class Display:
+    """Shows how many commands are done, and what runs now."""
+
+    def __init__(self, total: int):
+        """`total` commands are to come."""
+        self.total, self.done = total, 0
+        self.started = time.monotonic()
+        self._lock = threading.Lock()  # measurements run side by side
+        is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=total, disable=not is_terminal, dynamic_ncols=True, unit="command")
+        self._is_terminal = is_terminal
+
+    def say(self, text: str) -> None:
+        """Says what starts, or what went wrong."""
+        with self._lock:
+            if self._is_terminal and "\n" not in text:
+                self._bar.set_description(text)
+                return
+            seconds = int(time.monotonic() - self.started)
+            clock = f"{seconds // 60:3}:{seconds % 60:02}"
+            tqdm.write(f"[{self.done:3}/{self.total}, {clock}] {text}", file=sys.stdout)
+            sys.stdout.flush()
+
+    def advance(self) -> None:
+        """One more command is done."""
+        with self._lock:
+            self.done += 1
+            self._bar.update()
+
+    def close(self) -> None:
+        """Leaves the last state on the screen."""
+        self._bar.close()

@@ -1,0 +1,76 @@
+"""Equal budgets: how many steps each training command may take, from how long one takes here.
+
+Every arm may train for the same seconds on the same processes. A command's steps are measured by a
+short run of it, whose output is thrown away, and written to `plan.json`, which later runs of the same
+suite read: so a comparison that is cut off goes on with the same numbers, and a reader can repeat
+them by the commands in the results.
+"""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from crosslingual_benchmarks.compare.commands import (
+    CALIBRATION_STEPS,
+    Command,
+    launch,
+    seconds_a_step,
+)
+
+STEPS = "max_train_steps"
+RUN = "output_dir"
+MIN_STEPS = 10
+
+
+class Plan:
+    """Steps by arm and command, kept in a file.
+
+    Attributes:
+        path: of plan.json.
+        steps: key `ARM/NUMBER-MODULE` to its steps and the seconds that one took.
+    """
+
+    def __init__(self, path: Path):
+        """Reads the file where it is there."""
+        self.path = path
+        self.steps: dict[str, dict[str, float]] = {}
+        if path.is_file():
+            self.steps = json.loads(path.read_text(encoding="utf-8"))
+
+    def num_steps(self, name: str, command: Command, seconds: float) -> int:
+        """How many steps the command takes in `seconds`, measured at the first call.
+
+        Args:
+            name: of the command in the plan.
+            command: with an `output_dir` of its own.
+            seconds: what it may train for.
+
+        Raises:
+            RuntimeError: the short run failed.
+            ValueError: not even `MIN_STEPS` steps fit.
+        """
+        if name not in self.steps:
+            self.steps[name] = {"step_s": self._measure(command)}
+        step_s = self.steps[name]["step_s"]
+        num_steps = int(seconds / step_s)
+        if num_steps < MIN_STEPS:
+            raise ValueError(
+                f"{name}: a step takes {step_s:.2f} s, so {seconds:.0f} s are {num_steps} steps and "
+                f"train nothing: raise train_s or the step's share"
+            )
+        self.steps[name] |= {"seconds": seconds, "steps": num_steps}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.steps, indent=1) + "\n", encoding="utf-8")
+        return num_steps
+
+    def _measure(self, command: Command) -> float:
+        place = command.place.with_name(command.place.name + "-calibration")
+        run = place.with_name(place.name + "-run")
+        shutil.rmtree(run, ignore_errors=True)
+        settings = {**command.settings, RUN: str(run), STEPS: CALIBRATION_STEPS}
+        settings["checkpointing_steps"] = CALIBRATION_STEPS
+        launch(replace(command, settings=settings, place=place))
+        step_s = seconds_a_step(run / "metrics.jsonl")
+        shutil.rmtree(run)
+        return step_s

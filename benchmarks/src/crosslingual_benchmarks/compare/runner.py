@@ -1,0 +1,251 @@
+"""Runs a suite: data, then each arm's commands, then every measurement, each once."""
+
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from crosslingual_benchmarks.compare.commands import (
+    Command,
+    mark_of,
+    run_command,
+    training_rows,
+)
+from crosslingual_benchmarks.compare.display import Display
+from crosslingual_benchmarks.compare.plan import RUN, STEPS, Plan
+from crosslingual_benchmarks.compare.suite import Arm, Step, Suite, Values, fill
+from crosslingual_benchmarks.methods import GROUP
+
+PACKAGE = "crosslingual_benchmarks"
+
+
+def package_folders() -> dict[str, str]:
+    """The folders of the installed methods' packages by name; none is imported for it."""
+    specs = {
+        entry.name: find_spec(entry.module.partition(".")[0]) for entry in entry_points(group=GROUP)
+    }
+    return {name: str(Path(spec.origin).parent) for name, spec in specs.items() if spec}
+
+
+@dataclass
+class Runner:
+    """A suite in a folder.
+
+    Attributes:
+        suite: what to run.
+        folder: OUTPUT/{data,arms/NAME,results}.
+        display: says what runs.
+        command: words that repeat the whole, for the results.
+    """
+
+    suite: Suite
+    folder: Path
+    display: Display
+    command: str
+
+    @property
+    def results(self) -> Path:
+        """Where result lines go."""
+        return self.folder / "results"
+
+    def words(self, arm: Arm | None = None) -> Values:
+        """What words in braces stand for."""
+        suite = self.suite
+        words: Values = {
+            "data": str(self.folder / "data"),
+            "arms": str(self.folder / "arms"),
+            "base": suite.base,
+            "clip": suite.clip,
+            "trained": suite.trained_languages,
+            "foreign": [name for name in suite.trained_languages if name != "en"],
+            "packages": package_folders(),
+        }
+        return words | ({"arm": str(self.folder / "arms" / arm.name)} if arm else {})
+
+    def run(self) -> dict[str, str]:
+        """Runs all that is not done; returns the arms that failed, with what they said.
+
+        An arm that fails does not stop the others, but those that go on from it fail as well.
+        """
+        self.write_data()
+        failed: dict[str, str] = {}
+        plan = Plan(self.folder / "plan.json")
+        for arm in self.suite.arms:
+            self._guarded(arm, failed, lambda arm=arm: self.train(arm, plan))
+        left = [arm for arm in self.suite.arms if arm.name not in failed]
+        jobs = [(arm, command) for arm in left for command in self.measurements(arm)]
+        with ThreadPoolExecutor(self.suite.num_processes) as pool:
+            list(pool.map(lambda job: self._measure(*job, failed), jobs))
+        for arm in left:  # alone, so that nothing else takes time from it
+            for command in self.latencies(arm):
+                self._measure(arm, command, failed)
+        return failed
+
+    def _guarded(self, arm: Arm, failed: dict[str, str], work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (RuntimeError, ValueError, FileNotFoundError) as error:
+            failed[arm.name] = str(error)
+            self.display.say(f"{arm.name} FAILED: {error}")
+
+    def write_data(self) -> None:
+        """Writes the suite's shards, those that are not there."""
+        from crosslingual.shards import write_shards
+        from crosslingual.sources import SOURCES
+
+        every = {**self.words(), "all": self.suite.languages}
+        for number, (name, options) in enumerate(self.suite.data.items()):
+            place = self.folder / "data" / name
+            if (place / "index.json").is_file():
+                continue
+            self.display.say(f"data: {name}")
+            shutil.rmtree(place, ignore_errors=True)
+            options = {"seed": self.suite.seed + number, **fill(options, every)}
+            write_shards(SOURCES["world"](**options), place)
+
+    def train(self, arm: Arm, plan: Plan) -> None:
+        """Runs an arm's commands and appends a line on its training."""
+        key, runs = "", []
+        for number, step in enumerate(arm.steps):
+            command = self.command_of(arm, number, step)
+            if step.share:
+                name = f"{arm.name}/{number}-{step.run}"
+                seconds = step.share * self.suite.train_s
+                if name not in plan.steps:
+                    self.display.say(f"{arm.name}: how long a step of {step.run} takes")
+                command.settings[STEPS] = plan.num_steps(name, command, seconds)
+                command.settings["checkpointing_steps"] = max(command.settings[STEPS] // 2, 1)
+                runs.append(Path(command.settings[RUN]))
+            key = command.key(key)
+            mark = mark_of(command.place)
+            if mark is None or mark["key"] != key:
+                steps = f", {command.settings[STEPS]} steps" if step.share else ""
+                self.display.say(f"{arm.name}: {step.run}{steps}")
+            run_command(self._resumed(command, key), key)
+            self.display.advance()
+        if runs:
+            self.record_training(arm, runs, key)
+
+    def _resumed(self, command: Command, key: str) -> Command:
+        """The command, going on where a run of the very same was cut off; another's run is removed."""
+        run = Path(command.settings.get(RUN, command.place / "none"))
+        begun = command.place.with_suffix(".begun")
+        if STEPS not in command.settings:
+            return command
+        if begun.is_file() and begun.read_text() == key and (run / "latest").is_file():
+            resumed = {**command.settings, "resume_from_checkpoint": "latest"}
+            return Command(command.module, resumed, command.place, command.num_processes)
+        shutil.rmtree(run, ignore_errors=True)
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.write_text(key)
+        return command
+
+    def command_of(self, arm: Arm, number: int, step: Step) -> Command:
+        """An arm's step as a command; verbs that train, or compute features, share the processes."""
+        settings = fill(step.settings, self.words(arm))
+        place = self.folder / "arms" / arm.name / f"{number}-{step.run}"
+        is_shared = step.share > 0 or step.run.endswith("features")
+        return Command(step.run, settings, place, self.suite.num_processes if is_shared else 1)
+
+    def record_training(self, arm: Arm, runs: list[Path], key: str) -> None:
+        """Appends what an arm's training took, once."""
+        from crosslingual.retrieval import append_result
+        from crosslingual_benchmarks.results import make_result
+
+        mark = self.folder / "arms" / arm.name / "recorded"
+        if mark.is_file() and mark.read_text() == key:
+            return
+        rows = [training_rows(run) for run in runs]
+        last = rows[-1]
+        result = make_result(
+            "training",
+            dataset=self.suite.name,
+            model=arm.name,
+            pretrained=self.suite.base,
+            metrics={
+                "train_s": sum(row["steps"] * row["step_s"] for row in rows),
+                "steps": sum(row["steps"] for row in rows),
+                "step_s": last["step_s"],
+                "samples_per_s": last["samples_per_s"],
+                "num_processes": self.suite.num_processes,
+                "trainable_parameters": max(row["trainable_parameters"] for row in rows),
+            },
+            protocol={"train_s": self.suite.train_s, "num_processes": self.suite.num_processes},
+            about=arm.about,
+            trained_languages=self.languages_of(arm),
+            stages=[{"run": run.name, **row} for run, row in zip(runs, rows, strict=True)],
+            seed=self.suite.seed,
+            command=self.command,
+        )
+        append_result(self.results / "training.json", result)
+        mark.write_text(key)
+
+    def languages_of(self, arm: Arm) -> list[str]:
+        """Whose captions trained the arm; none where nothing trained."""
+        if arm.trained_languages is not None:
+            return arm.trained_languages
+        return self.suite.trained_languages if arm.steps else []
+
+    def measurements(self, arm: Arm) -> list[Command]:
+        """What an arm is measured by, of what it can do."""
+        suite, words = self.suite, self.words(arm)
+        place = self.folder / "arms" / arm.name
+        common: Values = {"method": arm.method, "arm": arm.name}
+        commands = []
+        if arm.pipeline is not None:
+            settings = {**common, "dataset": "testbed", "base": suite.base}
+            settings |= {"path": fill(arm.pipeline, words), "prompt_language": arm.prompt_language}
+            settings |= {"languages": suite.languages, "output_dir": str(self.results)}
+            settings |= {"trained_languages": self.languages_of(arm), **suite.generation}
+            settings["seed"] = suite.seed
+            if arm.method == "base":
+                del settings["path"]
+            commands.append(Command(f"{PACKAGE}.generation", settings, place / "generation"))
+        if arm.embedder is not None:
+            settings = {**common, "dataset": "shards", "root": str(self.folder / "data" / "test")}
+            settings |= {"path": fill(arm.embedder, words), "languages": suite.languages}
+            settings |= {"output_dir": str(self.results), **suite.retrieval}
+            commands.append(Command(f"{PACKAGE}.retrieval", settings, place / "retrieval"))
+        return commands
+
+    def latencies(self, arm: Arm) -> list[Command]:
+        """How long a query of an arm takes."""
+        if arm.prompt_language != "native" or not (arm.pipeline or arm.embedder):
+            return []
+        settings: Values = {"method": arm.method, "arm": arm.name, "base": self.suite.base}
+        for kind in ("embedder", "pipeline"):
+            if (given := getattr(arm, kind)) is not None:
+                settings[kind] = fill(given, self.words(arm))
+        settings |= {"language": next(n for n in self.suite.trained_languages if n != "en")}
+        settings |= {"output_dir": str(self.results), "dataset": self.suite.name}
+        place = self.folder / "arms" / arm.name / "latency"
+        return [Command(f"{PACKAGE}.latency", settings, place)]
+
+    def _measure(self, arm: Arm, command: Command, failed: dict[str, str]) -> None:
+        def work() -> None:
+            mark, key = mark_of(command.place), command.key(self._arm_key(arm))
+            if mark is None or mark["key"] != key:
+                self.display.say(f"{arm.name}: {command.module.rpartition('.')[2]}")
+            run_command(command, key)
+            self.display.advance()
+
+        self._guarded(arm, failed, work)
+
+    def _arm_key(self, arm: Arm) -> str:
+        """Changes where an arm's last command does."""
+        if not arm.steps:
+            return json.dumps(asdict(arm), sort_keys=True)
+        place = self.command_of(arm, len(arm.steps) - 1, arm.steps[-1]).place
+        mark: Any = mark_of(place)
+        return str(mark["key"]) if mark else ""
+
+    @property
+    def num_commands(self) -> int:
+        """All that there is to run."""
+        arms = self.suite.arms
+        return sum(len(a.steps) + len(self.measurements(a)) + len(self.latencies(a)) for a in arms)

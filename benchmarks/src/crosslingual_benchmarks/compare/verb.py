@@ -1,0 +1,137 @@
+"""`crosslingual-bench compare` and `crosslingual-bench ablate`.
+
+crosslingual-bench compare --suite testbed --output_dir runs/compare
+crosslingual-bench ablate --method pea --output_dir runs/ablate-pea
+"""
+
+import dataclasses
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crosslingual.verbs import run_verb
+
+PROG = "crosslingual-bench"
+
+
+@dataclass
+class CompareSettings:
+    """Settings of `crosslingual-bench compare`.
+
+    Attributes:
+        suite: one of ours (testbed, quick), or a YAML file.
+        output_dir: where data, arms, results and the report go; a run that was cut off goes on
+            there, command by command.
+        arms: to run; all if none are named.
+        train_s: seconds that each arm may train for; the suite's own if not given.
+        price_per_hour: dollars for an hour of a process, for the report's costs.
+        report: whether the page is written at the end.
+    """
+
+    suite: str = "testbed"
+    output_dir: str = "runs/compare"
+    arms: list[str] = field(default_factory=list)
+    train_s: float | None = None
+    price_per_hour: float | None = None
+    report: bool = True
+
+
+@dataclass
+class AblateSettings:
+    """Settings of `crosslingual-bench ablate`: those of compare on the method's own suite.
+
+    Attributes:
+        method: whose choices are compared.
+        output_dir: as of compare; runs/ablate-METHOD if not given.
+        arms: to run; all if none are named.
+        train_s: seconds that each arm may train for; the suite's own if not given.
+        price_per_hour: dollars for an hour of a process.
+        report: whether the page is written at the end.
+    """
+
+    method: str
+    output_dir: str | None = None
+    arms: list[str] = field(default_factory=list)
+    train_s: float | None = None
+    price_per_hour: float | None = None
+    report: bool = True
+
+
+def chosen_suite(settings: CompareSettings) -> Any:
+    """The suite, with the arms and the budget that are asked for.
+
+    Raises:
+        ValueError: no such arm; those of the suite are named.
+    """
+    from crosslingual_benchmarks.compare.suite import read_suite
+
+    suite = read_suite(settings.suite)
+    if settings.train_s is not None:
+        suite = dataclasses.replace(suite, train_s=settings.train_s)
+    names = [arm.name for arm in suite.arms]
+    if unknown := set(settings.arms) - set(names):
+        raise ValueError(
+            f"{settings.suite} has no arm {', '.join(sorted(unknown))}; it has {', '.join(names)}"
+        )
+    wanted = settings.arms or names
+    return dataclasses.replace(suite, arms=[arm for arm in suite.arms if arm.name in wanted])
+
+
+def compare(settings: CompareSettings) -> Path:
+    """Runs what is not done yet, and writes the report of all results.
+
+    Returns:
+        The folder of the report, or of the results where none is wanted.
+
+    Raises:
+        ValueError: an arm failed; the others are done and reported.
+    """
+    from crosslingual_benchmarks.compare.display import Display
+    from crosslingual_benchmarks.compare.runner import Runner
+
+    suite = chosen_suite(settings)
+    folder = Path(settings.output_dir)
+    words = [PROG, "compare", "--suite", settings.suite, "--output_dir", settings.output_dir]
+    runner = Runner(suite, folder, Display(0), shlex.join(words))
+    runner.display = Display(runner.num_commands)
+    failed = runner.run()
+    runner.display.close()
+    place = runner.results
+    if settings.report and any(place.glob("*.json")):
+        from crosslingual_benchmarks.report.verb import ReportSettings, report
+
+        place = folder / "report"
+        options = {"results": [str(runner.results)], "output_dir": str(place)}
+        if settings.price_per_hour is not None:
+            options["price_per_hour"] = settings.price_per_hour
+        report(ReportSettings(**options))
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(suite.arms)} arms failed ({', '.join(failed)}); the others are "
+            f"in {place}; what went wrong is told above and in {folder / 'arms'}/NAME/*.log"
+        )
+    return place
+
+
+def ablate(settings: AblateSettings) -> Path:
+    """Compares a method's own choices: the suite `ablate_METHOD`."""
+    values = dataclasses.asdict(settings)
+    method = values.pop("method")
+    values["output_dir"] = settings.output_dir or f"runs/ablate-{method}"
+    return compare(CompareSettings(suite=f"ablate_{method}", **values))
+
+
+def main_compare(argv: list[str] | None = None) -> int:
+    """Command line of `crosslingual-bench compare`."""
+    return run_verb(f"{PROG} compare", CompareSettings, compare, argv)
+
+
+def main_ablate(argv: list[str] | None = None) -> int:
+    """Command line of `crosslingual-bench ablate`."""
+    return run_verb(f"{PROG} ablate", AblateSettings, ablate, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main_compare())

@@ -1,0 +1,239 @@
+"""`crosslingual-bench latency`: milliseconds a query, one at a time, on this machine.
+
+crosslingual-bench latency --method mclip --embedder runs/mclip/model --language de
+crosslingual-bench latency --method translate_test --embedder mclip:runs/step-b/translation@testbed:clip
+crosslingual-bench latency --method pea --pipeline runs/pea/adapter --language zh
+
+A query is what a user waits for: reading it, embedding it, and ranking it among a gallery that was
+embedded before. Image to text and text to image are taken apart as in table 6 of the survey that
+this repository implements: only text has to be translated. Of a pipeline it is a picture from a
+prompt, and apart from it the prompt's encoding, which is where the methods differ.
+"""
+
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crosslingual.verbs import run_verb
+from crosslingual_benchmarks.results import Result, make_result
+
+RESULTS = "latency.json"
+PROG = "crosslingual-bench latency"
+
+
+@dataclass
+class LatencySettings:
+    """Settings of `crosslingual-bench latency`.
+
+    Attributes:
+        method: an installed method's name, clip, or base (the English pipeline as it is).
+        embedder: what its `load_embedder` is given; none to leave retrieval out.
+        pipeline: what its `load_pipeline` is given; none to leave generation out.
+        base: of the pipeline.
+        arm: its name in the results; the method's if not given.
+        dataset: in the results.
+        language: of the queries.
+        output_dir: where latency.json goes.
+        gallery: pictures and texts that a query is ranked among.
+        num_queries: measured, after `num_warmup` that are not.
+        num_warmup: first queries, which load what is loaded late.
+        num_pictures: drawn by a pipeline, fewer than queries since each takes long.
+        num_inference_steps: of those pictures.
+        guidance_scale: of those pictures.
+        seed: of the scenes.
+    """
+
+    method: str
+    embedder: str | None = None
+    pipeline: str | None = None
+    base: str = "testbed:sd"
+    arm: str | None = None
+    dataset: str = "testbed"
+    language: str = "de"
+    output_dir: str = "results"
+    gallery: int = 500
+    num_queries: int = 100
+    num_warmup: int = 10
+    num_pictures: int = 10
+    num_inference_steps: int = 20
+    guidance_scale: float = 3.0
+    seed: int = 0
+
+
+@dataclass
+class Timing:
+    """Milliseconds of queries, one a query.
+
+    Attributes:
+        values: in the order of the queries.
+    """
+
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return statistics.median(self.values)
+
+    @property
+    def quartiles(self) -> list[float]:
+        """The first and the third quartile."""
+        if len(self.values) < 2:
+            return [self.median, self.median]
+        found = statistics.quantiles(self.values, n=4, method="inclusive")
+        return [found[0], found[2]]
+
+
+def time_queries(ask: Callable[[int], Any], num_queries: int, num_warmup: int) -> Timing:
+    """Times `ask(i)` for one query after another; the first `num_warmup` do not count.
+
+    Raises:
+        ValueError: no query is asked for.
+    """
+    if num_queries < 1:
+        raise ValueError("num_queries is below 1: nothing would be measured")
+    timing = Timing()
+    for number in range(num_warmup + num_queries):
+        started = time.perf_counter()
+        ask(number)
+        if number >= num_warmup:
+            timing.values.append((time.perf_counter() - started) * 1e3)
+    return timing
+
+
+def time_retrieval(embedder: Any, settings: LatencySettings) -> dict[str, Timing]:
+    """Milliseconds to find texts by a picture and pictures by a text."""
+    import numpy as np
+    import torch
+
+    from crosslingual.testbed.captions import caption
+    from crosslingual.testbed.world import render, sample_scenes
+
+    scenes = sample_scenes("test", settings.gallery, settings.seed + 1)
+    texts = [caption(scene, settings.language) for scene in scenes]
+    rng = np.random.default_rng(settings.seed)
+    pictures = [render(scene, rng) for scene in scenes]
+    parts = range(0, len(scenes), 50)
+    text_rows = torch.cat([embedder.embed_text(texts[i : i + 50]) for i in parts])
+    picture_rows = torch.cat([embedder.embed_image(pictures[i : i + 50]) for i in parts])
+
+    def find_texts(number: int) -> Any:
+        asked = embedder.embed_image([pictures[number % len(pictures)]])
+        return (asked @ text_rows.T).topk(min(10, len(texts)))
+
+    def find_pictures(number: int) -> Any:
+        asked = embedder.embed_text([texts[number % len(texts)]])
+        return (asked @ picture_rows.T).topk(min(10, len(pictures)))
+
+    counts = settings.num_queries, settings.num_warmup
+    with torch.no_grad():
+        return {
+            "image_to_text_ms": time_queries(find_texts, *counts),
+            "text_to_image_ms": time_queries(find_pictures, *counts),
+        }
+
+
+def time_generation(pipe: Any, settings: LatencySettings) -> dict[str, Timing]:
+    """Milliseconds to draw a picture from a prompt, and to draw one at a single step, whose
+    difference to it is sampling alone.
+    """
+    import torch
+
+    from crosslingual.testbed.captions import caption
+    from crosslingual.testbed.world import sample_scenes
+
+    scenes = sample_scenes("test", settings.num_queries + settings.num_warmup, settings.seed + 1)
+    prompts = [caption(scene, settings.language) for scene in scenes]
+
+    def draw(number: int, num_steps: int) -> Any:
+        return pipe(
+            prompts[number % len(prompts)],
+            num_inference_steps=num_steps,
+            guidance_scale=settings.guidance_scale,
+            generator=torch.Generator().manual_seed(number),
+            output_type="latent",
+        )
+
+    steps = settings.num_inference_steps
+    with torch.no_grad():
+        return {
+            "prompt_to_picture_ms": time_queries(
+                lambda number: draw(number, steps), settings.num_pictures, 2
+            ),
+            "prompt_to_one_step_ms": time_queries(
+                lambda number: draw(number, 1), settings.num_queries, settings.num_warmup
+            ),
+        }
+
+
+def latency(settings: LatencySettings) -> Result:
+    """Prints medians and quartiles and appends a line to `output_dir/latency.json`.
+
+    Raises:
+        ValueError: neither an embedder nor a pipeline is given.
+    """
+    import torch
+
+    from crosslingual.retrieval import append_result
+    from crosslingual_benchmarks.embedders import load_embedder
+    from crosslingual_benchmarks.methods import find_method
+
+    timings: dict[str, Timing] = {}
+    if settings.embedder:
+        embedder = load_embedder(settings.method, settings.embedder)
+        timings |= time_retrieval(embedder, settings)
+    if settings.pipeline:
+        if settings.method == "base":
+            from crosslingual.bases import load_pipeline
+
+            pipe = load_pipeline(settings.base)
+        else:
+            load = find_method(settings.method).load_pipeline
+            if load is None:
+                raise ValueError(f"{settings.method} draws no pictures: leave out --pipeline")
+            pipe = load(settings.pipeline, settings.base)
+        pipe.set_progress_bar_config(disable=True)
+        timings |= time_generation(pipe, settings)
+    if not timings:
+        raise ValueError("nothing to measure: give --embedder, --pipeline or both")
+    name = settings.arm or settings.method
+    for key, timing in timings.items():
+        low, high = timing.quartiles
+        print(
+            f"{name:20} {key:24} {timing.median:9.2f} ms  (quartiles {low:.2f} to {high:.2f}, "
+            f"{len(timing.values)} queries)"
+        )
+    result = make_result(
+        "latency",
+        dataset=settings.dataset,
+        model=name,
+        pretrained=settings.embedder or settings.pipeline,
+        language=settings.language,
+        metrics={key: timing.median for key, timing in timings.items()},
+        quartiles={key: timing.quartiles for key, timing in timings.items()},
+        protocol={
+            "gallery": settings.gallery,
+            "batch": 1,
+            "threads": torch.get_num_threads(),
+            "steps": settings.num_inference_steps,
+        },
+        n_queries=settings.num_queries,
+        seed=settings.seed,
+        command=shlex.join([*PROG.split(), *sys.argv[1:]]),
+    )
+    append_result(Path(settings.output_dir) / RESULTS, result)
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `crosslingual-bench latency`."""
+    return run_verb(PROG, LatencySettings, latency, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

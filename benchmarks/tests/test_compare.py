@@ -1,0 +1,256 @@
+"""A comparison with commands of its own: what runs, what is kept, what goes on, what fails."""
+
+import json
+import sys
+import textwrap
+
+import pytest
+
+from crosslingual_benchmarks.compare.commands import (
+    Command,
+    launch,
+    run_command,
+    seconds_a_step,
+    training_rows,
+)
+from crosslingual_benchmarks.compare.display import Display
+from crosslingual_benchmarks.compare.plan import Plan
+from crosslingual_benchmarks.compare.runner import Runner
+from crosslingual_benchmarks.compare.suite import SUITES, build_suite, fill, read_suite
+from crosslingual_benchmarks.compare.verb import CompareSettings, chosen_suite
+
+TRAINER = '''
+"""Writes metrics and a checkpoint as a method's train does, a step in the time that it is told."""
+import argparse, json, pathlib
+parser = argparse.ArgumentParser()
+for name in ("output_dir", "max_train_steps", "step_s", "checkpointing_steps", "fail"):
+    parser.add_argument(f"--{name}", default="0")
+parser.add_argument("--resume_from_checkpoint", default="")
+given = parser.parse_args()
+folder = pathlib.Path(given.output_dir)
+folder.mkdir(parents=True, exist_ok=True)
+with (folder / "calls.txt").open("a") as calls:
+    calls.write(f"{given.max_train_steps} {given.resume_from_checkpoint}\\n")
+rows = [
+    {"step": n + 1, "time_s": (n + 1) * float(given.step_s), "learning_rate": 0.1, "samples_per_s": 8.0}
+    for n in range(int(given.max_train_steps))
+]
+(folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+checkpoint = folder / "checkpoint-1"
+checkpoint.mkdir(exist_ok=True)
+(checkpoint / "checkpoint.json").write_text(json.dumps({"trainable": {"w": [3, 4], "b": [3]}}))
+(folder / "latest").write_text("checkpoint-1")
+if given.fail != "0":
+    raise SystemExit("the disk is full")
+'''
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch):
+    """The name of a module that trains, found by the processes that are started."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "faketrainer.py").write_text(textwrap.dedent(TRAINER))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return "faketrainer"
+
+
+def suite_of(arms, **changes):
+    """A suite of arms without data."""
+    values = {
+        "name": "small",
+        "base": "testbed:sd",
+        "clip": "testbed:clip",
+        "trained_languages": ["en", "de"],
+        "zero_shot_languages": ["ja"],
+        "data": {},
+        "generation": {},
+        "retrieval": {},
+        "train_s": 4.0,
+        "num_processes": 1,
+        "arms": arms,
+    }
+    return build_suite(values | changes, "here")
+
+
+def arm_of(trainer, name="one", **settings):
+    """An arm with one step that trains."""
+    settings = {"output_dir": "{arm}/run", "step_s": 0.1, **settings}
+    return {
+        "name": name,
+        "about": "a test",
+        "method": "base",
+        "steps": [{"run": trainer, "share": 0.5, "settings": settings}],
+    }
+
+
+def runner_of(suite, folder):
+    """A runner in a folder."""
+    return Runner(suite, folder, Display(1), "crosslingual-bench compare")
+
+
+def calls_of(folder, arm="one"):
+    """Steps and resumes of each call of the trainer."""
+    return (folder / "arms" / arm / "run" / "calls.txt").read_text().split("\n")[:-1]
+
+
+def test_the_budget_in_seconds_becomes_steps_by_the_measured_seconds_a_step(trainer, tmp_path):
+    folder = tmp_path / "out"
+    assert runner_of(suite_of([arm_of(trainer)]), folder).run() == {}
+    # half of 4 s at 0.1 s a step
+    assert calls_of(folder) == ["20 "] or calls_of(folder) == ["19 "]
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan[f"one/0-{trainer}"]["step_s"] == pytest.approx(0.1)
+    (result,) = map(json.loads, (folder / "results" / "training.json").read_text().splitlines())
+    assert result["metrics"]["trainable_parameters"] == 15
+    assert result["metrics"]["train_s"] == pytest.approx(2.0, abs=0.11)
+    assert result["trained_languages"] == ["en", "de"]
+
+
+def test_what_is_done_is_not_done_again_and_a_changed_command_is(trainer, tmp_path):
+    folder = tmp_path / "out"
+    for _ in range(2):
+        runner_of(suite_of([arm_of(trainer)]), folder).run()
+    assert len(calls_of(folder)) == 1
+    assert len((folder / "results" / "training.json").read_text().splitlines()) == 1
+    runner_of(suite_of([arm_of(trainer, fail="0")]), folder).run()
+    assert len(calls_of(folder)) == 1  # of the new run: the old one's folder is removed
+    assert len((folder / "results" / "training.json").read_text().splitlines()) == 2
+
+
+def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(trainer, tmp_path):
+    folder = tmp_path / "out"
+    broken = arm_of(trainer, fail="1")
+    place = folder / "arms" / "one"
+    plan = {f"one/0-{trainer}": {"step_s": 0.1}}
+    folder.mkdir()
+    (folder / "plan.json").write_text(json.dumps(plan))
+    failed = runner_of(suite_of([broken]), folder).run()
+    assert "the disk is full" in failed["one"]
+    assert not (place / f"0-{trainer}.done.json").exists()
+    runner_of(suite_of([broken]), folder).run()
+    assert [call.split(" ")[1] for call in calls_of(folder)] == ["", "latest"]
+
+
+def test_an_arm_that_fails_does_not_stop_the_others(trainer, tmp_path):
+    folder = tmp_path / "out"
+    arms = [arm_of(trainer, "bad", fail="1"), arm_of(trainer, "good")]
+    failed = runner_of(suite_of(arms), folder).run()
+    assert list(failed) == ["bad"]
+    lines = (folder / "results" / "training.json").read_text().splitlines()
+    assert [json.loads(one)["model"] for one in lines] == ["good"]
+
+
+def test_a_budget_of_no_step_is_an_error_that_says_how_long_a_step_takes(trainer, tmp_path):
+    arm = arm_of(trainer, step_s=1.5)
+    failed = runner_of(suite_of([arm]), tmp_path / "out").run()
+    assert "a step takes 1.50 s, so 2 s are 1 steps" in failed["one"]
+
+
+def test_a_failed_command_tells_the_end_of_its_log(trainer, tmp_path):
+    command = Command(trainer, {"output_dir": tmp_path / "run", "fail": 1}, tmp_path / "it")
+    with pytest.raises(RuntimeError, match=r"ended with code 1(.|\n)*the disk is full"):
+        launch(command)
+    with pytest.raises(RuntimeError):
+        run_command(command, "key")
+    assert not (tmp_path / "it.done.json").exists()
+
+
+def test_a_command_is_written_as_it_would_be_typed(tmp_path):
+    command = Command("pea.train", {"languages": ["de", "zh"], "use_ema": True}, tmp_path, 2)
+    assert " ".join(command.words) == (
+        "torchrun --standalone --nproc_per_node 2 -m pea.train --languages de zh --use_ema true"
+    )
+    assert command.key("") != command.key("another before")
+
+
+def test_seconds_a_step_are_the_median_and_need_steps(tmp_path):
+    times = [1.0, 1.1, 1.2, 5.2, 5.3]  # a pause between two steps does not count
+    rows = [{"step": n, "time_s": t, "learning_rate": 0.1} for n, t in enumerate(times)]
+    rows.insert(2, {"step": 1, "time_s": 1.15, "validation_loss": 1.0})
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert seconds_a_step(file) == pytest.approx(0.1)
+    file.write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(ValueError, match="too few"):
+        seconds_a_step(file)
+    with pytest.raises(FileNotFoundError, match="no finished training"):
+        training_rows(tmp_path)
+
+
+def test_words_in_braces_are_places_and_languages():
+    words = {"arm": "/a", "foreign": ["de"], "packages": {"pea": "/p"}}
+    assert fill({"x": "{arm}/run", "y": "{foreign}", "z": ["{packages[pea]}/w", 3]}, words) == {
+        "x": "/a/run",
+        "y": ["de"],
+        "z": ["/p/w", 3],
+    }
+    with pytest.raises(ValueError, match="unknown word; there are {arm}"):
+        fill("{nowhere}/x", words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": 1}, "unknown colour"),
+        ({"arms": [{"name": "a", "about": "b"}]}, "arm a: method missing"),
+        ({"arms": [{"name": "a", "about": "b", "method": "c"}] * 2}, "two arms of one name"),
+        ({"arms": "none"}, "settings by name are wanted"),
+        (
+            {
+                "arms": [
+                    {
+                        "name": "a",
+                        "about": "b",
+                        "method": "c",
+                        "steps": [{"run": "x", "share": 0.7}] * 2,
+                    }
+                ]
+            },
+            "shares add up to over 1",
+        ),
+    ],
+)
+def test_a_suite_that_is_wrong_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        suite_of(**{"arms": [], **changes})
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SUITES.glob("*.yaml")))
+def test_our_suites_are_read_and_every_word_in_them_is_known(name):
+    suite = read_suite(name)
+    words = {
+        "data": "d",
+        "arms": "as",
+        "arm": "a",
+        "base": "b",
+        "clip": "c",
+        "all": suite.languages,
+    }
+    words |= {"trained": suite.trained_languages, "foreign": suite.trained_languages[1:]}
+    words["packages"] = {"mulan": "m"}
+    assert suite.trained_languages[0] == "en"
+    for arm in suite.arms:
+        for step in arm.steps:
+            fill(step.settings, words)
+        shares = [step.share for step in arm.steps]
+        assert not shares or sum(shares) == pytest.approx(1)
+        assert arm.pipeline or arm.embedder
+
+
+def test_an_absent_suite_or_arm_is_named():
+    with pytest.raises(FileNotFoundError, match="one of .*testbed"):
+        read_suite("nowhere")
+    with pytest.raises(ValueError, match="has no arm peaa; it has english"):
+        chosen_suite(CompareSettings(arms=["peaa"]))
+    chosen = chosen_suite(CompareSettings(arms=["pea", "as_is"], train_s=7))
+    assert [arm.name for arm in chosen.arms] == ["as_is", "pea"]
+    assert chosen.train_s == 7
+
+
+def test_a_plan_is_kept(tmp_path):
+    plan = Plan(tmp_path / "plan.json")
+    plan.steps["a"] = {"step_s": 0.5}
+    command = Command(sys.executable, {}, tmp_path)
+    assert plan.num_steps("a", command, 10) == 20
+    assert Plan(tmp_path / "plan.json").num_steps("a", command, 10) == 20
