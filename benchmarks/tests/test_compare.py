@@ -32,7 +32,8 @@ folder.mkdir(parents=True, exist_ok=True)
 with (folder / "calls.txt").open("a") as calls:
     calls.write(f"{given.max_train_steps} {given.resume_from_checkpoint}\\n")
 rows = [
-    {"step": n + 1, "time_s": (n + 1) * float(given.step_s), "learning_rate": 0.1, "samples_per_s": 8.0}
+    {"step": n + 1, "time_s": (n + 1) * float(given.step_s), "learning_rate": 0.1,
+     "samples_per_s": 8.0}
     for n in range(int(given.max_train_steps))
 ]
 (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
@@ -175,7 +176,7 @@ def test_seconds_a_step_are_the_median_and_need_steps(tmp_path):
     with pytest.raises(ValueError, match="too few"):
         seconds_a_step(file)
     with pytest.raises(FileNotFoundError, match="no finished training"):
-        training_rows(tmp_path)
+        training_rows(tmp_path, tmp_path / "log")
 
 
 def test_words_in_braces_are_places_and_languages():
@@ -234,7 +235,7 @@ def test_our_suites_are_read_and_every_word_in_them_is_known(name):
         for step in arm.steps:
             fill(step.settings, words)
         shares = [step.share for step in arm.steps]
-        assert not shares or sum(shares) == pytest.approx(1)
+        assert not shares or 0 < sum(shares) <= 1 + 1e-6
         assert arm.pipeline or arm.embedder
 
 

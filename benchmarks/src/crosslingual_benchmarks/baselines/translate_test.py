@@ -174,4 +174,6 @@ def load_embedder(path: str) -> TranslatingEmbedder:
     from crosslingual_benchmarks.embedders import load_embedder as load_any
 
     translator, _, clip = path.partition("@")
-    return TranslatingEmbedder(load_any("clip", clip or "testbed:clip"), load_translator(translator))
+    return TranslatingEmbedder(
+        load_any("clip", clip or "testbed:clip"), load_translator(translator)
+    )

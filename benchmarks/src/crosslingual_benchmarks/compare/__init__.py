@@ -1,1 +1,1 @@
-"""`crosslingual-bench compare` and `ablate`: a suite's arms, trained and measured one after another."""
+"""`crosslingual-bench compare` and `ablate`: a suite's arms, trained and measured."""

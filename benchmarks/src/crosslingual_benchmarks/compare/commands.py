@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any
 from crosslingual_benchmarks.compare.suite import Values
 
 CALIBRATION_STEPS = 24
+PEAK = re.compile(r"peak ([0-9.]+)GB")
 TAIL_LINES = 15
 
 
@@ -127,11 +130,16 @@ def seconds_a_step(metrics: Path) -> float:
     return gaps[len(gaps) // 2]
 
 
-def training_rows(run: Path) -> Values:
-    """What a run's metrics.jsonl and latest checkpoint say of its training.
+def training_rows(run: Path, place: Path) -> Values:
+    """What a run's metrics.jsonl, latest checkpoint and log say of its training.
+
+    Args:
+        run: its output folder.
+        place: of its command, whose log lies there.
 
     Returns:
-        `steps`, `step_s` (median), `samples_per_s` (the last), `trainable_parameters`.
+        `steps`, `step_s` (median), `samples_per_s` (the last), `trainable_parameters`, and
+        `peak_gb` (GiB of the first process) where the log says it.
 
     Raises:
         FileNotFoundError: nothing was trained there.
@@ -142,16 +150,12 @@ def training_rows(run: Path) -> Values:
     rows = [json.loads(line) for line in metrics.read_text().split("\n") if line]
     steps = [row for row in rows if "learning_rate" in row]
     manifest = json.loads((run / latest.read_text().strip() / "checkpoint.json").read_text())
-    sizes = manifest["trainable"].values()
-    count = 0
-    for shape in sizes:
-        product = 1
-        for extent in shape:
-            product *= extent
-        count += product
+    log = place.with_suffix(".log")
+    peaks = PEAK.findall(log.read_text(encoding="utf-8")) if log.is_file() else []
     return {
         "steps": steps[-1]["step"],
         "step_s": seconds_a_step(metrics),
         "samples_per_s": steps[-1]["samples_per_s"],
-        "trainable_parameters": count,
+        "trainable_parameters": sum(math.prod(shape) for shape in manifest["trainable"].values()),
+        **({"peak_gb": float(peaks[-1])} if peaks else {}),
     }

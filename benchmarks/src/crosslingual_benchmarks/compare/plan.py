@@ -1,9 +1,9 @@
 """Equal budgets: how many steps each training command may take, from how long one takes here.
 
 Every arm may train for the same seconds on the same processes. A command's steps are measured by a
-short run of it, whose output is thrown away, and written to `plan.json`, which later runs of the same
-suite read: so a comparison that is cut off goes on with the same numbers, and a reader can repeat
-them by the commands in the results.
+short run of it, whose output is thrown away, and written to `plan.json`, which later runs of the
+same suite read: so a comparison that is cut off goes on with the same numbers, and a reader can
+repeat them by the commands in the results.
 """
 
 import json
@@ -56,8 +56,8 @@ class Plan:
         num_steps = int(seconds / step_s)
         if num_steps < MIN_STEPS:
             raise ValueError(
-                f"{name}: a step takes {step_s:.2f} s, so {seconds:.0f} s are {num_steps} steps and "
-                f"train nothing: raise train_s or the step's share"
+                f"{name}: a step takes {step_s:.2f} s, so {seconds:.0f} s are {num_steps} steps "
+                "and train nothing: raise train_s or the step's share"
             )
         self.steps[name] |= {"seconds": seconds, "steps": num_steps}
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -84,6 +84,8 @@ class Runner:
         for arm in left:  # alone, so that nothing else takes time from it
             for command in self.latencies(arm):
                 self._measure(arm, command, failed)
+        for arm in left:
+            self._guarded(arm, failed, lambda arm=arm: self.record_training(arm))
         return failed
 
     def _guarded(self, arm: Arm, failed: dict[str, str], work: Callable[[], None]) -> None:
@@ -109,8 +111,8 @@ class Runner:
             write_shards(SOURCES["world"](**options), place)
 
     def train(self, arm: Arm, plan: Plan) -> None:
-        """Runs an arm's commands and appends a line on its training."""
-        key, runs = "", []
+        """Runs an arm's commands."""
+        key = ""
         for number, step in enumerate(arm.steps):
             command = self.command_of(arm, number, step)
             if step.share:
@@ -120,7 +122,6 @@ class Runner:
                     self.display.say(f"{arm.name}: how long a step of {step.run} takes")
                 command.settings[STEPS] = plan.num_steps(name, command, seconds)
                 command.settings["checkpointing_steps"] = max(command.settings[STEPS] // 2, 1)
-                runs.append(Path(command.settings[RUN]))
             key = command.key(key)
             mark = mark_of(command.place)
             if mark is None or mark["key"] != key:
@@ -128,11 +129,9 @@ class Runner:
                 self.display.say(f"{arm.name}: {step.run}{steps}")
             run_command(self._resumed(command, key), key)
             self.display.advance()
-        if runs:
-            self.record_training(arm, runs, key)
 
     def _resumed(self, command: Command, key: str) -> Command:
-        """The command, going on where a run of the very same was cut off; another's run is removed."""
+        """The command, going on where the very same was cut off; another's run is removed."""
         run = Path(command.settings.get(RUN, command.place / "none"))
         begun = command.place.with_suffix(".begun")
         if STEPS not in command.settings:
@@ -146,21 +145,22 @@ class Runner:
         return command
 
     def command_of(self, arm: Arm, number: int, step: Step) -> Command:
-        """An arm's step as a command; verbs that train, or compute features, share the processes."""
+        """An arm's step as a command; those that train or compute features share processes."""
         settings = fill(step.settings, self.words(arm))
         place = self.folder / "arms" / arm.name / f"{number}-{step.run}"
         is_shared = step.share > 0 or step.run.endswith("features")
         return Command(step.run, settings, place, self.suite.num_processes if is_shared else 1)
 
-    def record_training(self, arm: Arm, runs: list[Path], key: str) -> None:
+    def record_training(self, arm: Arm) -> None:
         """Appends what an arm's training took, once."""
         from crosslingual.retrieval import append_result
         from crosslingual_benchmarks.results import make_result
 
-        mark = self.folder / "arms" / arm.name / "recorded"
-        if mark.is_file() and mark.read_text() == key:
+        commands = [self.command_of(arm, n, step) for n, step in enumerate(arm.steps) if step.share]
+        mark, key = self.folder / "arms" / arm.name / "recorded", self._arm_key(arm)
+        if not commands or (mark.is_file() and mark.read_text() == key):
             return
-        rows = [training_rows(run) for run in runs]
+        rows = [training_rows(Path(c.settings[RUN]), c.place) for c in commands]
         last = rows[-1]
         result = make_result(
             "training",
@@ -174,16 +174,30 @@ class Runner:
                 "samples_per_s": last["samples_per_s"],
                 "num_processes": self.suite.num_processes,
                 "trainable_parameters": max(row["trainable_parameters"] for row in rows),
+                **self.total_parameters(arm),
+                **{key: max(row[key] for row in rows) for key in ("peak_gb",) if key in last},
             },
             protocol={"train_s": self.suite.train_s, "num_processes": self.suite.num_processes},
             about=arm.about,
             trained_languages=self.languages_of(arm),
-            stages=[{"run": run.name, **row} for run, row in zip(runs, rows, strict=True)],
+            stages=[
+                {"command": (mark_of(c.place) or {})["command"], **row}
+                for c, row in zip(commands, rows, strict=True)
+            ],
             seed=self.suite.seed,
             command=self.command,
         )
         append_result(self.results / "training.json", result)
         mark.write_text(key)
+
+    def total_parameters(self, arm: Arm) -> dict[str, int]:
+        """Of the pipeline that an arm drew with; nothing where it drew none."""
+        from crosslingual_benchmarks.results import read_results
+
+        path = self.results / "generation.json"
+        lines = read_results([path]) if path.is_file() else []
+        found = [r["total_parameters"] for r in lines if r["model"] == arm.name]
+        return {"total_parameters": found[-1]} if found else {}
 
     def languages_of(self, arm: Arm) -> list[str]:
         """Whose captions trained the arm; none where nothing trained."""
@@ -201,7 +215,9 @@ class Runner:
             settings = {**common, "dataset": "testbed", "base": suite.base}
             settings |= {"path": fill(arm.pipeline, words), "prompt_language": arm.prompt_language}
             settings |= {"languages": suite.languages, "output_dir": str(self.results)}
-            settings |= {"trained_languages": self.languages_of(arm), **suite.generation}
+            settings |= suite.generation
+            if trained := self.languages_of(arm):
+                settings["trained_languages"] = trained
             settings["seed"] = suite.seed
             if arm.method == "base":
                 del settings["path"]

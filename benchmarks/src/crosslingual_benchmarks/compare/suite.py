@@ -1,7 +1,7 @@
 """A suite: data, arms and how they are measured, read from one YAML file.
 
-An arm is a list of commands, so that benchmarks need to import no method and a new one is a few lines
-in a suite. Words in braces stand for places and languages:
+An arm is a list of commands, so that benchmarks need to import no method and a new one is a few
+lines in a suite. Words in braces stand for places and languages:
 
 | word | stands for |
 |---|---|
@@ -10,7 +10,7 @@ in a suite. Words in braces stand for places and languages:
 | `{arms}` | the folder of all arms, for an arm that goes on from another's |
 | `{base}`, `{clip}` | the suite's |
 | `{packages[NAME]}` | the folder of a method's installed package |
-| `{trained}`, `{foreign}` | as a whole value: the list of all trained languages, and without English |
+| `{trained}`, `{foreign}` | as a whole value: a list, the trained languages and those but English |
 """
 
 from dataclasses import dataclass, field, fields

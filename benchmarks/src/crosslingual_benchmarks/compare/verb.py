@@ -21,7 +21,7 @@ class CompareSettings:
     """Settings of `crosslingual-bench compare`.
 
     Attributes:
-        suite: one of ours (testbed, quick), or a YAML file.
+        suite: one of ours (testbed, ablate_METHOD), or a YAML file.
         output_dir: where data, arms, results and the report go; a run that was cut off goes on
             there, command by command.
         arms: to run; all if none are named.

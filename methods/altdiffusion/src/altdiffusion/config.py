@@ -205,10 +205,10 @@ class DemoSettings:
 
     output_dir: str = "runs/altdiffusion-demo"
     num_processes: int | None = None
-    languages: list[str] = field(default_factory=lambda: ["de", "ja", "zh"])
+    languages: list[str] = field(default_factory=lambda: ["de", "zh"])
     num_texts: int = 4000
-    num_samples: int = 1000
-    num_motif_samples: int = 1000
+    num_samples: int = 1500
+    num_motif_samples: int = 600
     num_prompts: int = 24
     num_motif_prompts: int = 8
     seed: int = 0

@@ -1,0 +1,66 @@
+"""CLIP_benchmark's retrieval sets, which `clip_benchmark_export_wds` writes and its hub holds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from crosslingual_benchmarks.datasets.retrieval_set import (
+    Gallery,
+    Picture,
+    RetrievalSet,
+    choose_languages,
+)
+from crosslingual_benchmarks.datasets.tarred import read_samples
+
+
+def clip_benchmark_wds(
+    root: str,
+    *,
+    split: str = "test",
+    languages: Sequence[str] = (),
+    caption_language: str = "en",
+) -> RetrievalSet:
+    r"""Reads `SPLIT/0.tar` and so on, as many as `SPLIT/nshards.txt` says, with a picture and its
+    captions, one a line, a sample.
+
+    Lines end at "\n" alone: `str.splitlines` would also split at U+2028, \x0b and \x85, and make
+    two captions of one.
+
+    Args:
+        root: the folder of `dataset_type.txt`, which says `retrieval`.
+        split: the folder of the shards.
+        languages: no other than `caption_language`.
+        caption_language: the language of the captions, which the files do not say.
+
+    Raises:
+        FileNotFoundError: a file of the layout is not there.
+        ValueError: the data are for classification, a shard is damaged, or a sample has no text.
+    """
+    kind = _read_word(Path(root) / "dataset_type.txt")
+    if kind != "retrieval":
+        raise ValueError(f"{root}/dataset_type.txt says {kind!r}: these are no retrieval data")
+    choose_languages(languages, [caption_language], f"{root} (see --caption_language)")
+    folder = Path(root) / split
+    word = _read_word(folder / "nshards.txt")
+    if not word.isdecimal() or int(word) == 0:
+        raise ValueError(f"{folder}/nshards.txt says {word!r}, not how many shards there are")
+    paths = [folder / f"{number}.tar" for number in range(int(word))]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise FileNotFoundError(
+            f"{missing[0]} is missing, and nshards.txt says that there are {word}: fetch it"
+        )
+    pictures: list[Picture] = []
+    texts: dict[int, list[str]] = {}
+    for picture, sample in read_samples([str(path) for path in paths]):
+        try:
+            lines = sample.get("txt", b"").decode("utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{root}: {picture.name}.txt is no UTF-8 text: {error}") from error
+        texts[len(pictures)] = [line.strip() for line in lines if line.strip()]
+        pictures.append(picture)
+    return RetrievalSet(root, pictures, {caption_language: Gallery(split, texts)})
+
+
+def _read_word(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}; --root is the folder that CLIP_benchmark exports")
+    return path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,138 @@
+"""What a reader of a retrieval benchmark returns: pictures to be read later, and the captions of
+each language's gallery.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crosslingual.sources.files import iter_lines
+
+_COCO_2014 = re.compile(r"COCO_((?:train|val|test)2014)_")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is read when its turn comes.
+
+    Attributes:
+        name: its file's name, or its key in the shards.
+        source: its path, what returns its bytes, or None where the data hold no picture.
+    """
+
+    name: str
+    source: Path | Callable[[], bytes] | None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be read."""
+        return self.source.is_file() if isinstance(self.source, Path) else self.source is not None
+
+    def read(self) -> bytes:
+        """Its bytes, encoded.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        assert self.source is not None, self.name
+        return self.source.read_bytes() if isinstance(self.source, Path) else self.source()
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures of one language's test and their captions.
+
+    Attributes:
+        split: which test it is, as the protocol of a result says it.
+        texts: by a picture's place in `RetrievalSet.pictures`, its captions in stored order; an
+            empty list where the picture belongs to the test and has none.
+    """
+
+    split: str
+    texts: dict[int, list[str]]
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """A retrieval benchmark as it lies on disk.
+
+    Attributes:
+        name: of the dataset.
+        pictures: of all galleries.
+        galleries: by language (BCP-47).
+        subsets: name to the places of pictures that are reported by themselves as well.
+        sha256: of the shards, where they have an index.
+
+    Raises:
+        ValueError: a picture comes twice: it would be a wrong answer to its own captions.
+    """
+
+    name: str
+    pictures: list[Picture]
+    galleries: dict[str, Gallery]
+    subsets: dict[str, frozenset[int]] = field(default_factory=dict)
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses pictures that come twice."""
+        seen: set[str] = set()
+        for picture in self.pictures:
+            if picture.name in seen:
+                raise ValueError(f"{self.name}: picture {picture.name} comes twice; keep one")
+            seen.add(picture.name)
+
+
+def choose_languages(wanted: Sequence[str], found: Iterable[str], where: str) -> list[str]:
+    """The languages to read: those wanted, or all that were found.
+
+    Args:
+        wanted: BCP-47 codes; none for all.
+        found: the languages that the data have.
+        where: names the data in the error.
+
+    Raises:
+        ValueError: one is not there; those that are stand in the message.
+    """
+    there = sorted(set(found))
+    if missing := [language for language in wanted if language not in there]:
+        raise ValueError(
+            f"{where} has no captions in {', '.join(map(repr, missing))}; "
+            f"it has {', '.join(there) or 'none at all'}"
+        )
+    return list(dict.fromkeys(wanted)) or there
+
+
+def picture_folders(root: str, image_dir: Sequence[str]) -> list[Path]:
+    """Where pictures are looked for: the folders given, or `images` below the root."""
+    return [Path(folder) for folder in image_dir] or [Path(root) / "images"]
+
+
+def find_picture(name: str, folders: Sequence[Path]) -> Picture:
+    """A picture by its file's name in the first folder that holds it; those of COCO 2014 also in
+    `train2014` and `val2014` below it, as COCO's archives unpack.
+
+    A picture that lies nowhere has its path in the first folder, for the message.
+    """
+    found = _COCO_2014.match(name)
+    below = ("", found[1]) if found else ("",)
+    paths = [folder / part / name for folder in folders for part in below]
+    return Picture(name, next((path for path in paths if path.is_file()), paths[0]))
+
+
+def read_captions(path: Path, num_pictures: int) -> list[list[str]]:
+    r"""A caption a line, aligned with the pictures; lines end at "\n" or "\r\n" alone, and the last
+    one may lack its end.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the number of lines differs, or one is empty.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; check --root")
+    lines = [line.strip() for line in iter_lines(path)]
+    if len(lines) != num_pictures:
+        raise ValueError(f"{path} has {len(lines)} lines for {num_pictures} pictures; fetch both")
+    if "" in lines:
+        raise ValueError(f"{path} line {lines.index('') + 1} is empty; fetch it again")
+    return [[line] for line in lines]

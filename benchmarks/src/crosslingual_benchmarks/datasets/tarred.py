@@ -1,0 +1,34 @@
+"""Pictures and captions in tar shards, read at random so that none is held."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from crosslingual.records import PICTURES
+from crosslingual.tar_index import Shard
+from crosslingual_benchmarks.datasets.retrieval_set import Picture
+
+
+def read_samples(urls: Sequence[str]) -> Iterator[tuple[Picture, dict[str, Any]]]:
+    """The samples of shards in stored order, each with its picture to be read later.
+
+    Raises:
+        FileNotFoundError: no such shard.
+        ValueError: a shard is compressed or damaged, or holds what is no sample: a gallery with a
+            part of its pictures would be easier.
+    """
+    for url in urls:
+        shard = Shard(url)
+        if shard.faults:
+            name, reason = next(iter(shard.faults.items()))
+            raise ValueError(f"{url}: {name}: {reason}; fetch or write the shard again")
+        for index in range(len(shard.samples)):
+            sample = shard.read(index)
+            there = any(name in sample for name in PICTURES)
+            source = partial(_read_picture, shard, index) if there else None
+            yield Picture(sample["__key__"], source), sample
+
+
+def _read_picture(shard: Shard, index: int) -> bytes:
+    sample = shard.read(index)
+    return next(sample[name] for name in PICTURES if name in sample)

@@ -1,0 +1,120 @@
+"""What embeds the texts and pictures of a benchmark: an installed method's model, a CLIP as it is,
+or chance.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from crosslingual.clip import FrozenCLIP, load_clip
+from crosslingual.pictures import fit_picture, pixels_to_images
+from crosslingual_benchmarks.methods import find_method, installed_methods
+
+CLIP = "clip"
+RANDOM = "random"
+
+# N rows, D width of the space
+
+
+class Embedder(Protocol):
+    """What `load_embedder` of a method returns, see `crosslingual.types.Method`."""
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """L2-normalised fp32 rows (N, D)."""
+
+    def embed_image(self, pictures: list[Image.Image]) -> Tensor:
+        """L2-normalised fp32 rows (N, D)."""
+
+
+@dataclass(frozen=True)
+class PlainCLIP:
+    """A CLIP as it is, which reads English: the floor in other languages, the ceiling in that one.
+
+    Attributes:
+        clip: the model and what prepares its inputs.
+    """
+
+    clip: FrozenCLIP
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Texts as rows (N, D); what is longer than CLIP's limit is cut with its end token kept."""
+        return F.normalize(self.clip.encode_texts(texts), dim=1).cpu()
+
+    def embed_image(self, pictures: list[Image.Image]) -> Tensor:
+        """Pictures of any size as rows (N, D)."""
+        pixels = np.stack([fit_picture(picture, self.clip.image_size) for picture in pictures])
+        return F.normalize(self.clip.encode_images(pixels_to_images(pixels)), dim=1).cpu()
+
+
+@dataclass(frozen=True)
+class RandomEmbedder:
+    """Chance: each content has a unit vector of its own, drawn by its hash and the seed, so that
+    equal texts are equal and Recall@K of N candidates is K/N in the mean.
+
+    Attributes:
+        seed: of all vectors.
+        width: D.
+    """
+
+    seed: int
+    width: int = 64
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Texts as rows (N, D)."""
+        return self._rows(b"text", (text.encode() for text in texts))
+
+    def embed_image(self, pictures: list[Image.Image]) -> Tensor:
+        """Pictures as rows (N, D), by their pixels."""
+        return self._rows(b"picture", (picture.convert("RGB").tobytes() for picture in pictures))
+
+    def _rows(self, kind: bytes, contents: Iterable[bytes]) -> Tensor:
+        rows = []
+        for content in contents:
+            digest = hashlib.sha256(b"%d %s " % (self.seed, kind) + content).digest()
+            generator = np.random.default_rng(int.from_bytes(digest[:16], "big"))
+            rows.append(generator.standard_normal(self.width, dtype=np.float32))
+        return F.normalize(torch.from_numpy(np.stack(rows)), dim=1)
+
+
+def load_embedder(method: str, path: str | None, seed: int = 0) -> Embedder:
+    """Loads what `--method` and `--path` name.
+
+    Args:
+        method: an installed method, `clip` or `random`.
+        path: the method's export; a CLIP's hub id, folder or testbed:clip; none for `random`.
+        seed: of `random`.
+
+    Raises:
+        FileNotFoundError: nothing at the path.
+        ValueError: no such method, one without an embedder (those with one are named), no path, or
+            what the path holds is of another kind.
+    """
+    if method == RANDOM:
+        return RandomEmbedder(seed)
+    if method == CLIP:
+        clip = load_clip(_given(path, "a CLIP's hub id or folder, or testbed:clip"))
+        clip.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        return PlainCLIP(clip)
+    found = find_method(method)
+    if found.load_embedder is None:
+        methods = installed_methods()
+        with_one = ", ".join([CLIP, RANDOM, *(n for n, m in methods.items() if m.load_embedder)])
+        without = ", ".join(n for n, m in methods.items() if m.load_embedder is None)
+        raise ValueError(
+            f"{method} has no space that texts and pictures share; with one: {with_one}; "
+            f"without: {without}"
+        )
+    return found.load_embedder(_given(path, f"what `{method} export` wrote"))
+
+
+def _given(path: str | None, what: str) -> str:
+    if not path:
+        raise ValueError(f"give --path: {what}")
+    return path

@@ -1,0 +1,117 @@
+"""What a published number is: a quantity with its source and strength, in the row of a table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+STRENGTHS = {
+    "paper table": "a result table of the cited paper, as the seed quotes it",
+    "abstract": "the cited work's abstract says it",
+    "code": "read in the method's published code",
+    "calculated": "computed from code, or from numbers that stand elsewhere here",
+    "inferred": "this project's inference",
+    "secondary": "a third party's account, which may be wrong",
+    "estimated": "the seed's own estimate, without a source",
+    "unsupported": "stands in the seed alone: no source that was found says it",
+}
+"""Tags from strong to weak, and what each means."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number as it was published.
+
+    Attributes:
+        low: the least it says, None where it names no lower bound.
+        high: the most it says, None where it names no upper bound.
+        text: as it was written, such as `<$1k`.
+        strength: one of `STRENGTHS`.
+        note: what is known against it or about it.
+    """
+
+    low: float | None
+    high: float | None
+    text: str
+    strength: str
+    note: str = ""
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether it says `about`: its bounds are where it stands, not how far it reaches."""
+        return "~" in self.text or "*" in self.text
+
+    @property
+    def is_point(self) -> bool:
+        """Whether it is one number, neither a range, a bound nor an approximation."""
+        return self.low is not None and self.low == self.high and not self.is_approximate
+
+    def point(self) -> float:
+        """The one number that it is.
+
+        Raises:
+            ValueError: it is a range, a bound, an approximation or no number.
+        """
+        if self.low is None or not self.is_point:
+            raise ValueError(f"'{self.text}' is not one number; take its low, its high or its text")
+        return self.low
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A cited work: its key is the seed's number where it has one.
+
+    Attributes:
+        resolved_by: how the seed's number was found to mean this work.
+    """
+
+    key: str
+    title: str
+    authors: str
+    venue: str
+    arxiv: str | None
+    url: str | None
+    resolved_by: str
+
+    @property
+    def citation(self) -> str:
+        """Authors, title, venue and where it stands, in a line."""
+        place = f"arXiv {self.arxiv}" if self.arxiv else self.url or ""
+        return ", ".join(part for part in (self.authors, self.title, self.venue, place) if part)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its key in a row's cells, its heading, its unit."""
+
+    name: str
+    heading: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: the method as the table calls it, our arm of that kind or None, its cells by column.
+
+    Attributes:
+        strength: of the cells that say nothing else.
+        references: keys of `Published.references`.
+    """
+
+    table: str
+    method: str
+    arm: str | None
+    references: tuple[str, ...]
+    strength: str
+    note: str
+    cells: Mapping[str, Quantity]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, and what of it cannot be set beside numbers measured here, a sentence each."""
+
+    name: str
+    title: str
+    origin: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    what_cannot_be_compared: tuple[str, ...]

@@ -1,0 +1,1 @@
+"""`crosslingual-bench report`: any set of result files as one page, with tables and plots."""

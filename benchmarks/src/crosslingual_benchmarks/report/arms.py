@@ -1,0 +1,116 @@
+"""Arms: which lines of a group belong to one row, what it is called, and which row is a bound."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crosslingual_benchmarks.report.measures import Number, mean_number, number_of
+from crosslingual_benchmarks.results import Result
+
+UPPER_BOUNDS = ("english_upper_bound", "upper_bound", "english")
+"""Names of arms that read the English prompt whatever the language: a bound, no competitor."""
+
+LABELS = {
+    "pea": "PEA",
+    "mclip": "mCLIP",
+    "mulan": "MuLan",
+    "iap": "IAP",
+    "altdiffusion": "AltDiffusion",
+    "as_is": "as-is",
+    "clip": "CLIP, as-is",
+    "translate_test": "translate-test",
+    "text_space_mse": "text-space MSE",
+    "full_finetuning": "full fine-tuning",
+    "random": "random (chance)",
+    **dict.fromkeys(UPPER_BOUNDS, "English upper bound"),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row: the lines of one model in one group of results.
+
+    Attributes:
+        label: as the report calls it.
+        model: as the lines call it.
+        results: no two of them have the same metric in the same language.
+    """
+
+    label: str
+    model: str
+    results: list[Result]
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it reads English whatever the prompt's language, by name or by its lines'
+        `prompt_language`.
+        """
+        is_told = any(result.get("prompt_language") == "english" for result in self.results)
+        return is_told or self.model in UPPER_BOUNDS
+
+    def number(self, name: str, language: str | None = None) -> Number | None:
+        """A metric in a language; of lines without a language if none is given."""
+        found = (number_of(r, name) for r in self.results if r.get("language") == language)
+        return next((number for number in found if number is not None), None)
+
+    def mean(self, name: str, languages: Sequence[str]) -> tuple[Number | None, int]:
+        """A metric's mean over those of the languages that the arm has, and how many these are."""
+        found = [n for language in languages if (n := self.number(name, language)) is not None]
+        return mean_number(found), len(found)
+
+    @property
+    def trained_languages(self) -> set[str] | None:
+        """What it was trained on, where its lines say so."""
+        told = [set(r["trained_languages"]) for r in self.results if "trained_languages" in r]
+        return set().union(*told) if told else None
+
+
+def arms_of(results: Sequence[Result]) -> list[Arm]:
+    """Groups lines of one dataset and protocol into rows.
+
+    A model's lines are one row, also where every language has weights of its own; lines of the
+    same model, language and metric are rows apart, named by the seed or the weights that differ.
+
+    Args:
+        results: of one task, dataset and protocol.
+
+    Returns:
+        In the order of `LABELS`, others behind these by name, bounds last.
+    """
+    by_model: dict[str, list[Result]] = {}
+    for result in results:
+        by_model.setdefault(result["model"], []).append(result)
+    arms: list[Arm] = []
+    for model, lines in by_model.items():
+        label = LABELS.get(model, model)
+        if _are_apart(lines, ()):
+            arms.append(Arm(label, model, lines))
+            continue
+        told = _telling_keys(lines)
+        parts: dict[str, list[Result]] = {}
+        for line in lines:
+            words = [f"seed {line.get(k)}" if k == "seed" else str(line.get(k)) for k in told]
+            parts.setdefault(", ".join(words), []).append(line)
+        arms += [Arm(f"{label} ({words})", model, part) for words, part in parts.items()]
+    order = list(LABELS)
+
+    def place(arm: Arm) -> tuple[bool, int, str]:
+        known = order.index(arm.model) if arm.model in LABELS else len(order)
+        return arm.is_bound, known, arm.label
+
+    return sorted(arms, key=place)
+
+
+def _telling_keys(lines: Sequence[Result]) -> tuple[str, ...]:
+    """The fewest keys that tell apart the numbers of one model, language and metric."""
+    most = ("pretrained", "seed")
+    return next((keys for keys in (("seed",), ("pretrained",)) if _are_apart(lines, keys)), most)
+
+
+def _are_apart(lines: Sequence[Result], keys: Sequence[str]) -> bool:
+    """Whether no two lines have the same metric in the same language under the same keys."""
+    told = [
+        repr([metric, line.get("language"), *(line.get(key) for key in keys)])
+        for line in lines
+        for metric in line["metrics"]
+    ]
+    return len(set(told)) == len(told)

@@ -1,0 +1,123 @@
+"""What a report is made of, before it is HTML, Markdown or LaTeX."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: what it says.
+        aside: small print: the 95 % interval of its number, or the strength of a quoted one.
+        is_best: no other row of its column comes up to it.
+        is_code: words for a terminal.
+        names: the language whose code the text is; its own name may stand beside it.
+        language: that the text is in, BCP-47, where it is not English.
+    """
+
+    text: str
+    aside: str = ""
+    is_best: bool = False
+    is_code: bool = False
+    names: str = ""
+    language: str = ""
+
+    def plain(self) -> str:
+        """The cell in one line, for Markdown and LaTeX: the best of a column ends in a star."""
+        return f"{self.text}{f' [{self.aside}]' if self.aside else ''}{' *' * self.is_best}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        key: names its files; unique in the report.
+        title: its caption.
+        heads: one a column.
+        rows: cells, one a column.
+        num_head_cells: how many cells at the start of a row say what the row is.
+        reference_rows: numbers of rows that are a bound to look at, and no competitor.
+        note: what to know when reading it.
+        is_folded: a long table, shown when asked for.
+    """
+
+    key: str
+    title: str
+    heads: list[str]
+    rows: list[list[Cell]]
+    num_head_cells: int = 1
+    reference_rows: frozenset[int] = frozenset()
+    note: str = ""
+    is_folded: bool = False
+
+    @property
+    def has_best(self) -> bool:
+        """Whether any cell is marked as the best of its column."""
+        return any(cell.is_best for row in self.rows for cell in row)
+
+    @property
+    def has_asides(self) -> bool:
+        """Whether any cell has small print."""
+        return any(cell.aside for row in self.rows for cell in row)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture.
+
+    Attributes:
+        key: names its file; unique in the report.
+        title: its caption.
+        alt: what it shows, for who cannot see it.
+        png: the file's bytes.
+        is_folded: shown when asked for.
+    """
+
+    key: str
+    title: str
+    alt: str
+    png: bytes
+    is_folded: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels (PNG, third edition, 11.2.1: the first chunk holds them)."""
+        return int.from_bytes(self.png[16:20], "big"), int.from_bytes(self.png[20:24], "big")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report under one heading.
+
+    Attributes:
+        key: its anchor; unique in the report.
+        title: its heading.
+        paragraphs: what to know before the tables.
+        tables: in order.
+        figures: shown before the tables.
+        sources: where published numbers come from.
+        cautions: what cannot be compared.
+        notes: on single numbers, shown when asked for.
+        is_published: quoted numbers, which no command here measured.
+    """
+
+    key: str
+    title: str
+    paragraphs: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    is_published: bool = False
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report: a heading, what was read, and its sections."""
+
+    title: str
+    paragraphs: list[str]
+    sections: list[Section]

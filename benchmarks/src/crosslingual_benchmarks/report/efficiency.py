@@ -1,0 +1,97 @@
+"""What arms take: parameters, training time, memory, and milliseconds a query."""
+
+from collections.abc import Sequence
+
+from crosslingual_benchmarks.report.document import Section
+from crosslingual_benchmarks.report.groups import Group, groups_of, note_on_groups
+from crosslingual_benchmarks.report.matrices import every_metric
+from crosslingual_benchmarks.report.measures import Measure
+from crosslingual_benchmarks.results import Result
+
+TRAINING = "training"
+LATENCY = "latency"
+TRAINING_MEASURES = (
+    Measure("trainable_parameters", "trainable parameters", 1, 0, "low", is_exact=True),
+    Measure("total_parameters", "all parameters", 1, 0),
+    Measure("trainable_share", "trainable, %", 100, 2),
+    Measure("train_s", "training, s", 1, 0),
+    Measure("steps", "steps", 1, 0),
+    Measure("step_s", "a step, s", 1, 3),
+    Measure("samples_per_s", "samples/s", 1, 1),
+    Measure("num_processes", "processes", 1, 0),
+    Measure("peak_gb", "peak memory, GB", 1, 2),
+)
+LATENCY_MEASURES = (
+    Measure("image_to_text_ms", "image→text, ms", 1, 1, "low"),
+    Measure("text_to_image_ms", "text→image, ms", 1, 1, "low"),
+    Measure("prompt_to_picture_ms", "prompt to drawn picture, ms", 1, 1, "low"),
+    Measure("prompt_to_one_step_ms", "prompt to one step, ms", 1, 1, "low"),
+)
+
+
+def training_section(results: Sequence[Result]) -> Section | None:
+    """The section on parameters, time and memory; None where no line is on training."""
+    groups = groups_of([_with_share(result) for result in results], TRAINING)
+    if not groups:
+        return None
+    tables = [
+        every_metric(
+            group,
+            measures_of(group, TRAINING_MEASURES),
+            group.key,
+            f"Training: {group.name}",
+            group.note,
+        )
+        for group in groups
+    ]
+    text = (
+        "Times and memory are of the machine that trained, and only compare with others of the "
+        "same protocol. Fewest trainable parameters are marked; times are not ranked, for they "
+        "have no interval."
+    )
+    paragraphs = [text, *note_on_groups(groups, "training")]
+    return Section("training", "Parameters and training", paragraphs, tables)
+
+
+def latency_section(results: Sequence[Result]) -> Section | None:
+    """The section on latency; None where no line is on it."""
+    groups = groups_of([_with_quartiles(result) for result in results], LATENCY)
+    if not groups:
+        return None
+    tables = [
+        every_metric(
+            group,
+            measures_of(group, LATENCY_MEASURES),
+            group.key,
+            f"Latency: {group.name}",
+            group.note,
+        )
+        for group in groups
+    ]
+    text = (
+        "Image→text: from a picture to the best text of an index; text→image: from a text to the "
+        "best picture; one query at a time. Medians of many, their quartiles in brackets, on one "
+        "machine; ranked where quartiles share no point."
+    )
+    return Section("latency", "Latency", [text, *note_on_groups(groups, "latency")], tables)
+
+
+def measures_of(group: Group, known: Sequence[Measure]) -> list[Measure]:
+    """Those of the known measures that lines have, then the lines' other metrics as they are."""
+    names = {name for result in group.results for name in result["metrics"]}
+    others = sorted(names - {measure.name for measure in known})
+    return [*(m for m in known if m.name in names), *(Measure(name, name, 1, 4) for name in others)]
+
+
+def _with_share(result: Result) -> Result:
+    """The line, and the share of its parameters that trained."""
+    metrics = result["metrics"]
+    if not metrics.get("total_parameters") or "trainable_parameters" not in metrics:
+        return result
+    share = metrics["trainable_parameters"] / metrics["total_parameters"]
+    return result | {"metrics": metrics | {"trainable_share": share}}
+
+
+def _with_quartiles(result: Result) -> Result:
+    """The line, its quartiles in the place of intervals."""
+    return result | {"interval95": result.get("quartiles", {})}

@@ -1,0 +1,84 @@
+"""Generation by language and arm: text accuracy, culture score, CLIP score, FID, KID."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from crosslingual_benchmarks.report.document import Figure, Section, Table
+from crosslingual_benchmarks.report.groups import Group, groups_of, note_on_groups
+from crosslingual_benchmarks.report.matrices import arms_by_languages, every_metric
+from crosslingual_benchmarks.report.measures import Measure
+from crosslingual_benchmarks.report.plots import heat_map
+from crosslingual_benchmarks.results import Result
+
+TASK = "text_to_image"
+TEXT_ACCURACY = Measure("text_accuracy", "text accuracy, %", 100, 1, "high")
+CULTURE_SCORE = Measure("culture_score", "culture score, %", 100, 1, "high")
+MEASURES = (
+    TEXT_ACCURACY,
+    CULTURE_SCORE,
+    Measure("clip_score", "CLIP score ↑", 1, 2, "high"),
+    Measure("fid", "FID ↓", 1, 2, "low"),
+    Measure("kid", "KID × 1000 ↓", 1000, 2, "low"),
+)
+DEFINITIONS = (
+    "Text accuracy is the share of pictures that show all that their prompt says; culture score is "
+    "the share of culture prompts whose picture shows the motif. CLIP score is 100 times the "
+    "cosine with the English caption; FID and KID are distances to true pictures, and depend on "
+    "the encoder, the resize and the number of pictures that the protocol names. Brackets hold "
+    "bootstrap intervals of 95 %: how far a number would move with other prompts, not with another "
+    "seed of training.",
+    "A mean over languages goes over foreign ones; behind it stands over how many. Trained: those "
+    "whose captions the arm was trained on. Zero-shot: the others. The interval of a mean is the "
+    "mean of the intervals, since all languages tell the same scenes: a bound from above.",
+)
+
+
+def generation_section(results: Sequence[Result]) -> Section | None:
+    """The section on generation; None where no line is on it."""
+    groups = groups_of(results, TASK)
+    if not groups:
+        return None
+    tables: list[Table] = []
+    figures: list[Figure] = []
+    for group in groups:
+        note = group.note
+        measured = [m for m in MEASURES if any(m.name in r["metrics"] for r in group.results)]
+        for measure in measured:
+            name = measure.head.removesuffix(", %")
+            title = f"{name[0].upper()}{name[1:]}{' in %' * (measure.scale == 100)}"
+            title += f" by language, {group.name}"
+            key = f"{group.key}_{measure.name}"
+            table = arms_by_languages(group, measure, key, title, note)
+            if table is None:
+                continue
+            is_share = measure in (TEXT_ACCURACY, CULTURE_SCORE)
+            tables.append(table if is_share else replace(table, is_folded=True))
+            if is_share:
+                figures.append(_figure(group, measure, title))
+        title = f"Every metric, language and arm, {group.name}"
+        shown = _with_others(group, measured)
+        tables.append(every_metric(group, shown, group.key, title, note, is_folded=True))
+    paragraphs = [*DEFINITIONS, *note_on_groups(groups, "generation")]
+    notes = [warning for group in groups for warning in group.warnings]
+    return Section("generation", "Generation", paragraphs, tables, figures, notes=notes)
+
+
+def _with_others(group: Group, measured: Sequence[Measure]) -> list[Measure]:
+    """The known measures, then metrics that this report has no name for, as they are."""
+    known = {measure.name for measure in MEASURES}
+    others = sorted({name for r in group.results for name in r["metrics"]} - known)
+    return [*measured, *(Measure(name, name, 1, 4) for name in others)]
+
+
+def _figure(group: Group, measure: Measure, title: str) -> Figure:
+    arms = [arm for arm in group.arms if any(arm.number(measure.name, x) for x in group.languages)]
+    languages = [x for x in group.languages if any(a.number(measure.name, x) for a in arms)]
+    rows = {arm.label: [arm.number(measure.name, x) for x in languages] for arm in arms}
+    words = measure.head.removesuffix(", %")
+    return Figure(
+        f"{group.key}_{measure.name}",
+        title,
+        f"Heat map of {words}: {len(rows)} arms by {len(languages)} languages; the numbers stand "
+        "in the table of the same title.",
+        heat_map(rows, languages, scale=100, label=f"{words} in %"),
+    )

@@ -1,0 +1,91 @@
+"""Groups of results that one table may hold, what they are called, and why they stand apart."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from crosslingual_benchmarks.report.arms import Arm, arms_of
+from crosslingual_benchmarks.report.languages import in_order
+from crosslingual_benchmarks.results import Result, by_protocol
+
+
+@dataclass(frozen=True)
+class Group:
+    """The results of a task under one dataset and protocol.
+
+    Attributes:
+        key: the task and a number, for anchors and file names.
+        name: the dataset, and what of its protocol differs from that of the task's other groups.
+        protocol: dataset and protocol in words.
+        arms: the rows.
+        results: all of its lines.
+    """
+
+    key: str
+    name: str
+    protocol: str
+    arms: list[Arm]
+    results: list[Result]
+
+    @property
+    def languages(self) -> list[str]:
+        """Of its texts, English first."""
+        return in_order({r["language"] for r in self.results if r.get("language")})
+
+    @property
+    def note(self) -> str:
+        """What its tables say beneath: the protocol, and whether its lines are of one dataset."""
+        hashes = {r["dataset_sha256"] for r in self.results if r.get("dataset_sha256")}
+        careful = f" Careful: {len(hashes)} versions of the dataset, by dataset_sha256."
+        return f"Protocol: {self.protocol}.{careful if len(hashes) > 1 else ''}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What single lines warn of, each sentence once, with the arms that it is about."""
+        told: dict[str, dict[str, None]] = {}
+        for arm in self.arms:
+            for result in arm.results:
+                for warning in result.get("warnings", ()):
+                    told.setdefault(warning, {})[arm.label] = None
+        return [f"{self.name}, {', '.join(labels)}: {text}" for text, labels in told.items()]
+
+    def sizes(self, key: str, what: str) -> str:
+        """How many pictures or texts: `1000 pictures`, or the range where languages differ."""
+        counts = sorted({r[key] for r in self.results if key in r})
+        if not counts:
+            return ""
+        span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return f"{span} {what}"
+
+
+def groups_of(results: Sequence[Result], task: str) -> list[Group]:
+    """The groups of a task, in the order of their words."""
+    parted = by_protocol(results, task)
+    firsts = [lines[0] for lines in parted.values()]
+    differing = _differing_keys(firsts)
+    groups = []
+    for number, (words, lines) in enumerate(parted.items(), 1):
+        protocol = lines[0]["protocol"]
+        further = [f"{key} {protocol.get(key, 'not given')}" for key in differing]
+        key = task if len(parted) == 1 else f"{task}_{number}"
+        name = ", ".join([str(lines[0]["dataset"]), *further])
+        groups.append(Group(key, name, words, arms_of(lines), lines))
+    return groups
+
+
+def note_on_groups(groups: Sequence[Group], what: str) -> Iterator[str]:
+    """Says how many tables a task's protocols made, and why; nothing where there is one."""
+    if len(groups) < 2:
+        return
+    firsts = [group.results[0] for group in groups]
+    reasons = [f"protocol ({key})" for key in _differing_keys(firsts)]
+    if len({str(first["dataset"]) for first in firsts}) > 1:
+        reasons.insert(0, "dataset")
+    yield (
+        f"The {what} results stand in {len(groups)} groups of tables, since they differ in "
+        f"{' and '.join(reasons)}: numbers of different groups are not comparable."
+    )
+
+
+def _differing_keys(firsts: Sequence[Result]) -> list[str]:
+    keys = sorted({key for first in firsts for key in first["protocol"]})
+    return [key for key in keys if len({repr(f["protocol"].get(key)) for f in firsts}) > 1]

@@ -1,0 +1,114 @@
+"""Tables that tasks share: arms by languages, and every metric of a language and arm."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from crosslingual_benchmarks.report.arms import Arm
+from crosslingual_benchmarks.report.document import Cell, Table
+from crosslingual_benchmarks.report.groups import Group
+from crosslingual_benchmarks.report.measures import Measure
+
+
+def arms_by_languages(
+    group: Group, measure: Measure, key: str, title: str, note: str = ""
+) -> Table | None:
+    """A row an arm: means over languages, then a column a language.
+
+    The means: over all foreign languages; and, where the lines tell what an arm was trained on,
+    over those and over the others. Behind a mean stands over how many languages it is; only
+    means over the same languages, the most that an arm has, are ranked.
+
+    Returns:
+        None where no arm has the metric.
+    """
+    arms = [arm for arm in group.arms if any(arm.number(measure.name, x) for x in group.languages)]
+    if not arms:
+        return None
+    languages = [x for x in group.languages if any(a.number(measure.name, x) for a in arms)]
+    competes = [not arm.is_bound for arm in arms]
+    wanted = _means_wanted(arms, [x for x in languages if x != "en"])
+    columns = [
+        *(_mean_column(head, of, measure, arms, competes) for head, of in wanted.items()),
+        *(
+            (language, measure.column([a.number(measure.name, language) for a in arms], competes))
+            for language in languages
+        ),
+    ]
+    rows = [
+        [Cell(arm.label), *(cells[place] for _, cells in columns)] for place, arm in enumerate(arms)
+    ]
+    heads = ["arm", *(head for head, _ in columns)]
+    bounds = frozenset(place for place, arm in enumerate(arms) if arm.is_bound)
+    return Table(key, title, heads, rows, reference_rows=bounds, note=note)
+
+
+def _means_wanted(arms: Sequence[Arm], foreign: list[str]) -> dict[str, list[list[str]]]:
+    """Heads of means, and over which languages each arm's goes."""
+    means = {"mean foreign": [foreign] * len(arms)} if len(foreign) > 1 else {}
+    told = [arm.trained_languages for arm in arms]
+    if any(told):
+        means["mean trained"] = [[x for x in foreign if x in (part or ())] for part in told]
+        means["mean zero-shot"] = [
+            [x for x in foreign if part is not None and x not in part] for part in told
+        ]
+    return {head: of for head, of in means.items() if any(of)}
+
+
+def _mean_column(
+    head: str,
+    wanted: list[list[str]],
+    measure: Measure,
+    arms: Sequence[Arm],
+    competes: Sequence[bool],
+) -> tuple[str, list[Cell]]:
+    """A head and its column of means."""
+    found = [
+        [language for language in languages if arm.number(measure.name, language) is not None]
+        for arm, languages in zip(arms, wanted, strict=True)
+    ]
+    means = [
+        arm.mean(measure.name, languages)[0] for arm, languages in zip(arms, found, strict=True)
+    ]
+    most = max(found, key=len)
+    cells = measure.column(means, [r and of == most for r, of in zip(competes, found, strict=True)])
+    if all(languages in ([], most) for languages in found):
+        return f"{head} ({len(most)})", cells
+    return head, [
+        replace(cell, text=f"{cell.text} ({len(languages)})") if languages else cell
+        for cell, languages in zip(cells, found, strict=True)
+    ]
+
+
+def every_metric(
+    group: Group,
+    measures: Sequence[Measure],
+    key: str,
+    title: str,
+    note: str = "",
+    is_folded: bool = False,
+) -> Table:
+    """A row a language and arm, a column a measure; the best of a column is that of a language."""
+    rows: list[list[Cell]] = []
+    bounds: set[int] = set()
+    for language in (*group.languages, None):
+        arms = [arm for arm in group.arms if any(arm.number(m.name, language) for m in measures)]
+        competes = [not arm.is_bound for arm in arms]
+        columns = [m.column([a.number(m.name, language) for a in arms], competes) for m in measures]
+        for place, arm in enumerate(arms):
+            if arm.is_bound:
+                bounds.add(len(rows))
+            head = [Cell(arm.label)]
+            if group.languages:
+                head.insert(0, Cell(language, names=language) if language else Cell("all"))
+            rows.append([*head, *(column[place] for column in columns)])
+    heads = ["language", "arm"] if group.languages else ["arm"]
+    return Table(
+        key,
+        title,
+        [*heads, *(measure.head for measure in measures)],
+        rows,
+        num_head_cells=len(heads),
+        reference_rows=frozenset(bounds),
+        note=note,
+        is_folded=is_folded,
+    )

@@ -1,0 +1,127 @@
+"""Numbers of result lines, with their intervals; which of a column is the best."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from crosslingual_benchmarks.report.document import Cell
+from crosslingual_benchmarks.results import Result
+from crosslingual_benchmarks.tables import DASH
+
+Better = Literal["high", "low", ""]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number and the ends of its 95 % interval, where that is known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def excludes(self, other: "Number") -> bool:
+        """Whether both have intervals, and these share no point."""
+        if None in (self.low, self.high, other.low, other.high):
+            return False
+        return self.low > other.high or self.high < other.low
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of numbers.
+
+    Attributes:
+        name: of the metric in result lines.
+        head: of the column.
+        scale: what a line's number is multiplied with to be shown.
+        decimals: shown.
+        better: which end is the better one; nothing where neither is.
+        is_exact: counted rather than estimated, so that no interval is needed to rank it.
+    """
+
+    name: str
+    head: str
+    scale: float = 1.0
+    decimals: int = 1
+    better: Better = ""
+    is_exact: bool = False
+
+    def show(self, value: float) -> str:
+        """The number as its column shows it."""
+        return f"{value * self.scale:,.{self.decimals}f}"
+
+    def cell(self, number: Number | None, is_best: bool = False) -> Cell:
+        """A cell with its interval; a dash where there is no number."""
+        if number is None:
+            return Cell(DASH)
+        if number.low is None or number.high is None:
+            return Cell(self.show(number.value), "", is_best)
+        interval = f"{self.show(number.low)}, {self.show(number.high)}"
+        return Cell(self.show(number.value), interval, is_best)
+
+    def column(self, numbers: Sequence[Number | None], competes: Sequence[bool]) -> list[Cell]:
+        """The cells of a column, the best one marked.
+
+        Args:
+            numbers: one a row, None where the row has none.
+            competes: one a row; False for a bound, which is never the best.
+        """
+        rivals = [n if c else None for n, c in zip(numbers, competes, strict=True)]
+        best = best_of(rivals, self.better, self.is_exact)
+        return [self.cell(number, place == best) for place, number in enumerate(numbers)]
+
+
+def number_of(result: Result, name: str) -> Number | None:
+    """A metric of a line, or one of its top-level numbers such as `mean_recall`."""
+    value = result["metrics"].get(name, result.get(name))
+    if value is None:
+        return None
+    low, high = result.get("interval95", {}).get(name, (None, None))
+    return Number(value, low, high)
+
+
+def mean_number(numbers: Sequence[Number]) -> Number | None:
+    """The mean over languages, within the means of their bounds.
+
+    The same scenes are told in every language, so that the languages' errors go together; the
+    standard deviation of a mean is at most the mean of the standard deviations, whatever the
+    dependence, and the mean of the bounds is as wide as that.
+
+    Args:
+        numbers: one a language.
+
+    Returns:
+        None where there is none; without an interval where one has none.
+    """
+    if not numbers:
+        return None
+    value = sum(number.value for number in numbers) / len(numbers)
+    lows = [number.low for number in numbers if number.low is not None]
+    highs = [number.high for number in numbers if number.high is not None]
+    if not len(lows) == len(highs) == len(numbers):
+        return Number(value)
+    return Number(value, sum(lows) / len(lows), sum(highs) / len(highs))
+
+
+def best_of(numbers: Sequence[Number | None], better: Better, is_exact: bool) -> int | None:
+    """Which of a column's numbers is better than every other.
+
+    Args:
+        numbers: None where there is none.
+        better: the better end; nothing ranks nothing.
+        is_exact: a counted number is ranked without an interval; an estimated one only where its
+            interval shares no point with any other's.
+
+    Returns:
+        Its place; None where fewer than two compete, the first two are equal, or an interval
+        overlaps or is missing.
+    """
+    places = [place for place, number in enumerate(numbers) if number is not None]
+    if not better or len(places) < 2:
+        return None
+    sign = 1 if better == "high" else -1
+    best = max(places, key=lambda place: sign * numbers[place].value)
+    others = [numbers[place] for place in places if place != best]
+    if is_exact:
+        return best if all(other.value != numbers[best].value for other in others) else None
+    return best if all(numbers[best].excludes(other) for other in others) else None

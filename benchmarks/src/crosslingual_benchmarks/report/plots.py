@@ -1,0 +1,225 @@
+"""Plots as PNG bytes, readable with any colour vision: no two things differ by hue alone."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
+
+from crosslingual_benchmarks.report.measures import Number
+
+DPI = 150
+REACH = 14  # pixels from a point's middle that no name may cover
+INK = "#222222"
+PALE = "#666666"
+# Okabe & Ito 2008, Color Universal Design, without the yellow that white paper swallows
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = "osD^vPXp*h"
+DASHES = ("--", ":", "-.", (0, (5, 1)))
+COLOUR_MAP = "cividis"  # Nuñez et al. 2018: the same to people without red or green cones
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arm on the plot of quality against cost.
+
+    Attributes:
+        label: its name.
+        cost: in the axis' unit, above 0.
+        quality: with its interval.
+        style: chooses colour and shape.
+    """
+
+    label: str
+    cost: float
+    quality: Number
+    style: int = 0
+
+
+def heat_map(
+    rows: Mapping[str, Sequence[Number | None]],
+    columns: Sequence[str],
+    *,
+    scale: float,
+    label: str,
+) -> bytes:
+    """Arms by languages: a square a number, which stands in it; a dash where there is none.
+
+    Args:
+        rows: an arm's label to its numbers, one a column.
+        columns: languages.
+        scale: what a number is multiplied with to be shown; the colours go from 0 to this.
+        label: of the colour bar.
+
+    Returns:
+        A PNG file.
+    """
+    size = max(5.0, 2.6 + 0.42 * len(columns)), max(2.2, 0.8 + 0.34 * len(rows))
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    values = [
+        [float("nan") if number is None else number.value * scale for number in numbers]
+        for numbers in rows.values()
+    ]
+    image = axes.imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=scale, aspect="auto")
+    axes.set_facecolor("#eeeeee")
+    for y, numbers in enumerate(values):
+        for x, value in enumerate(numbers):
+            text = "–" if value != value else f"{value:.0f}"
+            ink = "black" if value != value else _ink_on(image.to_rgba(value))
+            axes.text(x, y, text, ha="center", va="center", fontsize=9.5, color=ink)
+    axes.set_xticks(range(len(columns)), columns, fontsize=10, parse_math=False)
+    axes.set_yticks(range(len(rows)), [_cut(row) for row in rows], fontsize=10, parse_math=False)
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=12)
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=9)
+    bar.outline.set_visible(False)
+    return _png(figure)
+
+
+def quality_against_cost(
+    points: Sequence[Point],
+    lines: Mapping[str, Number],
+    *,
+    cost_label: str,
+    quality_label: str,
+    scale: float = 100,
+) -> bytes:
+    """A labelled point an arm, cost on a logarithmic axis, intervals as error bars.
+
+    Args:
+        points: arms that cost something.
+        lines: what has a quality and no cost, such as the upper bound, as horizontal lines.
+        cost_label: of the axis, with its unit.
+        quality_label: of the axis, with its unit.
+        scale: what a quality is multiplied with to be shown.
+
+    Returns:
+        A PNG file.
+    """
+    figure = Figure(figsize=(7.6, 4.8), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    for point in points:
+        value = point.quality.value * scale
+        bars = None
+        if point.quality.low is not None and point.quality.high is not None:
+            bars = [[value - point.quality.low * scale], [point.quality.high * scale - value]]
+        axes.errorbar(
+            [point.cost],
+            [value],
+            yerr=bars,
+            fmt=MARKERS[point.style % len(MARKERS)],
+            color=COLOURS[point.style % len(COLOURS)],
+            ecolor=PALE,
+            markersize=8,
+            capsize=3,
+            elinewidth=1,
+        )
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda cost, _: f"{cost:,.0f}" if cost >= 10 else f"{cost:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlim(*_log_limits([point.cost for point in points]))
+    axes.set_ylim(*_limits([*(p.quality for p in points), *lines.values()], scale))
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    _draw_lines(axes, lines, scale)
+    axes.set_xlabel(cost_label, parse_math=False)
+    axes.set_ylabel(quality_label, parse_math=False)
+    _label_points(figure, axes, points, scale)
+    return _png(figure)
+
+
+def _ink_on(colour: Sequence[float]) -> str:
+    """Black or white, whichever contrasts more with a colour (WCAG 2.2, relative luminance)."""
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    luminance = 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+    return "black" if luminance > 0.179 else "white"
+
+
+def _draw_lines(axes: Any, lines: Mapping[str, Number], scale: float) -> None:
+    """Draws a horizontal line for each, with its name and value at the right."""
+    for place, (label, number) in enumerate(lines.items()):
+        y = number.value * scale
+        axes.axhline(y, color=PALE, linewidth=1.2, linestyle=DASHES[place % len(DASHES)])
+        axes.annotate(
+            f"{_cut(label)}, {y:.1f}",
+            (0.995, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8.5,
+            color=PALE,
+            parse_math=False,
+        )
+
+
+def _label_points(figure: Figure, axes: Any, points: Sequence[Point], scale: float) -> None:
+    """Writes each point's name beside it, where it covers no other name, point or line's name."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # lays the axes out, so that pixels are known
+    renderer = canvas.get_renderer()
+    taken = [text.get_window_extent(renderer) for text in axes.texts]
+    for point in points:
+        x, y = axes.transData.transform((point.cost, point.quality.value * scale))
+        taken.append(Bbox.from_bounds(x - REACH, y - REACH, 2 * REACH, 2 * REACH))
+    for point in points:
+        here = (point.cost, point.quality.value * scale)
+        for offset, side in (
+            *(((dx, dy), side) for dy in (0, 11, -11) for dx, side in ((9, "left"), (-9, "right"))),
+            *(((dx, dy), side) for dy in (24, -24) for dx, side in ((9, "left"), (-9, "right"))),
+        ):
+            text = axes.annotate(
+                _cut(point.label),
+                here,
+                xytext=offset,
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=9,
+                color=INK,
+                parse_math=False,
+                path_effects=[withStroke(linewidth=3, foreground="white")],
+            )
+            box = text.get_window_extent(renderer)
+            if not any(box.overlaps(other) for other in taken) and _lies_within(box, axes.bbox):
+                break
+            text.remove()
+        else:  # crowded: over another name rather than nowhere
+            axes.add_artist(text)
+        taken.append(box)
+
+
+def _lies_within(box: Any, outer: Any) -> bool:
+    return box.x0 >= outer.x0 and box.x1 <= outer.x1 and box.y0 >= outer.y0 and box.y1 <= outer.y1
+
+
+def _log_limits(costs: Sequence[float]) -> tuple[float, float]:
+    """A third of a decade of room beside the outermost points."""
+    return min(costs) / 2.2, max(costs) * 2.2
+
+
+def _limits(numbers: Sequence[Number], scale: float) -> tuple[float, float]:
+    ends = [end * scale for n in numbers for end in (n.value, n.low, n.high) if end is not None]
+    room = max(0.08 * (max(ends) - min(ends)), 1.0)
+    return min(ends) - room, max(ends) + room
+
+
+def _cut(label: str, most: int = 36) -> str:
+    return label if len(label) <= most else label[: most - 1] + "…"
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    # no version of matplotlib inside: equal numbers give equal files
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()

@@ -1,0 +1,148 @@
+"""`crosslingual-bench report`: one page from any set of result files.
+
+crosslingual-bench report --results results --output_dir report --price_per_hour 2.5
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crosslingual.settings import write_settings
+from crosslingual.verbs import run_verb
+from crosslingual_benchmarks.report.document import Document, Section
+from crosslingual_benchmarks.results import TASKS, Result, read_results
+
+PROG = "crosslingual-bench report"
+SETTINGS = "report.yaml"
+
+
+@dataclass
+class ReportSettings:
+    """Settings of `crosslingual-bench report`.
+
+    Attributes:
+        results: folders of result files (*.json), or files.
+        output_dir: where report.html, report.md, tables/*.tex and plots/*.png go.
+        grids: PNG files of samples, beside those that results name and grid.png and motifs.png
+            beside the results.
+        price_per_hour: of one device; without it, costs are device-hours.
+        currency: of the price.
+        published: whether the published tables stand beside the measured ones.
+        title: of the page.
+    """
+
+    results: list[str]
+    output_dir: str
+    grids: list[str] = field(default_factory=list)
+    price_per_hour: float | None = None
+    currency: str = "USD"
+    published: bool = True
+    title: str = "Cross-lingual methods on one yardstick"
+
+
+def make_document(settings: ReportSettings) -> Document:
+    """Reads the results and builds the report.
+
+    Raises:
+        FileNotFoundError: no result files, or no picture where one is named.
+        ValueError: a line is no result, or there is no line; the price is not above 0; a picture
+            is no PNG.
+    """
+    if not settings.results:
+        raise ValueError(
+            "results is empty: name folders or *.json files, such as --results results"
+        )
+    if settings.price_per_hour is not None and not settings.price_per_hour > 0:
+        raise ValueError(f"price_per_hour is {settings.price_per_hour}: give a price above 0")
+    results = read_results(settings.results)
+    if not results:
+        raise ValueError(
+            f"no result line in {', '.join(settings.results)}: measure something first"
+        )
+    from crosslingual_benchmarks.report.grids import find_grids, samples_section
+    from crosslingual_benchmarks.report.repeating import repeating_section
+
+    grids = find_grids(settings.results, results, settings.grids)
+    sections = [
+        *_measured_and_published(results, settings),
+        samples_section(grids, results),
+        repeating_section(results, report_command(settings)),
+    ]
+    return Document(
+        settings.title, list(_opening(results)), [part for part in sections if part is not None]
+    )
+
+
+def report_command(settings: ReportSettings) -> str:
+    """The words that make the same report."""
+    words = [*PROG.split(), "--results", *settings.results, "--output_dir", settings.output_dir]
+    for name, default in (
+        ("grids", []),
+        ("price_per_hour", None),
+        ("currency", "USD"),
+        ("published", True),
+        ("title", ReportSettings.title),
+    ):
+        value = getattr(settings, name)
+        if value != default:
+            told = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *(str(word) for word in told)]
+    return shlex.join(words)
+
+
+def report(settings: ReportSettings) -> Path:
+    """Writes the report, prints where its page is, and returns that path."""
+    from crosslingual_benchmarks.report.files import PAGE, write_files
+
+    document = make_document(settings)
+    files = write_files(document, settings.output_dir)
+    write_settings(settings, Path(settings.output_dir) / SETTINGS)
+    print(f"{len(files)} files written; open {Path(settings.output_dir) / PAGE}")
+    return Path(settings.output_dir) / PAGE
+
+
+def _measured_and_published(
+    results: Sequence[Result], settings: ReportSettings
+) -> list[Section | None]:
+    from crosslingual_benchmarks.report.efficiency import latency_section, training_section
+    from crosslingual_benchmarks.report.generation import generation_section
+    from crosslingual_benchmarks.report.retrieval import retrieval_section
+    from crosslingual_benchmarks.report.seed_tables import published_section
+    from crosslingual_benchmarks.report.trade_off import trade_off_section
+
+    parts: list[tuple[Section | None, list[str], str]] = [
+        (trade_off_section(results, settings.price_per_hour, settings.currency), [], ""),
+        (generation_section(results), ["4"], "generation"),
+        (retrieval_section(results), ["2", "3"], "retrieval"),
+        (training_section(results), ["1", "5"], "training and cost"),
+        (latency_section(results), ["6"], "latency"),
+    ]
+    sections: list[Section | None] = []
+    for section, names, beside in parts:
+        sections.append(section)
+        if settings.published and names:
+            sections.append(published_section(names, beside))
+    return sections
+
+
+def _opening(results: Sequence[Result]) -> list[str]:
+    counts = {task: sum(result["task"] == task for result in results) for task in TASKS}
+    told = ", ".join(f"{task} {count}" for task, count in counts.items() if count)
+    return [
+        f"Made from {len(results)} result lines ({told}). Numbers under a plain heading were "
+        "measured by the commands that the last section lists. What others published stands in "
+        "framed sections of its own and is never mixed in.",
+        "A dash: not measured. A number is marked as the best of its column only where its "
+        "interval shares no point with another's; an English upper bound (in italics) never is.",
+    ]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `crosslingual-bench report`."""
+    return run_verb(PROG, ReportSettings, report, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""`crosslingual-bench retrieval`: Recall@1/5/10 both ways by language, on a user's own copy of a
+published benchmark.
+
+crosslingual-bench retrieval --method clip --path testbed:clip --dataset shards --root test
+crosslingual-bench retrieval --method mclip --path runs/mclip/model --dataset xtd10 \
+    --root Cross-lingual-Test-Dataset-XTD10 --image_dir coco --languages de ja zh
+
+Each language appends a line to `output_dir/retrieval.json`, whose protocol says what must be equal
+before two lines may be compared: captions, ties, split, subset, and the pictures of the gallery.
+"""
+
+import dataclasses
+import inspect
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from crosslingual.settings import nearest_name
+from crosslingual.verbs import run_verb
+from crosslingual_benchmarks.datasets import DATASETS, RetrievalSet
+from crosslingual_benchmarks.trials import find_missing, make_trial
+
+RESULTS = "retrieval.json"
+ALL = "all"
+PROG = "crosslingual-bench retrieval"
+OF_READERS = ("split", "languages", "image_dir", "task", "caption_language")
+
+
+@dataclass
+class RetrievalSettings:
+    """Settings of `crosslingual-bench retrieval`.
+
+    Attributes:
+        method: an installed method's name, clip (a CLIP as it is) or random (chance).
+        dataset: multi30k, coco, xflickrco, xtd10, xm3600, clip_benchmark_wds or shards.
+        root: the folder of the dataset, in its published layout.
+        path: what the method exported; a CLIP's hub id, folder or testbed:clip.
+        arm: its name in the results; the method's if not given.
+        languages: to test; all that the dataset has if none are given.
+        output_dir: where retrieval.json goes.
+        image_dir: folders of pictures (multi30k, coco, xflickrco, xtd10, xm3600); root/images if
+            not given.
+        split: of the dataset (multi30k, coco, xflickrco, clip_benchmark_wds); the published test if
+            not given.
+        task: of multi30k, 1 (one caption, translated) or 2 (five, independent).
+        caption_language: of captions that name no language (clip_benchmark_wds, shards).
+        captions: first (one a picture) or all.
+        allow_missing: leave out pictures that are missing, broken or have no caption in a language;
+            their number is recorded. Recall among fewer pictures is higher.
+        batch_size: pictures or texts at a time.
+        num_bootstrap: resamplings of the pictures for the 95 % interval; 0 for none.
+        seed: of the resamplings, and of random.
+    """
+
+    method: str
+    dataset: str
+    root: str
+    path: str | None = None
+    arm: str | None = None
+    languages: list[str] = field(default_factory=list)
+    output_dir: str = "results"
+    image_dir: list[str] = field(default_factory=list)
+    split: str | None = None
+    task: Literal[1, 2] | None = None
+    caption_language: str | None = None
+    captions: Literal["first", "all"] = "first"
+    allow_missing: bool = False
+    batch_size: int = 64
+    num_bootstrap: int = 1000
+    seed: int = 0
+
+
+def read_dataset(settings: RetrievalSettings) -> RetrievalSet:
+    """Reads the dataset's captions and finds its pictures, without opening any.
+
+    Raises:
+        FileNotFoundError: the layout is not there.
+        ValueError: no such dataset, a setting that it does not take, a language that it lacks.
+    """
+    if settings.dataset not in DATASETS:
+        near = nearest_name(settings.dataset, list(DATASETS)) or ";"
+        raise ValueError(f"no dataset {settings.dataset!r}{near} there are {', '.join(DATASETS)}")
+    reader = DATASETS[settings.dataset]
+    given = {name: getattr(settings, name) for name in OF_READERS}
+    given = {name: value for name, value in given.items() if value not in (None, [])}
+    if odd := sorted(set(given) - set(inspect.signature(reader).parameters)):
+        raise ValueError(f"dataset {settings.dataset} takes no --{odd[0]}")
+    return reader(settings.root, **given)
+
+
+def retrieval(settings: RetrievalSettings) -> list[dict[str, Any]]:
+    """Prints a table, appends a line of JSON a language and subset to `output_dir/retrieval.json`,
+    and returns these results.
+    """
+    started = time.perf_counter()
+    data = read_dataset(settings)
+    missing = find_missing(data, settings.allow_missing)
+    trial_of = partial(
+        make_trial, data, captions=settings.captions, allow_missing=settings.allow_missing
+    )
+    for language in data.galleries:  # what is wrong with captions shows before anything is loaded
+        trial_of(language, missing=missing)
+    from crosslingual.retrieval import append_result
+    from crosslingual_benchmarks.embedders import load_embedder
+    from crosslingual_benchmarks.embeddings import embed_pictures
+    from crosslingual_benchmarks.scoring import score_trial
+
+    embedder = load_embedder(settings.method, settings.path, settings.seed)
+    there = [place for place in range(len(data.pictures)) if place not in missing]
+    pictures = [data.pictures[place] for place in there]
+    rows_ID, kept = embed_pictures(
+        embedder, pictures, settings.batch_size, allow_broken=settings.allow_missing
+    )
+    row_of = {there[place]: row for row, place in enumerate(kept)}
+    missing = set(range(len(data.pictures))) - set(row_of)
+    subsets = {ALL: None} | {name: part for name, part in data.subsets.items() if part - missing}
+    results = []
+    for subset, places in subsets.items():
+        for language in data.galleries:
+            trial = trial_of(language, missing=missing, subset=places)
+            result = score_trial(
+                embedder,
+                rows_ID[[row_of[place] for place in trial.places]],
+                trial,
+                data,
+                language=language,
+                subset=subset,
+                batch_size=settings.batch_size,
+                model=settings.arm or settings.method,
+                pretrained=settings.path or "",
+                captions=settings.captions,
+                seed=settings.seed,
+                wall_s=time.perf_counter() - started,
+                num_bootstrap=settings.num_bootstrap,
+                command=command_of(settings),
+            )
+            append_result(Path(settings.output_dir) / RESULTS, result)
+            results.append(result)
+    print_tables(results)
+    return results
+
+
+def render_table(results: Sequence[dict[str, Any]]) -> str:
+    """A row a language: pictures, texts, recall of pictures by texts, of texts by pictures, and the
+    mean with its 95 % interval, in %.
+    """
+    shares = [f"{way} R@{k}" for way in ("T->I", "I->T") for k in (1, 5, 10)]
+    heads = ["pictures", "texts", *shares, "mean"]
+    lines = [f"{'':>8}" + "".join(f"{head:>10}" for head in heads) + "  95 %"]
+    for result in results:
+        values = [*result["metrics"].values(), result["mean_recall"]]
+        cells = f"{result['n_images']:>10}{result['n_texts']:>10}"
+        cells += "".join(f"{100 * value:>10.1f}" for value in values)
+        bounds = result.get("interval95", {}).get("mean_recall")
+        interval = f"  {100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}" if bounds else ""
+        lines.append(f"{result['language']:>8}{cells}{interval}")
+    return "\n".join(lines)
+
+
+def print_tables(results: Sequence[dict[str, Any]]) -> None:
+    """A table for each protocol, and under it what was left out, what is ambiguous and what looks
+    wrong.
+    """
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        words = ", ".join(f"{name} {value}" for name, value in result["protocol"].items())
+        tables.setdefault(words, []).append(result)
+    for words, rows in tables.items():
+        print(f"{rows[0]['model']} on {rows[0]['dataset']} ({words}), recall in %")
+        print(render_table(rows))
+        for row in rows:
+            counts = {
+                "pictures are missing or broken and left out": row["n_missing_images"],
+                "pictures have no caption and are left out": row["n_untold_images"],
+                "texts belong to several pictures, and tie": row["n_duplicate_texts"],
+            }
+            notes = [f"{count} {what}" for what, count in counts.items() if count]
+            notes += [f"warning: {warning}" for warning in row["warnings"]]
+            for note in notes:
+                print(f"{row['language']}: {note}")
+
+
+def command_of(settings: RetrievalSettings) -> str:
+    """The words that repeat a run: the settings that are not at their defaults."""
+    words = PROG.split()
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        is_list = isinstance(value, list)
+        if value != ([] if is_list else each.default):
+            words += [f"--{each.name}", *map(str, value if is_list else [value])]
+    return shlex.join(words)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `crosslingual-bench retrieval`."""
+    return run_verb(PROG, RetrievalSettings, retrieval, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""The seed's tables as data: what they say, what they leave open, and what the loader refuses."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from crosslingual_benchmarks.published import PUBLISHED, STRENGTHS, load_published, published_rows
+from crosslingual_benchmarks.published_checks import arithmetic_checks
+
+SEED = Path(__file__).parents[3] / "shared" / "reference" / "seed-paper.md"
+
+
+def small_file(tmp_path, **changes):
+    """A file of one table and one cell, some of whose entries are changed."""
+    cell = {"low": 1, "high": 2, "text": "1-2"} | changes.pop("cell", {})
+    row = {"method": "A", "arm": None, "references": ["1"], "strength": "abstract"}
+    row |= {"cells": {"x": cell}} | changes.pop("row", {})
+    table = {"name": "1", "title": "t", "origin": "o", "what_cannot_be_compared": ["all of it"]}
+    table |= {"columns": [{"name": "x", "heading": "X", "unit": "ms"}], "rows": [row]}
+    table |= changes.pop("table", {})
+    keys = ("title", "authors", "venue", "arxiv", "url", "resolved_by")
+    data = {"references": {"1": dict.fromkeys(keys, "a")}, "tables": [table]} | changes
+    path = tmp_path / "published.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path
+
+
+def all_cells():
+    for table in load_published().tables.values():
+        for row in table.rows:
+            for name, cell in row.cells.items():
+                yield table, row, name, cell
+
+
+def test_the_six_tables_of_the_paper_are_all_there():
+    assert [table for table in load_published().tables if table.isdigit()] == list("123456")
+    assert {table: len(published_rows(table)) for table in range(1, 7)} == {
+        1: 3,
+        2: 6,
+        3: 4,
+        4: 3,
+        5: 5,
+        6: 3,
+    }
+
+
+def test_a_row_is_what_the_paper_prints():
+    (row,) = [row for row in published_rows(2) if row.method == "mCLIP+"]
+    assert [cell.text for cell in row.cells.values()] == ["77.1", "76.6", "76.1", "74.5", "76.1"]
+    assert row.arm == "mclip" and row.strength == "paper table"
+    assert load_published().references[row.references[0]].venue == "ACL 2023"
+
+
+@pytest.mark.skipif(not SEED.is_file(), reason="the seed's paper is not beside this checkout")
+@pytest.mark.parametrize("table", range(1, 7))
+def test_each_row_is_a_line_of_the_seeds_paper(table):
+    lines = SEED.read_text(encoding="utf-8").replace("\\$", "$").split("\n")
+    for row in published_rows(table):
+        assert "\t".join([row.method, *(cell.text for cell in row.cells.values())]) in lines
+
+
+@pytest.mark.parametrize(
+    ("table", "method", "column", "low", "high"),
+    [
+        ("5", "MuLan", "cost_usd", None, 1000),
+        ("5", "MURAL", "cost_usd", 100_000, None),
+        ("5", "MURAL", "cost_per_point", 1468, None),
+        ("5", "MuLan", "zero_shot_average", 65, 65),
+        ("2", "CLIP (EN)", "en", 90, None),
+        ("2", "CLIP (EN)", "de", None, None),
+        ("3", "UC2", "ja", None, None),
+        ("6", "AltDiffusion", "text_to_image_ms", 25, 25),
+        ("efficiency", "IAP", "cost_usd", 2000, 5000),
+    ],
+)
+def test_bounds_and_approximations_are_no_points(table, method, column, low, high):
+    cell = load_published().cell(table, method, column)
+    assert (cell.low, cell.high) == (low, high)
+    with pytest.raises(ValueError, match=f"'{re.escape(cell.text)}' is not one number"):
+        cell.point()
+
+
+def test_a_point_is_its_number():
+    assert load_published().cell("6", "CLIP + Translate", "text_to_image_ms").point() == 438.7
+
+
+def test_every_bound_is_a_number_of_its_text():
+    units = {"k": 1e3, "M": 1e6, "B": 1e9, "GB": 1e3}
+    for table, row, name, cell in all_cells():
+        if cell.text == "billions" or name == "training_time_h" or name == "size_mb":
+            continue
+        found = re.findall(r"(\d[\d,]*(?:\.\d+)?)(k|M|B)?", cell.text)
+        told = {float(n.replace(",", "")) * units.get(unit, 1) for n, unit in found}
+        bounds = {bound for bound in (cell.low, cell.high) if bound is not None}
+        assert bounds <= told, (table.name, row.method, name, cell.text)
+
+
+def test_every_cell_has_a_strength_and_every_table_its_doubts():
+    assert all(cell.strength in STRENGTHS for *_, cell in all_cells())
+    assert all(table.what_cannot_be_compared for table in load_published().tables.values())
+
+
+def test_numbers_without_a_source_are_marked_and_not_taken_for_the_papers():
+    cell = load_published().cell
+    assert cell("4", "AltDiffusion m18", "culture_score").strength == "unsupported"
+    assert "never released" in cell("4", "AltDiffusion m18", "culture_score").note
+    assert cell("2", "IAP", "average").strength == "unsupported"
+    assert cell("1", "PixArt-α", "cost_usd").strength == "abstract"
+
+
+def test_what_is_counted_from_code_stands_beside_what_the_seed_says():
+    cell = load_published().cell
+    assert cell("efficiency", "mCLIP (TriKD)", "trainable_parameters").text == "13M"
+    assert cell("counted", "mCLIP projectors", "trainable_parameters").point() == 14_568_960
+    assert cell("counted", "PEA for SDXL", "trainable_parameters").point() == 6_033_408
+
+
+def test_published_numbers_cannot_be_changed():
+    row = published_rows(5)[0]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        row.method = "ours"
+    with pytest.raises(TypeError):
+        row.cells["cost_usd"] = row.cells["trainable_share"]
+
+
+def test_references_past_the_seeds_list_say_how_they_were_resolved():
+    for key, reference in load_published().references.items():
+        if key.isdigit():
+            is_listed = reference.resolved_by == "the seed's list of references"
+            assert is_listed == (int(key) <= 16), key
+            assert reference.arxiv or reference.url, key
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cell": {"low": 3}}, "table 1, row A, x: low 3 is above high 2"),
+        ({"cell": {"low": "1"}}, "bound must be a finite number or null"),
+        ({"cell": {"low": True}}, "bound must be a finite number or null"),
+        ({"cell": {"text": ""}}, "'text' must be a str"),
+        ({"cell": {"text": "<2"}}, "'<2' names one bound"),
+        ({"cell": {"text": ">1"}}, "'>1' names one bound"),
+        ({"cell": {"strength": "abstrakt"}}, "no strength 'abstrakt'; did you mean 'abstract'"),
+        ({"cell": {"nota": "x"}}, "unknown key 'nota'; did you mean 'note'"),
+        ({"row": {"references": ["2"]}}, "no reference .*row A.* named '2'"),
+        ({"row": {"strength": "sure"}}, "no strength 'sure'"),
+        ({"row": {"cells": {"y": 1}}}, "no column 'y'"),
+        ({"row": {"arms": "a"}}, "unknown key 'arms'; did you mean 'arm'"),
+        ({"table": {"what_cannot_be_compared": []}}, "must say what_cannot_be_compared"),
+        ({"table": {"rows": None}}, "'rows' must be a list"),
+        (
+            {"table": {"columns": [{"name": "x"}]}},
+            "a column must have the keys heading, name, unit",
+        ),
+        ({"references": {"1": {"title": "a"}}}, "reference 1 must have the keys"),
+        ({"tables": {}}, "'tables' must be a list"),
+    ],
+)
+def test_a_broken_entry_is_an_error_that_names_its_place(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_published(small_file(tmp_path, **changes))
+
+
+def test_the_small_file_itself_is_good_and_an_absent_cell_is_a_dash(tmp_path):
+    cell = load_published(small_file(tmp_path, row={"cells": {}})).cell("1", "A", "x")
+    assert (cell.low, cell.high, cell.text, cell.strength) == (None, None, "-", "abstract")
+
+
+def test_two_rows_or_tables_of_one_name_are_an_error(tmp_path):
+    data = json.loads(small_file(tmp_path).read_text(encoding="utf-8"))
+    (table,) = data["tables"]
+    path = tmp_path / "twice.json"
+    path.write_text(json.dumps(data | {"tables": [table, table]}), encoding="utf-8")
+    with pytest.raises(ValueError, match="two tables 1"):
+        load_published(path)
+    table["rows"] *= 2
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ValueError, match="two rows of one method: A, A"):
+        load_published(path)
+
+
+def test_no_file_or_no_json_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="reinstall"):
+        load_published(tmp_path / "none.json")
+    broken = tmp_path / "broken.json"
+    broken.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="is no JSON"):
+        load_published(broken)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("7", "A", "x"), "no published table named '7'"),
+        (("5", "Mulan", "cost_usd"), "did you mean 'MuLan'"),
+        (("5", "MuLan", "cost"), "did you mean 'cost_usd'"),
+    ],
+)
+def test_a_cell_that_is_not_there_is_an_error(asked, message):
+    with pytest.raises(ValueError, match=message):
+        load_published().cell(*asked)
+
+
+def test_the_file_is_the_one_that_the_wheel_ships():
+    assert PUBLISHED.parent.name == "crosslingual_benchmarks" and PUBLISHED.is_file()
+
+
+def test_table_5s_arithmetic_comes_out_to_its_last_digit():
+    checks = [check for check in arithmetic_checks() if check.table == "5"]
+    divisions = [check for check in checks if check.what.startswith("cost / points")]
+    assert [(check.row, check.comes_out) for check in divisions] == [
+        ("mCLIP+", True),
+        ("MuLan", True),
+        ("IAP", True),
+        ("AltDiff", True),
+        ("MURAL", True),
+    ]
+    assert "28.53" in divisions[0].recomputed and divisions[1].recomputed == "<15.38"
+    assert divisions[4].recomputed == ">1,468.43"
+
+
+def test_what_does_not_come_out_is_marked():
+    found = {
+        (check.table, check.row): check for check in arithmetic_checks() if not check.comes_out
+    }
+    assert "75.2" in found["5", "MURAL"].recomputed
+    assert {row for table, row in found if table == "efficiency"} == {
+        "mCLIP (TriKD)",
+        "MuLan Adapter",
+        "PEA-Diffusion",
+        "IAP",
+        "AltDiffusion",
+    }
+    assert found["efficiency", "mCLIP (TriKD)"].recomputed == "585.94 by hours, 160-320 by cost"
+
+
+def test_the_averages_of_tables_2_and_3_come_out():
+    checks = [check for check in arithmetic_checks() if check.table in ("2", "3")]
+    assert len(checks) == 8 and all(check.comes_out for check in checks)
