@@ -5,11 +5,12 @@
     python tools/testbed/fonts.py
 
 The alphabets are whole (Latin with Vietnamese, Cyrillic, Arabic, Devanagari, Thai, kana), with
-every ligature and conjunct that they form; of Han and hangul, the characters of the lexicons. Run
-it again when a lexicon gains a word.
+every ligature and conjunct that they form; of Han and hangul, the characters of the lexicons and of
+the benchmarks' culture prompts. Run it again when either gains a word.
 """
 
 import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from crosslingual.testbed.typesetting import FONT_FOLDER
 from crosslingual.types import LANGUAGES
 
 SYSTEM_FONTS = Path("/usr/share/fonts")
+CULTURE_PROMPTS = (
+    Path(__file__).parents[2] / "benchmarks/src/crosslingual_benchmarks/prompts/mc18.jsonl"
+)
 MAX_BYTES = 600_000
 
 LATIN = [
@@ -57,7 +61,7 @@ KANA = [(0x3041, 0x3096), (0x30A0, 0x30FF)]
 
 @dataclass(frozen=True)
 class Subset:
-    """One font file: where its original lies, the code points it keeps, and for which lexicons."""
+    """One font file: where its original lies, the code points it keeps, and for whose texts."""
 
     name: str
     source: str
@@ -78,10 +82,17 @@ SUBSETS = (
 )
 
 
-def lexicon_characters(language: str) -> set[int]:
-    """The code points of a lexicon's file, comments included, past Latin."""
-    text = (LEXICON_FOLDER / f"{language}.yaml").read_text(encoding="utf-8")
-    return {ord(character) for character in text if ord(character) >= 0x2E80}
+def texts_of(language: str) -> str:
+    """A lexicon's file, comments included, and the language's culture prompts."""
+    lines = CULTURE_PROMPTS.read_text(encoding="utf-8").splitlines()
+    prompts = [json.loads(line)["prompts"].get(language, "") for line in lines]
+    lexicon = (LEXICON_FOLDER / f"{language}.yaml").read_text(encoding="utf-8")
+    return "\n".join([lexicon, *prompts])
+
+
+def cjk_characters(language: str) -> set[int]:
+    """The code points of a language's texts, past Latin and the other alphabets."""
+    return {ord(character) for character in texts_of(language) if ord(character) >= 0x2E80}
 
 
 def write_subset(subset: Subset, folder: Path) -> str:
@@ -90,7 +101,7 @@ def write_subset(subset: Subset, folder: Path) -> str:
         SYSTEM_FONTS / subset.source, fontNumber=subset.collection_index, recalcTimestamp=False
     )
     wanted = {point for low, high in subset.ranges for point in range(low, high + 1)}
-    wanted |= {point for language in subset.languages for point in lexicon_characters(language)}
+    wanted |= {point for language in subset.languages for point in cjk_characters(language)}
     options = Options(
         hinting=False, desubroutinize=True, notdef_outline=True, name_languages=[0x409]
     )
@@ -111,13 +122,12 @@ def write_subset(subset: Subset, folder: Path) -> str:
 
 
 def check_coverage(folder: Path) -> None:
-    """Every character of every lexicon is in some font."""
+    """Every character of every lexicon and culture prompt is in some font."""
     covered = {point for path in folder.glob("Noto*") for point in TTFont(path).getBestCmap()}
     for language in LANGUAGES:
-        text = (LEXICON_FOLDER / f"{language}.yaml").read_text(encoding="utf-8")
         missing = {
             character
-            for character in text
+            for character in texts_of(language)
             if ord(character) not in covered and not character.isspace()
         }
         if missing:

@@ -1,7 +1,8 @@
 """`crosslingual-bench latency`: milliseconds a query, one at a time, on this machine.
 
 crosslingual-bench latency --method mclip --embedder runs/mclip/model --language de
-crosslingual-bench latency --method translate_test --embedder mclip:runs/step-b/translation@testbed:clip
+crosslingual-bench latency --method translate_test \
+    --embedder mclip:runs/step-b/translation@testbed:clip
 crosslingual-bench latency --method pea --pipeline runs/pea/adapter --language zh
 
 A query is what a user waits for: reading it, embedding it, and ranking it among a gallery that was

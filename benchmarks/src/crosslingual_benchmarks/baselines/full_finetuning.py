@@ -4,9 +4,9 @@ alone; nothing is frozen but the VAE, and nothing is distilled.
     torchrun --nproc_per_node 2 -m crosslingual_benchmarks.baselines.full_finetuning \\
         --train_data shards --languages en de zh --output_dir runs/full
 
-The text encoder is XLM-R with a linear head to the UNet's width, as `transformers.AltCLIPTextModel`, so
-that stock diffusers loads what is written. It starts without any relation to what the UNet reads,
-which is what this arm has to learn in its budget.
+The text encoder is XLM-R with a linear head to the UNet's width, as
+`transformers.AltCLIPTextModel`, so that stock diffusers loads what is written. It starts without
+any relation to what the UNet reads, which is what this arm has to learn in its budget.
 """
 
 import sys

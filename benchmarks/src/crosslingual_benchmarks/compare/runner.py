@@ -196,7 +196,11 @@ class Runner:
 
         path = self.results / "generation.json"
         lines = read_results([path]) if path.is_file() else []
-        found = [r["total_parameters"] for r in lines if r["model"] == arm.name]
+        found = [
+            r["total_parameters"]
+            for r in lines
+            if r["model"] == arm.name and "total_parameters" in r
+        ]
         return {"total_parameters": found[-1]} if found else {}
 
     def languages_of(self, arm: Arm) -> list[str]:

@@ -1,0 +1,255 @@
+"""`crosslingual-bench generation`: pictures from prompts in each language, and their scores.
+
+crosslingual-bench generation --method pea --path runs/pea/adapter --dataset testbed
+crosslingual-bench generation --method base --base testbed:sd --dataset testbed --languages de ja
+crosslingual-bench generation --method base --base testbed:sd --dataset testbed \
+    --prompt_language english                                           # the upper bound
+crosslingual-bench generation --method altdiffusion --path runs/qi/pipeline --dataset mg18 \
+    --root crossmodal3600 --num_prompts 1000
+
+Each language appends a line to `output_dir/generation.json`. Pictures lie in GenEval's layout below
+`output_dir/ARM-DATASET`, where a run that was stopped goes on, beside `grid.png` (general prompts)
+and `motifs.png` (those of a culture), which show some of them above their prompts.
+"""
+
+import functools
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crosslingual.verbs import run_verb
+from crosslingual_benchmarks.generation_parts import DrawnPart, Part, draw_sheet, parts_of
+from crosslingual_benchmarks.generation_pipeline import (
+    count_parameters,
+    made_with,
+    pipeline_of,
+    prepare_pipeline,
+)
+from crosslingual_benchmarks.generation_settings import (
+    PROG,
+    GenerationSettings,
+    arm_of,
+    command_of,
+    load_prompt_set,
+    references_of,
+    with_defaults,
+)
+from crosslingual_benchmarks.picture_folder import Drawn, Sampling, draw_pictures
+from crosslingual_benchmarks.prompts import PromptSet
+from crosslingual_benchmarks.results import Result, make_result
+
+if TYPE_CHECKING:
+    from crosslingual_benchmarks.picture_scores import Scores, Yardstick
+
+RESULTS = "generation.json"
+TASK = "text_to_image"
+SHEETS = ("grid.png", "motifs.png")  # of general and of culture prompts
+SHOWN = ("text_accuracy", "culture_score", "clip_score", "fid", "kid")
+
+
+def evaluate_generation(
+    make_pipeline: Callable[[], Any],
+    settings: GenerationSettings,
+    prompt_set: PromptSet | None = None,
+    yardstick: "Yardstick | None" = None,
+) -> list[Result]:
+    """Draws and scores an arm's pictures; appends a line a language to `output_dir`.
+
+    Args:
+        make_pipeline: called once, if a picture is missing; returns a diffusers pipeline, or what
+            is called as one.
+        settings: of the verb; `arm` or else `method` names the arm, `path` its weights.
+        prompt_set: those that the settings name if not given.
+        yardstick: `yardstick_of` the settings if not given; one serves all arms of a data set.
+
+    Returns:
+        The lines, in the languages' order.
+
+    Raises:
+        FileNotFoundError: data, weights or pictures are not there.
+        ValueError: settings that do not fit the data, a language without prompts, or a folder of
+            pictures that were made otherwise.
+    """
+    from crosslingual.retrieval import append_result
+
+    told = with_defaults(settings)
+    prompt_set = prompt_set or load_prompt_set(told)
+    languages = list(dict.fromkeys(told.languages or prompt_set.languages))
+    # what is wrong with the prompts shows before anything is loaded or drawn
+    parts = {name: parts_of(prompt_set, name, told.prompt_language) for name in languages}
+    yardstick = yardstick or yardstick_of(told, prompt_set)
+    folder = Path(told.output_dir) / f"{arm_of(told)}-{prompt_set.name}"
+    pipeline = functools.cache(lambda: prepare_pipeline(make_pipeline(), told))
+    weights = made_with(told)
+    results, shown = [], []
+    for language in languages:
+        started = time.perf_counter()
+        pictures = [_draw(part, folder, pipeline, weights, told) for part in parts[language]]
+        scores = _score(parts[language], pictures, prompt_set, yardstick, told)
+        shown.append(
+            [
+                DrawnPart(part, drawn, scores.marks[part.score])
+                for part, drawn in zip(parts[language], pictures, strict=True)
+            ]
+        )
+        result = _result(scores, shown[-1], prompt_set, told, command_of(settings))
+        result["wall_s"] = time.perf_counter() - started
+        if pipeline.cache_info().currsize:
+            result["total_parameters"] = count_parameters(pipeline())
+        append_result(Path(told.output_dir) / RESULTS, result)
+        results.append(result)
+    for name, drawn_parts in zip(SHEETS, zip(*shown, strict=True), strict=True):
+        sheet = draw_sheet(drawn_parts, told.num_shown)
+        if sheet is not None:
+            sheet.save(folder / name)
+    print(render_table(results))
+    return results
+
+
+def yardstick_of(settings: GenerationSettings, prompt_set: PromptSet) -> "Yardstick":
+    """The networks and true pictures that settings name.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        ValueError: a network is of another kind, a picture is broken, or there are fewer than 2.
+    """
+    from crosslingual_benchmarks.picture_scores import load_yardstick
+
+    told = with_defaults(settings)
+    references = references_of(told, prompt_set)
+    num_general = sum(prompt.culture is None for prompt in prompt_set.prompts)
+    if references is not None and num_general < 2:
+        raise ValueError(
+            f"FID of {num_general} picture means nothing: ask for more prompts, or give "
+            "--use_references false"
+        )
+    return load_yardstick(told.clip, told.extractor, references, told.resolution)
+
+
+def generation(settings: GenerationSettings) -> list[Result]:
+    """Prints a table, appends the lines, and returns them; see `evaluate_generation`."""
+    return evaluate_generation(pipeline_of(settings), settings)
+
+
+def _draw(
+    part: Part,
+    folder: Path,
+    pipeline: Callable[[], Any],
+    weights: dict[str, Any],
+    settings: GenerationSettings,
+) -> list[Drawn]:
+    if not part.numbered:
+        return []
+    return draw_pictures(
+        folder / part.place,
+        part.requests,
+        pipeline,
+        Sampling(
+            settings.num_inference_steps,
+            settings.guidance_scale,
+            settings.resolution,
+            settings.seed,
+        ),
+        made_with=weights,
+        batch_size=settings.batch_size,
+        title=f"{arm_of(settings)} {part.language} {part.kind}",
+    )
+
+
+def _score(
+    parts: Sequence[Part],
+    pictures: Sequence[list[Drawn]],
+    prompt_set: PromptSet,
+    yardstick: "Yardstick",
+    settings: GenerationSettings,
+) -> "Scores":
+    from crosslingual_benchmarks.picture_scores import score_pictures
+
+    general, culture = (
+        list(zip(part.prompts, drawn, strict=True))
+        for part, drawn in zip(parts, pictures, strict=True)
+    )
+    return score_pictures(
+        yardstick,
+        general,
+        culture,
+        prompt_set.prompts,
+        num_bootstrap=settings.num_bootstrap,
+        num_fid_bootstrap=settings.num_fid_bootstrap,
+        seed=settings.seed,
+    )
+
+
+def _result(
+    scores: "Scores",
+    drawn_parts: Sequence[DrawnPart],
+    prompt_set: PromptSet,
+    settings: GenerationSettings,
+    command: str,
+) -> Result:
+    """A language's line."""
+    general, culture = drawn_parts
+    names = ("num_inference_steps", "guidance_scale", "scheduler", "resolution")
+    protocol = {name: getattr(settings, name) for name in names}
+    protocol |= {"num_prompts": len(general.drawn), "num_culture_prompts": len(culture.drawn)}
+    prompts = [*general.part.prompts, *culture.part.prompts]
+    language = general.part.language
+    told = json.dumps([[p.id, p.prompts[language], p.english] for p in prompts])
+    trained = {"trained_languages": settings.trained_languages}
+    return make_result(
+        TASK,
+        dataset=prompt_set.name,
+        model=arm_of(settings),
+        pretrained=settings.path or settings.base or "",
+        language=language,
+        metrics=scores.metrics,
+        interval95=scores.interval95,
+        protocol=protocol | prompt_set.protocol | scores.protocol,
+        prompt_language=settings.prompt_language,
+        prompts_sha256=hashlib.sha256(told.encode()).hexdigest(),
+        precision=settings.mixed_precision.replace("no", "fp32"),
+        seed=settings.seed,
+        command=command,
+        num_kept=sum(d.is_kept for each in drawn_parts for d in each.drawn),
+        samples=[
+            {"prompt": drawn.request.prompt, "is_right": mark}
+            for each in drawn_parts
+            for drawn, mark in list(zip(each.drawn, each.marks, strict=True))[: settings.num_shown]
+        ],
+        warnings=scores.warnings,
+        **scores.further,
+        **(trained if settings.trained_languages else {}),
+    )
+
+
+def render_table(results: Sequence[Result]) -> str:
+    """A row a language: its metrics, shares in %, and below it what to know of them."""
+    first = results[0]
+    names = [name for name in SHOWN if any(name in r["metrics"] for r in results)]
+    shares = ("text_accuracy", "culture_score")
+    lines = [f"{first['model']} on {first['dataset']}, {first['pretrained']}"]
+    heads = (f"{name}, %" if name in shares else name for name in names)
+    lines.append(f"{'':>8}" + "".join(f"{head:>18}" for head in heads))
+    for result in results:
+        cells = ""
+        for name in names:
+            value = result["metrics"].get(name)
+            decimals = {"kid": 5, "fid": 2, "clip_score": 2}.get(name, 1)
+            scale = 100 if name in shares else 1
+            cells += f"{'' if value is None else f'{scale * value:.{decimals}f}':>18}"
+        lines.append(f"{result['language']:>8}{cells}")
+    lines += [f"{r['language']}: {warning}" for r in results for warning in r["warnings"]]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of `crosslingual-bench generation`."""
+    return run_verb(PROG, GenerationSettings, generation, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""A language's share of a prompt set: its prompts, what the pipeline reads, where pictures lie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from crosslingual.testbed.contact_sheet import Cell, contact_sheet
+from crosslingual_benchmarks.picture_folder import Drawn, Request
+from crosslingual_benchmarks.prompts import Prompt, PromptSet
+
+ENGLISH = "en"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One language's prompts of one kind.
+
+    Attributes:
+        kind: `general`, or `culture` for those that ask for a culture's own.
+        language: of the prompts.
+        is_english: whether the pipeline reads their English, as the upper bound does.
+        numbered: each prompt with its place, by which its noise goes.
+    """
+
+    kind: str
+    language: str
+    is_english: bool
+    numbered: list[tuple[int, Prompt]]
+
+    @property
+    def spoken(self) -> str:
+        """The language of what the pipeline reads."""
+        return ENGLISH if self.is_english else self.language
+
+    @property
+    def place(self) -> str:
+        """Its folder below the arm's. General prompts are the same in English whatever the
+        language, and drawn once; a culture's are not.
+        """
+        return f"{self.spoken if self.kind == 'general' else self.language}/{self.kind}"
+
+    @property
+    def score(self) -> str:
+        """The name of the share of its pictures that are right."""
+        return "text_accuracy" if self.kind == "general" else "culture_score"
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The prompts, in order."""
+        return [prompt for _, prompt in self.numbered]
+
+    @property
+    def requests(self) -> list[Request]:
+        """What to draw."""
+        return [Request(i, prompt.id, self.text(prompt)) for i, prompt in self.numbered]
+
+    def text(self, prompt: Prompt) -> str:
+        """What the pipeline reads of a prompt."""
+        return prompt.english if self.is_english else prompt.prompts[self.language]
+
+
+def parts_of(prompt_set: PromptSet, language: str, prompt_language: str) -> tuple[Part, Part]:
+    """A language's general and its culture prompts, either of which may be empty. A general
+    prompt has the same place in every language.
+
+    Args:
+        prompt_set: all prompts.
+        language: of the prompts, BCP-47.
+        prompt_language: `native` or `english`, what the pipeline reads.
+
+    Raises:
+        ValueError: the language has none of either kind.
+    """
+    chosen = prompt_set.of(language)
+    is_english = prompt_language == "english"
+    everywhere = [prompt for prompt in prompt_set.prompts if prompt.culture is None]
+    general = [(i, prompt) for i, prompt in enumerate(everywhere) if language in prompt.prompts]
+    culture = list(enumerate(prompt for prompt in chosen if prompt.culture is not None))
+    return (
+        Part("general", language, is_english, general),
+        Part("culture", language, is_english, culture),
+    )
+
+
+@dataclass(frozen=True)
+class DrawnPart:
+    """A part with its pictures and what was found of them.
+
+    Attributes:
+        part: the prompts.
+        drawn: one a prompt.
+        marks: one a prompt: whether its picture is right, None where that is not judged.
+    """
+
+    part: Part
+    drawn: list[Drawn]
+    marks: Sequence[bool | None]
+
+
+def draw_sheet(parts: Sequence[DrawnPart], num_shown: int) -> Image.Image | None:
+    """A contact sheet, a row a language that has pictures: its first ones above their prompts.
+
+    Args:
+        parts: of one kind, a language each.
+        num_shown: columns, or as many as every language has.
+
+    Returns:
+        The sheet; None where there is nothing to show.
+    """
+    full = [each for each in parts if each.drawn]
+    num_columns = min([num_shown, *(len(each.drawn) for each in full)])
+    if not full or num_columns < 1:
+        return None
+    rows = [
+        [
+            Cell(
+                each.drawn[i].open(), each.drawn[i].request.prompt, each.part.spoken, each.marks[i]
+            )
+            for i in range(num_columns)
+        ]
+        for each in full
+    ]
+    aspects = {tuple(p.aspect for p in each.part.prompts[:num_columns]) for each in full}
+    heads = next(iter(aspects)) if len(aspects) == 1 else ()
+    return contact_sheet(
+        rows,
+        column_heads=[head or "" for head in heads] if any(heads) else (),
+        row_heads=[each.part.language for each in full],
+    )

@@ -1,0 +1,79 @@
+"""The pipeline of `crosslingual-bench generation`: found, brought to its sampler, precision and
+device, and told apart by its weights.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from crosslingual_benchmarks.generation_settings import BASE, GenerationSettings
+from crosslingual_benchmarks.methods import find_method, installed_methods
+
+
+def pipeline_of(settings: GenerationSettings) -> Callable[[], Any]:
+    """What loads the pipeline that settings name; nothing is loaded yet.
+
+    Raises:
+        ValueError: no such method, one that draws nothing, or no path or base.
+    """
+    if settings.method == BASE:
+        if settings.base is None or settings.path is not None:
+            raise ValueError(f"--method {BASE} takes --base, such as testbed:sd, and no --path")
+        from crosslingual.bases import load_pipeline
+
+        return lambda: load_pipeline(settings.base)
+    method = find_method(settings.method)
+    if method.load_pipeline is None:
+        able = [name for name, found in installed_methods().items() if found.load_pipeline]
+        raise ValueError(f"{method.name} draws no pictures; there are {', '.join([BASE, *able])}")
+    if settings.path is None:
+        raise ValueError(f"give --path: what `{method.name} export` wrote")
+    return lambda: method.load_pipeline(settings.path, settings.base)
+
+
+def prepare_pipeline(pipe: Any, settings: GenerationSettings) -> Any:
+    """Sets the sampler, the precision and the device of a pipeline, in place, and returns it."""
+    import torch
+    from diffusers import DDIMScheduler
+
+    if settings.scheduler == "ddim":
+        # register_modules, and not an attribute: it reaches a pipeline through what wraps it
+        pipe.register_modules(scheduler=DDIMScheduler.from_config(pipe.scheduler.config))
+    dtypes = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    dtype = dtypes[settings.mixed_precision]
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu", dtype)
+    return pipe
+
+
+def count_parameters(pipe: Any) -> int:
+    """The parameters of all parts of a pipeline, those that a prompt's way to a picture takes."""
+    from torch import nn
+
+    parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
+
+
+def made_with(settings: GenerationSettings) -> dict[str, Any]:
+    """What decides pictures beside the sampling and the prompts: a method and its weights, which a
+    folder is told by wherever it lies.
+    """
+    told = {name: getattr(settings, name) for name in ("method", "scheduler", "mixed_precision")}
+    told["prompt_language"] = settings.prompt_language
+    for name in ("path", "base"):
+        value = getattr(settings, name)
+        told[name] = value and (_weights_hash(value) or value)
+    return told
+
+
+def _weights_hash(name: str) -> str | None:
+    """Of all safetensors below the folder of `FOLDER`, `testbed:NAME` or `KIND:FOLDER`; None where
+    there are none.
+    """
+    from crosslingual.weights import resolve, weights_hash
+
+    for place in (resolve(name), name.partition(":")[2]):
+        files = list(Path(place).rglob("*.safetensors")) if place and Path(place).is_dir() else []
+        if files:
+            subfolders = sorted({str(path.parent.relative_to(place)) for path in files})
+            return weights_hash(place, tuple(subfolders))
+    return None

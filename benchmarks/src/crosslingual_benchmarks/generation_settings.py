@@ -1,0 +1,205 @@
+"""What `crosslingual-bench generation` is told: its settings, their defaults by data set, the
+prompts and true pictures that they name, and the words that repeat a run.
+"""
+
+import dataclasses
+import hashlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from crosslingual.settings import nearest_name
+from crosslingual.testbed.world import RESOLUTION
+from crosslingual.types import LANGUAGES
+from crosslingual_benchmarks.prompts import PromptSet, mc18, read_prompts
+from crosslingual_benchmarks.prompts.mg18 import mg18
+from crosslingual_benchmarks.prompts.testbed import reference_pictures, scene_prompts
+
+PROG = "crosslingual-bench generation"
+BASE = "base"
+DATASETS = ("testbed", "mg18", "mc18", "prompts")
+TESTBED_DEFAULTS = {
+    "num_inference_steps": 20,
+    "guidance_scale": 3.0,
+    "resolution": RESOLUTION,
+    "clip": "testbed:clip",
+    "extractor": "testbed:clip",
+    "num_prompts": 200,
+}
+# MG-18's (arXiv 2308.09991), which does not say whose weights its OpenCLIP B/32 has
+PUBLISHED_DEFAULTS = {
+    "num_inference_steps": 50,
+    "guidance_scale": 9.0,
+    "resolution": 512,
+    "clip": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+    "extractor": "inception-v3-compat",
+}
+
+
+@dataclass
+class GenerationSettings:
+    """Settings of `crosslingual-bench generation`.
+
+    Attributes:
+        method: an installed method's name, or base (the base as it is).
+        dataset: testbed, mg18 (Crossmodal-3600), mc18 (culture prompts of our own in its place) or
+            prompts (a file of yours).
+        path: what the method exported.
+        base: of the pipeline, a hub id, folder or testbed:sd; the export's own if not given.
+        prompt_language: what the pipeline reads; english is the upper bound.
+        arm: its name in the results; if not given the method's, and for base as_is or
+            english_upper_bound.
+        languages: to test; all that the data set has if none are given.
+        trained_languages: of the captions that the arm was trained on, for the results.
+        root: the folder of mg18's captions.jsonl and images/.
+        prompts: the file of the data set prompts.
+        reference_dir: true pictures for FID and KID; the data set's own if not given.
+        use_references: false leaves FID and KID out.
+        output_dir: where generation.json and the pictures go.
+        num_prompts: of testbed (200 if not given) and of mg18 (all).
+        num_motif_prompts: of testbed, for each language's own motif.
+        num_references: true pictures of testbed.
+        prompt_seed: of the choice of prompts on testbed and mg18.
+        num_inference_steps: of the sampler; 20 on testbed, 50 elsewhere if not given.
+        guidance_scale: of classifier-free guidance; 3 on testbed, 9 elsewhere if not given.
+        scheduler: ddim, or base for the pipeline's own.
+        resolution: the pictures' edge in pixels; 64 on testbed, 512 elsewhere if not given.
+        mixed_precision: of the pipeline's weights: no (fp32), fp16 or bf16.
+        batch_size: prompts at a time.
+        clip: for the CLIP score and for choosing among captions; testbed:clip on testbed, an
+            OpenCLIP B/32 elsewhere if not given.
+        extractor: of the features of FID and KID: a CLIP, or inception-v3-compat.
+        num_bootstrap: resamplings for the 95 % intervals of means; 0 for none.
+        num_fid_bootstrap: those for FID and KID, each as slow as the distance; 0 for none.
+        num_shown: pictures a language on the sheets.
+        seed: of the noise, and of the resamplings.
+    """
+
+    method: str
+    dataset: str
+    path: str | None = None
+    base: str | None = None
+    prompt_language: Literal["native", "english"] = "native"
+    arm: str | None = None
+    languages: list[str] = field(default_factory=list)
+    trained_languages: list[str] = field(default_factory=list)
+    root: str | None = None
+    prompts: str | None = None
+    reference_dir: str | None = None
+    use_references: bool = True
+    output_dir: str = "results"
+    num_prompts: int | None = None
+    num_motif_prompts: int = 16
+    num_references: int = 2000
+    prompt_seed: int = 0
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler: Literal["ddim", "base"] = "ddim"
+    resolution: int | None = None
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    batch_size: int = 16
+    clip: str | None = None
+    extractor: str | None = None
+    num_bootstrap: int = 1000
+    num_fid_bootstrap: int = 100
+    num_shown: int = 6
+    seed: int = 0
+
+
+def with_defaults(settings: GenerationSettings) -> GenerationSettings:
+    """A copy in which what depends on the data set is filled in.
+
+    Raises:
+        ValueError: no such data set, or a setting that it does not take or cannot do with.
+    """
+    name = settings.dataset
+    if name not in DATASETS:
+        near = nearest_name(name, DATASETS) or ";"
+        raise ValueError(f"no data set {name!r}{near} there are {', '.join(DATASETS)}")
+    needed = {"root": ("mg18",), "prompts": ("prompts",), "num_prompts": ("testbed", "mg18")}
+    for key, takers in needed.items():
+        value = getattr(settings, key)
+        if value is not None and name not in takers:
+            raise ValueError(f"data set {name} takes no --{key}")
+        if value is None and name in takers and key != "num_prompts":
+            raise ValueError(f"data set {name} needs --{key}")
+    defaults = TESTBED_DEFAULTS if name == "testbed" else PUBLISHED_DEFAULTS
+    given = {key: value for key in defaults if (value := getattr(settings, key)) is not None}
+    filled = dataclasses.replace(settings, **{**defaults, **given})
+    if name == "testbed" and filled.resolution != RESOLUTION:
+        raise ValueError(f"the judge of the testbed reads pictures of {RESOLUTION} pixels alone")
+    if filled.batch_size < 1 or filled.num_inference_steps < 1:
+        raise ValueError("batch_size and num_inference_steps must be at least 1")
+    return filled
+
+
+def load_prompt_set(settings: GenerationSettings) -> PromptSet:
+    """The prompts that settings name; see the readers in `prompts` for their errors."""
+    if settings.dataset == "testbed":
+        return scene_prompts(
+            settings.languages or LANGUAGES,
+            settings.num_prompts,
+            settings.num_motif_prompts,
+            seed=settings.prompt_seed,
+        )
+    if settings.dataset == "mg18":
+        return mg18(
+            settings.root,
+            settings.languages or LANGUAGES,
+            settings.num_prompts,
+            seed=settings.prompt_seed,
+            use_references=settings.use_references and settings.reference_dir is None,
+        )
+    if settings.dataset == "mc18":
+        return mc18()
+    path = Path(settings.prompts)
+    prompts = read_prompts(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return PromptSet(path.stem, prompts, {"prompt_set": digest[:12]})
+
+
+def references_of(
+    settings: GenerationSettings, prompt_set: PromptSet
+) -> str | Sequence[Any] | None:
+    """The true pictures for FID and KID: a folder, paths or pictures; None where there are none.
+
+    Raises:
+        ValueError: some general prompts name a photograph and others do not.
+    """
+    general = [prompt for prompt in prompt_set.prompts if prompt.culture is None]
+    if not settings.use_references or not general:
+        return None
+    if settings.reference_dir is not None:
+        return settings.reference_dir
+    if settings.dataset == "testbed":
+        return list(reference_pictures(settings.num_references))
+    paths = [prompt.image for prompt in general if prompt.image is not None]
+    if paths and len(paths) < len(general):
+        raise ValueError(
+            f"{len(general) - len(paths)} of {len(general)} general prompts of {prompt_set.name} "
+            "name no image: name one for each, or give --use_references false"
+        )
+    return paths or None
+
+
+def arm_of(settings: GenerationSettings) -> str:
+    """The arm's name in the results."""
+    if settings.arm is not None:
+        return settings.arm
+    is_english = settings.prompt_language == "english"
+    if settings.method == BASE:
+        return "english_upper_bound" if is_english else "as_is"
+    return settings.method + "_on_english" * is_english
+
+
+def command_of(settings: GenerationSettings) -> str:
+    """The words that repeat a run: the settings that are not at their defaults."""
+    words = PROG.split()
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        is_list = isinstance(value, list)
+        if value != ([] if is_list else each.default):
+            words += [f"--{each.name}", *map(str, value if is_list else [value])]
+    return shlex.join(words)

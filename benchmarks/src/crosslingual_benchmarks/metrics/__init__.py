@@ -1,0 +1,1 @@
+"""Generation metrics, each with its definition and source, and the intervals of any of them."""

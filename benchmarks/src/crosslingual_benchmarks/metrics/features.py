@@ -1,0 +1,172 @@
+"""Features of pictures for FID and KID: a CLIP's image embeddings, or FID's own Inception.
+
+FID moves by several points with the resize alone (Parmar et al. 2022, arXiv 2104.11222) and by more
+with the extractor: both are in the protocol that `image_features` returns, and two numbers whose
+protocols differ do not belong in one table.
+
+- A CLIP (`testbed:clip`, a hub id, a folder) reads pictures at its own size (bicubic, centre crop).
+  Layer `projected`, the default: its embedding in the joint space, not normalised, as clean-fid and
+  torch-fidelity take CLIP's features; `pooled`: the vision tower's vector before that projection.
+- `inception-v3-compat`, torch-fidelity's Inception, layer `2048`: what published FIDs use. Pictures
+  are brought to a resolution or left as they are, and then to 299 x 299 inside, bilinear as in
+  TensorFlow 1.
+
+CLIP's features follow what pictures show more than Inception's, which follow ImageNet's classes
+(Kynkäänniemi et al. 2023, arXiv 2203.06026); published numbers are Inception's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crosslingual.clip import FrozenCLIP, load_clip
+from crosslingual.pictures import pixels_to_images
+from crosslingual_benchmarks.metrics.pictures import (
+    FIT,
+    Pictures,
+    list_pictures,
+    picture_batches,
+    square_size,
+)
+
+# N pictures, B of a batch, D width of the features
+
+INCEPTION = "inception-v3-compat"  # torch-fidelity's name, and that of its FIDs
+CLIP_LAYERS = ("projected", "pooled")
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A frozen network that reads pictures.
+
+    Attributes:
+        name: the id or folder of a CLIP, or `inception-v3-compat`.
+        layer: whose output the features are.
+        resolution: the edge that pictures are brought to; None leaves them as they are.
+        embed: pictures (B, H, W, 3) as bytes to features (B, D).
+    """
+
+    name: str
+    layer: str
+    resolution: int | None
+    embed: Callable[[np.ndarray], Tensor]
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Features with what they were taken by.
+
+    Attributes:
+        rows_ND: fp32, on the CPU.
+        protocol: extractor, layer, resize; JSON values.
+    """
+
+    rows_ND: Tensor
+    protocol: dict[str, Any]
+
+
+def load_extractor(name: str, layer: str | None = None, resolution: int | None = None) -> Extractor:
+    """Loads what reads pictures.
+
+    Args:
+        name: `inception-v3-compat`, or a CLIP: `testbed:clip`, a hub id, a folder.
+        layer: of a CLIP, `projected` (the default) or `pooled`; of Inception, `2048`.
+        resolution: for Inception, the square that pictures are brought to before its own resize.
+
+    Raises:
+        FileNotFoundError: there is no such CLIP.
+        ValueError: the layer is unknown, a resolution is given to a CLIP, or torch-fidelity is not
+            installed.
+    """
+    if name == INCEPTION:
+        if layer not in (None, "2048"):
+            raise ValueError(f"{INCEPTION} has no layer {layer!r} here; FID's is 2048")
+        return _inception_extractor(resolution)
+    if resolution is not None:
+        raise ValueError(f"{name} reads pictures at its own size: leave the resolution out")
+    return clip_extractor(load_clip(name), layer or "projected")
+
+
+def clip_extractor(clip: FrozenCLIP, layer: str = "projected") -> Extractor:
+    """The vision half of a loaded CLIP.
+
+    Args:
+        clip: of `crosslingual.clip.load_clip`.
+        layer: `projected` or `pooled`.
+
+    Raises:
+        ValueError: the layer is unknown.
+    """
+    if layer not in CLIP_LAYERS:
+        raise ValueError(f"no layer {layer!r}; a CLIP has {' and '.join(CLIP_LAYERS)}")
+
+    def embed(pixels: np.ndarray) -> Tensor:
+        images = pixels_to_images(pixels)
+        if layer == "projected":
+            return clip.encode_images(images)
+        return clip.model.vision_model(pixel_values=clip.preprocess(images)).pooler_output
+
+    return Extractor(clip.name, layer, clip.image_size, embed)
+
+
+def _inception_extractor(resolution: int | None) -> Extractor:
+    try:
+        from torch_fidelity import FeatureExtractorInceptionV3
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{INCEPTION} needs the package {error.name}: pip install torch-fidelity; or take a "
+            "CLIP's features, such as testbed:clip"
+        ) from error
+    # its weights, 91 MB, are fetched by torch-fidelity once, into torch's hub folder
+    network = FeatureExtractorInceptionV3(INCEPTION, ["2048"])
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = next(network.parameters()).device
+
+    def embed(pixels: np.ndarray) -> Tensor:
+        return network(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device))[0]
+
+    return Extractor(INCEPTION, "2048", resolution, embed)
+
+
+@torch.no_grad()
+def image_features(
+    pictures: Pictures,
+    extractor: Extractor,
+    batch_size: int = 64,
+    num_expected: int | None = None,
+) -> ImageFeatures:
+    """Features (N, D) of pictures, a batch at a time.
+
+    Args:
+        pictures: a folder, or Pillow's pictures and paths.
+        extractor: of `load_extractor`.
+        batch_size: pictures at a time.
+        num_expected: how many pictures there must be, where the prompts say.
+
+    Raises:
+        FileNotFoundError: pictures are missing.
+        ValueError: not as many as expected, fewer than 2, a broken one, several sizes where they
+            are read as they are, or features that are not finite.
+    """
+    found = list_pictures(pictures, num_expected)
+    if len(found) < 2:
+        raise ValueError(f"{len(found)} pictures: distances between sets need 2 and many more")
+    size = extractor.resolution or square_size(found)
+    batches = picture_batches(found, size, batch_size)
+    rows_ND = torch.cat([extractor.embed(batch).float().cpu() for batch in batches])
+    wrong = ~rows_ND.isfinite().all(dim=1)
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"the features of picture {first} are not finite ({int(wrong.sum())} of {len(found)} "
+            f"are such): look for a NaN in {extractor.name}"
+        )
+    resize = f"none, {size}" if extractor.resolution is None else f"{FIT} to {size}"
+    if extractor.name == INCEPTION:
+        resize += ", then TensorFlow 1 bilinear to 299"
+    protocol = {"extractor": extractor.name, "layer": extractor.layer, "resize": resize}
+    return ImageFeatures(rows_ND, protocol)

@@ -1,0 +1,225 @@
+"""Pictures of prompts on disk, in GenEval's layout, so that a run that was stopped goes on:
+
+FOLDER/settings.json                what all its pictures were made with
+FOLDER/00000/metadata.jsonl         the prompt, its seed, and whether the picture is finite
+FOLDER/00000/samples/0000.png
+
+A picture is kept if it was made with the same settings from the same prompt and can be decoded.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from crosslingual.sources.files import iter_json_lines, read_json
+
+SETTINGS, METADATA, SAMPLE = "settings.json", "metadata.jsonl", "samples/0000.png"
+SEED_STEP = 1_000_003  # a prime above any number of prompts: no two seeds share a picture's noise
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are sampled.
+
+    Attributes:
+        num_inference_steps: of the sampler.
+        guidance_scale: of classifier-free guidance.
+        resolution: the edge of the pictures in pixels.
+        seed: of the noise.
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+    resolution: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A picture to make.
+
+    Attributes:
+        number: its place; with the seed it decides the noise.
+        id: the prompt's own name.
+        prompt: what the pipeline reads.
+    """
+
+    number: int
+    id: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture that was made.
+
+    Attributes:
+        request: what was asked.
+        path: of the PNG.
+        is_finite: False where the pipeline's output held a NaN or an infinity, which is black here,
+            as diffusers shows it.
+        is_kept: whether it was there before.
+    """
+
+    request: Request
+    path: Path
+    is_finite: bool
+    is_kept: bool
+
+    def open(self) -> Image.Image:
+        """The picture, RGB."""
+        with Image.open(self.path) as picture:
+            return picture.convert("RGB")
+
+
+def draw_pictures(
+    folder: str | Path,
+    requests: Sequence[Request],
+    make_pipeline: Callable[[], Any],
+    sampling: Sampling,
+    *,
+    made_with: Mapping[str, Any],
+    batch_size: int = 16,
+    title: str = "",
+) -> list[Drawn]:
+    """Makes those pictures that the folder does not have.
+
+    The noise of a picture depends on the seed and its number alone, not on the batch, the language
+    or what was there before.
+
+    Args:
+        folder: where they lie; made if it is absent.
+        requests: what to draw, each number once.
+        make_pipeline: called if anything is missing; what it returns is called as diffusers'
+            pipelines are, with `output_type="np"`.
+        sampling: how they are sampled.
+        made_with: what else decides the pictures, such as the weights; JSON values.
+        batch_size: prompts at a time.
+        title: words before the progress bar.
+
+    Returns:
+        One a request, in order.
+
+    Raises:
+        ValueError: the folder holds pictures of other settings or prompts.
+    """
+    from tqdm import tqdm
+
+    folder = Path(folder)
+    _guard(folder, {**vars(sampling), **made_with})
+    drawn = {request.number: _kept(folder, request, sampling) for request in requests}
+    missing = [request for request in requests if drawn[request.number] is None]
+    # on a terminal a bar that moves, elsewhere a line now and then
+    is_terminal = sys.stderr.isatty()
+    with tqdm(
+        total=len(requests),
+        initial=len(requests) - len(missing),
+        desc=title or None,
+        unit=" pictures",
+        mininterval=0.1 if is_terminal else 10.0,
+        delay=0 if is_terminal else 10.0,
+        dynamic_ncols=is_terminal,
+        leave=False,
+        disable=not missing,
+    ) as bar:
+        pipe = make_pipeline() if missing else None
+        for start in range(0, len(missing), batch_size):
+            part = missing[start : start + batch_size]
+            for request, pixels in zip(part, _sample(pipe, part, sampling), strict=True):
+                drawn[request.number] = _write(folder, request, pixels, sampling)
+            bar.update(len(part))
+    return [drawn[request.number] for request in requests]
+
+
+def _sample(pipe: Any, requests: Sequence[Request], sampling: Sampling) -> np.ndarray:
+    """(B, H, W, 3) in [0, 1], of a batch."""
+    import torch
+
+    seeds = [sampling.seed * SEED_STEP + request.number for request in requests]
+    return pipe(
+        [request.prompt for request in requests],
+        height=sampling.resolution,
+        width=sampling.resolution,
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="np",
+    ).images
+
+
+def _guard(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuses a folder of other settings, and writes them into a new one."""
+    path = folder / SETTINGS
+    if not path.exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(
+                f"{folder} holds files but no {SETTINGS}: nothing says what its pictures were made "
+                "with; give another --output_dir, or remove it"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(path, (json.dumps(settings, indent=1, ensure_ascii=False) + "\n").encode())
+        return
+    found = read_json(path)
+    wanted = json.loads(json.dumps(settings))
+    names = [k for k in sorted({*found, *wanted}) if found.get(k) != wanted.get(k)]
+    if names:
+        told = ", ".join(f"{name} {found.get(name)!r}, not {wanted.get(name)!r}" for name in names)
+        raise ValueError(
+            f"{folder} holds pictures made with {told}; give another --output_dir, or remove it"
+        )
+
+
+def _kept(folder: Path, request: Request, sampling: Sampling) -> Drawn | None:
+    """The picture that is there already, whole; else None."""
+    place = folder / f"{request.number:05d}"
+    path = place / SAMPLE
+    if not path.is_file() or not (place / METADATA).is_file():
+        return None
+    _, metadata = next(iter_json_lines(place / METADATA))
+    if metadata["prompt"] != request.prompt:
+        raise ValueError(
+            f"{place} is a picture of {metadata['prompt']!r}, not of {request.prompt!r}: the "
+            "prompts have changed; give another --output_dir, or remove the folder"
+        )
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            is_whole = picture.size == (sampling.resolution, sampling.resolution)
+    except (OSError, SyntaxError, UnidentifiedImageError):  # what Pillow says of a broken PNG
+        return None
+    return Drawn(request, path, metadata["is_finite"], True) if is_whole else None
+
+
+def _write(folder: Path, request: Request, pixels: np.ndarray, sampling: Sampling) -> Drawn:
+    """Writes a picture (H, W, 3) and then its metadata, each whole or not at all."""
+    if pixels.shape != (sampling.resolution, sampling.resolution, 3):
+        raise ValueError(
+            f"the pipeline drew {pixels.shape}, not squares of {sampling.resolution} pixels: give "
+            "a --resolution that the base can draw"
+        )
+    is_finite = bool(np.isfinite(pixels).all())
+    if not is_finite:
+        pixels = np.zeros_like(pixels)
+    place = folder / f"{request.number:05d}"
+    (place / SAMPLE).parent.mkdir(parents=True, exist_ok=True)
+    partial = place / "samples" / "partial.png"
+    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(partial)
+    os.replace(partial, place / SAMPLE)
+    metadata = {"prompt": request.prompt, "id": request.id, "seed": sampling.seed}
+    metadata |= {"number": request.number, "is_finite": is_finite}
+    line = json.dumps(metadata, ensure_ascii=False) + "\n"
+    _replace(place / METADATA, line.encode())
+    return Drawn(request, place / SAMPLE, is_finite, False)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)

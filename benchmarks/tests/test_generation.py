@@ -1,0 +1,296 @@
+"""Generation: pictures on disk that a run goes on from, and the scores of painters known to draw
+right or wrong.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crosslingual.testbed.captions import caption
+from crosslingual.testbed.world import Scene, Thing, render, sample_scenes
+from crosslingual_benchmarks import generation
+from crosslingual_benchmarks.generation import evaluate_generation, yardstick_of
+from crosslingual_benchmarks.generation_settings import (
+    GenerationSettings,
+    load_prompt_set,
+    with_defaults,
+)
+from crosslingual_benchmarks.picture_scores import Yardstick, hard_negatives
+from crosslingual_benchmarks.prompts import Prompt, PromptSet
+from crosslingual_benchmarks.results import read_results
+
+Draw = Callable[[str, int], np.ndarray]
+
+
+class Painter:
+    """Called as a diffusers pipeline is; what it draws is known.
+
+    Attributes:
+        calls: the prompts and noise seeds of each call.
+    """
+
+    def __init__(self, draw: Draw):
+        self.draw, self.calls = draw, []
+        self.components = {"unet": torch.nn.Linear(2, 3), "tokenizer": None}
+
+    def to(self, *places: Any) -> "Painter":
+        return self
+
+    def __call__(self, prompts: list[str], generator: list[Any], **options: Any) -> Any:
+        assert options["output_type"] == "np" and options["height"] == options["width"] == 64
+        seeds = [each.initial_seed() for each in generator]
+        self.calls.append((prompts, seeds))
+        drawn = [self.draw(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        return SimpleNamespace(images=np.stack(drawn))
+
+    @property
+    def seed_of(self) -> dict[str, int]:
+        return {p: s for prompts, seeds in self.calls for p, s in zip(prompts, seeds, strict=True)}
+
+
+def noise(prompt: str, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).random((64, 64, 3), dtype=np.float32)
+
+
+def blank(prompt: str, seed: int) -> np.ndarray:
+    return np.ones((64, 64, 3), np.float32)
+
+
+def nan(prompt: str, seed: int) -> np.ndarray:
+    return np.full((64, 64, 3), np.nan, np.float32)
+
+
+def truth(prompt_set: PromptSet) -> Draw:
+    """Draws what each prompt says, in whatever language."""
+    told = prompt_set.prompts
+    return painted({text: p.scene for p in told for text in (*p.prompts.values(), p.english)})
+
+
+def painted(scenes: dict[str, Scene]) -> Draw:
+    """Draws a scene a prompt."""
+
+    def draw(prompt: str, seed: int) -> np.ndarray:
+        picture = render(scenes[prompt], np.random.default_rng(seed))
+        return np.asarray(picture, dtype=np.float32) / 255
+
+    return draw
+
+
+def settings_of(tmp_path: Path, **others: Any) -> GenerationSettings:
+    told = {"method": "painter", "dataset": "testbed", "languages": ["de", "ja"]}
+    told |= {"num_prompts": 6, "num_motif_prompts": 2, "num_references": 20, "num_bootstrap": 50}
+    told |= {"num_fid_bootstrap": 5, "scheduler": "base", "output_dir": str(tmp_path / "out")}
+    return GenerationSettings(**{**told, **others})
+
+
+@pytest.fixture(scope="module")
+def yardstick() -> Yardstick:
+    return yardstick_of(*with_prompts(settings_of(Path("."))))
+
+
+def with_prompts(settings: GenerationSettings) -> tuple[GenerationSettings, PromptSet]:
+    return settings, load_prompt_set(with_defaults(settings))
+
+
+@pytest.mark.parametrize(("painter", "share"), [("truth", 1.0), ("blank", 0.0)])
+def test_true_pictures_score_one_and_blank_ones_zero(
+    tmp_path: Path, yardstick: Yardstick, painter: str, share: float
+):
+    settings, prompt_set = with_prompts(settings_of(tmp_path))
+    made = Painter(truth(prompt_set) if painter == "truth" else blank)
+    results = evaluate_generation(lambda: made, settings, yardstick=yardstick)
+    assert [result["language"] for result in results] == ["de", "ja"]
+    for result in results:
+        assert result["metrics"]["text_accuracy"] == share
+        assert result["metrics"]["culture_score"] == share
+        assert result["interval95"]["text_accuracy"] == [share, share]
+        assert set(result["interval95"]) == set(result["metrics"])
+        assert result["n_images"] == 8 and result["num_invalid"] == 0
+        assert result["total_parameters"] == 9
+    assert read_results([tmp_path / "out"]) == json.loads(json.dumps(results))
+
+
+def test_true_pictures_are_nearer_to_the_references_and_captions_than_blank_ones(
+    tmp_path: Path, yardstick: Yardstick
+):
+    settings, prompt_set = with_prompts(settings_of(tmp_path, languages=["de"]))
+    found = {}
+    for name, drawing in {"true": truth(prompt_set), "blank": blank}.items():
+        told = dataclasses.replace(settings, arm=name)
+        (line,) = evaluate_generation(lambda d=drawing: Painter(d), told, yardstick=yardstick)
+        found[name] = line["metrics"]
+    assert found["true"]["fid"] < found["blank"]["fid"]
+    assert found["true"]["kid"] < found["blank"]["kid"]
+    assert found["true"]["clip_score"] > found["blank"]["clip_score"] + 10
+
+
+def test_fid_of_pictures_against_themselves_is_zero(tmp_path: Path):
+    settings = settings_of(tmp_path, languages=["de"], num_motif_prompts=0)
+    told = dataclasses.replace(settings, use_references=False)
+    (line,) = evaluate_generation(lambda: Painter(noise), told)
+    assert "fid" not in line["metrics"] and "extractor" not in line["protocol"]
+    own = str(tmp_path / "out" / "painter-testbed" / "de" / "general")
+    told = dataclasses.replace(settings, reference_dir=own)
+    (line,) = evaluate_generation(lambda: None, told)
+    assert line["metrics"]["fid"] == pytest.approx(0, abs=1e-6)
+    assert line["num_kept"] == line["protocol"]["num_references"] == 6
+
+
+def test_pictures_that_are_not_finite_are_counted_and_never_right(
+    tmp_path: Path, yardstick: Yardstick
+):
+    # black as a broken picture is shown, which the judge would read as this very scene
+    scene = Scene(Thing("square", "black", "big"))
+    prompts = [Prompt(f"p{i}", {"de": "ein Quadrat"}, "a square", scene=scene) for i in range(2)]
+    settings = settings_of(tmp_path, languages=["de"])
+    made = Painter(nan)
+    told = PromptSet("squares", prompts, {})
+    (line,) = evaluate_generation(lambda: made, settings, told, yardstick)
+    assert line["num_invalid"] == line["n_images"] == 2
+    assert line["metrics"]["text_accuracy"] == 0.0
+    assert any(warning.startswith("2 of 2 pictures are not finite") for warning in line["warnings"])
+    (again,) = evaluate_generation(lambda: None, settings, told, yardstick)
+    assert again["num_invalid"] == again["num_kept"] == 2
+
+
+def test_every_language_s_general_prompts_have_the_same_noise(tmp_path: Path, yardstick: Yardstick):
+    settings, prompt_set = with_prompts(settings_of(tmp_path))
+    made = Painter(truth(prompt_set))
+    evaluate_generation(lambda: made, settings, yardstick=yardstick)
+    general = [p for p in prompt_set.prompts if p.culture is None]
+    seeds = [{n: made.seed_of[p.prompts[n]] for n in ("de", "ja")} for p in general]
+    assert all(seed["de"] == seed["ja"] for seed in seeds)
+
+
+def test_the_upper_bound_reads_english_and_draws_the_general_prompts_once(
+    tmp_path: Path, yardstick: Yardstick
+):
+    settings, prompt_set = with_prompts(settings_of(tmp_path, prompt_language="english"))
+    made = Painter(truth(prompt_set))
+    german, japanese = evaluate_generation(lambda: made, settings, yardstick=yardstick)
+    read = [prompt for prompts, _ in made.calls for prompt in prompts]
+    assert sorted(read) == sorted(p.english for p in prompt_set.prompts)
+    assert len(prompt_set.prompts) == 6 + 2 * 2
+    assert german["num_kept"] == 0 and japanese["num_kept"] == 6
+    assert german["metrics"]["fid"] == japanese["metrics"]["fid"]
+    assert german["model"] == "painter_on_english" and german["prompt_language"] == "english"
+
+
+CULTURE = {
+    "de": ("ein Stern", "a big red star"),
+    "ja": ("指輪", "a big blue ring"),
+    "uk": ("хрест", "a big black cross"),
+}
+CULTURE_SCENES = {
+    "ein Stern": Scene(Thing("star", "red", "big")),
+    "指輪": Scene(Thing("ring", "blue", "big")),
+    "хрест": Scene(Thing("cross", "black", "big")),
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "shares"),
+    [([0, 1, 2], [1.0, 1.0, 1.0]), ([1, 2, 0], [0.0, 0.0, 0.0]), ([0, 0, 0], [1.0, 0.0, 0.0])],
+    ids=["right", "mixed up", "always the same"],
+)
+def test_a_clip_chooses_a_culture_s_picture_among_other_cultures(
+    tmp_path: Path, order: list[int], shares: list[float]
+):
+    path = tmp_path / "mine.jsonl"
+    lines = [
+        {"id": n, "culture": n, "aspect": "food", "prompts": {n: text}, "english": english}
+        for n, (text, english) in CULTURE.items()
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    settings = settings_of(
+        tmp_path, dataset="prompts", prompts=str(path), languages=[], num_prompts=None
+    )
+    settings.resolution, settings.clip = 64, "testbed:clip"
+    scenes = [*CULTURE_SCENES.values()]
+    drawn = [scenes[place] for place in order]
+    painter = Painter(painted(dict(zip(CULTURE_SCENES, drawn, strict=True))))
+    results = evaluate_generation(lambda: painter, settings)
+    assert [result["language"] for result in results] == ["de", "ja", "uk"]
+    assert [result["metrics"]["culture_score"] for result in results] == shares
+    for result in results:
+        assert result["dataset"] == "mine"
+        assert result["chance"] == {"culture_score": pytest.approx(1 / 3)}
+        assert set(result["metrics"]) == {"culture_score", "clip_score"}
+    sheet = tmp_path / "out" / "painter-mine"
+    assert (sheet / "motifs.png").is_file() and not (sheet / "grid.png").exists()
+
+
+def test_mg18_is_scored_against_its_photographs_and_by_a_choice_among_captions(tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    scenes = sample_scenes("test", 5, 1)
+    entries = []
+    for number, scene in enumerate(scenes):
+        picture = render(scene, np.random.default_rng(number))
+        picture.resize((90, 70)).save(tmp_path / "images" / f"{number}.jpg")
+        told = {name: {"caption": [caption(scene, name)]} for name in ("de", "en")}
+        entries.append({"image/key": str(number), "image/locale": "de", **told})
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    (tmp_path / "captions.jsonl").write_text(lines, encoding="utf-8")
+    settings = settings_of(tmp_path, dataset="mg18", root=str(tmp_path), languages=["de"])
+    settings.num_prompts, settings.resolution = 4, 64
+    settings.clip = settings.extractor = "testbed:clip"
+    painter = Painter(painted({caption(scene, "de"): scene for scene in scenes}))
+    (line,) = evaluate_generation(lambda: painter, settings)
+    assert line["metrics"]["text_accuracy"] == 1.0 and "fid" in line["metrics"]
+    assert line["chance"] == {"text_accuracy": pytest.approx(1 / 4)}
+    told = {"num_references": 4, "num_prompts": 4, "captions": "first", "sample_seed": 0}
+    assert told.items() <= line["protocol"].items() and line["dataset"] == "mg18"
+
+
+def test_hard_negatives_are_the_nearest_other_captions(yardstick: Yardstick):
+    star, near, far = "a big red star", "a small red star", "a small blue ring below a big moon"
+    assert hard_negatives(yardstick.clip, [star, near, far, star], 1) == [
+        [near],
+        [star],
+        hard_negatives(yardstick.clip, [star, near, far], 1)[2],
+        [near],
+    ]
+    assert hard_negatives(yardstick.clip, [star, star], 3) == [[], []]
+
+
+def test_the_sheet_shows_rows_of_languages(tmp_path: Path, yardstick: Yardstick):
+    settings, prompt_set = with_prompts(settings_of(tmp_path, num_shown=3))
+    evaluate_generation(lambda: Painter(truth(prompt_set)), settings, yardstick=yardstick)
+    with Image.open(tmp_path / "out" / "painter-testbed" / "grid.png") as grid:
+        assert grid.width > 3 * 128 and grid.height > 2 * 128
+    lines = read_results([tmp_path / "out"])
+    assert [len(line["samples"]) for line in lines] == [3 + 2] * 2
+    assert lines[1]["samples"][0] == {
+        "prompt": prompt_set.prompts[0].prompts["ja"],
+        "is_right": True,
+    }
+
+
+def test_the_command_draws_with_the_testbed_s_base_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = "--method base --base testbed:sd --dataset testbed --languages en --num_prompts 2"
+    words += " --num_motif_prompts 1 --num_inference_steps 6 --num_references 10"
+    words += " --num_fid_bootstrap 0 --output_dir"
+    argv = [*words.split(), str(tmp_path)]
+    assert generation.main(argv) == 0
+    assert "as_is on testbed, testbed:sd" in capsys.readouterr().out
+    assert generation.main(argv) == 0
+    first, second = (
+        json.loads(line) for line in (tmp_path / "generation.json").read_text().splitlines()
+    )
+    assert first["num_kept"] == 0 and second["num_kept"] == 3
+    assert first["metrics"] == second["metrics"]
+    assert first["metrics"]["text_accuracy"] > 0 and first["protocol"]["scheduler"] == "ddim"
+    assert first["interval95"].keys() == {"clip_score", "text_accuracy", "culture_score"}
+    assert generation.main([*argv, "--guidance_scale", "9"]) == 2
+    line = capsys.readouterr().err
+    assert "made with guidance_scale 3.0, not 9.0" in line and line.count("\n") == 1
