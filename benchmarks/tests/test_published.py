@@ -1,4 +1,4 @@
-"""The seed's tables as data: what they say, what they leave open, and what the loader refuses."""
+"""The survey's tables as data: what they say, what they leave open, and what the loader refuses."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def test_a_row_is_what_the_paper_prints():
     assert load_published().references[row.references[0]].venue == "ACL 2023"
 
 
-@pytest.mark.skipif(not SEED.is_file(), reason="the seed's paper is not beside this checkout")
+@pytest.mark.skipif(not SEED.is_file(), reason="the survey's paper is not beside this checkout")
 @pytest.mark.parametrize("table", range(1, 7))
 def test_each_row_is_a_line_of_the_seeds_paper(table):
     lines = SEED.read_text(encoding="utf-8").replace("\\$", "$").split("\n")
@@ -129,7 +129,7 @@ def test_published_numbers_cannot_be_changed():
 def test_references_past_the_seeds_list_say_how_they_were_resolved():
     for key, reference in load_published().references.items():
         if key.isdigit():
-            is_listed = reference.resolved_by == "the seed's list of references"
+            is_listed = reference.resolved_by == "the survey's list of references"
             assert is_listed == (int(key) <= 16), key
             assert reference.arxiv or reference.url, key
 

@@ -1,4 +1,4 @@
-"""`recommend`: the seed's section 5.2 and its README's scenarios, constraints, honest answers."""
+"""`recommend`: the survey's section 5.2 and its README's scenarios, constraints, honest answers."""
 
 import importlib.metadata
 import json

@@ -191,7 +191,7 @@ def _published(price: float | None) -> Rendered:
             notes.append(f"{told.row.method}: {told.row.note}")
     if price is None:
         notes.append(f"${used:.2f} is what Stable Diffusion v1.5's row implies, not a price list's")
-    return "Published (seed Table 1 and README), nothing measured here", heads, rows, notes
+    return "Published (survey's Table 1 and README), nothing measured here", heads, rows, notes
 
 
 def _per_point() -> Rendered:
@@ -211,7 +211,7 @@ def _per_point() -> Rendered:
                 check.recomputed if check.comes_out is None else f"{check.what}: {check.recomputed}"
             )
             notes.append(f"{check.row}: {check.stated} does not come out; {told}")
-    return "Published cost per point (seed Table 5), nothing measured here", heads, rows, notes
+    return "Published cost per point (survey's Table 5), nothing measured here", heads, rows, notes
 
 
 def _span(row: Row, name: str) -> Span:

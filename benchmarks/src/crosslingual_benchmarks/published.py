@@ -1,4 +1,4 @@
-"""Published numbers: the seed's tables as data, each with its source, its strength and its doubts.
+"""Published numbers: the survey's tables as data, with each number's source and strength.
 
     for row in published_rows(2):
         print(row.method, row.cells["average"].text, row.cells["average"].strength)
@@ -32,7 +32,7 @@ PUBLISHED = Path(__file__).with_name("published.json")
 
 @dataclass(frozen=True)
 class Published:
-    """All tables by name: 1 to 6 of the seed's paper, and `efficiency` (its README),
+    """All tables by name: 1 to 6 of the survey's paper, and `efficiency` (its README),
     `characteristics` (its section 3), `counted` (code, abstracts and a replication).
     """
 
@@ -61,7 +61,7 @@ def load_published(path: str | Path = PUBLISHED) -> Published:
 
 
 def published_rows(table: str | int) -> tuple[Row, ...]:
-    """The rows of one table of the seed.
+    """The rows of one table of the survey.
 
     Args:
         table: 1 to 6, or the name of a table.

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 STRENGTHS = {
-    "paper table": "a result table of the cited paper, as the seed quotes it",
+    "paper table": "a result table of the cited paper, as the survey quotes it",
     "abstract": "the cited work's abstract says it",
     "code": "read in the method's published code",
     "calculated": "computed from code, or from numbers that stand elsewhere here",
     "inferred": "this project's inference",
     "secondary": "a third party's account, which may be wrong",
-    "estimated": "the seed's own estimate, without a source",
-    "unsupported": "stands in the seed alone: no source that was found says it",
+    "estimated": "the survey's own estimate, without a source",
+    "unsupported": "stands in the survey alone: no source that was found says it",
 }
 """Tags from strong to weak, and what each means."""
 
@@ -57,10 +57,10 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Reference:
-    """A cited work: its key is the seed's number where it has one.
+    """A cited work: its key is the survey's number where it has one.
 
     Attributes:
-        resolved_by: how the seed's number was found to mean this work.
+        resolved_by: how the survey's number was found to mean this work.
     """
 
     key: str

@@ -3,7 +3,7 @@
 crosslingual-bench recommend --budget 5000 --languages 18 --culture --single_language
 crosslingual-bench recommend --retrieval --languages 9 --results results --json
 
-The seed's section 5.2 and its README, as rules that stand in `criteria.json`. Published numbers
+The survey's section 5.2 and its README, as rules that stand in `criteria.json`. Published numbers
 come with their strength; measured ones stand apart, under the data they were measured on.
 """
 

@@ -147,7 +147,8 @@ class Runner:
     def command_of(self, arm: Arm, number: int, step: Step) -> Command:
         """An arm's step as a command; those that train or compute features share processes."""
         settings = fill(step.settings, self.words(arm))
-        place = self.folder / "arms" / arm.name / f"{number}-{step.run}"
+        name = f"{number}-{step.run.replace('.', '-')}"
+        place = self.folder / "arms" / arm.name / name
         is_shared = step.share > 0 or step.run.endswith("features")
         return Command(step.run, settings, place, self.suite.num_processes if is_shared else 1)
 

@@ -108,8 +108,8 @@ def _measured_and_published(
 ) -> list[Section | None]:
     from crosslingual_benchmarks.report.efficiency import latency_section, training_section
     from crosslingual_benchmarks.report.generation import generation_section
+    from crosslingual_benchmarks.report.published_tables import published_section
     from crosslingual_benchmarks.report.retrieval import retrieval_section
-    from crosslingual_benchmarks.report.seed_tables import published_section
     from crosslingual_benchmarks.report.trade_off import trade_off_section
 
     parts: list[tuple[Section | None, list[str], str]] = [

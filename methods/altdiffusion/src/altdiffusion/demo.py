@@ -14,11 +14,11 @@ from altdiffusion.config import DemoSettings
 from crosslingual.stages import Stages, make_demo_folder
 from crosslingual.verbs import run_verb
 
-TEXT = {"train_batch_size": 64, "max_train_steps": 240, "learning_rate": 2e-3}
+TEXT = {"train_batch_size": 64, "max_train_steps": 210, "learning_rate": 2e-3}
 COMMON = {"caption_dropout": 0.1, "use_ema": True, "ema_decay": 0.98, "train_batch_size": 24}
 STAGES = {
-    "concept_alignment": {"max_train_steps": 280, "learning_rate": 5e-3},
-    "quality_improvement": {"max_train_steps": 320, "learning_rate": 1e-3},
+    "concept_alignment": {"max_train_steps": 230, "learning_rate": 5e-3},
+    "quality_improvement": {"max_train_steps": 300, "learning_rate": 1e-3},
     "guidance_tuning": {"max_train_steps": 20, "learning_rate": 2e-4, "lr_warmup_steps": 5},
 }
 

@@ -1,4 +1,4 @@
-"""The seed's tables: published numbers, in sections of their own that look like no measured one."""
+"""The survey's tables: published numbers, in sections that look like no measured one."""
 
 from collections.abc import Sequence
 
