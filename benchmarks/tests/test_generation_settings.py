@@ -13,12 +13,13 @@ from crosslingual_benchmarks import generation_pipeline
 from crosslingual_benchmarks.generation import evaluate_generation
 from crosslingual_benchmarks.generation_pipeline import made_with, pipeline_of
 from crosslingual_benchmarks.generation_settings import (
+    PROG,
     GenerationSettings,
     arm_of,
-    command_of,
     with_defaults,
 )
 from crosslingual_benchmarks.prompts import Prompt, PromptSet
+from crosslingual_benchmarks.results import command_of
 
 
 def settings_of(tmp_path: Path, **others: Any) -> GenerationSettings:
@@ -63,7 +64,7 @@ def test_published_settings_are_mg18_s_and_flags_override_them(tmp_path: Path):
 
 def test_the_command_repeats_the_settings(tmp_path: Path):
     settings = settings_of(tmp_path, arm="my arm", seed=3, use_references=False, base="testbed:sd")
-    words = shlex.split(command_of(settings))
+    words = shlex.split(command_of(PROG, settings))
     assert words[:2] == ["crosslingual-bench", "generation"]
     assert parse_settings(GenerationSettings, words[2:], prog="x") == settings
 

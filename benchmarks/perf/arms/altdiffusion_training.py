@@ -13,14 +13,13 @@ from altdiffusion.data import frozen_parts
 from altdiffusion.text_encoder import build_student, save_text_encoder
 from altdiffusion.train import build_training, open_denoising
 from altdiffusion.unet import load_stage_unet, set_trainable, unet_config
+from arms.training_loop import loop_step
 from crosslingual.feature_pass import compute_features
 from crosslingual.features import finish_features
 from crosslingual.noising import choose_language
-from crosslingual.processes import StopRequest, start_processes
-from crosslingual.progress import Progress
+from crosslingual.processes import start_processes
 from crosslingual.shards import write_shards
 from crosslingual.sources.world import world
-from crosslingual.training_data import row_generators
 
 Step = Callable[[], object]
 LANGUAGES = ["en", "de", "fr", "ja", "zh"]
@@ -75,25 +74,7 @@ def train_arm(settings: TrainSettings) -> Step:
     ranks = start_processes()
     denoising = open_denoising(settings, ranks)
     engine, _ = build_training(settings)
-    batches = denoising.data.batches(0)
-    progress = Progress(settings.max_train_steps, settings.output_dir, every_s=3600)
-    stop = StopRequest()
-    num_steps = 0
-
-    def step() -> None:
-        nonlocal num_steps
-        generators = row_generators(settings.seed, num_steps, ranks, settings.train_batch_size)
-        loss, parts = denoising.loss(engine, next(batches), generators)
-        torch.isfinite(loss).item()
-        engine.backward(loss)
-        engine.step()
-        num_steps += 1
-        progress.step(
-            num_steps, loss.detach(), parts, engine.get_lr()[0], settings.train_batch_size
-        )
-        stop.requested(ranks)
-
-    return step
+    return loop_step(settings, engine, denoising.data.batches(0), denoising.loss)
 
 
 def online_arm(settings: TrainSettings) -> Step:

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 
+from arms.training_loop import loop_step
 from crosslingual.feature_pass import compute_features
 from crosslingual.features import finish_features
-from crosslingual.processes import StopRequest, start_processes
-from crosslingual.progress import Progress
+from crosslingual.processes import start_processes
 from crosslingual.shards import write_shards
 from crosslingual.sources.world import world
-from crosslingual.training_data import row_generators
 from iap.config import TrainSettings
 from iap.data import open_data, triplet_parts
 from iap.info import encoder_config
@@ -59,25 +58,7 @@ def make_step(settings: TrainSettings, arm: str) -> Step:
     data = open_data(settings, config, ranks)
     alignment = load_alignment(settings, data.null, ranks)
     engine = build_training(settings, config)
-    batches = data.batches(0)
-    progress = Progress(settings.max_train_steps, settings.output_dir, every_s=3600)
-    stop = StopRequest()
-    num_steps = 0
-
-    def step() -> None:
-        nonlocal num_steps
-        generators = row_generators(settings.seed, num_steps, ranks, settings.train_batch_size)
-        loss, parts = alignment.loss(engine, next(batches), generators)
-        torch.isfinite(loss).item()
-        engine.backward(loss)
-        engine.step()
-        num_steps += 1
-        progress.step(
-            num_steps, loss.detach(), parts, engine.get_lr()[0], settings.train_batch_size
-        )
-        stop.requested(ranks)
-
-    return step
+    return loop_step(settings, engine, data.batches(0), alignment.loss)
 
 
 def english_pass(settings: TrainSettings) -> Step:

@@ -6,13 +6,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from arms.training_loop import loop_step
 from crosslingual.feature_pass import compute_features
 from crosslingual.features import finish_features
-from crosslingual.processes import StopRequest, start_processes
-from crosslingual.progress import Progress
+from crosslingual.processes import start_processes
 from crosslingual.shards import write_shards
 from crosslingual.sources.world import world
-from crosslingual.training_data import row_generators
 from mulan.config import TrainSettings
 from mulan.data import frozen_parts, open_data
 from mulan.info import adapter_config
@@ -86,25 +85,7 @@ def train_arm(settings: TrainSettings) -> Step:
     data, config = open_data(settings, ranks), adapter_config(settings)
     alignment = load_alignment(settings, config, data.null, ranks)
     engine = build_training(settings, config, alignment.denoiser.model).engine
-    batches = data.batches(0)
-    progress = Progress(settings.max_train_steps, settings.output_dir, every_s=3600)
-    stop = StopRequest()
-    num_steps = 0
-
-    def step() -> None:
-        nonlocal num_steps
-        generators = row_generators(settings.seed, num_steps, ranks, settings.train_batch_size)
-        loss, parts = alignment.loss(engine, next(batches), generators)
-        torch.isfinite(loss).item()
-        engine.backward(loss)
-        engine.step()
-        num_steps += 1
-        progress.step(
-            num_steps, loss.detach(), parts, engine.get_lr()[0], settings.train_batch_size
-        )
-        stop.requested(ranks)
-
-    return step
+    return loop_step(settings, engine, data.batches(0), alignment.loss)
 
 
 ARMS: dict[str, Callable[[TrainSettings], Step]] = {

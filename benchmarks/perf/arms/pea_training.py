@@ -6,15 +6,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from arms.training_loop import loop_step
 from crosslingual.bases import encode_english, load_noise_scheduler, load_unet
 from crosslingual.feature_pass import compute_features
 from crosslingual.features import finish_features
 from crosslingual.loader import ShardLoader
-from crosslingual.processes import StopRequest, start_processes
-from crosslingual.progress import Progress
+from crosslingual.processes import start_processes
 from crosslingual.shards import write_shards
 from crosslingual.sources.world import world
-from crosslingual.training_data import row_generators
 from pea.config import TrainSettings
 from pea.data import frozen_parts, open_data
 from pea.info import adapter_config
@@ -91,24 +90,7 @@ def train_arm(settings: TrainSettings) -> Arm:
     data = open_data(settings, ranks)
     distillation = load_distillation(settings, data.null, ranks)
     engine, _ = build_training(settings, adapter_config(settings))
-    batches = data.batches(0)
-    progress = Progress(settings.max_train_steps, settings.output_dir, every_s=3600)
-    stop = StopRequest()
-    num_steps = 0
-
-    def step() -> None:
-        nonlocal num_steps
-        generators = row_generators(settings.seed, num_steps, ranks, settings.train_batch_size)
-        loss, parts = distillation.loss(engine, next(batches), generators)
-        torch.isfinite(loss).item()
-        engine.backward(loss)
-        engine.step()
-        num_steps += 1
-        progress.step(
-            num_steps, loss.detach(), parts, engine.get_lr()[0], settings.train_batch_size
-        )
-        stop.requested(ranks)
-
+    step = loop_step(settings, engine, data.batches(0), distillation.loss)
     return step, [distillation.unet, engine.module]
 
 

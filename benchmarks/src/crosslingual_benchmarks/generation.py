@@ -33,14 +33,13 @@ from crosslingual_benchmarks.generation_settings import (
     PROG,
     GenerationSettings,
     arm_of,
-    command_of,
     load_prompt_set,
     references_of,
     with_defaults,
 )
 from crosslingual_benchmarks.picture_folder import Drawn, Sampling, draw_pictures
 from crosslingual_benchmarks.prompts import PromptSet
-from crosslingual_benchmarks.results import Result, make_result
+from crosslingual_benchmarks.results import Result, command_of, make_result
 
 if TYPE_CHECKING:
     from crosslingual_benchmarks.picture_scores import Scores, Yardstick
@@ -96,7 +95,7 @@ def evaluate_generation(
                 for part, drawn in zip(parts[language], pictures, strict=True)
             ]
         )
-        result = _result(scores, shown[-1], prompt_set, told, command_of(settings))
+        result = _result(scores, shown[-1], prompt_set, told, command_of(PROG, settings))
         result["wall_s"] = time.perf_counter() - started
         if pipeline.cache_info().currsize:
             result["total_parameters"] = count_parameters(pipeline())

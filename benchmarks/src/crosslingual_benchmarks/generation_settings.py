@@ -4,7 +4,6 @@ prompts and true pictures that they name, and the words that repeat a run.
 
 import dataclasses
 import hashlib
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,14 +191,3 @@ def arm_of(settings: GenerationSettings) -> str:
     if settings.method == BASE:
         return "english_upper_bound" if is_english else "as_is"
     return settings.method + "_on_english" * is_english
-
-
-def command_of(settings: GenerationSettings) -> str:
-    """The words that repeat a run: the settings that are not at their defaults."""
-    words = PROG.split()
-    for each in dataclasses.fields(settings):
-        value = getattr(settings, each.name)
-        is_list = isinstance(value, list)
-        if value != ([] if is_list else each.default):
-            words += [f"--{each.name}", *map(str, value if is_list else [value])]
-    return shlex.join(words)

@@ -11,7 +11,6 @@ this repository implements: only text has to be translated. Of a pipeline it is 
 prompt, and apart from it the prompt's encoding, which is where the methods differ.
 """
 
-import shlex
 import statistics
 import sys
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.verbs import run_verb
-from crosslingual_benchmarks.results import Result, make_result
+from crosslingual_benchmarks.results import Result, command_of, make_result
 
 RESULTS = "latency.json"
 PROG = "crosslingual-bench latency"
@@ -225,7 +224,7 @@ def latency(settings: LatencySettings) -> Result:
         },
         n_queries=settings.num_queries,
         seed=settings.seed,
-        command=shlex.join([*PROG.split(), *sys.argv[1:]]),
+        command=command_of(PROG, settings),
     )
     append_result(Path(settings.output_dir) / RESULTS, result)
     return result

@@ -18,8 +18,10 @@ Every number of the report comes from such lines. Published numbers do not: they
 | `command` | words that repeat it |
 """
 
+import dataclasses
 import json
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,22 @@ def make_result(
     result["versions"] = {m.__name__: m.__version__ for m in (torch, transformers, diffusers)}
     check_result(result, "this result")
     return result
+
+
+def command_of(prog: str, settings: Any) -> str:
+    """The words that repeat a run: the settings that are not at their defaults.
+
+    Args:
+        prog: command and verb.
+        settings: the verb's dataclass.
+    """
+    words = prog.split()
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        is_list = isinstance(value, list)
+        if value != ([] if is_list else each.default):
+            words += [f"--{each.name}", *map(str, value if is_list else [value])]
+    return shlex.join(words)
 
 
 def check_result(result: Any, where: str) -> None:

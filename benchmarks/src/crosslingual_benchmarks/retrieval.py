@@ -9,9 +9,7 @@ Each language appends a line to `output_dir/retrieval.json`, whose protocol says
 before two lines may be compared: captions, ties, split, subset, and the pictures of the gallery.
 """
 
-import dataclasses
 import inspect
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from typing import Any, Literal
 from crosslingual.settings import nearest_name
 from crosslingual.verbs import run_verb
 from crosslingual_benchmarks.datasets import DATASETS, RetrievalSet
+from crosslingual_benchmarks.results import command_of
 from crosslingual_benchmarks.trials import find_missing, make_trial
 
 RESULTS = "retrieval.json"
@@ -137,7 +136,7 @@ def retrieval(settings: RetrievalSettings) -> list[dict[str, Any]]:
                 seed=settings.seed,
                 wall_s=time.perf_counter() - started,
                 num_bootstrap=settings.num_bootstrap,
-                command=command_of(settings),
+                command=command_of(PROG, settings),
             )
             append_result(Path(settings.output_dir) / RESULTS, result)
             results.append(result)
@@ -183,17 +182,6 @@ def print_tables(results: Sequence[dict[str, Any]]) -> None:
             notes += [f"warning: {warning}" for warning in row["warnings"]]
             for note in notes:
                 print(f"{row['language']}: {note}")
-
-
-def command_of(settings: RetrievalSettings) -> str:
-    """The words that repeat a run: the settings that are not at their defaults."""
-    words = PROG.split()
-    for each in dataclasses.fields(settings):
-        value = getattr(settings, each.name)
-        is_list = isinstance(value, list)
-        if value != ([] if is_list else each.default):
-            words += [f"--{each.name}", *map(str, value if is_list else [value])]
-    return shlex.join(words)
 
 
 def main(argv: list[str] | None = None) -> int:
