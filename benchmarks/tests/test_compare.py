@@ -249,6 +249,18 @@ def test_an_absent_suite_or_arm_is_named():
     assert chosen.train_s == 7
 
 
+def test_an_arm_that_is_trained_already_is_taken_as_it_is(tmp_path):
+    settings = CompareSettings(arms=["pea", "mclip"], exports=[f"pea={tmp_path}"])
+    mclip, pea = chosen_suite(settings).arms
+    assert pea.trained_languages == ["en", "de", "hi", "ja", "zh"]
+    assert pea.steps == [] and fill(pea.pipeline, {}) == str(tmp_path)
+    assert mclip.steps and mclip.embedder == "{arm}/run/model"
+    with pytest.raises(ValueError, match="no arm 'peaa'"):
+        chosen_suite(CompareSettings(exports=["peaa=x"]))
+    with pytest.raises(FileNotFoundError, match="give NAME=FOLDER"):
+        chosen_suite(CompareSettings(exports=["pea"]))
+
+
 def test_a_plan_is_kept(tmp_path):
     plan = Plan(tmp_path / "plan.json")
     plan.steps["a"] = {"step_s": 0.5}

@@ -25,6 +25,7 @@ class CompareSettings:
         output_dir: where data, arms, results and the report go; a run that was cut off goes on
             there, command by command.
         arms: to run; all if none are named.
+        exports: NAME=FOLDER of arms that are trained already: they are measured as they are.
         train_s: seconds that each arm may train for; the suite's own if not given.
         price_per_hour: dollars for an hour of a process, for the report's costs.
         report: whether the page is written at the end.
@@ -33,6 +34,7 @@ class CompareSettings:
     suite: str = "testbed"
     output_dir: str = "runs/compare"
     arms: list[str] = field(default_factory=list)
+    exports: list[str] = field(default_factory=list)
     train_s: float | None = None
     price_per_hour: float | None = None
     report: bool = True
@@ -63,6 +65,7 @@ def chosen_suite(settings: CompareSettings) -> Any:
     """The suite, with the arms and the budget that are asked for.
 
     Raises:
+        FileNotFoundError: an export is not there.
         ValueError: no such arm; those of the suite are named.
     """
     from crosslingual_benchmarks.compare.suite import read_suite
@@ -76,7 +79,32 @@ def chosen_suite(settings: CompareSettings) -> Any:
             f"{settings.suite} has no arm {', '.join(sorted(unknown))}; it has {', '.join(names)}"
         )
     wanted = settings.arms or names
-    return dataclasses.replace(suite, arms=[arm for arm in suite.arms if arm.name in wanted])
+    exports = _read_exports(settings.exports, names)
+    arms = [
+        _exported(arm, exports[arm.name], suite.trained_languages) if arm.name in exports else arm
+        for arm in suite.arms
+        if arm.name in wanted
+    ]
+    return dataclasses.replace(suite, arms=arms)
+
+
+def _read_exports(pairs: list[str], names: list[str]) -> dict[str, str]:
+    exports = dict(pair.partition("=")[::2] for pair in pairs)
+    for name, folder in exports.items():
+        if name not in names:
+            raise ValueError(f"exports: no arm {name!r}; there are {', '.join(names)}")
+        if not folder or not Path(folder).is_dir():
+            raise FileNotFoundError(f"exports: {folder!r} of {name} is no folder; give NAME=FOLDER")
+    return exports
+
+
+def _exported(arm: Any, folder: str, languages: list[str]) -> Any:
+    """An arm that trains nothing: its pipeline, or where it draws none its embedder, is there."""
+    arm = dataclasses.replace(arm, trained_languages=arm.trained_languages or languages)
+    place = str(Path(folder).resolve()).replace("{", "{{").replace("}", "}}")
+    if arm.pipeline is not None:
+        return dataclasses.replace(arm, steps=[], pipeline=place, embedder=None)
+    return dataclasses.replace(arm, steps=[], embedder=place)
 
 
 def compare(settings: CompareSettings) -> Path:
