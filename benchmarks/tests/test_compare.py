@@ -133,6 +133,17 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(trainer, tmp_path):
     assert [call.split(" ")[1] for call in calls_of(folder)] == ["", "latest"]
 
 
+def test_pictures_of_an_earlier_training_are_removed_and_others_kept(trainer, tmp_path):
+    suite = suite_of([arm_of(trainer)])
+    runner = runner_of(suite, tmp_path)
+    command = Command("crosslingual_benchmarks.generation", {}, tmp_path / "arms/one/generation")
+    pictures = runner.results / "one-testbed"
+    for key, is_kept in (("first", True), ("first", True), ("second", False)):
+        pictures.mkdir(parents=True, exist_ok=True)
+        runner._drop_stale_pictures(suite.arms[0], command, key)
+        assert pictures.exists() == is_kept
+
+
 def test_an_arm_that_fails_does_not_stop_the_others(trainer, tmp_path):
     folder = tmp_path / "out"
     arms = [arm_of(trainer, "bad", fail="1"), arm_of(trainer, "good")]

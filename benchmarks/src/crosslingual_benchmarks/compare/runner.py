@@ -252,10 +252,19 @@ class Runner:
             mark, key = mark_of(command.place), command.key(self._arm_key(arm))
             if mark is None or mark["key"] != key:
                 self.display.say(f"{arm.name}: {command.module.rpartition('.')[2]}")
+                self._drop_stale_pictures(arm, command, key)
             run_command(command, key)
             self.display.advance()
 
         self._guarded(arm, failed, work)
+
+    def _drop_stale_pictures(self, arm: Arm, command: Command, key: str) -> None:
+        """Removes the pictures of an earlier training, which `generation` would rightly refuse."""
+        begun = command.place.with_suffix(".begun")
+        if begun.is_file() and begun.read_text() != key:
+            shutil.rmtree(self.results / f"{arm.name}-testbed", ignore_errors=True)
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.write_text(key)
 
     def _arm_key(self, arm: Arm) -> str:
         """Changes where an arm's last command does."""

@@ -13,6 +13,7 @@ LABELS = {
     "pea": "PEA",
     "mclip": "mCLIP",
     "mulan": "MuLan",
+    "mulan_not_aligned": "MuLan, encoder not aligned",
     "iap": "IAP",
     "altdiffusion": "AltDiffusion",
     "as_is": "as-is",
