@@ -197,7 +197,8 @@ class DemoSettings:
         languages: that train beside English.
         num_texts: parallel sentences of each language for the text encoder.
         num_samples: pictures to train on.
-        num_motif_samples: pictures of the languages' motifs among them.
+        num_motif_samples: pictures of the languages' motifs, and of general ones among which they
+            stand, for the stages of the whole UNet.
         num_prompts: held-out prompts a language.
         num_motif_prompts: pictures of each language's motif.
         seed: of everything.
@@ -209,6 +210,6 @@ class DemoSettings:
     num_texts: int = 4000
     num_samples: int = 1500
     num_motif_samples: int = 600
-    num_prompts: int = 24
+    num_prompts: int = 16
     num_motif_prompts: int = 8
     seed: int = 0

@@ -14,17 +14,17 @@ from altdiffusion.config import DemoSettings
 from crosslingual.stages import Stages, make_demo_folder
 from crosslingual.verbs import run_verb
 
-TEXT = {"train_batch_size": 64, "max_train_steps": 210, "learning_rate": 2e-3}
+TEXT = {"train_batch_size": 64, "max_train_steps": 250, "learning_rate": 2e-3}
 COMMON = {"caption_dropout": 0.1, "use_ema": True, "ema_decay": 0.98, "train_batch_size": 24}
 STAGES = {
-    "concept_alignment": {"max_train_steps": 230, "learning_rate": 5e-3},
+    "concept_alignment": {"max_train_steps": 270, "learning_rate": 5e-3},
     "quality_improvement": {"max_train_steps": 300, "learning_rate": 1e-3},
     "guidance_tuning": {"max_train_steps": 20, "learning_rate": 2e-4, "lr_warmup_steps": 5},
 }
 
 
 def write_data(settings: DemoSettings, folder: Path) -> None:
-    """Writes parallel text, general pictures, and motifs among general ones."""
+    """Writes parallel text, general pictures, and motifs among as many general ones."""
     from crosslingual.shards import write_shards
     from crosslingual.sources import SOURCES
 
@@ -33,7 +33,7 @@ def write_data(settings: DemoSettings, folder: Path) -> None:
         "text": {"num_samples": settings.num_texts, "pictures": False},
         "general": {"num_samples": settings.num_samples},
         "mixed": {
-            "num_samples": settings.num_samples,
+            "num_samples": settings.num_motif_samples,
             "num_motif_samples": settings.num_motif_samples,
         },
     }
