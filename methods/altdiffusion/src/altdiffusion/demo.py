@@ -18,7 +18,7 @@ TEXT = {"train_batch_size": 64, "max_train_steps": 250, "learning_rate": 2e-3}
 COMMON = {"caption_dropout": 0.1, "use_ema": True, "ema_decay": 0.98, "train_batch_size": 24}
 STAGES = {
     "concept_alignment": {"max_train_steps": 270, "learning_rate": 5e-3},
-    "quality_improvement": {"max_train_steps": 300, "learning_rate": 1e-3},
+    "quality_improvement": {"max_train_steps": 260, "learning_rate": 1e-3},
     "guidance_tuning": {"max_train_steps": 20, "learning_rate": 2e-4, "lr_warmup_steps": 5},
 }
 
