@@ -10,7 +10,7 @@ from crosslingual_benchmarks.compare.commands import (
     Command,
     launch,
     run_command,
-    seconds_a_step,
+    step_time,
     training_rows,
 )
 from crosslingual_benchmarks.compare.display import Display
@@ -23,7 +23,8 @@ TRAINER = '''
 """Writes metrics and a checkpoint as a method's train does, a step in the time that it is told."""
 import argparse, json, pathlib
 parser = argparse.ArgumentParser()
-for name in ("output_dir", "max_train_steps", "step_s", "checkpointing_steps", "fail"):
+NAMES = "output_dir max_train_steps step_s checkpointing_steps fail train_data"
+for name in NAMES.split():
     parser.add_argument(f"--{name}", default="0")
 parser.add_argument("--resume_from_checkpoint", default="")
 given = parser.parse_args()
@@ -176,18 +177,45 @@ def test_a_command_is_written_as_it_would_be_typed(tmp_path):
     assert command.key("") != command.key("another before")
 
 
-def test_seconds_a_step_are_the_median_and_need_steps(tmp_path):
-    times = [1.0, 1.1, 1.2, 5.2, 5.3]  # a pause between two steps does not count
+def test_seconds_a_step_are_those_of_the_steps_that_count(tmp_path):
+    times = [1.0, 1.1, 1.2, 5.2, 5.3]
     rows = [{"step": n, "time_s": t, "learning_rate": 0.1} for n, t in enumerate(times)]
     rows.insert(2, {"step": 1, "time_s": 1.15, "validation_loss": 1.0})
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert seconds_a_step(file) == pytest.approx(0.1)
+    taken = step_time(file)  # a pause is paid for, and is no step's length
+    assert (taken.median_s, taken.mean_s) == (pytest.approx(0.1), pytest.approx(4.3 / 4))
+    again = [{"step": n + 2, "time_s": 0.5 + 0.2 * n, "learning_rate": 0.1} for n in range(3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *again]))
+    taken = step_time(file)  # cut off after step 4, gone on from 2: of 3 and 4 the last counts
+    assert taken.mean_s == pytest.approx((0.1 + 0.1 + 0.2 + 0.2) / 4)
     file.write_text(json.dumps(rows[0]) + "\n")
     with pytest.raises(ValueError, match="too few"):
-        seconds_a_step(file)
+        step_time(file)
     with pytest.raises(FileNotFoundError, match="no finished training"):
         training_rows(tmp_path, tmp_path / "log")
+
+
+def test_an_arm_pays_for_what_it_goes_on_from_and_runs_anew_where_that_did(trainer, tmp_path):
+    def arms(step_s):
+        first = arm_of(trainer, "first", step_s=step_s)
+        second = arm_of(trainer, "second", train_data="{arms}/first/run/export", step_s=0.1)
+        return [first, second, arm_of(trainer, "third", step_s=0.1)]
+
+    for step_s in (0.1, 0.1, 0.05):
+        (tmp_path / "plan.json").unlink(missing_ok=True)
+        assert runner_of(suite_of(arms(step_s)), tmp_path).run() == {}
+    lines = (tmp_path / "results" / "training.json").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["model"] for row in rows] == ["first", "second", "third", "first", "second"]
+    seconds = [row["metrics"]["train_s"] for row in rows]
+    assert seconds[:3] == pytest.approx([2.0, 4.0, 2.0], abs=0.3)
+    assert [len(row["stages"]) for row in rows] == [1, 2, 1, 1, 2]
+
+
+def test_arms_that_others_go_on_from_are_run_with_them():
+    chosen = chosen_suite(CompareSettings(suite="ablate_mclip", arms=["texts_alone"]))
+    assert [arm.name for arm in chosen.arms] == ["triangle", "texts_alone"]
 
 
 def test_words_in_braces_are_places_and_languages():

@@ -111,6 +111,7 @@ def test_our_shards_are_one_gallery_with_the_hash_of_their_index(ours):
     assert data.galleries["en"].texts == {0: ["a", "A"], 1: ["b"], 2: ["c"]}
     assert data.galleries["de"].texts == {0: ["ä"], 1: [], 2: ["ß"]}
     assert data.sha256 == read_index(ours)["sha256"]
+    assert data.name == f"shards (shards {data.sha256[:8]})"
     assert [picture.is_there for picture in data.pictures] == [True, True, False]
     assert data.pictures[1].read() == JPG + b"b"
 
@@ -123,6 +124,7 @@ def test_a_language_that_no_sample_has_is_refused_with_those_found(ours):
 def test_shards_of_others_are_read_in_the_language_given(tmp_path):
     write_tar(tmp_path / "0.tar", {"a.jpg": JPG, "a.txt": b"x", "b.jpg": JPG, "b.txt": b"y"})
     data = DATASETS["shards"](str(tmp_path), caption_language="nl")
+    assert data.name == str(tmp_path)
     assert data.galleries["nl"].texts == {0: ["x"], 1: ["y"]}
     assert data.sha256 is None
 

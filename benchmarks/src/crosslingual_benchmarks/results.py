@@ -6,7 +6,7 @@ Every number of the report comes from such lines. Published numbers do not: they
 | key | what |
 |---|---|
 | `task` | one of `TASKS` |
-| `dataset` | its name or folder |
+| `dataset` | its name; of shards the folder's with the index's hash |
 | `model` | the arm: a method's name, or a baseline's such as `as_is` |
 | `pretrained` | its weights: an id or a folder |
 | `language` | of the texts, BCP-47; absent where the task has none |

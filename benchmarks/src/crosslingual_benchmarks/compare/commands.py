@@ -8,13 +8,15 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 from crosslingual_benchmarks.compare.suite import Values
 
-CALIBRATION_STEPS = 24
 PEAK = re.compile(r"peak ([0-9.]+)GB")
 TAIL_LINES = 15
 
@@ -28,12 +30,14 @@ class Command:
         settings: of the command.
         place: where its log and its mark lie.
         num_processes: 1, or as many as torchrun starts.
+        trains: whether its steps are counted and paid for.
     """
 
     module: str
     settings: Values
     place: Path
     num_processes: int = 1
+    trains: bool = False
 
     @property
     def words(self) -> list[str]:
@@ -48,9 +52,24 @@ class Command:
             words += [f"--{name}", *(_word(item) for item in items)]
         return words
 
-    def key(self, earlier: str) -> str:
-        """A hash of the command and of those before it."""
-        return hashlib.sha256(json.dumps([earlier, self.words]).encode()).hexdigest()
+    def key(self, *earlier: str) -> str:
+        """A hash of the command and of the keys of those before it."""
+        return hashlib.sha256(json.dumps([*earlier, self.words]).encode()).hexdigest()
+
+    @property
+    def outputs(self) -> list[str]:
+        """The folders that it writes."""
+        return [str(value) for name, value in self.settings.items() if name.endswith("_dir")]
+
+    @property
+    def inputs(self) -> list[str]:
+        """All that it is given and does not write."""
+        given = [value for name, value in self.settings.items() if not name.endswith("_dir")]
+        return [str(v) for value in given for v in (value if isinstance(value, list) else [value])]
+
+    def made(self, values: Iterable[str]) -> bool:
+        """Whether one of the values is, or lies in, a folder that this command writes."""
+        return any(f"{place}/" in f"{value}/" for value in values for place in self.outputs)
 
 
 def _word(value: Any) -> str:
@@ -116,18 +135,39 @@ def launch(command: Command) -> float:
     return time.monotonic() - started
 
 
-def seconds_a_step(metrics: Path) -> float:
-    """The median seconds between the optimiser steps of a run's metrics.jsonl.
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds between a run's optimiser steps.
+
+    Attributes:
+        median_s: what a step takes when nothing disturbs it.
+        mean_s: with slow starts, checkpoints and batches of other lengths: what is waited and paid
+            for.
+    """
+
+    median_s: float
+    mean_s: float
+
+
+def step_time(metrics: Path) -> StepTime:
+    """Reads how long a step took from a run's metrics.jsonl.
+
+    Of a step that was taken twice, since the run was cut off and went on from an earlier
+    checkpoint, the last counts; the time between two processes does not.
 
     Raises:
         ValueError: too few steps to tell.
     """
     rows = [json.loads(line) for line in metrics.read_text().split("\n") if line]
-    times = [row["time_s"] for row in rows if "learning_rate" in row]
-    gaps = sorted(b - a for a, b in zip(times, times[1:], strict=False) if b > a)
+    rows = [row for row in rows if "learning_rate" in row]
+    gaps = {
+        after["step"]: after["time_s"] - before["time_s"]
+        for before, after in pairwise(rows)
+        if after["step"] == before["step"] + 1 and after["time_s"] > before["time_s"]
+    }
     if len(gaps) < 3:
-        raise ValueError(f"{metrics} has {len(times)} steps, too few to tell how long one takes")
-    return gaps[len(gaps) // 2]
+        raise ValueError(f"{metrics} has {len(rows)} steps, too few to tell how long one takes")
+    return StepTime(median(gaps.values()), mean(gaps.values()))
 
 
 def training_rows(run: Path, place: Path) -> Values:
@@ -138,8 +178,8 @@ def training_rows(run: Path, place: Path) -> Values:
         place: of its command, whose log lies there.
 
     Returns:
-        `steps`, `step_s` (median), `samples_per_s` (the last), `trainable_parameters`, and
-        `peak_gb` (GiB of the first process) where the log says it.
+        `steps`, `step_s` (median), `train_s` (steps x mean), `samples_per_s` (the last),
+        `trainable_parameters`, and `peak_gb` (GiB of the first process) where the log says it.
 
     Raises:
         FileNotFoundError: nothing was trained there.
@@ -152,9 +192,11 @@ def training_rows(run: Path, place: Path) -> Values:
     manifest = json.loads((run / latest.read_text().strip() / "checkpoint.json").read_text())
     log = place.with_suffix(".log")
     peaks = PEAK.findall(log.read_text(encoding="utf-8")) if log.is_file() else []
+    taken = step_time(metrics)
     return {
         "steps": steps[-1]["step"],
-        "step_s": seconds_a_step(metrics),
+        "step_s": taken.median_s,
+        "train_s": steps[-1]["step"] * taken.mean_s,
         "samples_per_s": steps[-1]["samples_per_s"],
         "trainable_parameters": sum(math.prod(shape) for shape in manifest["trainable"].values()),
         **({"peak_gb": float(peaks[-1])} if peaks else {}),

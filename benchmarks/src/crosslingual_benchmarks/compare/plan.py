@@ -1,9 +1,10 @@
 """Equal budgets: how many steps each training command may take, from how long one takes here.
 
-Every arm may train for the same seconds on the same processes. A command's steps are measured by a
-short run of it, whose output is thrown away, and written to `plan.json`, which later runs of the
-same suite read: so a comparison that is cut off goes on with the same numbers, and a reader can
-repeat them by the commands in the results.
+Every arm may train for the same seconds on the same processes. A command's steps are measured by
+short runs of it, whose output is thrown away: a few steps, and from these as many as take a tenth
+of its seconds. What they say is written to `plan.json`, which later runs of the same suite read: so
+a comparison that is cut off goes on with the same numbers, and a reader can repeat them by the
+commands in the results.
 """
 
 import json
@@ -12,15 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosslingual_benchmarks.compare.commands import (
-    CALIBRATION_STEPS,
     Command,
+    StepTime,
     launch,
-    seconds_a_step,
+    step_time,
 )
 
 STEPS = "max_train_steps"
 RUN = "output_dir"
 MIN_STEPS = 10
+FIRST_STEPS = 24
+SECOND_SHARE, SECOND_S = 0.1, 5.0
+"""Of the seconds, or at least: what the second short run takes. Two dozen steps alone were off by a
+quarter where batches differ in length."""
 
 
 class Plan:
@@ -51,7 +56,7 @@ class Plan:
             ValueError: not even `MIN_STEPS` steps fit.
         """
         if name not in self.steps:
-            self.steps[name] = {"step_s": self._measure(command)}
+            self.steps[name] = {"step_s": self._measure(command, seconds)}
         step_s = self.steps[name]["step_s"]
         num_steps = int(seconds / step_s)
         if num_steps < MIN_STEPS:
@@ -64,13 +69,20 @@ class Plan:
         self.path.write_text(json.dumps(self.steps, indent=1) + "\n", encoding="utf-8")
         return num_steps
 
-    def _measure(self, command: Command) -> float:
+    def _measure(self, command: Command, seconds: float) -> float:
+        first = self._short_run(command, FIRST_STEPS)
+        num_steps = int(max(SECOND_SHARE * seconds, SECOND_S) / first.median_s)
+        if num_steps <= FIRST_STEPS:
+            return first.median_s
+        return self._short_run(command, num_steps).mean_s
+
+    def _short_run(self, command: Command, num_steps: int) -> StepTime:
         place = command.place.with_name(command.place.name + "-calibration")
         run = place.with_name(place.name + "-run")
         shutil.rmtree(run, ignore_errors=True)
-        settings = {**command.settings, RUN: str(run), STEPS: CALIBRATION_STEPS}
-        settings["checkpointing_steps"] = CALIBRATION_STEPS
+        settings = {**command.settings, RUN: str(run), STEPS: num_steps}
+        settings["checkpointing_steps"] = num_steps
         launch(replace(command, settings=settings, place=place))
-        step_s = seconds_a_step(run / "metrics.jsonl")
+        taken = step_time(run / "metrics.jsonl")
         shutil.rmtree(run)
-        return step_s
+        return taken

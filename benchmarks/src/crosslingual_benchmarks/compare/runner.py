@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,10 +14,10 @@ from crosslingual_benchmarks.compare.commands import (
     Command,
     mark_of,
     run_command,
-    training_rows,
 )
 from crosslingual_benchmarks.compare.display import Display
 from crosslingual_benchmarks.compare.plan import RUN, STEPS, Plan
+from crosslingual_benchmarks.compare.record import append_training
 from crosslingual_benchmarks.compare.suite import Arm, Step, Suite, Values, fill
 from crosslingual_benchmarks.methods import GROUP
 
@@ -122,13 +122,19 @@ class Runner:
                     self.display.say(f"{arm.name}: how long a step of {step.run} takes")
                 command.settings[STEPS] = plan.num_steps(name, command, seconds)
                 command.settings["checkpointing_steps"] = max(command.settings[STEPS] // 2, 1)
-            key = command.key(key)
+            key = command.key(key, *self._keys_of_others(arm, command))
             mark = mark_of(command.place)
             if mark is None or mark["key"] != key:
                 steps = f", {command.settings[STEPS]} steps" if step.share else ""
                 self.display.say(f"{arm.name}: {step.run}{steps}")
             run_command(self._resumed(command, key), key)
             self.display.advance()
+
+    def _keys_of_others(self, arm: Arm, command: Command) -> list[str]:
+        """Keys of other arms' commands whose outputs it reads: it runs anew where they did."""
+        others = [one for one in self.suite.arms if one.name != arm.name]
+        made = [c for one in others for c in self.commands_of(one) if c.made(command.inputs)]
+        return [str(mark["key"]) for c in made if (mark := mark_of(c.place)) is not None]
 
     def _resumed(self, command: Command, key: str) -> Command:
         """The command, going on where the very same was cut off; another's run is removed."""
@@ -138,7 +144,7 @@ class Runner:
             return command
         if begun.is_file() and begun.read_text() == key and (run / "latest").is_file():
             resumed = {**command.settings, "resume_from_checkpoint": "latest"}
-            return Command(command.module, resumed, command.place, command.num_processes)
+            return replace(command, settings=resumed)
         shutil.rmtree(run, ignore_errors=True)
         begun.parent.mkdir(parents=True, exist_ok=True)
         begun.write_text(key)
@@ -149,60 +155,38 @@ class Runner:
         settings = fill(step.settings, self.words(arm))
         name = f"{number}-{step.run.replace('.', '-')}"
         place = self.folder / "arms" / arm.name / name
-        is_shared = step.share > 0 or step.run.endswith("features")
-        return Command(step.run, settings, place, self.suite.num_processes if is_shared else 1)
+        trains = step.share > 0
+        is_shared = trains or step.run.endswith("features")
+        num_processes = self.suite.num_processes if is_shared else 1
+        return Command(step.run, settings, place, num_processes, trains)
+
+    def commands_of(self, arm: Arm) -> list[Command]:
+        """An arm's steps as commands."""
+        return [self.command_of(arm, number, step) for number, step in enumerate(arm.steps)]
+
+    def commands_behind(self, arm: Arm) -> list[Command]:
+        """The commands of all arms whose outputs made an arm's exports, in the suite's order."""
+        words, exports = self.words(arm), (arm.pipeline, arm.embedder)
+        wanted = [fill(value, words) for value in exports if value is not None]
+        every = [command for one in self.suite.arms for command in self.commands_of(one)]
+        found = self.commands_of(arm)
+        places = {command.place for command in found}
+        while True:
+            wanted += [value for command in found for value in command.inputs]
+            found = [c for c in every if c.place not in places and c.made(wanted)]
+            if not found:
+                return [command for command in every if command.place in places]
+            places |= {command.place for command in found}
 
     def record_training(self, arm: Arm) -> None:
-        """Appends what an arm's training took, once."""
-        from crosslingual.retrieval import append_result
-        from crosslingual_benchmarks.results import make_result
-
-        commands = [self.command_of(arm, n, step) for n, step in enumerate(arm.steps) if step.share]
+        """Appends what an arm's training took, once; the part that it shares with others counts."""
         mark, key = self.folder / "arms" / arm.name / "recorded", self._arm_key(arm)
+        commands = [command for command in self.commands_behind(arm) if command.trains]
         if not commands or (mark.is_file() and mark.read_text() == key):
             return
-        rows = [training_rows(Path(c.settings[RUN]), c.place) for c in commands]
-        last = rows[-1]
-        result = make_result(
-            "training",
-            dataset=self.suite.name,
-            model=arm.name,
-            pretrained=self.suite.base,
-            metrics={
-                "train_s": sum(row["steps"] * row["step_s"] for row in rows),
-                "steps": sum(row["steps"] for row in rows),
-                "step_s": last["step_s"],
-                "samples_per_s": last["samples_per_s"],
-                "num_processes": self.suite.num_processes,
-                "trainable_parameters": max(row["trainable_parameters"] for row in rows),
-                **self.total_parameters(arm),
-                **{key: max(row[key] for row in rows) for key in ("peak_gb",) if key in last},
-            },
-            protocol={"train_s": self.suite.train_s, "num_processes": self.suite.num_processes},
-            about=arm.about,
-            trained_languages=self.languages_of(arm),
-            stages=[
-                {"command": (mark_of(c.place) or {})["command"], **row}
-                for c, row in zip(commands, rows, strict=True)
-            ],
-            seed=self.suite.seed,
-            command=self.command,
-        )
-        append_result(self.results / "training.json", result)
+        languages = self.languages_of(arm)
+        append_training(self.results, self.suite, arm, languages, commands, self.command)
         mark.write_text(key)
-
-    def total_parameters(self, arm: Arm) -> dict[str, int]:
-        """Of the pipeline that an arm drew with; nothing where it drew none."""
-        from crosslingual_benchmarks.results import read_results
-
-        path = self.results / "generation.json"
-        lines = read_results([path]) if path.is_file() else []
-        found = [
-            r["total_parameters"]
-            for r in lines
-            if r["model"] == arm.name and "total_parameters" in r
-        ]
-        return {"total_parameters": found[-1]} if found else {}
 
     def languages_of(self, arm: Arm) -> list[str]:
         """Whose captions trained the arm; none where nothing trained."""

@@ -5,8 +5,10 @@ crosslingual-bench ablate --method pea --output_dir runs/ablate-pea
 """
 
 import dataclasses
+import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ class CompareSettings:
         suite: one of ours (testbed, ablate_METHOD), or a YAML file.
         output_dir: where data, arms, results and the report go; a run that was cut off goes on
             there, command by command.
-        arms: to run; all if none are named.
+        arms: to run, and with them those that they go on from; all if none are named.
         exports: NAME=FOLDER of arms that are trained already: they are measured as they are.
         train_s: seconds that each arm may train for; the suite's own if not given.
         price_per_hour: dollars for an hour of a process, for the report's costs.
@@ -47,7 +49,7 @@ class AblateSettings:
     Attributes:
         method: whose choices are compared.
         output_dir: as of compare; runs/ablate-METHOD if not given.
-        arms: to run; all if none are named.
+        arms: as of compare.
         train_s: seconds that each arm may train for; the suite's own if not given.
         price_per_hour: dollars for an hour of a process.
         report: whether the page is written at the end.
@@ -78,7 +80,7 @@ def chosen_suite(settings: CompareSettings) -> Any:
         raise ValueError(
             f"{settings.suite} has no arm {', '.join(sorted(unknown))}; it has {', '.join(names)}"
         )
-    wanted = settings.arms or names
+    wanted = with_those_before(suite.arms, settings.arms or names)
     exports = _read_exports(settings.exports, names)
     arms = [
         _exported(arm, exports[arm.name], suite.trained_languages) if arm.name in exports else arm
@@ -86,6 +88,16 @@ def chosen_suite(settings: CompareSettings) -> Any:
         if arm.name in wanted
     ]
     return dataclasses.replace(suite, arms=arms)
+
+
+def with_those_before(arms: Sequence[Any], names: Sequence[str]) -> set[str]:
+    """Names of arms, and of those that these go on from: whose folders their settings name."""
+    wanted, added = set(), set(names)
+    while added:
+        wanted |= added
+        told = json.dumps([dataclasses.asdict(arm) for arm in arms if arm.name in added])
+        added = {arm.name for arm in arms if f"{{arms}}/{arm.name}/" in told} - wanted
+    return wanted
 
 
 def _read_exports(pairs: list[str], names: list[str]) -> dict[str, str]:

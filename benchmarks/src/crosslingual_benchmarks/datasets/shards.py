@@ -18,7 +18,8 @@ from crosslingual_benchmarks.datasets.tarred import read_samples
 def shards(
     root: str, *, languages: Sequence[str] = (), caption_language: str = "en"
 ) -> RetrievalSet:
-    """Reads all samples of shards as one gallery, whose name is the root.
+    """Reads all samples of shards as one gallery, named after the folder and its index's hash, so
+    that the same shards are the same dataset wherever they lie; after the root without an index.
 
     Args:
         root: what `crosslingual.tars.expand_shards` takes: a folder, a brace range, an address.
@@ -45,4 +46,5 @@ def shards(
         for language in choose_languages(languages, found, root)
     }
     sha256 = None if index is None else index["sha256"]
-    return RetrievalSet(root, pictures, galleries, sha256=sha256)
+    name = root if sha256 is None else f"{Path(root).resolve().name} (shards {sha256[:8]})"
+    return RetrievalSet(name, pictures, galleries, sha256=sha256)

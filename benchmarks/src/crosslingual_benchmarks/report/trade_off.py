@@ -140,9 +140,10 @@ def _figure(
         quality_label=f"mean {NAMES[metric]} in %, {len(languages)} foreign languages",
     )
     arms = ", ".join(point.label for point in points)
+    drawn = f"; horizontal lines for {', '.join(lines)}" if lines else ""
     alt = (
-        f"Scatter plot of mean {NAMES[metric]} over cost for {arms}; horizontal lines for "
-        f"{', '.join(lines) or 'nothing'}. The numbers stand in the table of the same title."
+        f"Scatter plot of mean {NAMES[metric]} over cost for {arms}{drawn}. The numbers stand in "
+        "the table of the same title."
     )
     return Figure(key, title, alt, png)
 

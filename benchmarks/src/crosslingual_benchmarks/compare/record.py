@@ -1,0 +1,70 @@
+"""What an arm's training took, as a line of `training.json`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from crosslingual_benchmarks.compare.commands import Command, mark_of, training_rows
+from crosslingual_benchmarks.compare.plan import RUN
+from crosslingual_benchmarks.compare.suite import Arm, Suite
+
+
+def append_training(
+    results: Path,
+    suite: Suite,
+    arm: Arm,
+    trained_languages: list[str],
+    commands: Sequence[Command],
+    words: str,
+) -> None:
+    """Appends a line with the sum of an arm's trainings, and each of them under `stages`.
+
+    Args:
+        results: the folder of the result files.
+        suite: what ran.
+        arm: whose exports the commands made.
+        trained_languages: whose captions trained it.
+        commands: that trained, those of other arms among them where it goes on from theirs: what
+            is used has to be paid for.
+        words: that repeat the whole.
+    """
+    from crosslingual.retrieval import append_result
+    from crosslingual_benchmarks.results import make_result
+
+    rows = [training_rows(Path(c.settings[RUN]), c.place) for c in commands]
+    last = rows[-1]
+    result = make_result(
+        "training",
+        dataset=suite.name,
+        model=arm.name,
+        pretrained=suite.base,
+        metrics={
+            "train_s": sum(row["train_s"] for row in rows),
+            "steps": sum(row["steps"] for row in rows),
+            "step_s": last["step_s"],
+            "samples_per_s": last["samples_per_s"],
+            "num_processes": suite.num_processes,
+            "trainable_parameters": max(row["trainable_parameters"] for row in rows),
+            **_total_parameters(results, arm),
+            **{key: max(row[key] for row in rows) for key in ("peak_gb",) if key in last},
+        },
+        protocol={"train_s": suite.train_s, "num_processes": suite.num_processes},
+        about=arm.about,
+        trained_languages=trained_languages,
+        stages=[
+            {"command": (mark_of(c.place) or {})["command"], **row}
+            for c, row in zip(commands, rows, strict=True)
+        ],
+        seed=suite.seed,
+        command=words,
+    )
+    append_result(results / "training.json", result)
+
+
+def _total_parameters(results: Path, arm: Arm) -> dict[str, int]:
+    """Of the pipeline that an arm drew with; nothing where it drew none."""
+    from crosslingual_benchmarks.results import read_results
+
+    path = results / "generation.json"
+    lines = read_results([path]) if path.is_file() else []
+    found = [r for r in lines if r["model"] == arm.name and "total_parameters" in r]
+    return {"total_parameters": found[-1]["total_parameters"]} if found else {}
