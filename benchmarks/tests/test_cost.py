@@ -70,6 +70,13 @@ def test_a_point_is_a_hundredth_and_a_point_gained_is_one_over_as_is():
     assert told.languages == ("de", "hi") and told.reasons == ()
 
 
+def test_english_counts_only_where_there_is_nothing_else_or_it_is_named():
+    lines = [*RESULTS, pictures("pea", "en", 1.0), pictures("as_is", "en", 1.0)]
+    assert the_only(lines).points == pytest.approx(40)
+    assert the_only(lines, languages=["en", "de"]).points == pytest.approx(75)
+    assert the_only([training("pea"), pictures("pea", "en", 1.0)]).points == pytest.approx(100)
+
+
 def test_points_are_over_the_languages_that_are_named():
     told = the_only(RESULTS, languages=["de"])
     assert told.points == pytest.approx(50) and told.gained == pytest.approx(30)

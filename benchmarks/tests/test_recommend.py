@@ -176,9 +176,10 @@ def test_measured_numbers_stand_apart_and_move_no_rank(tmp_path, capsys):
     assert measured.splitlines()[2].split() == ["iap", "0.900"]
 
 
-def test_measured_means_are_over_the_languages_that_all_methods_have():
+def test_measured_means_are_over_the_foreign_languages_that_all_methods_have():
     lines = [pictures("iap", "de", culture_score=0.5), pictures("pea", "hi", culture_score=1.0)]
     lines += [pictures("pea", "de", culture_score=0.2), pictures("as_is", "de", culture_score=0.0)]
+    lines += [pictures(name, "en", culture_score=1.0) for name in ("iap", "pea")]
     (told,) = measured_numbers(lines, {"culture": True}, load_criteria())
     assert told.values == {"iap": 0.5, "pea": 0.2} and told.languages == ("de",)
     assert told.measured_on == "testbed, steps 20"

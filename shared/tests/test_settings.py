@@ -174,6 +174,21 @@ def test_other_faults_keep_their_traceback() -> None:
     assert run_command(lambda: None) == 0
 
 
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    """`NAME VERB | head -1` ends without a traceback."""
+    code = (
+        "import crosslingual.settings as s; s.run_command(lambda: print('text' * 99_999))"
+        " == 141 or exit(1)"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert writer.stdout is not None and writer.stderr is not None
+    writer.stdout.close()
+    assert writer.stderr.read() == b""
+    assert writer.wait() == 0
+
+
 def test_settings_import_neither_torch_nor_transformers() -> None:
     """`--help` must not pay for them."""
     code = (

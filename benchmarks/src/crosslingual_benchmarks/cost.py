@@ -37,7 +37,7 @@ class CostSettings:
         price_per_hour: of one device (a GPU, or the machine of one process), in dollars. Needed
             with results; there is no default, since no source knows what yours costs.
         metric: whose points are paid for.
-        languages: to average the points over; those of each arm's lines if empty.
+        languages: to average the points over; the foreign ones of each arm's lines if empty.
         hours: wall-clock hours of a run that is planned.
         num_devices: of that run.
         format: of the tables.

@@ -1,12 +1,13 @@
 """What training cost here: device-hours and price from `training` lines, points from the others.
 
-Training lines of one arm that differ in their seed are averaged. An arm's points are the mean over
-languages of its own lines, times 100. A number that cannot be had is None, and `reasons` says why.
+Training lines of one arm that differ in their seed are averaged. An arm's points are 100 times
+the mean over the foreign languages of its own lines. A number that cannot be had is None, and
+`reasons` says why.
 """
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,7 +111,7 @@ def point_costs(
         results: lines of training and of the metric's task.
         price_per_hour: of one device.
         metric: one of `TASK_OF`.
-        languages: to average over; those of each arm's lines if empty.
+        languages: to average over; the foreign ones of each arm's lines if empty.
 
     Returns:
         From dataset and protocol in words to a row a training; one entry of the empty text where no
@@ -155,6 +156,12 @@ def mean_by_language(lines: Sequence[Result], metric: str) -> dict[str, float]:
         if value is not None:
             values.setdefault(str(line.get("language") or "-"), []).append(value)
     return {language: sum(told) / len(told) for language, told in sorted(values.items())}
+
+
+def foreign_of(languages: Iterable[str]) -> tuple[str, ...]:
+    """All but English, which the base speaks already; all where there are no others."""
+    told = tuple(languages)
+    return tuple(language for language in told if language != "en") or told
 
 
 def _training(lines: list[Result], price_per_hour: float) -> TrainingCost:
@@ -204,7 +211,7 @@ def _points(
         reason = f"{num_trainings} trainings of {arm} and nothing that says which made its points"
         return replace(cost, reasons=(f"{reason}: give the results of one",))
     shares = mean_by_language([line for line in lines if line["model"] == arm], metric)
-    wanted = tuple(languages or shares)
+    wanted = tuple(languages) or foreign_of(shares)
     missing = [language for language in wanted if language not in shares]
     if missing or not wanted:
         return replace(cost, reasons=(_no_line(metric, arm, missing),))

@@ -16,7 +16,12 @@ from crosslingual.verbs import run_verb
 from crosslingual_benchmarks.advice import Advice, Evidence, Reason
 from crosslingual_benchmarks.advising import advise
 from crosslingual_benchmarks.criteria import Criteria, load_criteria
-from crosslingual_benchmarks.measured_cost import TASK_OF, mean_by_language, training_costs
+from crosslingual_benchmarks.measured_cost import (
+    TASK_OF,
+    foreign_of,
+    mean_by_language,
+    training_costs,
+)
 from crosslingual_benchmarks.results import Result, by_protocol, read_results
 from crosslingual_benchmarks.tables import DASH, render_plain
 
@@ -70,7 +75,7 @@ class Measured:
         unit: of the values.
         measured_on: dataset and protocol, in words.
         values: method to its mean over `languages`, the best first (of hours: the fewest).
-        languages: those that every one of the methods has; none of training.
+        languages: the foreign ones that all of the methods have; none of training.
     """
 
     metric: str
@@ -171,7 +176,8 @@ def _measured_metrics(
             by_method = {name: shares for name, shares in by_method.items() if shares}
             if not by_method:
                 continue
-            shared = set.intersection(*(set(shares) for shares in by_method.values()))
+            both = set.intersection(*(set(shares) for shares in by_method.values()))
+            shared = foreign_of(sorted(both))
             means = {
                 name: sum(shares[language] for language in shared) / len(shared)
                 for name, shares in by_method.items()
@@ -179,7 +185,7 @@ def _measured_metrics(
             }
             if means:
                 best_first = dict(sorted(means.items(), key=lambda pair: (-pair[1], pair[0])))
-                yield Measured(metric, "0-1", words, best_first, tuple(sorted(shared)))
+                yield Measured(metric, "0-1", words, best_first, shared)
 
 
 def _measured_hours(results: Sequence[Result], criteria: Criteria) -> Iterator[Measured]:

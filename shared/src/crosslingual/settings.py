@@ -103,12 +103,16 @@ def run_command(function: Callable[[], int | None]) -> int:
 
     Returns:
         The command's code; 2 after a `ValueError`, a missing file, a full disk, a refused
-        permission; 130 after Ctrl-C.
+        permission; 130 after Ctrl-C; 141 where the reader of the output has gone (`| head`).
     """
     try:
         return function() or 0
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Python flushes at its end, which would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and not _is_user_fault(error):
             raise
