@@ -19,6 +19,8 @@ from crosslingual_benchmarks.compare.runner import Runner
 from crosslingual_benchmarks.compare.suite import SUITES, build_suite, fill, read_suite
 from crosslingual_benchmarks.compare.verb import CompareSettings, chosen_suite
 
+LATENCY = "crosslingual_benchmarks.latency"
+
 TRAINER = '''
 """Writes metrics and a checkpoint as a method's train does, a step in the time that it is told."""
 import argparse, json, pathlib
@@ -276,6 +278,14 @@ def test_our_suites_are_read_and_every_word_in_them_is_known(name):
         shares = [step.share for step in arm.steps]
         assert not shares or 0 < sum(shares) <= 1 + 1e-6
         assert arm.pipeline or arm.embedder
+
+
+def test_latencies_are_measured_where_the_suite_wants_them(tmp_path):
+    arm = {"name": "one", "about": "a test", "method": "pea", "pipeline": "p", "embedder": "e"}
+    for wanted in (True, False):
+        suite = suite_of([arm], latency=wanted)
+        commands = runner_of(suite, tmp_path).latencies(suite.arms[0])
+        assert [command.module for command in commands] == [LATENCY] * wanted
 
 
 def test_an_absent_suite_or_arm_is_named():

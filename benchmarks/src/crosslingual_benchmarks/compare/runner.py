@@ -219,8 +219,9 @@ class Runner:
         return commands
 
     def latencies(self, arm: Arm) -> list[Command]:
-        """How long a query of an arm takes."""
-        if arm.prompt_language != "native" or not (arm.pipeline or arm.embedder):
+        """How long a query of an arm takes, where that is wanted."""
+        can_answer = arm.prompt_language == "native" and (arm.pipeline or arm.embedder)
+        if not self.suite.latency or not can_answer:
             return []
         settings: Values = {"method": arm.method, "arm": arm.name, "base": self.suite.base}
         for kind in ("embedder", "pipeline"):

@@ -80,6 +80,7 @@ class Suite:
         arms: in the order of the tables.
         train_s: seconds that each arm may train for.
         num_processes: that share a training step.
+        latency: whether a query's milliseconds are measured.
         seed: of everything.
     """
 
@@ -94,6 +95,7 @@ class Suite:
     arms: list[Arm]
     train_s: float
     num_processes: int = 2
+    latency: bool = True
     seed: int = 0
 
     @property
