@@ -25,11 +25,19 @@ PACKAGE = "crosslingual_benchmarks"
 
 
 def package_folders() -> dict[str, str]:
-    """The folders of the installed methods' packages by name; none is imported for it."""
+    """The folders of the installed methods' packages by name; none is imported for it.
+
+    Those in the working folder are relative to it: a result's command then repeats it elsewhere.
+    """
     specs = {
         entry.name: find_spec(entry.module.partition(".")[0]) for entry in entry_points(group=GROUP)
     }
-    return {name: str(Path(spec.origin).parent) for name, spec in specs.items() if spec}
+    folders = {name: Path(spec.origin).parent for name, spec in specs.items() if spec}
+    here = Path.cwd()
+    return {
+        name: str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+        for name, folder in folders.items()
+    }
 
 
 @dataclass
