@@ -5,7 +5,9 @@ import sys
 import textwrap
 
 import pytest
+import yaml
 
+from crosslingual_benchmarks.compare import suite as suite_module
 from crosslingual_benchmarks.compare.commands import (
     Command,
     launch,
@@ -17,7 +19,12 @@ from crosslingual_benchmarks.compare.display import Display
 from crosslingual_benchmarks.compare.plan import Plan
 from crosslingual_benchmarks.compare.runner import Runner
 from crosslingual_benchmarks.compare.suite import SUITES, build_suite, fill, read_suite
-from crosslingual_benchmarks.compare.verb import CompareSettings, chosen_suite
+from crosslingual_benchmarks.compare.verb import (
+    AblateSettings,
+    CompareSettings,
+    ablate,
+    chosen_suite,
+)
 
 LATENCY = "crosslingual_benchmarks.latency"
 
@@ -278,6 +285,20 @@ def test_our_suites_are_read_and_every_word_in_them_is_known(name):
         shares = [step.share for step in arm.steps]
         assert not shares or 0 < sum(shares) <= 1 + 1e-6
         assert arm.pipeline or arm.embedder
+
+
+def test_an_ablation_says_its_own_command_and_nothing_of_others(trainer, tmp_path, monkeypatch):
+    values = {"name": "small", "base": "testbed:sd", "clip": "testbed:clip", "generation": {}}
+    values |= {"trained_languages": ["en"], "zero_shot_languages": [], "retrieval": {}, "data": {}}
+    values |= {"train_s": 90, "num_processes": 1, "arms": [arm_of(trainer)]}
+    (tmp_path / "ablate_fake.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.setattr(suite_module, "SUITES", tmp_path)
+    place = ablate(AblateSettings("fake", output_dir=str(tmp_path / "out"), train_s=4.0))
+    page = (place / "report.md").read_text()
+    assert page.startswith("# Ablation: fake\n") and "Published" not in page
+    (line,) = (tmp_path / "out/results/training.json").read_text().splitlines()
+    told = f"crosslingual-bench ablate --method fake --output_dir {tmp_path}/out --train_s 4.0"
+    assert json.loads(line)["command"] == told
 
 
 def test_latencies_are_measured_where_the_suite_wants_them(tmp_path):

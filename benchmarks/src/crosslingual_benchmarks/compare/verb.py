@@ -6,7 +6,6 @@ crosslingual-bench ablate --method pea --output_dir runs/ablate-pea
 
 import dataclasses
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -128,13 +127,32 @@ def compare(settings: CompareSettings) -> Path:
     Raises:
         ValueError: an arm failed; the others are done and reported.
     """
+    from crosslingual_benchmarks.results import command_of
+
+    return _run(settings, command_of(f"{PROG} compare", settings), {})
+
+
+def ablate(settings: AblateSettings) -> Path:
+    """Compares a method's own choices, by the suite `ablate_METHOD`; returns and raises as
+    `compare` does. Its report leaves out what others published of whole methods.
+    """
+    from crosslingual_benchmarks.results import command_of
+
+    values = dataclasses.asdict(settings)
+    method = values.pop("method")
+    values["output_dir"] = settings.output_dir or f"runs/ablate-{method}"
+    options = {"published": False, "title": f"Ablation: {method}"}
+    words = command_of(f"{PROG} ablate", settings)
+    return _run(CompareSettings(suite=f"ablate_{method}", **values), words, options)
+
+
+def _run(settings: CompareSettings, words: str, report_options: dict[str, Any]) -> Path:
     from crosslingual_benchmarks.compare.display import Display
     from crosslingual_benchmarks.compare.runner import Runner
 
     suite = chosen_suite(settings)
     folder = Path(settings.output_dir)
-    words = [PROG, "compare", "--suite", settings.suite, "--output_dir", settings.output_dir]
-    runner = Runner(suite, folder, Display(0), shlex.join(words))
+    runner = Runner(suite, folder, Display(0), words)
     runner.display = Display(runner.num_commands)
     failed = runner.run()
     runner.display.close()
@@ -143,7 +161,7 @@ def compare(settings: CompareSettings) -> Path:
         from crosslingual_benchmarks.report.verb import ReportSettings, report
 
         place = folder / "report"
-        options = {"results": [str(runner.results)], "output_dir": str(place)}
+        options = {"results": [str(runner.results)], "output_dir": str(place), **report_options}
         if settings.price_per_hour is not None:
             options["price_per_hour"] = settings.price_per_hour
         report(ReportSettings(**options))
@@ -153,14 +171,6 @@ def compare(settings: CompareSettings) -> Path:
             f"in {place}; what went wrong is told above and in {folder / 'arms'}/NAME/*.log"
         )
     return place
-
-
-def ablate(settings: AblateSettings) -> Path:
-    """Compares a method's own choices: the suite `ablate_METHOD`."""
-    values = dataclasses.asdict(settings)
-    method = values.pop("method")
-    values["output_dir"] = settings.output_dir or f"runs/ablate-{method}"
-    return compare(CompareSettings(suite=f"ablate_{method}", **values))
 
 
 def main_compare(argv: list[str] | None = None) -> int:

@@ -71,7 +71,9 @@ def make_document(settings: ReportSettings) -> Document:
         repeating_section(results, report_command(settings)),
     ]
     return Document(
-        settings.title, list(_opening(results)), [part for part in sections if part is not None]
+        settings.title,
+        _opening(results, settings.published),
+        [part for part in sections if part is not None],
     )
 
 
@@ -127,13 +129,18 @@ def _measured_and_published(
     return sections
 
 
-def _opening(results: Sequence[Result]) -> list[str]:
+def _opening(results: Sequence[Result], has_published: bool) -> list[str]:
     counts = {task: sum(result["task"] == task for result in results) for task in TASKS}
     told = ", ".join(f"{task} {count}" for task, count in counts.items() if count)
+    numbers = "Numbers under a plain heading were" if has_published else "All numbers were"
+    others = (
+        " What others published stands in framed sections of its own and is never mixed in."
+        if has_published
+        else ""
+    )
     return [
-        f"Made from {len(results)} result lines ({told}). Numbers under a plain heading were "
-        "measured by the commands that the last section lists. What others published stands in "
-        "framed sections of its own and is never mixed in.",
+        f"Made from {len(results)} result lines ({told}). {numbers} measured by the commands that "
+        f"the last section lists.{others}",
         "A dash: not measured. A number is marked as the best of its column only where its "
         "interval shares no point with another's; an English upper bound (in italics) never is.",
     ]
