@@ -1,10 +1,14 @@
 """Result lines: what is refused, what is kept of repeated ones, and which may stand together."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from crosslingual_benchmarks.results import by_protocol, check_result, make_result, read_results
+
+MEASURED = Path(__file__).parents[1]
+OURS = [MEASURED / "testbed" / "results", *sorted((MEASURED / "ablations").iterdir())]
 
 
 def line(**changes):
@@ -97,3 +101,12 @@ def test_results_of_another_protocol_or_dataset_stand_apart():
         "d, captions first": [one, one],
         "e, captions first": [three],
     }
+
+
+@pytest.mark.parametrize("folder", OURS, ids=lambda folder: folder.name)
+def test_results_that_we_show_are_read_and_name_no_folder_of_one_machine(folder):
+    lines = read_results([folder])
+    assert {line["task"] for line in lines} >= {"training"}
+    for line in lines:
+        told = json.dumps([line["dataset"], line["command"], line.get("stages", [])])
+        assert "/home" not in told and " /" not in told
