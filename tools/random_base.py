@@ -4,7 +4,7 @@
     python tools/random_base.py write --shape sd15 --output_dir /tmp/sd15
     python tools/random_base.py check --folder /tmp/sd15 --resolution 512
 
-`write` downloads nothing: shapes stand in `crosslingual.published_shapes`, tokenizers are the
+`write` downloads nothing: shapes stand in `crosslingual.frozen.published_shapes`, tokenizers are the
 testbed's, weights are noise in fp16 (SD 1.5 with XLM-R large: 3.3 GB on disk, SDXL: 8 GB).
 
 `check` walks a user's road with the two photographs that scikit-learn ships, captioned in English
@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosslingual.published_shapes import published_shape
-from crosslingual.weights import resolve
+from crosslingual.frozen.published_shapes import published_shape
+from crosslingual.frozen.weights import resolve
 
 BASES = {
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -167,7 +167,7 @@ def measure(words: list[str]) -> None:
     process takes itself (some 200 MiB) cannot be seen: a child inherits that peak.
     """
     print("$ " + " ".join(words), flush=True)
-    modules = {"pea": "pea.cli", "crosslingual": "crosslingual.cli"}
+    modules = {"pea": "pea.cli", "crosslingual": "crosslingual.cli.main"}
     command = [sys.executable, "-m", modules[words[0]], *words[1:]]
     started = time.monotonic()
     _, status, usage = os.wait4(os.spawnv(os.P_NOWAIT, sys.executable, command), 0)

@@ -33,7 +33,7 @@ from arms.altdiffusion_training import ARMS, prepare, run_settings
 from arms.measuring import timed
 
 from altdiffusion.config import TrainSettings
-from crosslingual.processes import start_processes
+from crosslingual.training.processes import start_processes
 
 RATIOS = [
     ("time, train / floor", "train", "floor", "target <= 1.25"),

@@ -27,7 +27,7 @@ import torch
 from arms.iap_training import ARMS, english_pass, make_step, prepare, run_settings
 from arms.measuring import timed
 
-from crosslingual.processes import start_processes
+from crosslingual.training.processes import start_processes
 from iap.config import TrainSettings
 
 Times = list[tuple[float, float]]  # wall and CPU seconds, round by round

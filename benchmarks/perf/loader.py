@@ -25,11 +25,11 @@ import torch
 import webdataset
 from PIL import Image
 
-from crosslingual.loader import ShardLoader
-from crosslingual.pictures import decode_pixels, pixels_to_images
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
-from crosslingual.sources.world import world
+from crosslingual.data.loader import ShardLoader
+from crosslingual.data.pictures import decode_pixels, pixels_to_images
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
+from crosslingual_worlds.drawn.source import world
 
 BATCH_SIZE = 32
 

@@ -24,7 +24,7 @@ import torch
 from arms.measuring import timed
 from arms.mulan_training import ARMS, prepare, run_settings
 
-from crosslingual.processes import start_processes
+from crosslingual.training.processes import start_processes
 from mulan.config import TrainSettings
 
 Times = list[tuple[float, float]]  # wall and CPU seconds, round by round

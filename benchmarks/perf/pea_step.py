@@ -29,7 +29,7 @@ import torch
 from arms.measuring import peak_memory, timed
 from arms.pea_training import ARMS, prepare, run_settings
 
-from crosslingual.processes import start_processes
+from crosslingual.training.processes import start_processes
 from pea.config import TrainSettings
 
 MIB = 2**20

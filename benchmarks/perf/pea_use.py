@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from crosslingual.bases import load_pipeline
+from crosslingual.frozen.base import load_pipeline
 from pea.config import TrainSettings
 from pea.generate import attach_module
 from pea.info import adapter_config

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from crosslingual.retrieval import recall_at_k
+from crosslingual.evaluation.retrieval import recall_at_k
 
 
 def make_embeddings(num_images: int, num_captions: int, width: int) -> tuple[Tensor, Tensor]:

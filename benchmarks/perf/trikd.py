@@ -29,15 +29,15 @@ import transformers
 from arms.measuring import peak_memory, timed
 from loader import photographs
 
-from crosslingual.engine import start_processes
-from crosslingual.feature_pass import compute_features
-from crosslingual.features import finish_features
-from crosslingual.processes import Ranks
-from crosslingual.published_shapes import published_shape
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
-from crosslingual.sources.world import world
-from crosslingual.weights import resolve
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
+from crosslingual.features.compute import compute_features
+from crosslingual.features.loader import finish_features
+from crosslingual.frozen.published_shapes import published_shape
+from crosslingual.frozen.weights import resolve
+from crosslingual.training.engine import start_processes
+from crosslingual.training.processes import Ranks
+from crosslingual_worlds.drawn.source import world
 from mclip.config import TrainSettings
 from mclip.data import frozen_parts, open_data
 from mclip.info import projector_shape

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from crosslingual.types import Method
+from crosslingual.method import Method
 from crosslingual_benchmarks import methods
 from crosslingual_benchmarks.retrieval import main
 

@@ -9,9 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from crosslingual.miniatures import write_encoder, write_sd
-from crosslingual.shards import write_shards
-from crosslingual.sources.world import world
+from crosslingual.data.shards import write_shards
 from crosslingual_benchmarks.baselines import FULL_FINETUNING, TRANSLATE_TEST, translate_test
 from crosslingual_benchmarks.baselines.full_finetuning import (
     FullFinetuningSettings,
@@ -24,6 +22,8 @@ from crosslingual_benchmarks.baselines.translate_test import (
     load_translator,
 )
 from crosslingual_benchmarks.methods import installed_methods
+from crosslingual_worlds.drawn.source import world
+from crosslingual_worlds.testing.miniatures import write_encoder, write_sd
 
 MODULE = "crosslingual_benchmarks.baselines.full_finetuning"
 

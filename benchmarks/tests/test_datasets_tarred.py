@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from crosslingual.records import Record
-from crosslingual.shards import read_index, write_shards
+from crosslingual.data.records import Record
+from crosslingual.data.shards import read_index, write_shards
 from crosslingual_benchmarks.datasets import DATASETS
 
 JPG = b"\xff\xd8\xff\xe0 picture "

@@ -14,8 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from crosslingual.testbed.captions import caption
-from crosslingual.testbed.world import Scene, Thing, render, sample_scenes
 from crosslingual_benchmarks import generation
 from crosslingual_benchmarks.generation import evaluate_generation, yardstick_of
 from crosslingual_benchmarks.generation_settings import (
@@ -26,6 +24,8 @@ from crosslingual_benchmarks.generation_settings import (
 from crosslingual_benchmarks.picture_scores import Yardstick, hard_negatives
 from crosslingual_benchmarks.prompts import Prompt, PromptSet
 from crosslingual_benchmarks.results import read_results
+from crosslingual_worlds.drawn.captions import caption
+from crosslingual_worlds.drawn.world import Scene, Thing, render, sample_scenes
 
 Draw = Callable[[str, int], np.ndarray]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from crosslingual.settings import parse_settings
-from crosslingual.types import Method
+from crosslingual.cli.settings import parse_settings
+from crosslingual.method import Method
 from crosslingual_benchmarks import generation_pipeline
 from crosslingual_benchmarks.generation import evaluate_generation
 from crosslingual_benchmarks.generation_pipeline import made_with, pipeline_of

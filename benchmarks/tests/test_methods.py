@@ -30,7 +30,7 @@ def install(tmp_path, monkeypatch) -> Install:
 
 
 SOURCE = """
-from crosslingual.types import Method
+from crosslingual.method import Method
 METHOD = Method({name!r}, "a paper", None, None)
 """
 

@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from crosslingual.clip import FrozenCLIP, load_clip
-from crosslingual.testbed.captions import caption
-from crosslingual.testbed.world import distinct_scenes, render
-from crosslingual.weights import TESTBED_WEIGHTS
+from crosslingual.frozen.clip import FrozenCLIP, load_clip
 from crosslingual_benchmarks.metrics.clip_embedding import embed_captions, unit_rows
 from crosslingual_benchmarks.metrics.clip_score import ClipScore, clip_score
+from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
+from crosslingual_worlds.drawn.captions import caption
+from crosslingual_worlds.drawn.world import distinct_scenes, render
 
 FOLDER = TESTBED_WEIGHTS / "clip"
 SCENES = distinct_scenes("test", 6, seed=0)

@@ -16,8 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPModel
 
-from crosslingual.clip import load_clip
-from crosslingual.weights import TESTBED_WEIGHTS
+from crosslingual.frozen.clip import load_clip
 from crosslingual_benchmarks.metrics.features import (
     INCEPTION,
     clip_extractor,
@@ -26,6 +25,7 @@ from crosslingual_benchmarks.metrics.features import (
 )
 from crosslingual_benchmarks.metrics.frechet import frechet_distance
 from crosslingual_benchmarks.metrics.pictures import list_pictures, picture_batches
+from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
 
 
 def random_pictures(count: int, width: int = 64, height: int = 64) -> list[Image.Image]:

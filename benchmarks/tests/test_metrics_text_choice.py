@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from crosslingual.clip import FrozenCLIP, load_clip
-from crosslingual.testbed.captions import caption
-from crosslingual.testbed.world import distinct_scenes, render
+from crosslingual.frozen.clip import FrozenCLIP, load_clip
 from crosslingual_benchmarks.metrics.text_choice import text_choice
+from crosslingual_worlds.drawn.captions import caption
+from crosslingual_worlds.drawn.world import distinct_scenes, render
 
 SCENES = distinct_scenes("test", 16, seed=0)
 RIGHT = [caption(scene, "en") for scene in SCENES]

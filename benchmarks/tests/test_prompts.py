@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crosslingual.testbed.captions import caption
-from crosslingual.testbed.judge import shows
-from crosslingual.testbed.motifs import MOTIFS
-from crosslingual.testbed.typesetting import is_right_to_left, shape_line
-from crosslingual.testbed.world import sample_scenes, split_of
-from crosslingual.types import LANGUAGES
 from crosslingual_benchmarks.prompts import ASPECTS, mc18, read_prompts
 from crosslingual_benchmarks.prompts.mg18 import mg18
 from crosslingual_benchmarks.prompts.testbed import reference_pictures, scene_prompts
+from crosslingual_worlds.drawn.captions import caption
+from crosslingual_worlds.drawn.judge import shows
+from crosslingual_worlds.drawn.languages import LANGUAGES
+from crosslingual_worlds.drawn.motifs import MOTIFS
+from crosslingual_worlds.drawn.typesetting import is_right_to_left, shape_line
+from crosslingual_worlds.drawn.world import sample_scenes, split_of
 
 # What a language is written with, lower case, as a set of regular expressions' characters.
 LETTERS = {

@@ -6,10 +6,10 @@ import json
 import torch
 from PIL import Image
 
-from crosslingual.clip import load_clip
-from crosslingual.retrieval import recall_at_k
-from crosslingual.shards import write_shards
-from crosslingual.sources import SOURCES
+from crosslingual.data.shards import write_shards
+from crosslingual.data.sources import SOURCES
+from crosslingual.evaluation.retrieval import recall_at_k
+from crosslingual.frozen.clip import load_clip
 from crosslingual_benchmarks.embedders import PlainCLIP
 from crosslingual_benchmarks.results import by_protocol, read_results
 from crosslingual_benchmarks.retrieval import main

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
 from crosslingual_benchmarks.retrieval import main
 
 

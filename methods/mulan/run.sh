@@ -15,7 +15,7 @@ OUT=${OUT:-runs/testbed}
 NUM_PROCESSES=${NUM_PROCESSES:-2}
 # The languages come with the encoder. This folder holds an XLM-R after mCLIP's stage 1;
 # ENCODER=testbed:xlm-r is the same one before it, never aligned across languages.
-ENCODER=${ENCODER:-src/mulan/aligned_xlm_r}
+ENCODER=${ENCODER:-testbed:xlm-r-aligned}
 export OMP_NUM_THREADS=1  # a thread a process
 launch() { torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m "$@"; }
 

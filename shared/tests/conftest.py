@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crosslingual.testing import forked_runs
+from crosslingual_worlds.testing.processes import forked_runs
 
 TinyRun = Callable[..., dict[str, Any]]
 

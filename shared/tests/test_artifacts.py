@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from crosslingual.artifacts import (
+from crosslingual.adapter.artifact import (
     load_artifact,
     load_artifact_config,
     load_strict,
@@ -19,7 +19,7 @@ from crosslingual.artifacts import (
     model_card,
     save_artifact,
 )
-from crosslingual.settings import run_command
+from crosslingual.cli.settings import run_command
 
 CONFIG = {"method": "pea", "width": 4, "null": "encoded", "languages": ["de", "zh"]}
 

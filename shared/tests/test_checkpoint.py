@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crosslingual.checkpoint import resolve_checkpoint
+from crosslingual.training.checkpoint import resolve_checkpoint
 
 TinyRun = Callable[..., dict[str, Any]]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from crosslingual.cli import main
-from crosslingual.shard_commands import ShardsSettings
-from crosslingual.shards import expand_shards, iter_shards, read_index
-from crosslingual.sources import SOURCES
+from crosslingual.cli.main import main
+from crosslingual.cli.shards import ShardsSettings
+from crosslingual.data.shards import expand_shards, iter_shards, read_index
+from crosslingual.data.sources import SOURCES
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from crosslingual.clip import FrozenCLIP, clip_on_meta, clip_shape, load_clip
-from crosslingual.encoders import encoder_on_meta, encoder_shape
-from crosslingual.pictures import pixels_to_images
-from crosslingual.weights import TESTBED_WEIGHTS
+from crosslingual.data.pictures import pixels_to_images
+from crosslingual.frozen.clip import FrozenCLIP, clip_on_meta, clip_shape, load_clip
+from crosslingual.frozen.encoders import encoder_on_meta, encoder_shape
+from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
 
 FOLDER = TESTBED_WEIGHTS / "clip"
 MEAN, STD = [0.48, 0.45, 0.40], [0.27, 0.26, 0.28]  # unequal ones, as OpenAI's are

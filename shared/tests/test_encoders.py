@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from crosslingual.encoders import encoder_on_meta, encoder_shape, load_multilingual_encoder
+from crosslingual.frozen.encoders import encoder_on_meta, encoder_shape, load_multilingual_encoder
 
 WIDTH, MAX_TOKENS = 16, 12
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from crosslingual.deepspeed_config import read_config, settle_config
-from crosslingual.engine import build_engine, check_finite, start_processes
+from crosslingual.training.deepspeed_config import read_config, settle_config
+from crosslingual.training.engine import build_engine, check_finite, start_processes
 
 TinyRun = Callable[..., dict[str, Any]]
 

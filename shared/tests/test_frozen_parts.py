@@ -2,8 +2,8 @@
 
 import torch
 
-from crosslingual.encoders import load_multilingual_encoder
-from crosslingual.frozen_parts import FrozenParts
+from crosslingual.features.frozen_parts import FrozenParts
+from crosslingual.frozen.encoders import load_multilingual_encoder
 
 BATCH = {
     "images": None,

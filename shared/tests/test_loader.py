@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from crosslingual import sample_order
-from crosslingual.loader import ShardLoader
+from crosslingual.data import order as sample_order
+from crosslingual.data.loader import ShardLoader
 
 RESOLUTION = 8
 Members = list[tuple[str, bytes]]

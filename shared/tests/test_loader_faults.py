@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from crosslingual.loader import ShardLoader
-from crosslingual.tar_index import Shard
+from crosslingual.data.loader import ShardLoader
+from crosslingual.data.tar_index import Shard
 
 Members = list[tuple[str, bytes]]
 

@@ -5,9 +5,9 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from crosslingual.noising import Noising, choose_language, drop_captions
-from crosslingual.processes import Ranks
-from crosslingual.training_data import row_generators
+from crosslingual.features.training_data import row_generators
+from crosslingual.frozen.schedule import Noising, choose_language, drop_captions
+from crosslingual.training.processes import Ranks
 
 ROWS, VAE_SCALING, CPU = 6, 0.5, torch.device("cpu")
 

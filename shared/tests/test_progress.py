@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from crosslingual import trackers
-from crosslingual.progress import Progress, peak_memory_bytes
+from crosslingual.training import trackers
+from crosslingual.training.progress import Progress, peak_memory_bytes
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

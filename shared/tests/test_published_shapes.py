@@ -3,9 +3,9 @@
 import pytest
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from crosslingual.bases import denoiser_part, load_config
-from crosslingual.encoders import encoder_on_meta, encoder_shape
-from crosslingual.shapes import count_frozen, count_parameters, pooled_width
+from crosslingual.frozen.base import denoiser_part, load_config
+from crosslingual.frozen.encoders import encoder_on_meta, encoder_shape
+from crosslingual.frozen.shapes import count_frozen, count_parameters, pooled_width
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SD21 = "stabilityai/stable-diffusion-2-1-base"

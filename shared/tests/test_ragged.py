@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from crosslingual.encoders import load_multilingual_encoder
-from crosslingual.feature_blocks import read_block
-from crosslingual.feature_pass import compute_features, online_batches
-from crosslingual.features import FeatureLoader, finish_features
-from crosslingual.loader import ShardLoader
-from crosslingual.ragged import Ragged, concatenate
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
+from crosslingual.data.loader import ShardLoader
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
+from crosslingual.features.blocks import read_block
+from crosslingual.features.compute import compute_features, online_batches
+from crosslingual.features.loader import FeatureLoader, finish_features
+from crosslingual.features.ragged import Ragged, concatenate
+from crosslingual.frozen.encoders import load_multilingual_encoder
 
 TEXTS = ["a star", "十", "ein großer roter Stern über einem kleinen blauen Ring", "x y"]
 

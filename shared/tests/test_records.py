@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crosslingual.records import (
+from crosslingual.data.records import (
     Record,
     make_key,
     names_found,

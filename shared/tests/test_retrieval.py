@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crosslingual.retrieval import Recall, append_result, recall_at_k, result_json
+from crosslingual.evaluation.retrieval import Recall, append_result, recall_at_k, result_json
 
 KS = (1, 5, 10)
 

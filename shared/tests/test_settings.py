@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 import yaml
 
-from crosslingual.settings import parse_settings, run_command, write_settings
+from crosslingual.cli.settings import parse_settings, run_command, write_settings
 
 
 @dataclass
@@ -177,7 +177,7 @@ def test_other_faults_keep_their_traceback() -> None:
 def test_a_reader_that_has_gone_is_no_error() -> None:
     """`NAME VERB | head -1` ends without a traceback."""
     code = (
-        "import crosslingual.settings as s; s.run_command(lambda: print('text' * 99_999))"
+        "import crosslingual.cli.settings as s; s.run_command(lambda: print('text' * 99_999))"
         " == 141 or exit(1)"
     )
     writer = subprocess.Popen(
@@ -191,8 +191,6 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 
 def test_settings_import_neither_torch_nor_transformers() -> None:
     """`--help` must not pay for them."""
-    code = (
-        "import sys, crosslingual.settings as s; print(*{'torch', 'transformers'} & {*sys.modules})"
-    )
+    code = "import sys, crosslingual.cli.settings as s; print(*{'torch', 'transformers'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == ""

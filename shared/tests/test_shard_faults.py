@@ -10,9 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from crosslingual import shards
-from crosslingual.records import Record
-from crosslingual.shards import check_sizes, expand_shards, iter_samples, iter_shards, write_shards
+from crosslingual.data import shards
+from crosslingual.data.records import Record
+from crosslingual.data.shards import (
+    check_sizes,
+    expand_shards,
+    iter_samples,
+    iter_shards,
+    write_shards,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(3000)
 
@@ -71,7 +77,7 @@ def test_a_truly_full_disk_is_one_line(tmp_path: Path) -> None:
         pytest.skip("mounting a tmpfs is not permitted here")
     try:
         words = "shards --source world --languages en --num_samples 200 --output_dir".split()
-        command = [sys.executable, "-m", "crosslingual.cli", *words, str(disk / "out")]
+        command = [sys.executable, "-m", "crosslingual.cli.main", *words, str(disk / "out")]
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 2
         assert "No space left on device" in run.stderr.splitlines()[-1]

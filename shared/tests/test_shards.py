@@ -9,8 +9,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from crosslingual.records import Record
-from crosslingual.shards import (
+from crosslingual.data.records import Record
+from crosslingual.data.shards import (
     check_sizes,
     expand_shards,
     iter_shards,
@@ -161,7 +161,7 @@ def test_a_foreign_index_is_refused(tmp_path: Path) -> None:
 
 
 def test_reading_imports_no_torch() -> None:
-    modules = "crosslingual.records, crosslingual.shards, crosslingual.sources, crosslingual.cli"
+    modules = "crosslingual.data.records, crosslingual.data.shards, crosslingual.data.sources, crosslingual.cli.main"
     code = f"import {modules}, sys; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from crosslingual.records import Record
-from crosslingual.sources import SOURCES
-from crosslingual.sources.conceptual import write_url_table
+from crosslingual.data.records import Record
+from crosslingual.data.sources import SOURCES
+from crosslingual.data.sources.conceptual import write_url_table
 
 JPG = b"\xff\xd8\xff\xe0 picture"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crosslingual.stages import Stages, make_demo_folder
+from crosslingual.cli.stages import Stages, make_demo_folder
 
 VERB = """
 import json, os, sys

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from crosslingual.frozen_parts import FrozenParts
-from crosslingual.weights import TESTBED_WEIGHTS, locate, weights_hash
+from crosslingual.features.frozen_parts import FrozenParts
+from crosslingual.frozen.weights import locate, weights_hash
+from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
 
 
 def write(path: Path, value: float) -> None:

@@ -17,8 +17,9 @@ import diffusers.optimization  # noqa: F401, imported once for all the forks
 import torch
 from torch import Tensor, nn
 
-from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.engine import (
+from crosslingual.cli.settings import run_command
+from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from crosslingual.training.engine import (
     Ranks,
     StopRequest,
     build_engine,
@@ -26,8 +27,7 @@ from crosslingual.engine import (
     full_state_dict,
     start_processes,
 )
-from crosslingual.settings import run_command
-from crosslingual.testing import DeathClock, serve
+from crosslingual_worlds.testing.processes import DeathClock, serve
 
 DEFAULTS = {
     "output_dir": "",

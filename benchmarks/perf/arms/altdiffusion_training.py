@@ -14,12 +14,12 @@ from altdiffusion.text_encoder import build_student, save_text_encoder
 from altdiffusion.train import build_training, open_denoising
 from altdiffusion.unet import load_stage_unet, set_trainable, unet_config
 from arms.training_loop import loop_step
-from crosslingual.feature_pass import compute_features
-from crosslingual.features import finish_features
-from crosslingual.noising import choose_language
-from crosslingual.processes import start_processes
-from crosslingual.shards import write_shards
-from crosslingual.sources.world import world
+from crosslingual.data.shards import write_shards
+from crosslingual.features.compute import compute_features
+from crosslingual.features.loader import finish_features
+from crosslingual.frozen.schedule import choose_language
+from crosslingual.training.processes import start_processes
+from crosslingual_worlds.drawn.source import world
 
 Step = Callable[[], object]
 LANGUAGES = ["en", "de", "fr", "ja", "zh"]

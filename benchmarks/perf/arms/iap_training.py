@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from arms.training_loop import loop_step
-from crosslingual.feature_pass import compute_features
-from crosslingual.features import finish_features
-from crosslingual.processes import start_processes
-from crosslingual.shards import write_shards
-from crosslingual.sources.world import world
+from crosslingual.data.shards import write_shards
+from crosslingual.features.compute import compute_features
+from crosslingual.features.loader import finish_features
+from crosslingual.training.processes import start_processes
+from crosslingual_worlds.drawn.source import world
 from iap.config import TrainSettings
 from iap.data import open_data, triplet_parts
 from iap.info import encoder_config

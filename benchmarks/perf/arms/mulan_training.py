@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from arms.training_loop import loop_step
-from crosslingual.feature_pass import compute_features
-from crosslingual.features import finish_features
-from crosslingual.processes import start_processes
-from crosslingual.shards import write_shards
-from crosslingual.sources.world import world
+from crosslingual.data.shards import write_shards
+from crosslingual.features.compute import compute_features
+from crosslingual.features.loader import finish_features
+from crosslingual.training.processes import start_processes
+from crosslingual_worlds.drawn.source import world
 from mulan.config import TrainSettings
 from mulan.data import frozen_parts, open_data
 from mulan.info import adapter_config

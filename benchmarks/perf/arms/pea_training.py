@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from arms.training_loop import loop_step
-from crosslingual.bases import encode_english, load_noise_scheduler, load_unet
-from crosslingual.feature_pass import compute_features
-from crosslingual.features import finish_features
-from crosslingual.loader import ShardLoader
-from crosslingual.processes import start_processes
-from crosslingual.shards import write_shards
-from crosslingual.sources.world import world
+from crosslingual.data.loader import ShardLoader
+from crosslingual.data.shards import write_shards
+from crosslingual.features.compute import compute_features
+from crosslingual.features.loader import finish_features
+from crosslingual.frozen.base import encode_english, load_noise_scheduler, load_unet
+from crosslingual.training.processes import start_processes
+from crosslingual_worlds.drawn.source import world
 from pea.config import TrainSettings
 from pea.data import frozen_parts, open_data
 from pea.info import adapter_config

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from crosslingual.processes import StopRequest, start_processes
-from crosslingual.progress import Progress
-from crosslingual.training_data import row_generators
+from crosslingual.features.training_data import row_generators
+from crosslingual.training.processes import StopRequest, start_processes
+from crosslingual.training.progress import Progress
 
 
 def loop_step(

@@ -2,7 +2,7 @@
 
 import sys
 
-from crosslingual.verbs import run_verbs
+from crosslingual.cli.verbs import run_verbs
 
 DESCRIPTION = """\
 One yardstick for every cross-lingual method: the same work, the same prompts, the same measures."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 from crosslingual_benchmarks.measured_cost import PointCost, point_costs
 from crosslingual_benchmarks.published import load_published
 from crosslingual_benchmarks.published_checks import arithmetic_checks

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from crosslingual.clip import FrozenCLIP, load_clip
-from crosslingual.pictures import fit_picture, pixels_to_images
+from crosslingual.data.pictures import fit_picture, pixels_to_images
+from crosslingual.frozen.clip import FrozenCLIP, load_clip
 from crosslingual_benchmarks.methods import find_method, installed_methods
 
 CLIP = "clip"
@@ -24,7 +24,7 @@ RANDOM = "random"
 
 
 class Embedder(Protocol):
-    """What `load_embedder` of a method returns, see `crosslingual.types.Method`."""
+    """What `load_embedder` of a method returns, see `crosslingual.method.Method`."""
 
     def embed_text(self, texts: list[str]) -> Tensor:
         """L2-normalised fp32 rows (N, D)."""

@@ -87,7 +87,7 @@ def open_picture(picture: Picture) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(picture.read()), formats=("JPEG", "PNG", "WEBP"))
         image.load()
-    # all that pictures with changed bytes made Pillow raise, as for crosslingual.pictures
+    # all that pictures with changed bytes made Pillow raise, as for crosslingual.data.pictures
     except (
         Image.DecompressionBombError,
         OSError,

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 from crosslingual_benchmarks.generation_parts import DrawnPart, Part, draw_sheet, parts_of
 from crosslingual_benchmarks.generation_pipeline import (
     count_parameters,
@@ -73,7 +73,7 @@ def evaluate_generation(
         ValueError: settings that do not fit the data, a language without prompts, or a folder of
             pictures that were made otherwise.
     """
-    from crosslingual.retrieval import append_result
+    from crosslingual.evaluation.retrieval import append_result
 
     told = with_defaults(settings)
     prompt_set = prompt_set or load_prompt_set(told)

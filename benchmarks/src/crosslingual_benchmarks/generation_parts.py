@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from crosslingual.testbed.contact_sheet import Cell, contact_sheet
 from crosslingual_benchmarks.picture_folder import Drawn, Request
 from crosslingual_benchmarks.prompts import Prompt, PromptSet
+from crosslingual_worlds.drawn.contact_sheet import Cell, contact_sheet
 
 ENGLISH = "en"
 

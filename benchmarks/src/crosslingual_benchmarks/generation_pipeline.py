@@ -19,7 +19,7 @@ def pipeline_of(settings: GenerationSettings) -> Callable[[], Any]:
     if settings.method == BASE:
         if settings.base is None or settings.path is not None:
             raise ValueError(f"--method {BASE} takes --base, such as testbed:sd, and no --path")
-        from crosslingual.bases import load_pipeline
+        from crosslingual.frozen.base import load_pipeline
 
         return lambda: load_pipeline(settings.base)
     method = find_method(settings.method)
@@ -69,7 +69,7 @@ def _weights_hash(name: str) -> str | None:
     """Of all safetensors below the folder of `FOLDER`, `testbed:NAME` or `KIND:FOLDER`; None where
     there are none.
     """
-    from crosslingual.weights import resolve, weights_hash
+    from crosslingual.frozen.weights import resolve, weights_hash
 
     for place in (resolve(name), name.partition(":")[2]):
         files = list(Path(place).rglob("*.safetensors")) if place and Path(place).is_dir() else []

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 from crosslingual_benchmarks.results import Result, command_of, make_result
 
 RESULTS = "latency.json"
@@ -111,8 +111,8 @@ def time_retrieval(embedder: Any, settings: LatencySettings) -> dict[str, Timing
     import numpy as np
     import torch
 
-    from crosslingual.testbed.captions import caption
-    from crosslingual.testbed.world import render, sample_scenes
+    from crosslingual_worlds.drawn.captions import caption
+    from crosslingual_worlds.drawn.world import render, sample_scenes
 
     scenes = sample_scenes("test", settings.gallery, settings.seed + 1)
     texts = [caption(scene, settings.language) for scene in scenes]
@@ -144,8 +144,8 @@ def time_generation(pipe: Any, settings: LatencySettings) -> dict[str, Timing]:
     """
     import torch
 
-    from crosslingual.testbed.captions import caption
-    from crosslingual.testbed.world import sample_scenes
+    from crosslingual_worlds.drawn.captions import caption
+    from crosslingual_worlds.drawn.world import sample_scenes
 
     scenes = sample_scenes("test", settings.num_queries + settings.num_warmup, settings.seed + 1)
     prompts = [caption(scene, settings.language) for scene in scenes]
@@ -179,7 +179,7 @@ def latency(settings: LatencySettings) -> Result:
     """
     import torch
 
-    from crosslingual.retrieval import append_result
+    from crosslingual.evaluation.retrieval import append_result
     from crosslingual_benchmarks.embedders import load_embedder
     from crosslingual_benchmarks.methods import find_method
 
@@ -189,7 +189,7 @@ def latency(settings: LatencySettings) -> Result:
         timings |= time_retrieval(embedder, settings)
     if settings.pipeline:
         if settings.method == "base":
-            from crosslingual.bases import load_pipeline
+            from crosslingual.frozen.base import load_pipeline
 
             pipe = load_pipeline(settings.base)
         else:

@@ -4,8 +4,8 @@ name, so that a new one needs no change here.
 
 from importlib import metadata
 
-from crosslingual.settings import nearest_name
-from crosslingual.types import Method
+from crosslingual.cli.settings import nearest_name
+from crosslingual.method import Method
 
 GROUP = "crosslingual.methods"
 
@@ -22,7 +22,7 @@ def installed_methods() -> dict[str, Method]:
         if not isinstance(method, Method):
             raise ValueError(
                 f"entry point {entry.name!r} of {GROUP} names {entry.value}, which is no "
-                "crosslingual.types.Method; correct it in that package's pyproject.toml"
+                "crosslingual.method.Method; correct it in that package's pyproject.toml"
             )
         if entry.name in found and found[entry.name] != method:
             raise ValueError(f"two packages register a method {entry.name!r}; uninstall one")

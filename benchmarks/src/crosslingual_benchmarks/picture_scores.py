@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.clip import FrozenCLIP, load_clip
-from crosslingual.testbed.judge import shows
+from crosslingual.frozen.clip import FrozenCLIP, load_clip
 from crosslingual_benchmarks.metrics.clip_embedding import embed_captions
 from crosslingual_benchmarks.metrics.clip_score import clip_score
 from crosslingual_benchmarks.metrics.features import (
@@ -24,6 +23,7 @@ from crosslingual_benchmarks.metrics.pictures import Pictures
 from crosslingual_benchmarks.metrics.text_choice import text_choice
 from crosslingual_benchmarks.picture_folder import Drawn
 from crosslingual_benchmarks.prompts import Prompt
+from crosslingual_worlds.drawn.judge import shows
 
 # N pictures, M reference pictures, D width of the features
 
@@ -75,7 +75,7 @@ def load_yardstick(
     """Loads the networks and reads the true pictures.
 
     Args:
-        clip: of `crosslingual.clip.load_clip`.
+        clip: of `crosslingual.frozen.clip.load_clip`.
         extractor: of `metrics.features.load_extractor`.
         references: true pictures, a folder or a list; None leaves FID and KID out.
         resolution: that of the generated pictures, which Inception's true ones are brought to.

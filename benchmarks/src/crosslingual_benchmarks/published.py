@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from crosslingual.settings import nearest_name
+from crosslingual.cli.settings import nearest_name
 from crosslingual_benchmarks.published_entries import (
     STRENGTHS,
     Column,

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 from crosslingual_benchmarks.advice import Advice, Evidence, Reason
 from crosslingual_benchmarks.advising import advise
 from crosslingual_benchmarks.criteria import Criteria, load_criteria

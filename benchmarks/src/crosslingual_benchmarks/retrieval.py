@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from crosslingual.settings import nearest_name
-from crosslingual.verbs import run_verb
+from crosslingual.cli.settings import nearest_name
+from crosslingual.cli.verbs import run_verb
 from crosslingual_benchmarks.datasets import DATASETS, RetrievalSet
 from crosslingual_benchmarks.results import command_of
 from crosslingual_benchmarks.trials import find_missing, make_trial
@@ -104,7 +104,7 @@ def retrieval(settings: RetrievalSettings) -> list[dict[str, Any]]:
     )
     for language in data.galleries:  # what is wrong with captions shows before anything is loaded
         trial_of(language, missing=missing)
-    from crosslingual.retrieval import append_result
+    from crosslingual.evaluation.retrieval import append_result
     from crosslingual_benchmarks.embedders import load_embedder
     from crosslingual_benchmarks.embeddings import embed_pictures
     from crosslingual_benchmarks.scoring import score_trial

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.retrieval import recall_at_k, result_json
+from crosslingual.evaluation.retrieval import recall_at_k, result_json
 from crosslingual_benchmarks.datasets import RetrievalSet
 from crosslingual_benchmarks.embedders import Embedder
 from crosslingual_benchmarks.embeddings import collapse, embed_texts
@@ -28,7 +28,7 @@ def score_trial(
     batch_size: int,
     **common: Any,
 ) -> Result:
-    """Recall@1/5/10 both ways of a trial, as `crosslingual.retrieval.recall_at_k` defines it.
+    """Recall@1/5/10 both ways of a trial, as `crosslingual.evaluation.retrieval.recall_at_k` defines it.
 
     Args:
         embedder: of the texts.
@@ -38,7 +38,7 @@ def score_trial(
         language: of the texts.
         subset: which pictures of the gallery: `all`, or a name of `data.subsets`.
         batch_size: texts at a time.
-        common: what further keywords `crosslingual.retrieval.result_json` takes.
+        common: what further keywords `crosslingual.evaluation.retrieval.result_json` takes.
 
     Returns:
         The line, whose protocol holds captions, ties, split, subset and the gallery's pictures.

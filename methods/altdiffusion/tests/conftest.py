@@ -17,7 +17,9 @@ from transformers import (
 )
 
 from altdiffusion.text_encoder import build_student, save_text_encoder
-from crosslingual.miniatures import (
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
+from crosslingual_worlds.testing.miniatures import (
     RESOLUTION,
     TEXT_LAYOUT,
     WIDTH,
@@ -26,9 +28,7 @@ from crosslingual.miniatures import (
     write_encoder,
     write_sd,
 )
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
-from crosslingual.testing import forked_runs, words_of
+from crosslingual_worlds.testing.processes import forked_runs, words_of
 
 Alt = Callable[..., dict[str, Any]]
 
@@ -108,7 +108,7 @@ def alt() -> Iterator[Alt]:
     """Runs the command in forked processes: `alt("train", output_dir=..., max_train_steps=6)`.
 
     The answer holds `codes` and `stderr`, a value a rank; see
-    `crosslingual.testing.serve_verbs` for `world_size`, `terminate`, `die`.
+    `crosslingual_worlds.testing.processes.serve_verbs` for `world_size`, `terminate`, `die`.
     """
     with forked_runs(Path(__file__).with_name("fork_server.py")) as ask:
         yield lambda verb, faults=None, **settings: ask(

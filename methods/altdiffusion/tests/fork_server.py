@@ -1,4 +1,4 @@
-"""`altdiffusion` verbs in forked processes: `crosslingual.testing`, with altdiffusion imported."""
+"""`altdiffusion` verbs in forked processes: `crosslingual_worlds.testing.processes`, with altdiffusion imported."""
 
 from deepspeed.runtime.zero import stage3, stage_1_and_2  # noqa: F401, once for all the forks
 from diffusers import (  # noqa: F401
@@ -24,7 +24,7 @@ import altdiffusion.info
 import altdiffusion.memory
 import altdiffusion.train
 import altdiffusion.train_text
-from crosslingual.testing import serve_verbs
+from crosslingual_worlds.testing.processes import serve_verbs
 
 if __name__ == "__main__":
     serve_verbs(

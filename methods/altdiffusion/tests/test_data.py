@@ -15,11 +15,11 @@ from altdiffusion.data import FrozenParts, chosen_states, frozen_parts, open_dat
 from altdiffusion.denoising import Denoising
 from altdiffusion.train import build_training
 from altdiffusion.unet import load_stage_unet, set_trainable, trained_unet
-from crosslingual.bases import load_noise_scheduler
-from crosslingual.features import FeatureLoader
-from crosslingual.loader import ShardLoader
-from crosslingual.processes import Ranks, start_processes
-from crosslingual.training_data import row_generators
+from crosslingual.data.loader import ShardLoader
+from crosslingual.features.loader import FeatureLoader
+from crosslingual.features.training_data import row_generators
+from crosslingual.frozen.base import load_noise_scheduler
+from crosslingual.training.processes import Ranks, start_processes
 
 CPU = torch.device("cpu")
 

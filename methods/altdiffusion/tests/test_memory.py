@@ -24,7 +24,7 @@ import torch
 import altdiffusion.train
 from altdiffusion.config import TrainSettings
 from altdiffusion.unet import set_trainable
-from crosslingual.bases import load_unet
+from crosslingual.frozen.base import load_unet
 
 def resident(kind):
     line = re.search(rf"{kind}:\\s*(\\d+) kB", Path("/proc/self/status").read_text())

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import altdiffusion
 from altdiffusion.generate import load_pipeline
 from altdiffusion.text_encoder import load_text_encoder, unpack
-from crosslingual.bases import load_pipeline as load_base
+from crosslingual.frozen.base import load_pipeline as load_base
 
 Alt = Callable[..., dict[str, Any]]
 

@@ -11,8 +11,8 @@ import torch
 import altdiffusion
 from altdiffusion.altclip import load_embedder, save_altclip
 from altdiffusion.text_encoder import load_text_encoder
-from crosslingual.clip import load_clip
-from crosslingual.loader import ShardLoader
+from crosslingual.data.loader import ShardLoader
+from crosslingual.frozen.clip import load_clip
 
 Alt = Callable[..., dict[str, Any]]
 

@@ -16,7 +16,7 @@ from altdiffusion.text_encoder import (
     save_text_encoder,
     unpack,
 )
-from crosslingual.clip import load_clip
+from crosslingual.frozen.clip import load_clip
 
 TEXTS = ["house 3", "ein Haus", "", "une maison"]
 

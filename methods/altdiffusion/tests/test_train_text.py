@@ -15,8 +15,8 @@ from transformers import AltCLIPModel, AltCLIPTextModel, AutoTokenizer
 from altdiffusion.sentence_batches import SentenceBatches
 from altdiffusion.sentences import pooled_states
 from altdiffusion.text_encoder import load_text_encoder
-from crosslingual.clip import load_clip
-from crosslingual.processes import Ranks
+from crosslingual.frozen.clip import load_clip
+from crosslingual.training.processes import Ranks
 
 Alt = Callable[..., dict[str, Any]]
 

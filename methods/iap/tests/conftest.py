@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crosslingual.miniatures import (
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
+from crosslingual_worlds.testing.miniatures import (
     RESOLUTION,
     write_encoder,
     write_sd,
 )
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
-from crosslingual.testing import forked_runs, words_of
+from crosslingual_worlds.testing.processes import forked_runs, words_of
 
 Iap = Callable[..., dict[str, Any]]
 
@@ -57,7 +57,7 @@ def iap() -> Iterator[Iap]:
     """Runs the command in forked processes: `iap("train", output_dir=..., max_train_steps=6)`.
 
     The answer holds `codes` and `stderr`, a value a rank; see
-    `crosslingual.testing.serve_verbs` for `world_size`, `terminate`, `die`.
+    `crosslingual_worlds.testing.processes.serve_verbs` for `world_size`, `terminate`, `die`.
     """
     with forked_runs(Path(__file__).with_name("fork_server.py")) as ask:
         yield lambda verb, faults=None, **settings: ask(

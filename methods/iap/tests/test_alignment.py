@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crosslingual.bases import load_noise_scheduler, load_unet
-from crosslingual.noising import Noising
-from crosslingual.processes import Ranks
-from crosslingual.training_data import row_generators
+from crosslingual.features.training_data import row_generators
+from crosslingual.frozen.base import load_noise_scheduler, load_unet
+from crosslingual.frozen.schedule import Noising
+from crosslingual.training.processes import Ranks
 from iap.alignment import Alignment, choose_languages
 from iap.config import TrainSettings
 from iap.encoder import altclip_config, start_encoder

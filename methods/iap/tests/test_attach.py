@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 import iap
-from crosslingual.bases import load_pipeline
+from crosslingual.frozen.base import load_pipeline
 from iap.config import TrainSettings
 from iap.encoder import start_encoder
 from iap.export import load_encoder, save_encoder

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AltCLIPTextModel, XLMRobertaModel
 
-from crosslingual.artifacts import load_strict
+from crosslingual.adapter.artifact import load_strict
 from iap.config import TrainSettings
 from iap.encoder import (
     add_lora,

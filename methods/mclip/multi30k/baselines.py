@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 from mclip.evaluate_text import read_parallel_texts, recall_of_pairs, report
 
 

@@ -26,13 +26,13 @@ from masked_model import MaskedLanguageModel, encoder_config, masked_batch, untr
 from transformers import XLMRobertaModel, XLMRobertaTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.engine import build_engine, check_finite
-from crosslingual.processes import Ranks, StopRequest, start_processes
-from crosslingual.progress import Progress
-from crosslingual.shards import iter_shards
-from crosslingual.tars import expand_shards
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
+from crosslingual.data.shards import iter_shards
+from crosslingual.data.tars import expand_shards
+from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from crosslingual.training.engine import build_engine, check_finite
+from crosslingual.training.processes import Ranks, StopRequest, start_processes
+from crosslingual.training.progress import Progress
 
 WINDOW = 100  # batches among which sentences are sorted by length
 SENTENCEPIECE = "sentencepiece.bpe.model"

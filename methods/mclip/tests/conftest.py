@@ -24,9 +24,9 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
-from crosslingual.testing import forked_runs, words_of
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
+from crosslingual_worlds.testing.processes import forked_runs, words_of
 
 Mclip = Callable[..., dict[str, Any]]
 
@@ -122,7 +122,7 @@ def mclip() -> Iterator[Mclip]:
     """Runs the command in forked processes: `mclip("train", output_dir=..., max_train_steps=6)`.
 
     The answer holds `codes`, `stdout` and `stderr`, a value a rank; see
-    `crosslingual.testing.serve_verbs` for what a second argument may hold.
+    `crosslingual_worlds.testing.processes.serve_verbs` for what a second argument may hold.
     """
     with forked_runs(Path(__file__).with_name("fork_server.py")) as ask:
         yield lambda verb, faults=None, **settings: ask(

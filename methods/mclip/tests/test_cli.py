@@ -17,7 +17,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from crosslingual.settings import parse_settings
+from crosslingual.cli.settings import parse_settings
 from mclip.config import FeaturesSettings, TrainSettings
 from mclip.info import info
 

@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from crosslingual.testing import run_ranks
+from crosslingual_worlds.testing.processes import run_ranks
 from mclip.config import TrainSettings
 from mclip.export import load_model
 from mclip.lamb import lamb_maker
@@ -229,7 +229,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     """In a process of its own: an engine whose temperature has run away, in ZeRO's copy too."""
     from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 
-    from crosslingual.processes import start_processes
+    from crosslingual.training.processes import start_processes
     from mclip.train import build_training, limit_scale
 
     start_processes()

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from sklearn.feature_extraction.text import TfidfVectorizer
 from transformers import XLMRobertaModel
 
-from crosslingual.encoders import load_multilingual_encoder
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
+from crosslingual.frozen.encoders import load_multilingual_encoder
 from mclip import evaluate_text
 from mclip.config_text import EvaluateTextSettings
 from mclip.evaluate_text import encode_sentences, format_table, recall_of_pairs
@@ -248,7 +248,7 @@ def test_an_encoder_is_made_once_and_its_pretraining_goes_on(scripts, tmp_path, 
 
 @pytest.mark.skipif(not (MULTI30K / "data").is_dir(), reason="no Multi30K beside the repository")
 def test_captions_that_repeat_are_few_in_multi30k():
-    from crosslingual.sources.multi30k import multi30k
+    from crosslingual.data.sources.multi30k import multi30k
 
     records = list(multi30k(str(MULTI30K), split="test_2016_flickr"))
     assert len(records) == 1000

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from crosslingual.features import FeatureLoader, read_index
-from crosslingual.loader import ShardLoader
-from crosslingual.processes import Ranks
+from crosslingual.data.loader import ShardLoader
+from crosslingual.features.loader import FeatureLoader, read_index
+from crosslingual.training.processes import Ranks
 from mclip.config import TrainSettings
 from mclip.data import TriKDData, draw_languages, frozen_parts, open_data
 from mclip.retrieval_parts import RetrievalParts

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosslingual.processes import start_processes
+from crosslingual.training.processes import start_processes
 from mclip.pair_tokens import PairTokens
 from mclip.parallel_text import expand_pairs, open_sources, sentence_pairs
 from mclip.tokens import load_tokenizer, read_index, write_tokens

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 import mclip
-from crosslingual.encoders import load_multilingual_encoder
-from crosslingual.loader import ShardLoader
-from crosslingual.records import Record
-from crosslingual.retrieval import recall_at_k
-from crosslingual.shards import iter_shards, write_shards
-from crosslingual.sources import SOURCES
-from crosslingual.tars import expand_shards
+from crosslingual.data.loader import ShardLoader
+from crosslingual.data.records import Record
+from crosslingual.data.shards import iter_shards, write_shards
+from crosslingual.data.sources import SOURCES
+from crosslingual.data.tars import expand_shards
+from crosslingual.evaluation.retrieval import recall_at_k
+from crosslingual.frozen.encoders import load_multilingual_encoder
 from mclip import embed, evaluate, search
 from mclip.config import TrainSettings
 from mclip.embedder import Embedder, load_embedder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crosslingual.settings import parse_settings
+from crosslingual.cli.settings import parse_settings
 from mclip.config_text import TrainEncoderSettings
 
 ROOT = Path(__file__).parents[1]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from crosslingual.processes import Ranks, start_processes
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
-from crosslingual.sources import SOURCES
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
+from crosslingual.data.sources import SOURCES
+from crosslingual.training.processes import Ranks, start_processes
 from mclip.pair_tokens import PairTokens
 from mclip.parallel_text import expand_pairs, open_sources, sentence_pairs
 from mclip.token_batches import PairOrder, TokenBatches

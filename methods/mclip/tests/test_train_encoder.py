@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from crosslingual.encoders import load_multilingual_encoder
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
+from crosslingual.frozen.encoders import load_multilingual_encoder
 
 Mclip = Callable[..., dict[str, Any]]
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel, AutoTokenizer, XLMRobertaConfig, XLMRobertaModel
 
-from crosslingual.encoders import load_multilingual_encoder
+from crosslingual.frozen.encoders import load_multilingual_encoder
 from mclip.translation import TranslationModel, set_trainable
 from mclip.translation_folder import build_translation, load_translation, save_translation
 from mclip.translation_loss import enhancement_loss, nmt_loss

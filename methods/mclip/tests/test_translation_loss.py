@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.trainer_pt_utils import LabelSmoother
 
-from crosslingual.testing import join_ranks, run_ranks
+from crosslingual_worlds.testing.processes import join_ranks, run_ranks
 from mclip.contrastive import info_nce
 from mclip.translation_loss import enhancement_loss, nmt_loss, sentence_vectors
 

@@ -18,7 +18,9 @@ from transformers import (
     T5EncoderModel,
 )
 
-from crosslingual.miniatures import (
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
+from crosslingual_worlds.testing.miniatures import (
     MAX_TOKENS,
     RESOLUTION,
     clip_tokenizer,
@@ -28,9 +30,7 @@ from crosslingual.miniatures import (
     write_sd,
     write_sdxl,
 )
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
-from crosslingual.testing import forked_runs, words_of
+from crosslingual_worlds.testing.processes import forked_runs, words_of
 
 MuLan = Callable[..., dict[str, Any]]
 
@@ -103,7 +103,7 @@ def mulan() -> Iterator[MuLan]:
     """Runs the command in forked processes: `mulan("train", output_dir=..., max_train_steps=6)`.
 
     The answer holds `codes` and `stderr`, a value a rank; see
-    `crosslingual.testing.serve_verbs` for `world_size`, `terminate`, `die`.
+    `crosslingual_worlds.testing.processes.serve_verbs` for `world_size`, `terminate`, `die`.
     """
     with forked_runs(Path(__file__).with_name("fork_server.py")) as ask:
         yield lambda verb, faults=None, **settings: ask(

@@ -1,4 +1,4 @@
-"""`mulan` verbs in forked processes: `crosslingual.testing`, with mulan imported."""
+"""`mulan` verbs in forked processes: `crosslingual_worlds.testing.processes`, with mulan imported."""
 
 from deepspeed.runtime.zero import stage_1_and_2  # noqa: F401, imported once for all the forks
 from diffusers import (  # noqa: F401
@@ -16,7 +16,7 @@ import mulan.features
 import mulan.generate
 import mulan.info
 import mulan.train
-from crosslingual.testing import serve_verbs
+from crosslingual_worlds.testing.processes import serve_verbs
 
 if __name__ == "__main__":
     serve_verbs("mulan", mulan.cli.main, [mulan.train])

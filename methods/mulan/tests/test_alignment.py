@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crosslingual.bases import load_denoiser, load_noise_scheduler
-from crosslingual.noising import Noising
+from crosslingual.frozen.base import load_denoiser, load_noise_scheduler
+from crosslingual.frozen.schedule import Noising
 from mulan.alignment import Alignment
 from mulan.config import TrainSettings
 from mulan.denoiser import Denoiser

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import mulan
 import mulan.generate
-from crosslingual.bases import load_pipeline
+from crosslingual.frozen.base import load_pipeline
 from mulan.config import TrainSettings
 from mulan.export import load_adapter, save_adapter
 from mulan.generate import load_pipeline as load_with_adapter

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import mulan.evaluate
-from crosslingual.settings import parse_settings
-from crosslingual.testbed.evaluation import Judged
+from crosslingual.cli.settings import parse_settings
+from crosslingual_worlds.drawn.evaluation import Judged
 from mulan.config import DemoSettings, EvaluateSettings, TrainSettings
 from mulan.demo import RECIPE, render_table
 from mulan.evaluate import evaluate

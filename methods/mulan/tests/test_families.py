@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
 
 MuLan = Callable[..., dict[str, Any]]
 

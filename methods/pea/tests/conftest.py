@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crosslingual.miniatures import (
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
+from crosslingual_worlds.testing.miniatures import (
     RESOLUTION,
     write_encoder,
     write_sd,
     write_sdxl,
 )
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
-from crosslingual.testing import forked_runs, words_of
+from crosslingual_worlds.testing.processes import forked_runs, words_of
 
 Pea = Callable[..., dict[str, Any]]
 
@@ -64,7 +64,7 @@ def pea() -> Iterator[Pea]:
     """Runs the command in forked processes: `pea("train", output_dir=..., max_train_steps=6)`.
 
     The answer holds `codes` and `stderr`, a value a rank; see
-    `crosslingual.testing.serve_verbs` for `world_size`, `terminate`, `die`.
+    `crosslingual_worlds.testing.processes.serve_verbs` for `world_size`, `terminate`, `die`.
     """
     with forked_runs(Path(__file__).with_name("fork_server.py")) as ask:
         yield lambda verb, faults=None, **settings: ask(

@@ -1,4 +1,4 @@
-"""`pea` verbs in forked processes: `crosslingual.testing`, with pea imported."""
+"""`pea` verbs in forked processes: `crosslingual_worlds.testing.processes`, with pea imported."""
 
 from deepspeed.runtime.zero import stage_1_and_2  # noqa: F401, imported once for all the forks
 from diffusers import (  # noqa: F401
@@ -15,7 +15,7 @@ import pea.features
 import pea.generate
 import pea.info
 import pea.train
-from crosslingual.testing import serve_verbs
+from crosslingual_worlds.testing.processes import serve_verbs
 
 if __name__ == "__main__":
     serve_verbs("pea", pea.cli.main, [pea.train])

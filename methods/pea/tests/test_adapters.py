@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from crosslingual.noising import drop_captions
+from crosslingual.frozen.schedule import drop_captions
 from pea.method import (
     BlockOutputs,
     BottleneckAdapter,

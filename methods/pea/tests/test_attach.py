@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 import pea
-from crosslingual.bases import load_pipeline
-from crosslingual.dropin import encode_prompts
-from crosslingual.encoders import load_multilingual_encoder
+from crosslingual.adapter.text_encoder import encode_prompts
+from crosslingual.frozen.base import load_pipeline
+from crosslingual.frozen.encoders import load_multilingual_encoder
 from pea.export import load_adapter, save_adapter
 from pea.generate import load_pipeline as load_with_adapter
 from pea.method import build_adapter

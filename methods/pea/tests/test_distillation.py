@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crosslingual.bases import load_noise_scheduler, load_unet
+from crosslingual.frozen.base import load_noise_scheduler, load_unet
 from pea.config import TrainSettings
 from pea.distillation import Distillation
 from pea.method import build_adapter

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from crosslingual.records import Record
-from crosslingual.shards import write_shards
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
 from template.config import FeaturesSettings, TrainSettings
 from template.features import features as compute_features
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crosslingual.artifacts import save_artifact
+from crosslingual.adapter.artifact import save_artifact
 from template.cli import VERBS, main
 from template.config import TrainSettings
 from template.info import adapter_config

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 import template.train
-from crosslingual.artifacts import load_artifact
-from crosslingual.encoders import load_multilingual_encoder
-from crosslingual.features import FeatureLoader
-from crosslingual.generation import GenerateSettings
-from crosslingual.processes import Ranks
-from crosslingual.training_data import row_generators
+from crosslingual.adapter.artifact import load_artifact
+from crosslingual.adapter.pipeline import GenerateSettings
+from crosslingual.features.loader import FeatureLoader
+from crosslingual.features.training_data import row_generators
+from crosslingual.frozen.encoders import load_multilingual_encoder
+from crosslingual.training.processes import Ranks
 from template.config import ExportSettings
 from template.data import open_data
 from template.export import export, load_adapter

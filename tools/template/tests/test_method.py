@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crosslingual.noising import drop_captions
+from crosslingual.frozen.schedule import drop_captions
 from template.method import TextSpaceAdapter, build_adapter, text_space_loss
 
 WIDTHS = {"encoder_width": 6, "width": 5, "hidden_width": 7, "pooled_width": None}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from crosslingual.types import Method
+from crosslingual.method import Method
 
 
 def _load_finetuned(path: str, base: str | None = None) -> Any:

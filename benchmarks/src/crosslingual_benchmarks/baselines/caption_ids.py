@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from crosslingual.frozen_parts import FrozenParts
-from crosslingual.weights import resolve
+from crosslingual.features.frozen_parts import FrozenParts
+from crosslingual.frozen.weights import resolve
 
 
 @dataclass

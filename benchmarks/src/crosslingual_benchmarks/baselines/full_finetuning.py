@@ -18,20 +18,20 @@ import torch
 from torch import Tensor, nn
 from transformers import AltCLIPTextConfig, AltCLIPTextModel, XLMRobertaModel
 
-from crosslingual.artifacts import load_strict
-from crosslingual.bases import load_noise_scheduler, load_unet
-from crosslingual.bases import load_pipeline as load_base
-from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.encoders import encoder_config, encoder_shape
-from crosslingual.engine import build_engine, check_finite, full_state_dict
-from crosslingual.noising import Noising, choose_language, drop_captions
-from crosslingual.processes import StopRequest, start_processes
-from crosslingual.progress import Progress
-from crosslingual.settings import write_settings
-from crosslingual.shapes import vae_scaling_factor
-from crosslingual.training_data import open_training_data, row_generators
-from crosslingual.verbs import run_verb
-from crosslingual.weights import load_frozen, locate
+from crosslingual.adapter.artifact import load_strict
+from crosslingual.cli.settings import write_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.features.training_data import open_training_data, row_generators
+from crosslingual.frozen.base import load_noise_scheduler, load_unet
+from crosslingual.frozen.base import load_pipeline as load_base
+from crosslingual.frozen.encoders import encoder_config, encoder_shape
+from crosslingual.frozen.schedule import Noising, choose_language, drop_captions
+from crosslingual.frozen.shapes import vae_scaling_factor
+from crosslingual.frozen.weights import load_frozen, locate
+from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from crosslingual.training.engine import build_engine, check_finite, full_state_dict
+from crosslingual.training.processes import StopRequest, start_processes
+from crosslingual.training.progress import Progress
 from crosslingual_benchmarks.baselines.caption_ids import CaptionIdParts
 
 SHAPE = (

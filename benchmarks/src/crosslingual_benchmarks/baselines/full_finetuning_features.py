@@ -8,9 +8,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crosslingual.feature_pass import write_features
-from crosslingual.processes import start_processes
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
+from crosslingual.features.compute import write_features
+from crosslingual.training.processes import start_processes
 from crosslingual_benchmarks.baselines.full_finetuning import FullFinetuningSettings, caption_parts
 
 

@@ -160,7 +160,7 @@ class TranslatingEmbedder:
 
 def load_pipeline(path: str, base: str | None = None) -> TranslatingPipeline:
     """The pipeline of a base behind a translator (`KIND:FOLDER`)."""
-    from crosslingual.bases import load_pipeline as load_base
+    from crosslingual.frozen.base import load_pipeline as load_base
 
     return TranslatingPipeline(load_base(base or "testbed:sd"), load_translator(path))
 

@@ -105,8 +105,8 @@ class Runner:
 
     def write_data(self) -> None:
         """Writes the suite's shards, those that are not there."""
-        from crosslingual.shards import write_shards
-        from crosslingual.sources import SOURCES
+        from crosslingual.data.shards import write_shards
+        from crosslingual.data.sources import SOURCES
 
         every = {**self.words(), "all": self.suite.languages}
         for number, (name, options) in enumerate(self.suite.data.items()):

@@ -74,7 +74,7 @@ class Suite:
         clip: the English CLIP.
         trained_languages: English first.
         zero_shot_languages: tested, and never trained by an arm unless it says so.
-        data: name of a set of shards to the options of `crosslingual.sources.world`.
+        data: name of a set of shards to the options of `crosslingual_worlds.drawn.source`.
         generation: options of `crosslingual-bench generation`.
         retrieval: options of `crosslingual-bench retrieval`; the shards are `data: test`.
         arms: in the order of the tables.

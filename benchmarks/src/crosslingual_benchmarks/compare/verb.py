@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 
 PROG = "crosslingual-bench"
 

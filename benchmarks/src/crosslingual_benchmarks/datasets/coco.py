@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from crosslingual.sources import coco as caption_records
-from crosslingual.sources import karpathy
-from crosslingual.sources.files import iter_lines
+from crosslingual.data.sources import coco as caption_records
+from crosslingual.data.sources import karpathy
+from crosslingual.data.sources.files import iter_lines
 from crosslingual_benchmarks.datasets.retrieval_set import (
     Gallery,
     RetrievalSet,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from crosslingual.sources import multi30k as records_of
+from crosslingual.data.sources import multi30k as records_of
 from crosslingual_benchmarks.datasets.retrieval_set import (
     Gallery,
     RetrievalSet,

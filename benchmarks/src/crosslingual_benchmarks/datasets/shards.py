@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from crosslingual.records import sample_to_record
-from crosslingual.shards import check_sizes, read_index
-from crosslingual.tars import INDEX, expand_shards
+from crosslingual.data.records import sample_to_record
+from crosslingual.data.shards import check_sizes, read_index
+from crosslingual.data.tars import INDEX, expand_shards
 from crosslingual_benchmarks.datasets.retrieval_set import (
     Gallery,
     Picture,
@@ -22,7 +22,7 @@ def shards(
     that the same shards are the same dataset wherever they lie; after the root without an index.
 
     Args:
-        root: what `crosslingual.tars.expand_shards` takes: a folder, a brace range, an address.
+        root: what `crosslingual.data.tars.expand_shards` takes: a folder, a brace range, an address.
         languages: those to read; all that some sample has if none.
         caption_language: of `KEY.txt`, in shards that name no language.
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crosslingual.clip import FrozenCLIP
+from crosslingual.frozen.clip import FrozenCLIP
 from crosslingual_benchmarks.metrics.pictures import Pictures, image_batches, list_pictures
 
 # N pictures, T captions, P width of CLIP's joint space

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from crosslingual.clip import FrozenCLIP
+from crosslingual.frozen.clip import FrozenCLIP
 from crosslingual_benchmarks.metrics.clip_embedding import embed_captions, embed_pictures
 from crosslingual_benchmarks.metrics.pictures import FIT, Pictures
 
@@ -54,7 +54,7 @@ def clip_score(
     that token leaves CLIP no sentence vector, and the score falls from 26 to 17.
 
     Args:
-        clip: of `crosslingual.clip.load_clip`.
+        clip: of `crosslingual.frozen.clip.load_clip`.
         pictures: a folder, or Pillow's pictures and paths.
         captions: one a picture, in their order.
         batch_size: pictures at a time.

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosslingual.clip import FrozenCLIP, load_clip
-from crosslingual.pictures import pixels_to_images
+from crosslingual.data.pictures import pixels_to_images
+from crosslingual.frozen.clip import FrozenCLIP, load_clip
 from crosslingual_benchmarks.metrics.pictures import (
     FIT,
     Pictures,
@@ -95,7 +95,7 @@ def clip_extractor(clip: FrozenCLIP, layer: str = "projected") -> Extractor:
     """The vision half of a loaded CLIP.
 
     Args:
-        clip: of `crosslingual.clip.load_clip`.
+        clip: of `crosslingual.frozen.clip.load_clip`.
         layer: `projected` or `pooled`.
 
     Raises:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from crosslingual.pictures import decode_pixels, fit_picture, pixels_to_images
+from crosslingual.data.pictures import decode_pixels, fit_picture, pixels_to_images
 
 # B pictures of a batch, R edge of a square picture in pixels
 

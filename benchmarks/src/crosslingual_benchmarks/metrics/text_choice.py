@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, tensor
 
-from crosslingual.clip import FrozenCLIP
+from crosslingual.frozen.clip import FrozenCLIP
 from crosslingual_benchmarks.metrics.clip_embedding import embed_captions, embed_pictures
 from crosslingual_benchmarks.metrics.pictures import FIT, Pictures
 
@@ -56,7 +56,7 @@ def text_choice(
     these itself bounds the number: score real pictures beside the generated ones.
 
     Args:
-        clip: of `crosslingual.clip.load_clip`.
+        clip: of `crosslingual.frozen.clip.load_clip`.
         pictures: a folder, or Pillow's pictures and paths.
         right_captions: English, one a picture, in their order.
         wrong_captions: English, one or more a picture.

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crosslingual.settings import nearest_name
-from crosslingual.sources.files import iter_json_lines
-from crosslingual.testbed.world import Scene
+from crosslingual.cli.settings import nearest_name
+from crosslingual.data.sources.files import iter_json_lines
+from crosslingual_worlds.drawn.world import Scene
 
 ASPECTS = ("painting", "literature", "festival", "food", "clothes", "landmark")
 MC18_FILE = Path(__file__).parent / "mc18.jsonl"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crosslingual.sources.files import iter_json_lines
+from crosslingual.data.sources.files import iter_json_lines
 from crosslingual_benchmarks.prompts import Prompt, PromptSet
 
 ENGLISH = "en"

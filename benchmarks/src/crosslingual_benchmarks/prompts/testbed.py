@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from crosslingual.testbed.captions import caption
-from crosslingual.testbed.motifs import MOTIFS
-from crosslingual.testbed.world import Scene, motif_scenes, render, sample_scenes
 from crosslingual_benchmarks.prompts import Prompt, PromptSet
+from crosslingual_worlds.drawn.captions import caption
+from crosslingual_worlds.drawn.motifs import MOTIFS
+from crosslingual_worlds.drawn.world import Scene, motif_scenes, render, sample_scenes
 
 REFERENCE_SEED = 2_147_483_647  # apart from any seed that prompts are drawn with
 

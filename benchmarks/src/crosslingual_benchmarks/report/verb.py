@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crosslingual.settings import write_settings
-from crosslingual.verbs import run_verb
+from crosslingual.cli.settings import write_settings
+from crosslingual.cli.verbs import run_verb
 from crosslingual_benchmarks.report.document import Document, Section
 from crosslingual_benchmarks.results import TASKS, Result, read_results
 

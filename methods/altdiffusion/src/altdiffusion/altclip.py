@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from altdiffusion.text_encoder import TextEncoder, save_text_encoder
-from crosslingual.artifacts import load_strict
-from crosslingual.clip import FrozenCLIP, load_clip
-from crosslingual.encoders import encoder_config
-from crosslingual.pictures import fit_picture, pixels_to_images
-from crosslingual.weights import load_frozen
+from crosslingual.adapter.artifact import load_strict
+from crosslingual.data.pictures import fit_picture, pixels_to_images
+from crosslingual.frozen.clip import FrozenCLIP, load_clip
+from crosslingual.frozen.encoders import encoder_config
+from crosslingual.frozen.weights import load_frozen
 
 # N rows in all, B rows at a time, J width of the joint space
 

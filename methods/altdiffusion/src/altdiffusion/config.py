@@ -1,7 +1,7 @@
 """The settings of the generating half's verbs, one flat dataclass each; names are diffusers' where
 it has one. Those of the text half stand in config_text.py.
 
-Those of `altdiffusion generate` are every method's: `crosslingual.generation.GenerateSettings`.
+Those of `altdiffusion generate` are every method's: `crosslingual.adapter.pipeline.GenerateSettings`.
 """
 
 from dataclasses import dataclass, field

@@ -22,13 +22,13 @@ from altdiffusion.text_encoder import (
     student_places,
     unpack,
 )
-from crosslingual.bases import load_vae
-from crosslingual.features import FeatureLoader
-from crosslingual.processes import Ranks
-from crosslingual.ragged import Ragged
-from crosslingual.records import parse_key_map
-from crosslingual.training_data import TrainingData, open_training_data
-from crosslingual.weights import weights_hash
+from crosslingual.data.records import parse_key_map
+from crosslingual.features.loader import FeatureLoader
+from crosslingual.features.ragged import Ragged
+from crosslingual.features.training_data import TrainingData, open_training_data
+from crosslingual.frozen.base import load_vae
+from crosslingual.frozen.weights import weights_hash
+from crosslingual.training.processes import Ranks
 
 STORED = torch.float16
 STATES, LENGTHS = "caption_states", "caption_lengths"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from altdiffusion.config import DemoSettings
-from crosslingual.stages import Stages, make_demo_folder
-from crosslingual.verbs import run_verb
+from crosslingual.cli.stages import Stages, make_demo_folder
+from crosslingual.cli.verbs import run_verb
 
 TEXT = {"train_batch_size": 64, "max_train_steps": 250, "learning_rate": 2e-3}
 COMMON = {"caption_dropout": 0.1, "use_ema": True, "ema_decay": 0.98, "train_batch_size": 24}
@@ -27,8 +27,8 @@ half a minute.
 
 def write_data(settings: DemoSettings, folder: Path) -> None:
     """Writes parallel text, general pictures, and motifs among as many general ones."""
-    from crosslingual.shards import write_shards
-    from crosslingual.sources import SOURCES
+    from crosslingual.data.shards import write_shards
+    from crosslingual.data.sources import SOURCES
 
     languages = ["en", *settings.languages]
     sets: dict[str, dict[str, Any]] = {

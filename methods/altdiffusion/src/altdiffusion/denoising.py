@@ -13,7 +13,7 @@ from altdiffusion.method import (
     min_snr_weights,
     signal_to_noise,
 )
-from crosslingual.noising import Generators, Noising, choose_language, drop_captions
+from crosslingual.frozen.schedule import Generators, Noising, choose_language, drop_captions
 
 
 class Denoising:

@@ -16,19 +16,19 @@ from PIL import Image
 from altdiffusion.config import EvaluateSettings
 from altdiffusion.export import read_config
 from altdiffusion.generate import load_pipeline
-from crosslingual.bases import load_pipeline as load_base
-from crosslingual.processes import Ranks, start_processes
-from crosslingual.testbed.contact_sheet import Cell, contact_sheet
-from crosslingual.testbed.evaluation import (
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.base import load_pipeline as load_base
+from crosslingual.training.processes import Ranks, start_processes
+from crosslingual_worlds.drawn.contact_sheet import Cell, contact_sheet
+from crosslingual_worlds.drawn.evaluation import (
     Judged,
     draw_arms,
     judge_arms,
     judge_prompts,
     text_accuracy,
 )
-from crosslingual.testbed.motifs import MOTIFS
-from crosslingual.testbed.world import Scene, motif_scenes, sample_scenes
-from crosslingual.verbs import run_verb
+from crosslingual_worlds.drawn.motifs import MOTIFS
+from crosslingual_worlds.drawn.world import Scene, motif_scenes, sample_scenes
 
 Arm = tuple[str, str]  # language, and the name of a stage or "as_is" (the English base)
 AS_IS = "as_is"

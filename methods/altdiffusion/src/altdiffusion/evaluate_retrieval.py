@@ -15,10 +15,10 @@ from torch import Tensor
 
 from altdiffusion.altclip import Embedder, load_embedder
 from altdiffusion.config_text import EvaluateRetrievalSettings
-from crosslingual.loader import ShardLoader
-from crosslingual.retrieval import Recall, append_result, recall_at_k, result_json
-from crosslingual.shards import read_index
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
+from crosslingual.data.loader import ShardLoader
+from crosslingual.data.shards import read_index
+from crosslingual.evaluation.retrieval import Recall, append_result, recall_at_k, result_json
 
 RESULTS = "results.json"
 

@@ -18,11 +18,11 @@ from altdiffusion.config import ExportSettings, TrainSettings
 from altdiffusion.text_encoder import TextEncoder, load_text_encoder
 from altdiffusion.unet import trained_unet
 from altdiffusion.whole_folder import write_folder
-from crosslingual.artifacts import model_card
-from crosslingual.bases import load_pipeline as load_base
-from crosslingual.processes import Ranks, start_processes
-from crosslingual.settings import parse_settings
-from crosslingual.verbs import run_verb
+from crosslingual.adapter.artifact import model_card
+from crosslingual.cli.settings import parse_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.base import load_pipeline as load_base
+from crosslingual.training.processes import Ranks, start_processes
 
 CONFIG = "altdiffusion.json"
 VERSION = 1
@@ -106,7 +106,7 @@ def write_pipeline(
     dtype: torch.dtype = torch.float32,
 ) -> Path:
     """Exports what an engine trained (or its moving average); every process must call it."""
-    from crosslingual.engine import full_state_dict
+    from crosslingual.training.engine import full_state_dict
 
     state = full_state_dict(engine)
     if ema is not None:  # beside the engine: ZeRO gathers its own fp32 copy
@@ -148,7 +148,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 def export(settings: ExportSettings) -> Path:
     """Writes the pipeline, or of a run of train-text the models, of a checkpoint."""
-    from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint
+    from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint
 
     run = Path(settings.checkpoint)
     run, which = (run.parent, str(run)) if run.name.startswith("checkpoint-") else (run, "latest")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from altdiffusion.config import FeaturesSettings
 from altdiffusion.data import frozen_parts, key_map
-from crosslingual.feature_pass import write_features
-from crosslingual.processes import start_processes
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
+from crosslingual.features.compute import write_features
+from crosslingual.training.processes import start_processes
 
 
 def features(settings: FeaturesSettings) -> Path:

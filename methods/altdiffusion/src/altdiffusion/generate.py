@@ -12,9 +12,9 @@ from torch import nn
 from altdiffusion.config import TrainSettings
 from altdiffusion.export import build_pipeline, read_config
 from altdiffusion.text_encoder import load_text_encoder
-from crosslingual.bases import load_pipeline as load_base
-from crosslingual.generation import GenerateSettings, write_pictures
-from crosslingual.verbs import run_verb
+from crosslingual.adapter.pipeline import GenerateSettings, write_pictures
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.base import load_pipeline as load_base
 
 
 def attach(pipe: Any, text_encoder: str | Path) -> Any:
@@ -91,7 +91,7 @@ def draw(unet: nn.Module, settings: TrainSettings, seed: int = 0) -> Image.Image
 
 
 def generate(settings: GenerateSettings) -> Path:
-    """Writes pictures, a folder a prompt; see `crosslingual.generation.write_pictures`."""
+    """Writes pictures, a folder a prompt; see `crosslingual.adapter.pipeline.write_pictures`."""
     if settings.adapter is not None and settings.guidance_scale is None:
         recommended = read_config(settings.adapter)["guidance_scale"]
         settings = dataclasses.replace(settings, guidance_scale=recommended)

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from altdiffusion.config import TrainSettings
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 
 
 def unet_on_meta(settings: TrainSettings) -> Any:
@@ -33,9 +33,9 @@ def info(settings: TrainSettings) -> dict[str, int]:
     from diffusers import AutoencoderKL
 
     from altdiffusion.text_encoder import student_places
-    from crosslingual.bases import load_config
-    from crosslingual.encoders import encoder_on_meta
-    from crosslingual.shapes import count_parameters
+    from crosslingual.frozen.base import load_config
+    from crosslingual.frozen.encoders import encoder_on_meta
+    from crosslingual.frozen.shapes import count_parameters
 
     base = settings.pretrained_model_name_or_path
     trainable, total = count(unet_on_meta(settings))

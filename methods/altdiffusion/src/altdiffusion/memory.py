@@ -18,8 +18,8 @@ import yaml
 
 from altdiffusion.config import MemorySettings, TrainSettings
 from altdiffusion.config_text import TrainTextSettings
-from crosslingual.settings import parse_settings
-from crosslingual.verbs import run_verb
+from crosslingual.cli.settings import parse_settings
+from crosslingual.cli.verbs import run_verb
 
 GIB = 2**30
 LEVELS = (0, 1, 2, 3)
@@ -93,7 +93,7 @@ def estimate_text(settings: TrainTextSettings) -> Estimate:
 
     from altdiffusion.activations import kept_bytes
     from altdiffusion.text_encoder import student_shape
-    from crosslingual.clip import clip_config
+    from crosslingual.frozen.clip import clip_config
 
     width = clip_config(settings.teacher, settings.teacher_revision).text_config.hidden_size
     shape = student_shape(settings.text_encoder, settings.text_encoder_revision)

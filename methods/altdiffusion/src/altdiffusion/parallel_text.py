@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crosslingual.feature_pass import shards_hash
-from crosslingual.records import Record
-from crosslingual.shards import expand_shards, iter_shards
-from crosslingual.sources.moses import moses
+from crosslingual.data.records import Record
+from crosslingual.data.shards import expand_shards, iter_shards
+from crosslingual.data.sources.moses import moses
+from crosslingual.features.compute import shards_hash
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from altdiffusion.sentences import BLOCK_ROWS, INDEX
-from crosslingual.processes import Ranks
+from crosslingual.training.processes import Ranks
 
 # B sentences of a rank and micro-step, L tokens of the longest, P width of the targets
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from altdiffusion.parallel_text import Source
-from crosslingual.clip import FrozenCLIP
-from crosslingual.pictures import decode_picture
-from crosslingual.processes import Ranks
-from crosslingual.records import Record
+from crosslingual.data.pictures import decode_picture
+from crosslingual.data.records import Record
+from crosslingual.frozen.clip import FrozenCLIP
+from crosslingual.training.processes import Ranks
 
 BLOCK_ROWS = 4096
 BATCH_ROWS = 256

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosslingual.artifacts import load_strict, load_tensors
-from crosslingual.encoders import encoder_config, load_multilingual_encoder
-from crosslingual.ragged import Ragged
-from crosslingual.weights import freeze, load_frozen
+from crosslingual.adapter.artifact import load_strict, load_tensors
+from crosslingual.features.ragged import Ragged
+from crosslingual.frozen.encoders import encoder_config, load_multilingual_encoder
+from crosslingual.frozen.weights import freeze, load_frozen
 
 STUDENTS = ("altclip_text_model", "altclip")
 _OLD_LAYER = re.compile(r"(?<=encoder\.)layer(?=\.\d)")

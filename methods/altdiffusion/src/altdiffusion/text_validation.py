@@ -11,8 +11,8 @@ from altdiffusion.config_text import TrainTextSettings
 from altdiffusion.parallel_text import open_sources
 from altdiffusion.sentences import pooled_states
 from altdiffusion.text_encoder import TextEncoder
-from crosslingual.clip import FrozenCLIP
-from crosslingual.retrieval import recall_at_k
+from crosslingual.evaluation.retrieval import recall_at_k
+from crosslingual.frozen.clip import FrozenCLIP
 
 BATCH_ROWS = 128
 

@@ -18,15 +18,15 @@ from altdiffusion.denoising import Denoising
 from altdiffusion.export import write_pipeline
 from altdiffusion.generate import draw
 from altdiffusion.unet import load_stage_unet, set_trainable
-from crosslingual.bases import load_noise_scheduler
-from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.engine import build_engine, check_finite
-from crosslingual.processes import Ranks, StopRequest, start_processes
-from crosslingual.progress import Progress
-from crosslingual.settings import write_settings
-from crosslingual.shapes import vae_scaling_factor
-from crosslingual.training_data import row_generators
-from crosslingual.verbs import run_verb
+from crosslingual.cli.settings import write_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.features.training_data import row_generators
+from crosslingual.frozen.base import load_noise_scheduler
+from crosslingual.frozen.shapes import vae_scaling_factor
+from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from crosslingual.training.engine import build_engine, check_finite
+from crosslingual.training.processes import Ranks, StopRequest, start_processes
+from crosslingual.training.progress import Progress
 
 ZERO_0 = {"zero_optimization": {"stage": 0}}
 

@@ -21,15 +21,15 @@ from altdiffusion.sentences import SentencePass, write_sentences
 from altdiffusion.text_encoder import TextEncoder, build_student, save_text_encoder
 from altdiffusion.text_validation import TextValidation
 from altdiffusion.whole_folder import write_folder
-from crosslingual.artifacts import load_strict
-from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.clip import FrozenCLIP, load_clip
-from crosslingual.engine import build_engine, check_finite, full_state_dict
-from crosslingual.processes import Ranks, StopRequest, start_processes
-from crosslingual.progress import Progress
-from crosslingual.settings import write_settings
-from crosslingual.verbs import run_verb
-from crosslingual.weights import weights_hash
+from crosslingual.adapter.artifact import load_strict
+from crosslingual.cli.settings import write_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.clip import FrozenCLIP, load_clip
+from crosslingual.frozen.weights import weights_hash
+from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from crosslingual.training.engine import build_engine, check_finite, full_state_dict
+from crosslingual.training.processes import Ranks, StopRequest, start_processes
+from crosslingual.training.progress import Progress
 
 ZERO_0 = {"zero_optimization": {"stage": 0}}
 

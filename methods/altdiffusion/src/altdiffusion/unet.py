@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from altdiffusion.config import TrainSettings
 from altdiffusion.method import what_trains
 from altdiffusion.text_encoder import student_config
-from crosslingual.bases import load_config, load_unet
-from crosslingual.weights import load_frozen
+from crosslingual.frozen.base import load_config, load_unet
+from crosslingual.frozen.weights import load_frozen
 
 LORA_TARGETS = ["attn2.to_k", "attn2.to_v"]
 

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from crosslingual.stages import Stages
-from crosslingual.verbs import run_verb
+from crosslingual.cli.stages import Stages
+from crosslingual.cli.verbs import run_verb
 from iap.config import AblateSettings, TrainSettings
 
 ARMS: dict[str, dict[str, Any]] = {

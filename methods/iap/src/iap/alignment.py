@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from crosslingual.noising import Generators, Noising, NoisyLatents, drop_captions, one_a_row
-from crosslingual.weights import freeze
+from crosslingual.frozen.schedule import Generators, Noising, NoisyLatents, drop_captions, one_a_row
+from crosslingual.frozen.weights import freeze
 from iap.config import TrainSettings
 from iap.method import (
     AttentiveFeatures,

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from crosslingual.bases import load_noise_scheduler, load_unet
-from crosslingual.features import FeatureLoader, check_fresh
-from crosslingual.frozen_parts import STORED, FrozenParts
-from crosslingual.noising import Noising
-from crosslingual.processes import Ranks
-from crosslingual.records import parse_key_map
-from crosslingual.shapes import vae_scaling_factor
-from crosslingual.training_data import TrainingData, open_training_data
-from crosslingual.weights import locate, resolve, weights_hash
+from crosslingual.data.records import parse_key_map
+from crosslingual.features.frozen_parts import STORED, FrozenParts
+from crosslingual.features.loader import FeatureLoader, check_fresh
+from crosslingual.features.training_data import TrainingData, open_training_data
+from crosslingual.frozen.base import load_noise_scheduler, load_unet
+from crosslingual.frozen.schedule import Noising
+from crosslingual.frozen.shapes import vae_scaling_factor
+from crosslingual.frozen.weights import locate, resolve, weights_hash
+from crosslingual.training.processes import Ranks
 from iap.config import TrainSettings
 from iap.method import AttentiveFeatures, cross_attentions
 

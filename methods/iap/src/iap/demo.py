@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from crosslingual.stages import Stages, make_demo_folder
-from crosslingual.verbs import run_verb
+from crosslingual.cli.stages import Stages, make_demo_folder
+from crosslingual.cli.verbs import run_verb
 from iap.config import DemoSettings
 
 BASE_PICTURES = 48_000  # what testbed:sd was trained on
@@ -24,8 +24,8 @@ RECIPE: dict[str, Any] = {
 
 def demo(settings: DemoSettings) -> Path:
     """Runs every stage, prints the table and returns the encoder's folder."""
-    from crosslingual.shards import write_shards
-    from crosslingual.sources import SOURCES
+    from crosslingual.data.shards import write_shards
+    from crosslingual.data.sources import SOURCES
 
     output_dir = make_demo_folder(settings.output_dir)
     stages = Stages("iap", settings.num_processes)

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 from transformers import AltCLIPTextConfig, AltCLIPTextModel, XLMRobertaModel
 
-from crosslingual.artifacts import load_strict
-from crosslingual.encoders import encoder_config
-from crosslingual.weights import load_frozen
+from crosslingual.adapter.artifact import load_strict
+from crosslingual.frozen.encoders import encoder_config
+from crosslingual.frozen.weights import load_frozen
 from iap.method import TargetEncoder
 
 WITH_HEAD = "altclip_text_model"

@@ -14,13 +14,13 @@ from typing import Any
 
 from torch import Tensor
 
-from crosslingual.artifacts import load_artifact_config, model_card, save_artifact
-from crosslingual.bases import load_pipeline
-from crosslingual.engine import full_state_dict
-from crosslingual.processes import Ranks
-from crosslingual.settings import parse_settings
-from crosslingual.verbs import run_verb
-from crosslingual.weights import load_frozen
+from crosslingual.adapter.artifact import load_artifact_config, model_card, save_artifact
+from crosslingual.cli.settings import parse_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.base import load_pipeline
+from crosslingual.frozen.weights import load_frozen
+from crosslingual.training.engine import full_state_dict
+from crosslingual.training.processes import Ranks
 from iap.config import ExportSettings, TrainSettings
 from iap.data import load_tokenizer
 from iap.encoder import merged_state, stock_model
@@ -129,8 +129,8 @@ def load_encoder(folder: str | Path) -> tuple[Any, Any, dict[str, Any]]:
 
 def export(settings: ExportSettings) -> Path:
     """Writes the encoder of a checkpoint as a folder."""
-    from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint
-    from crosslingual.processes import start_processes
+    from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint
+    from crosslingual.training.processes import start_processes
     from iap.info import encoder_config
     from iap.train import build_training
 

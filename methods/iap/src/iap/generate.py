@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from crosslingual.bases import load_pipeline as load_base
-from crosslingual.generation import GenerateSettings, write_pictures
-from crosslingual.verbs import run_verb
+from crosslingual.adapter.pipeline import GenerateSettings, write_pictures
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.base import load_pipeline as load_base
 from iap.export import load_encoder, set_encoder
 
 
@@ -36,7 +36,7 @@ def load_pipeline(path: str, base: str | None = None) -> Any:
 
 
 def generate(settings: GenerateSettings) -> Path:
-    """Writes pictures, a folder a prompt; see `crosslingual.generation.write_pictures`."""
+    """Writes pictures, a folder a prompt; see `crosslingual.adapter.pipeline.write_pictures`."""
     return write_pictures(settings, load_pipeline)
 
 

@@ -5,7 +5,7 @@ known configs.
 import sys
 from typing import Any
 
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 from iap.config import TrainSettings
 
 
@@ -15,10 +15,10 @@ def encoder_config(settings: TrainSettings) -> dict[str, Any]:
     Raises:
         ValueError: the base takes a pooled text vector, which AltCLIP's text model has none for.
     """
-    from crosslingual.bases import load_config
-    from crosslingual.encoders import encoder_shape
-    from crosslingual.shapes import pooled_width
-    from crosslingual.weights import locate
+    from crosslingual.frozen.base import load_config
+    from crosslingual.frozen.encoders import encoder_shape
+    from crosslingual.frozen.shapes import pooled_width
+    from crosslingual.frozen.weights import locate
     from iap.encoder import altclip_config
 
     base, encoder = settings.pretrained_model_name_or_path, settings.text_encoder
@@ -55,7 +55,7 @@ def info(settings: TrainSettings) -> dict[str, int]:
     """Trainable and total parameters and the memory they take, printed and returned."""
     import torch
 
-    from crosslingual.shapes import count_frozen, print_parameters
+    from crosslingual.frozen.shapes import count_frozen, print_parameters
     from iap.encoder import add_lora, build_encoder
 
     config = encoder_config(settings)

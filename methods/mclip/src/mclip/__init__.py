@@ -4,7 +4,7 @@
 
 from typing import Any
 
-from crosslingual.types import Method
+from crosslingual.method import Method
 
 __all__ = ["METHOD"]
 

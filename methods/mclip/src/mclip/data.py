@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.features import FeatureLoader
-from crosslingual.loader import ShardLoader
-from crosslingual.processes import Ranks
-from crosslingual.ragged import concatenate
-from crosslingual.records import parse_key_map
-from crosslingual.training_data import open_training_data
-from crosslingual.weights import locate
+from crosslingual.data.loader import ShardLoader
+from crosslingual.data.records import parse_key_map
+from crosslingual.features.loader import FeatureLoader
+from crosslingual.features.ragged import concatenate
+from crosslingual.features.training_data import open_training_data
+from crosslingual.frozen.weights import locate
+from crosslingual.training.processes import Ranks
 from mclip.config import TrainSettings
 from mclip.retrieval_parts import RetrievalParts
 

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from crosslingual.stages import Stages, make_demo_folder
-from crosslingual.verbs import run_verb
+from crosslingual.cli.stages import Stages, make_demo_folder
+from crosslingual.cli.verbs import run_verb
 from mclip.config import DemoSettings, EmbedSettings, EvaluateSettings, SearchSettings
 
 DECODER = {"num_decoder_layers": 1, "decoder_ffn_width": 384}
@@ -44,8 +44,8 @@ TRIKD = {
 
 def write_data(settings: DemoSettings, folder: Path) -> None:
     """Writes three sets of shards: pictures to train on, parallel text, pictures to find."""
-    from crosslingual.shards import write_shards
-    from crosslingual.sources import SOURCES
+    from crosslingual.data.shards import write_shards
+    from crosslingual.data.sources import SOURCES
 
     with_pictures = ["en", *settings.languages]
     with_text = [*with_pictures, *settings.text_languages]
@@ -159,8 +159,8 @@ def answer_queries(settings: DemoSettings, folder: Path, model: Path) -> None:
     """Writes the contact sheet: a held-out scene asked for in each language, its first five
     pictures.
     """
-    from crosslingual.testbed.captions import caption
-    from crosslingual.testbed.world import distinct_scenes
+    from crosslingual_worlds.drawn.captions import caption
+    from crosslingual_worlds.drawn.world import distinct_scenes
     from mclip.embed import embed
     from mclip.search import search
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from crosslingual.features import write_atomically
-from crosslingual.pictures import decode_pixels
-from crosslingual.records import PICTURES
-from crosslingual.shards import iter_shards
-from crosslingual.tars import expand_shards
-from crosslingual.verbs import run_verb
-from crosslingual.weights import weights_hash
+from crosslingual.cli.verbs import run_verb
+from crosslingual.data.pictures import decode_pixels
+from crosslingual.data.records import PICTURES
+from crosslingual.data.shards import iter_shards
+from crosslingual.data.tars import expand_shards
+from crosslingual.features.loader import write_atomically
+from crosslingual.frozen.weights import weights_hash
 from mclip.config import EmbedSettings
 from mclip.embedder import load_embedder
 

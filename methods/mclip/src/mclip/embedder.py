@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from crosslingual.clip import FrozenCLIP, load_clip
-from crosslingual.encoders import MultilingualEncoder, load_multilingual_encoder
-from crosslingual.pictures import fit_picture, pixels_to_images
-from crosslingual.weights import weights_hash
+from crosslingual.data.pictures import fit_picture, pixels_to_images
+from crosslingual.frozen.clip import FrozenCLIP, load_clip
+from crosslingual.frozen.encoders import MultilingualEncoder, load_multilingual_encoder
+from crosslingual.frozen.weights import weights_hash
 from mclip.export import load_model
 from mclip.method import TriKD
 

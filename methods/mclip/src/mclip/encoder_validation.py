@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from crosslingual.retrieval import recall_at_k
+from crosslingual.evaluation.retrieval import recall_at_k
 from mclip.config_text import TrainEncoderSettings
 from mclip.parallel_text import Pair, both_ways, open_sources, sentence_pairs
 from mclip.translate import corpus_bleu, translate_texts

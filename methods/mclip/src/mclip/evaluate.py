@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.loader import ShardLoader
-from crosslingual.retrieval import append_result, recall_at_k, result_json
-from crosslingual.shards import read_index
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
+from crosslingual.data.loader import ShardLoader
+from crosslingual.data.shards import read_index
+from crosslingual.evaluation.retrieval import append_result, recall_at_k, result_json
 from mclip.config import EvaluateSettings
 from mclip.embedder import Embedder, load_embedder
 

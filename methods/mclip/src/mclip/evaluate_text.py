@@ -20,11 +20,11 @@ import torch
 import transformers
 from torch import Tensor
 
-from crosslingual.encoders import MultilingualEncoder, load_multilingual_encoder
-from crosslingual.retrieval import TIES, append_result, recall_at_k
-from crosslingual.shards import iter_shards, read_index
-from crosslingual.tars import INDEX, expand_shards
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
+from crosslingual.data.shards import iter_shards, read_index
+from crosslingual.data.tars import INDEX, expand_shards
+from crosslingual.evaluation.retrieval import TIES, append_result, recall_at_k
+from crosslingual.frozen.encoders import MultilingualEncoder, load_multilingual_encoder
 from mclip.config_text import EvaluateTextSettings
 from mclip.translate import corpus_bleu, translate_texts
 from mclip.translation_folder import ENCODER_FOLDER, load_translation

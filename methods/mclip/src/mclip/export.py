@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from crosslingual.artifacts import load_artifact, load_strict, model_card, save_artifact
-from crosslingual.encoders import load_multilingual_encoder
-from crosslingual.processes import Ranks
-from crosslingual.settings import parse_settings
-from crosslingual.verbs import run_verb
-from crosslingual.weights import freeze, resolve, weights_hash
+from crosslingual.adapter.artifact import load_artifact, load_strict, model_card, save_artifact
+from crosslingual.cli.settings import parse_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.encoders import load_multilingual_encoder
+from crosslingual.frozen.weights import freeze, resolve, weights_hash
+from crosslingual.training.processes import Ranks
 from mclip.config import ExportSettings, TrainSettings
 from mclip.method import TriKD
 
@@ -89,7 +89,7 @@ def write_model(
     engine: Any, config: dict[str, Any], folder: Path, ranks: Ranks, *, bundle_encoder: bool = False
 ) -> Path:
     """Exports what an engine trained; every process must call it."""
-    from crosslingual.engine import full_state_dict
+    from crosslingual.training.engine import full_state_dict
 
     state = full_state_dict(engine)
     if ranks.rank == 0:
@@ -130,8 +130,8 @@ def load_model(folder: str | Path) -> tuple[TriKD, dict[str, Any]]:
 
 def export(settings: ExportSettings) -> Path:
     """Writes the projectors of a checkpoint as a folder of safetensors."""
-    from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint
-    from crosslingual.processes import start_processes
+    from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint
+    from crosslingual.training.processes import start_processes
     from mclip.info import model_config
     from mclip.train import build_training
 

@@ -5,14 +5,14 @@ known configs.
 import sys
 from typing import Any
 
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 from mclip.config import TrainSettings
 
 
 def projector_shape(settings: TrainSettings) -> dict[str, Any]:
     """What `TriKD` is built from: the widths of both frozen sides and the X-projector's layers."""
-    from crosslingual.clip import clip_shape
-    from crosslingual.encoders import encoder_shape
+    from crosslingual.frozen.clip import clip_shape
+    from crosslingual.frozen.encoders import encoder_shape
 
     return {
         "clip_width": clip_shape(settings.clip, settings.clip_revision)[0],
@@ -29,8 +29,8 @@ def model_config(settings: TrainSettings) -> dict[str, Any]:
     """What the model's config.json says: the projectors' shape, and the frozen parts that they were
     trained on, with the hashes of weights that no revision names.
     """
-    from crosslingual.encoders import encoder_shape
-    from crosslingual.weights import locate, weights_hash
+    from crosslingual.frozen.encoders import encoder_shape
+    from crosslingual.frozen.weights import locate, weights_hash
 
     longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)[1]
     return {
@@ -50,9 +50,9 @@ def model_config(settings: TrainSettings) -> dict[str, Any]:
 
 def info(settings: TrainSettings) -> dict[str, int]:
     """Trainable and total parameters and the memory they take, printed and returned."""
-    from crosslingual.clip import clip_on_meta
-    from crosslingual.encoders import encoder_on_meta
-    from crosslingual.shapes import count_parameters, print_parameters
+    from crosslingual.frozen.clip import clip_on_meta
+    from crosslingual.frozen.encoders import encoder_on_meta
+    from crosslingual.frozen.shapes import count_parameters, print_parameters
     from mclip.method import TriKD
 
     shape = projector_shape(settings)

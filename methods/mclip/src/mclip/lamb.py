@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from crosslingual.deepspeed_config import read_config
+from crosslingual.training.deepspeed_config import read_config
 from mclip.config import TrainSettings
 
 

@@ -15,10 +15,10 @@ from functools import cached_property
 from itertools import islice, permutations
 from pathlib import Path
 
-from crosslingual.shard_counts import language_counts
-from crosslingual.shards import iter_shards
-from crosslingual.sources.moses import moses
-from crosslingual.tars import expand_shards
+from crosslingual.data.shard_counts import language_counts
+from crosslingual.data.shards import iter_shards
+from crosslingual.data.sources.moses import moses
+from crosslingual.data.tars import expand_shards
 
 Pair = tuple[str, str]
 """Source and target language; in its sorted form the pair of both directions."""
@@ -209,7 +209,7 @@ def _named(pairs: Iterable[Pair]) -> str:
 
 
 def _shards_digest(name: str) -> str:
-    from crosslingual.feature_pass import shards_hash
+    from crosslingual.features.compute import shards_hash
 
     digest = shards_hash(name)
     if digest != name:

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from crosslingual.artifacts import read_state_dict
-from crosslingual.verbs import run_verb
+from crosslingual.adapter.artifact import read_state_dict
+from crosslingual.cli.verbs import run_verb
 from mclip.config import ImportSettings
 from mclip.export import save_model
 from mclip.method import INITIAL_LOGIT_SCALE, TriKD
@@ -116,8 +116,8 @@ def published_shape(state: dict[str, Tensor], num_heads: int) -> dict[str, Any]:
 
 def import_published(settings: ImportSettings) -> Path:
     """Writes published projectors as config.json + model.safetensors."""
-    from crosslingual.artifacts import load_strict
-    from crosslingual.weights import locate, weights_hash
+    from crosslingual.adapter.artifact import load_strict
+    from crosslingual.frozen.weights import locate, weights_hash
 
     state = rename(read_state_dict(settings.state_dict))
     shape = published_shape(state, settings.num_heads)

@@ -7,10 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.clip import FrozenCLIP, clip_shape, load_clip
-from crosslingual.encoders import MultilingualEncoder, encoder_shape, load_multilingual_encoder
-from crosslingual.ragged import Ragged
-from crosslingual.weights import weights_hash
+from crosslingual.features.ragged import Ragged
+from crosslingual.frozen.clip import FrozenCLIP, clip_shape, load_clip
+from crosslingual.frozen.encoders import (
+    MultilingualEncoder,
+    encoder_shape,
+    load_multilingual_encoder,
+)
+from crosslingual.frozen.weights import weights_hash
 
 STORED = torch.float16
 

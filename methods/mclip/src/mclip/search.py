@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from crosslingual.testbed.contact_sheet import Cell, contact_sheet
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
+from crosslingual_worlds.drawn.contact_sheet import Cell, contact_sheet
 from mclip.config import SearchSettings
 from mclip.embed import Index, decode_named, embed_source, load_index, read_pictures
 from mclip.embedder import load_embedder

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from crosslingual.processes import Ranks
+from crosslingual.training.processes import Ranks
 from mclip.pair_tokens import PairTokens
 from mclip.parallel_text import Pair
 from mclip.tokens import read_index

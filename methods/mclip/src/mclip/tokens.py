@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from crosslingual.encoders import resolve
-from crosslingual.features import write_atomically
-from crosslingual.processes import Ranks, start_processes
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
+from crosslingual.features.loader import write_atomically
+from crosslingual.frozen.encoders import resolve
+from crosslingual.training.processes import Ranks, start_processes
 from mclip.config_text import TokenizeSettings
 from mclip.parallel_text import (
     Pair,

@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.engine import build_engine, check_finite
-from crosslingual.processes import Ranks, StopRequest, start_processes
-from crosslingual.progress import Progress
-from crosslingual.settings import write_settings
-from crosslingual.verbs import run_verb
+from crosslingual.cli.settings import write_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from crosslingual.training.engine import build_engine, check_finite
+from crosslingual.training.processes import Ranks, StopRequest, start_processes
+from crosslingual.training.progress import Progress
 from mclip.config import TrainSettings
 from mclip.data import open_data
 from mclip.export import write_model

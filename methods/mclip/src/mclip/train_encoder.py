@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.engine import build_engine, check_finite
-from crosslingual.processes import Ranks, StopRequest, start_processes
-from crosslingual.progress import Progress
-from crosslingual.settings import write_settings
-from crosslingual.verbs import run_verb
+from crosslingual.cli.settings import write_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from crosslingual.training.engine import build_engine, check_finite
+from crosslingual.training.processes import Ranks, StopRequest, start_processes
+from crosslingual.training.progress import Progress
 from mclip.config_text import TrainEncoderSettings
 from mclip.encoder_validation import open_validation, validate
 from mclip.parallel_text import Pair, expand_pairs, open_sources

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig, M2M100ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 from mclip.config_text import TranslateSettings
 from mclip.translation import TranslationModel, decoder_config
 from mclip.translation_folder import load_translation

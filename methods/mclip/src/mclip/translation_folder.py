@@ -9,8 +9,8 @@ FOLDER/README.md
 from pathlib import Path
 from typing import Any
 
-from crosslingual.artifacts import load_artifact, load_strict, model_card, save_artifact
-from crosslingual.encoders import encoder_config, load_multilingual_encoder
+from crosslingual.adapter.artifact import load_artifact, load_strict, model_card, save_artifact
+from crosslingual.frozen.encoders import encoder_config, load_multilingual_encoder
 from mclip.translation import TranslationModel
 
 ENCODER_FOLDER = "encoder"

@@ -5,8 +5,8 @@ every language that these have, trained or not.
 import torch
 import torch.nn.functional as F
 
-from crosslingual.features import FeatureLoader, check_fresh
-from crosslingual.retrieval import recall_at_k
+from crosslingual.evaluation.retrieval import recall_at_k
+from crosslingual.features.loader import FeatureLoader, check_fresh
 from mclip.config import TrainSettings
 from mclip.method import TriKD
 from mclip.retrieval_parts import RetrievalParts

@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosslingual.noising import Generators, Noising, choose_language, drop_captions, one_a_row
+from crosslingual.frozen.schedule import (
+    Generators,
+    Noising,
+    choose_language,
+    drop_captions,
+    one_a_row,
+)
 from mulan.config import TrainSettings
 from mulan.denoiser import Denoiser
 from mulan.method import Conditioning, image_loss, language_loss, mulan_loss
@@ -73,7 +79,7 @@ class Alignment:
 
         Args:
             adapter: or the engine around it.
-            batch: arrays of `crosslingual.frozen_parts` (fp16 as stored).
+            batch: arrays of `crosslingual.features.frozen_parts` (fp16 as stored).
             generator: of all that is drawn, row by row; one a row makes what is drawn for a sample
                 independent of the batch that it is in.
             stratified: for validation: timesteps in equal spans, no caption dropped.

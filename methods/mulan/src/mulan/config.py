@@ -6,7 +6,7 @@ Those of `mulan generate` are every method's with one more: the language of a se
 from dataclasses import dataclass, field
 from typing import Literal
 
-from crosslingual.generation import GenerateSettings as SharedGenerateSettings
+from crosslingual.adapter.pipeline import GenerateSettings as SharedGenerateSettings
 
 
 @dataclass

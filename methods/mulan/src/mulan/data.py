@@ -2,11 +2,11 @@
 
 import torch
 
-from crosslingual.bases import denoiser_part
-from crosslingual.frozen_parts import FrozenParts
-from crosslingual.processes import Ranks
-from crosslingual.records import parse_key_map
-from crosslingual.training_data import TrainingData, open_training_data
+from crosslingual.data.records import parse_key_map
+from crosslingual.features.frozen_parts import FrozenParts
+from crosslingual.features.training_data import TrainingData, open_training_data
+from crosslingual.frozen.base import denoiser_part
+from crosslingual.training.processes import Ranks
 from mulan.config import TrainSettings
 
 

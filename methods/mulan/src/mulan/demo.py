@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from crosslingual.stages import Stages, make_demo_folder
-from crosslingual.verbs import run_verb
+from crosslingual.cli.stages import Stages, make_demo_folder
+from crosslingual.cli.verbs import run_verb
 from mulan.config import DemoSettings
 
-ALIGNED_ENCODER = Path(__file__).parent / "aligned_xlm_r"
+ALIGNED_ENCODER = "testbed:xlm-r-aligned"
 # Captions alone: a step through the UNet costs what four of these do, and English is learnt
 # sooner.
 RECIPE = {
@@ -72,8 +72,8 @@ def demo(settings: DemoSettings) -> Path:
     output_dir = make_demo_folder(settings.output_dir)
     stages = Stages("mulan", settings.num_processes)
     stages.say(f"shards: {settings.num_samples} English captions")
-    from crosslingual.shards import write_shards
-    from crosslingual.sources import SOURCES
+    from crosslingual.data.shards import write_shards
+    from crosslingual.data.sources import SOURCES
 
     records = SOURCES["world"](
         split="train",

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.bases import load_denoiser as load_model
-from crosslingual.noising import NoisyLatents
-from crosslingual.processes import Ranks
-from crosslingual.weights import freeze
+from crosslingual.frozen.base import load_denoiser as load_model
+from crosslingual.frozen.schedule import NoisyLatents
+from crosslingual.frozen.weights import freeze
+from crosslingual.training.processes import Ranks
 from mulan.config import TrainSettings
 from mulan.method import Conditioning
 

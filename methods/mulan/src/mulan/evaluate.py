@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from crosslingual.bases import load_pipeline as load_base
-from crosslingual.processes import start_processes
-from crosslingual.testbed.evaluation import draw_arms, judge_arms, text_accuracy
-from crosslingual.testbed.world import sample_scenes
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.base import load_pipeline as load_base
+from crosslingual.training.processes import start_processes
+from crosslingual_worlds.drawn.evaluation import draw_arms, judge_arms, text_accuracy
+from crosslingual_worlds.drawn.world import sample_scenes
 from mulan.config import EvaluateSettings
 from mulan.export import load_adapter
 from mulan.generate import load_pipeline

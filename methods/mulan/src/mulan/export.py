@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from crosslingual.artifacts import load_artifact, load_strict, model_card, save_artifact
-from crosslingual.processes import Ranks
-from crosslingual.settings import parse_settings
-from crosslingual.verbs import run_verb
+from crosslingual.adapter.artifact import load_artifact, load_strict, model_card, save_artifact
+from crosslingual.cli.settings import parse_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.training.processes import Ranks
 from mulan.config import ExportSettings, TrainSettings
 from mulan.method import build_adapter
 
@@ -59,7 +59,7 @@ def save_adapter(
 
 def write_adapter(training: "Training", config: dict[str, Any], folder: Path, ranks: Ranks) -> Path:
     """Exports what an engine trained (or its moving average); every process must call it."""
-    from crosslingual.engine import full_state_dict
+    from crosslingual.training.engine import full_state_dict
 
     if training.ema is None:
         state = full_state_dict(training.engine)
@@ -100,8 +100,8 @@ def load_adapter(
 
 def export(settings: ExportSettings) -> Path:
     """Writes the adapter of a checkpoint as a folder of safetensors."""
-    from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint
-    from crosslingual.processes import start_processes
+    from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint
+    from crosslingual.training.processes import start_processes
     from mulan.info import adapter_config
     from mulan.start import build_training
 

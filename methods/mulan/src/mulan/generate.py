@@ -10,12 +10,12 @@ from diffusers.models.embeddings import PixArtAlphaTextProjection
 from PIL import Image
 from torch import Tensor, nn
 
-from crosslingual.bases import load_pipeline as load_base
-from crosslingual.dropin import attach as attach_dropin
-from crosslingual.dropin import encode_prompts
-from crosslingual.encoders import MultilingualEncoder, load_multilingual_encoder
-from crosslingual.generation import write_pictures
-from crosslingual.verbs import run_verb
+from crosslingual.adapter.pipeline import write_pictures
+from crosslingual.adapter.text_encoder import attach as attach_dropin
+from crosslingual.adapter.text_encoder import encode_prompts
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.base import load_pipeline as load_base
+from crosslingual.frozen.encoders import MultilingualEncoder, load_multilingual_encoder
 from mulan.config import GenerateSettings
 from mulan.export import load_adapter
 from mulan.method import build_adapter
@@ -188,7 +188,7 @@ def draw(
 
 
 def generate(settings: GenerateSettings) -> Path:
-    """Writes pictures, a folder a prompt; see `crosslingual.generation.write_pictures`."""
+    """Writes pictures, a folder a prompt; see `crosslingual.adapter.pipeline.write_pictures`."""
     return write_pictures(settings, partial(load_pipeline, language=settings.language))
 
 

@@ -5,7 +5,7 @@ known configs.
 import sys
 from typing import Any
 
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 from mulan.config import TrainSettings
 
 
@@ -15,7 +15,7 @@ def check_alignment(settings: TrainSettings) -> None:
     Raises:
         ValueError: with the setting to change.
     """
-    from crosslingual.bases import denoiser_part
+    from crosslingual.frozen.base import denoiser_part
 
     base = settings.pretrained_model_name_or_path
     is_transformer = denoiser_part(base, settings.revision) == "transformer"
@@ -38,8 +38,8 @@ def base_shape(base: str, revision: str | None) -> dict[str, Any]:
     Raises:
         ValueError: a transformer other than PixArt's.
     """
-    from crosslingual.bases import denoiser_part, load_config
-    from crosslingual.shapes import pooled_width
+    from crosslingual.frozen.base import denoiser_part, load_config
+    from crosslingual.frozen.shapes import pooled_width
 
     part = denoiser_part(base, revision)
     denoiser = load_config(base, part, revision)
@@ -67,9 +67,9 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
     Raises:
         ValueError: settings that do not go together.
     """
-    from crosslingual.bases import load_config
-    from crosslingual.encoders import encoder_shape
-    from crosslingual.weights import locate
+    from crosslingual.frozen.base import load_config
+    from crosslingual.frozen.encoders import encoder_shape
+    from crosslingual.frozen.weights import locate
 
     check_alignment(settings)
     base, revision = settings.pretrained_model_name_or_path, settings.revision
@@ -112,7 +112,7 @@ def _languages_before(settings: TrainSettings) -> list[str]:
     """The languages of a seed adapter that is gone on with, but for those that train."""
     if settings.variant != "seed" or settings.init_adapter is None:
         return []
-    from crosslingual.artifacts import load_artifact_config
+    from crosslingual.adapter.artifact import load_artifact_config
 
     before = load_artifact_config(settings.init_adapter)["languages"]
     return [language for language in before if language not in settings.languages]
@@ -120,7 +120,7 @@ def _languages_before(settings: TrainSettings) -> list[str]:
 
 def info(settings: TrainSettings) -> dict[str, int]:
     """Trainable and total parameters and the memory they take, printed and returned."""
-    from crosslingual.shapes import count_frozen, count_parameters, print_parameters
+    from crosslingual.frozen.shapes import count_frozen, count_parameters, print_parameters
     from mulan.method import build_adapter
 
     config = adapter_config(settings)

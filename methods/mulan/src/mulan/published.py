@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from crosslingual.artifacts import load_strict, read_state_dict
-from crosslingual.verbs import run_verb
-from crosslingual.weights import locate
+from crosslingual.adapter.artifact import load_strict, read_state_dict
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.weights import locate
 from mulan.config import ImportSettings
 from mulan.export import save_adapter
 from mulan.method import build_adapter

@@ -7,8 +7,8 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from crosslingual.artifacts import load_strict
-from crosslingual.engine import build_engine
+from crosslingual.adapter.artifact import load_strict
+from crosslingual.training.engine import build_engine
 from mulan.config import TrainSettings
 from mulan.export import load_adapter
 from mulan.method import build_adapter

@@ -2,7 +2,7 @@
 
 import sys
 
-from crosslingual.verbs import run_verbs
+from crosslingual.cli.verbs import run_verbs
 
 VERBS = {
     "demo": ("the whole method on the embedded models, in minutes", "pea.demo:main"),

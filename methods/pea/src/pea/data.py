@@ -2,10 +2,10 @@
 
 import torch
 
-from crosslingual.frozen_parts import FrozenParts
-from crosslingual.processes import Ranks
-from crosslingual.records import parse_key_map
-from crosslingual.training_data import TrainingData, open_training_data
+from crosslingual.data.records import parse_key_map
+from crosslingual.features.frozen_parts import FrozenParts
+from crosslingual.features.training_data import TrainingData, open_training_data
+from crosslingual.training.processes import Ranks
 from pea.config import TrainSettings
 
 

@@ -8,8 +8,8 @@ import json
 import time
 from pathlib import Path
 
-from crosslingual.stages import Stages, make_demo_folder
-from crosslingual.verbs import run_verb
+from crosslingual.cli.stages import Stages, make_demo_folder
+from crosslingual.cli.verbs import run_verb
 from pea.config import DemoSettings
 
 RECIPE = {
@@ -31,8 +31,8 @@ def demo(settings: DemoSettings) -> Path:
     stages.say(
         f"shards: {settings.num_samples} pictures, captions in en, {', '.join(settings.languages)}",
     )
-    from crosslingual.shards import write_shards
-    from crosslingual.sources import SOURCES
+    from crosslingual.data.shards import write_shards
+    from crosslingual.data.sources import SOURCES
 
     records = SOURCES["world"](
         split="train",

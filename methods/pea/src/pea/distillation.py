@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosslingual.noising import (
+from crosslingual.frozen.schedule import (
     Generators,
     Noising,
     NoisyLatents,
     choose_language,
     drop_captions,
 )
-from crosslingual.weights import freeze
+from crosslingual.frozen.weights import freeze
 from pea.config import TrainSettings
 from pea.method import BlockOutputs, pea_loss, seed_loss
 
@@ -86,7 +86,7 @@ class Distillation:
 
         Args:
             adapter: or the engine around it.
-            batch: arrays of `crosslingual.feature_pass` (fp16 as stored).
+            batch: arrays of `crosslingual.features.compute` (fp16 as stored).
             generator: of all that is drawn, row by row; one a row makes what is drawn for a sample
                 independent of the batch that it is in.
             stratified: for validation.

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from crosslingual.artifacts import load_artifact, load_strict, model_card, save_artifact
-from crosslingual.processes import Ranks
-from crosslingual.settings import parse_settings
-from crosslingual.verbs import run_verb
+from crosslingual.adapter.artifact import load_artifact, load_strict, model_card, save_artifact
+from crosslingual.cli.settings import parse_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.training.processes import Ranks
 from pea.config import ExportSettings, TrainSettings
 from pea.method import build_adapter
 
@@ -56,7 +56,7 @@ def write_adapter(
     engine: Any, ema: Any, config: dict[str, Any], folder: Path, ranks: Ranks
 ) -> Path:
     """Exports what an engine trained (or its moving average); every process must call it."""
-    from crosslingual.engine import full_state_dict
+    from crosslingual.training.engine import full_state_dict
 
     if ema is None:
         state = full_state_dict(engine)
@@ -85,8 +85,8 @@ def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def export(settings: ExportSettings) -> Path:
     """Writes the adapter of a checkpoint as a folder of safetensors."""
-    from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint
-    from crosslingual.processes import start_processes
+    from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint
+    from crosslingual.training.processes import start_processes
     from pea.info import adapter_config
     from pea.train import build_training
 

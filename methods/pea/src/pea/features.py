@@ -7,9 +7,9 @@ torchrun --nproc_per_node 8 -m pea.features ...      # ranks share the blocks
 import sys
 from pathlib import Path
 
-from crosslingual.feature_pass import write_features
-from crosslingual.processes import start_processes
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
+from crosslingual.features.compute import write_features
+from crosslingual.training.processes import start_processes
 from pea.config import FeaturesSettings
 from pea.data import frozen_parts, key_map
 

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from crosslingual.bases import load_pipeline as load_base
-from crosslingual.dropin import attach as attach_dropin
-from crosslingual.encoders import load_multilingual_encoder
-from crosslingual.generation import GenerateSettings, write_pictures
-from crosslingual.verbs import run_verb
+from crosslingual.adapter.pipeline import GenerateSettings, write_pictures
+from crosslingual.adapter.text_encoder import attach as attach_dropin
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.base import load_pipeline as load_base
+from crosslingual.frozen.encoders import load_multilingual_encoder
 from pea.export import load_adapter
 from pea.method import build_adapter
 
@@ -77,7 +77,7 @@ def draw(
 
 
 def generate(settings: GenerateSettings) -> Path:
-    """Writes pictures, a folder a prompt; see `crosslingual.generation.write_pictures`."""
+    """Writes pictures, a folder a prompt; see `crosslingual.adapter.pipeline.write_pictures`."""
     return write_pictures(settings, load_pipeline)
 
 

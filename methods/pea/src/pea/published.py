@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from crosslingual.artifacts import read_state_dict
-from crosslingual.verbs import run_verb
+from crosslingual.adapter.artifact import read_state_dict
+from crosslingual.cli.verbs import run_verb
 from pea.config import ImportSettings
 from pea.export import save_adapter
 from pea.method import build_adapter

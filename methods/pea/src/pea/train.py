@@ -13,16 +13,16 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from crosslingual.bases import load_noise_scheduler, load_unet
-from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.engine import build_engine, check_finite
-from crosslingual.features import FeatureLoader
-from crosslingual.processes import Ranks, StopRequest, start_processes
-from crosslingual.progress import Progress
-from crosslingual.settings import write_settings
-from crosslingual.shapes import vae_scaling_factor
-from crosslingual.training_data import row_generators
-from crosslingual.verbs import run_verb
+from crosslingual.cli.settings import write_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.features.loader import FeatureLoader
+from crosslingual.features.training_data import row_generators
+from crosslingual.frozen.base import load_noise_scheduler, load_unet
+from crosslingual.frozen.shapes import vae_scaling_factor
+from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from crosslingual.training.engine import build_engine, check_finite
+from crosslingual.training.processes import Ranks, StopRequest, start_processes
+from crosslingual.training.progress import Progress
 from pea.config import TrainSettings
 from pea.data import open_data
 from pea.distillation import Distillation

@@ -4,7 +4,7 @@ alone.
 
 from typing import Any
 
-from crosslingual.types import Method
+from crosslingual.method import Method
 
 __all__ = ["METHOD", "attach"]
 

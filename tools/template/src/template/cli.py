@@ -2,7 +2,7 @@
 
 import sys
 
-from crosslingual.verbs import run_verbs
+from crosslingual.cli.verbs import run_verbs
 
 VERBS = {
     "features": ("shards through the frozen text encoders, once", "template.features:main"),

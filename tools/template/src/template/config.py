@@ -1,6 +1,6 @@
 """The settings of every verb, one flat dataclass each; names are diffusers' where it has one.
 
-Those of `template generate` are every method's: `crosslingual.generation.GenerateSettings`.
+Those of `template generate` are every method's: `crosslingual.adapter.pipeline.GenerateSettings`.
 """
 
 from dataclasses import dataclass, field

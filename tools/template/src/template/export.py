@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from crosslingual.artifacts import load_artifact, load_strict, model_card, save_artifact
-from crosslingual.processes import Ranks
-from crosslingual.settings import parse_settings
-from crosslingual.verbs import run_verb
+from crosslingual.adapter.artifact import load_artifact, load_strict, model_card, save_artifact
+from crosslingual.cli.settings import parse_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.training.processes import Ranks
 from template.config import ExportSettings, TrainSettings
 from template.method import build_adapter
 
@@ -50,7 +50,7 @@ def save_adapter(state: dict[str, Tensor], config: dict[str, Any], folder: Path)
 
 def write_adapter(engine: Any, config: dict[str, Any], folder: Path, ranks: Ranks) -> Path:
     """Exports what an engine trained; every process must call it."""
-    from crosslingual.engine import full_state_dict
+    from crosslingual.training.engine import full_state_dict
 
     state = full_state_dict(engine)
     if ranks.rank == 0:
@@ -75,8 +75,8 @@ def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def export(settings: ExportSettings) -> Path:
     """Writes the adapter of a checkpoint as a folder of safetensors."""
-    from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint
-    from crosslingual.processes import start_processes
+    from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint
+    from crosslingual.training.processes import start_processes
     from template.info import adapter_config
     from template.train import build_training
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from crosslingual.bases import load_pipeline as load_base
-from crosslingual.dropin import attach as attach_dropin
-from crosslingual.encoders import load_multilingual_encoder
-from crosslingual.generation import GenerateSettings, write_pictures
-from crosslingual.verbs import run_verb
+from crosslingual.adapter.pipeline import GenerateSettings, write_pictures
+from crosslingual.adapter.text_encoder import attach as attach_dropin
+from crosslingual.cli.verbs import run_verb
+from crosslingual.frozen.base import load_pipeline as load_base
+from crosslingual.frozen.encoders import load_multilingual_encoder
 from template.export import load_adapter
 
 
@@ -40,7 +40,7 @@ def load_pipeline(path: str, base: str | None = None) -> Any:
 
 
 def generate(settings: GenerateSettings) -> Path:
-    """Writes pictures, a folder a prompt; see `crosslingual.generation.write_pictures`."""
+    """Writes pictures, a folder a prompt; see `crosslingual.adapter.pipeline.write_pictures`."""
     return write_pictures(settings, load_pipeline)
 
 

@@ -4,15 +4,15 @@ network is needed for a base and an encoder on disk.
 
 from typing import Any
 
-from crosslingual.verbs import run_verb
+from crosslingual.cli.verbs import run_verb
 from template.config import TrainSettings
 
 
 def adapter_config(settings: TrainSettings) -> dict[str, Any]:
     """What the adapter's config.json says: its shape, its base and its encoder."""
-    from crosslingual.bases import load_config
-    from crosslingual.encoders import encoder_shape
-    from crosslingual.shapes import pooled_width
+    from crosslingual.frozen.base import load_config
+    from crosslingual.frozen.encoders import encoder_shape
+    from crosslingual.frozen.shapes import pooled_width
 
     unet = load_config(settings.pretrained_model_name_or_path, "unet", settings.revision)
     encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
@@ -35,7 +35,7 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
 
 def info(settings: TrainSettings) -> dict[str, int]:
     """Trainable and total parameters and the memory they take, printed and returned."""
-    from crosslingual.shapes import count_frozen, count_parameters, print_parameters
+    from crosslingual.frozen.shapes import count_frozen, count_parameters, print_parameters
     from template.method import build_adapter
 
     config = adapter_config(settings)

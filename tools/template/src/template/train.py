@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosslingual.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.engine import build_engine, check_finite
-from crosslingual.noising import choose_language, drop_captions
-from crosslingual.processes import StopRequest, start_processes
-from crosslingual.progress import Progress
-from crosslingual.settings import write_settings
-from crosslingual.training_data import row_generators
-from crosslingual.verbs import run_verb
+from crosslingual.cli.settings import write_settings
+from crosslingual.cli.verbs import run_verb
+from crosslingual.features.training_data import row_generators
+from crosslingual.frozen.schedule import choose_language, drop_captions
+from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from crosslingual.training.engine import build_engine, check_finite
+from crosslingual.training.processes import StopRequest, start_processes
+from crosslingual.training.progress import Progress
 from template.config import TrainSettings
 from template.data import open_data
 from template.export import write_adapter

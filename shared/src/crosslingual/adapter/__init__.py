@@ -1,0 +1,1 @@
+"""What training exports, and how a diffusers pipeline takes it."""

@@ -1,0 +1,218 @@
+"""The text encoder drop-in: a frozen multilingual encoder and an adapter as one
+`pipe.text_encoder`.
+
+Stock pipelines call it with token ids and, where its config says so, a mask, and take states from
+the answer: the first entry (SD 1.x, 2.x) or the last but one hidden state with the pooled vector
+first (SDXL). `attach` sets it and its tokenizer on a pipeline, so that ControlNet, img2img,
+inpainting, LoRA and LCM pipelines on the same base work as they are; the adapter runs once a
+prompt, never inside the UNet. A pipeline that holds it is saved and loaded by diffusers' own
+`save_pretrained` and `from_pretrained`, where the method's package is installed.
+"""
+
+import pkgutil
+from importlib.metadata import entry_points
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from crosslingual.frozen.encoders import MultilingualEncoder, encoder_of
+from crosslingual.frozen.weights import freeze
+
+
+def build_adapter(config: dict[str, Any]) -> nn.Module:
+    """The adapter that an exported config describes, by its method's own
+    `METHOD.method.build_adapter`.
+
+    Raises:
+        ValueError: no such method is installed here.
+    """
+    name = config["method"]
+    installed = {entry.name: entry.module for entry in entry_points(group="crosslingual.methods")}
+    if name not in installed:
+        raise ValueError(
+            f"the adapter is of the method {name!r}, which is not installed here: "
+            f"pip install -e methods/{name}"
+        )
+    return pkgutil.resolve_name(f"{installed[name]}.method:build_adapter")(config)
+
+
+class AdaptedTextEncoderConfig(PreTrainedConfig):
+    """What rebuilds the drop-in, and what stock pipelines ask a text encoder's config."""
+
+    model_type = "crosslingual_adapted_text_encoder"
+
+    def __init__(
+        self,
+        encoder_config: dict[str, Any] | None = None,
+        adapter_config: dict[str, Any] | None = None,
+        pad_token_id: int | None = None,
+        projection_dim: int | None = None,
+        prompt_length: int | None = None,
+        use_attention_mask: bool = True,
+        **others: Any,
+    ):
+        """transformers wants each to have a default.
+
+        Args:
+            encoder_config: the encoder's own (`model_type` and its shape).
+            adapter_config: the adapter's, which names its method.
+            pad_token_id: of the tokenizer; what it pads is masked where no mask is given.
+            projection_dim: the pooled vector's width, None where the base takes none.
+            prompt_length: tokens that the encoder reads of a prompt, as in training.
+            use_attention_mask: stock pipelines hand over the mask only then.
+            others: transformers' own.
+        """
+        self.encoder_config, self.adapter_config = encoder_config, adapter_config
+        self.projection_dim, self.use_attention_mask = projection_dim, use_attention_mask
+        self.prompt_length = prompt_length
+        super().__init__(pad_token_id=pad_token_id, **others)
+
+
+class AdaptedTextEncoder(PreTrainedModel):
+    """Encoder, then adapter, called as diffusers calls a CLIP text model."""
+
+    config_class = AdaptedTextEncoderConfig
+
+    def __init__(self, config: AdaptedTextEncoderConfig):
+        """Builds both without weights."""
+        super().__init__(config)
+        shape = dict(config.encoder_config)
+        self.encoder = encoder_of(AutoConfig.for_model(shape.pop("model_type"), **shape))
+        self.adapter = build_adapter(config.adapter_config)
+        self.post_init()
+
+    @classmethod
+    def of(
+        cls, encoder: MultilingualEncoder, adapter: nn.Module, config: dict[str, Any]
+    ) -> "AdaptedTextEncoder":
+        """The drop-in of modules that exist.
+
+        Args:
+            encoder: the frozen multilingual encoder.
+            adapter: maps its states (B, L, C) to (states (B, L, D), pooled (B, P) or None).
+            config: the adapter's.
+        """
+        described = AdaptedTextEncoderConfig(
+            encoder.model.config.to_dict(),
+            config,
+            int(encoder.tokenizer.pad_token_id),
+            config["pooled_width"],
+            encoder.max_length,
+            eos_token_id=encoder.tokenizer.eos_token_id or encoder.tokenizer.sep_token_id,
+        )
+        with torch.device("meta"):
+            made = cls(described)
+        made.encoder, made.adapter = encoder.model, freeze(adapter)
+        return made.eval()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the adapter's weights, which is that of the states."""
+        return next(self.adapter.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.adapter.parameters()).device
+
+    @torch.no_grad()
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+    ) -> BaseModelOutputWithPooling | tuple[Tensor, ...]:
+        """Answers with the states (B, L, D) first, or, where the base wants a pooled vector, that
+        (B, P) first.
+        """
+        if attention_mask is None:
+            attention_mask = input_ids.ne(self.config.pad_token_id).long()
+        input_ids, attention_mask = self._at_length(input_ids, attention_mask)
+        states = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state
+        states, pooled = self.adapter(states.to(self.dtype))
+        # SDXL's pipeline takes entry 0 where it is a matrix for the pooled vector and
+        # hidden_states[-2] for the states.
+        first = states if pooled is None else pooled
+        if not return_dict:
+            return (first,)
+        hidden_states = (states, states) if output_hidden_states else None
+        return BaseModelOutputWithPooling(
+            last_hidden_state=first, pooler_output=pooled, hidden_states=hidden_states
+        )
+
+    def _at_length(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Cuts or pads prompts to the length of training, as the tokenizer does: stock pipelines
+        pad a negative prompt to the number of states, which is not that of tokens in all methods.
+        """
+        surplus = input_ids.shape[1] - self.config.prompt_length
+        if surplus == 0:
+            return input_ids, attention_mask
+        ids = F.pad(input_ids, (0, -surplus), value=self.config.pad_token_id)
+        if surplus > 0:  # what is cut keeps its end token
+            is_cut = attention_mask[:, -surplus].bool()
+            ids[:, -1] = torch.where(is_cut, self.config.eos_token_id, ids[:, -1])
+        return ids, F.pad(attention_mask, (0, -surplus))
+
+
+def attach(
+    pipe: Any, encoder: MultilingualEncoder, adapter: nn.Module, config: dict[str, Any]
+) -> Any:
+    """Sets the drop-in and its tokenizer on a diffusers pipeline and returns the pipeline.
+
+    Args:
+        pipe: any pipeline whose UNet has the base's cross-attention width.
+        encoder: the frozen multilingual encoder.
+        adapter: maps its states to the UNet's.
+        config: the adapter's: its `method`, its output's `width`, its `pooled_width`, None where
+            the base takes no pooled vector, and what rebuilds it.
+
+    Raises:
+        ValueError: the adapter was made for another family of bases.
+    """
+    width, pooled_width = config["width"], config["pooled_width"]
+    wanted = pipe.unet.config.cross_attention_dim
+    takes_pooled = pipe.unet.config.addition_embed_type == "text_time"
+    if wanted != width or takes_pooled != (pooled_width is not None):
+        raise ValueError(
+            f"the adapter gives states of width {width} and a pooled vector of width "
+            f"{pooled_width}, but this base's UNet takes width {wanted} "
+            f"{'with' if takes_pooled else 'without'} a pooled vector: use the adapter's base"
+        )
+    dropin = AdaptedTextEncoder.of(encoder, adapter, config).to(pipe.unet.device, pipe.unet.dtype)
+    tokenizer = encoder.tokenizer
+    tokenizer.model_max_length = encoder.max_length
+    if takes_pooled:
+        pipe.register_modules(text_encoder=None, tokenizer=None)
+        pipe.register_modules(text_encoder_2=dropin, tokenizer_2=tokenizer)
+        # The empty negative prompt goes through the adapter, as in training, and not to zeros.
+        pipe.register_to_config(force_zeros_for_empty_prompt=False)
+    else:
+        pipe.register_modules(text_encoder=dropin, tokenizer=tokenizer)
+    return pipe
+
+
+@torch.no_grad()
+def encode_prompts(
+    encoder: MultilingualEncoder,
+    adapter: nn.Module,
+    prompts: list[str],
+    negative_prompts: list[str] | None = None,
+) -> dict[str, Tensor]:
+    """Keyword arguments for a pipeline's call: `prompt_embeds`, `negative_prompt_embeds` and, with
+    a pooled vector, its pair.
+
+    The encoder may be dropped afterwards: nothing of it is needed to sample.
+    """
+    result = {}
+    for prefix, texts in (("", prompts), ("negative_", negative_prompts or [""] * len(prompts))):
+        states, _ = encoder.encode(texts)
+        states, pooled = adapter(states.to(next(adapter.parameters()).dtype))
+        result[f"{prefix}prompt_embeds"] = states
+        if pooled is not None:
+            result[f"{prefix}pooled_prompt_embeds"] = pooled
+    return result

@@ -1,0 +1,1 @@
+"""Settings from flags and YAML, verbs, and the command `crosslingual`."""

@@ -1,0 +1,1 @@
+"""Records of pictures and captions, shards of them, and the loader that reads them."""

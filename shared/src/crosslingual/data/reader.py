@@ -1,0 +1,212 @@
+"""Reads the batch of any step from shards: what a worker of the loader does, and all it knows."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from crosslingual.data.order import WINDOW_SAMPLES, WINDOW_SHARDS, SampleOrder
+from crosslingual.data.pictures import decode_pixels, pixels_to_images
+from crosslingual.data.records import Record, sample_to_record
+from crosslingual.data.tar_index import Shard
+
+MAX_IN_A_ROW = 1000
+
+
+class UnusableSampleError(Exception):
+    """Why a sample was passed over."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a reader is to do; `ShardLoader` says what each of these means.
+
+    `seed` None is stored order, every sample once; `languages` are those a sample must have.
+    """
+
+    batch_size: int
+    seed: int | None
+    rank: int
+    world_size: int
+    resolution: int | None
+    languages: list[str] | None
+    key_map: Mapping[str, str] | None
+    caption_language: str
+
+
+class SampleReader(Dataset):
+    """Maps a step to its batch and to the faults met on the way.
+
+    A batch is one worker's, whole: how many workers there are cannot change the order.
+    """
+
+    def __init__(self, urls: list[str], sizes: Mapping[str, int], options: Options):
+        """Takes the shards in stored order.
+
+        Args:
+            urls: the shards.
+            sizes: samples by shard, as an index has them; the other shards are walked now.
+            options: what to read of them.
+        """
+        self.urls, self.options = urls, options
+        self._faults: dict[str, str] = {}
+        self._shards: dict[int, Shard] = {}
+        self._sizes = dict(sizes)
+        counts = [sizes.get(url) for url in urls]
+        found = [len(self._shard(i).samples) if n is None else n for i, n in enumerate(counts)]
+        self._sizes = dict(zip(urls, found, strict=True))
+        self.order = SampleOrder(found, options.seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves open files behind: a worker that is not forked opens its own."""
+        return vars(self) | {"_shards": {}}
+
+    @property
+    def num_steps(self) -> int:
+        """Steps an epoch."""
+        global_batch = self.options.batch_size * self.options.world_size
+        kept = self.options.seed is None
+        return (self.order.num_samples + (global_batch - 1 if kept else 0)) // global_batch
+
+    def __getitem__(self, step: int) -> tuple[dict[str, Any] | Exception, dict[str, str]]:
+        """The batch of a step, or the error that stops the run; and the faults, by sample.
+
+        An error is returned, because one raised in a worker would arrive as a traceback.
+        """
+        try:
+            return self._batch(step), self.pop_faults()
+        except (ValueError, OSError) as error:
+            return error, self.pop_faults()
+
+    def pop_faults(self) -> dict[str, str]:
+        """The faults met since the last call."""
+        faults, self._faults = self._faults, {}
+        return faults
+
+    def first_samples(self, count: int) -> Iterator[tuple[int, int]]:
+        """Shard and place of the first samples, in stored order."""
+        for shard, size in enumerate(self.order.sizes):
+            for index in range(min(size, count)):
+                yield shard, index
+            count -= min(size, count)
+
+    def name(self, shard: int, index: int) -> str:
+        """A sample's shard and key, for messages."""
+        samples = self._shard(shard).samples
+        key = samples[index][0] if index < len(samples) else f"sample {index}"
+        return f"{self.urls[shard]}: {key}"
+
+    def sample(self, shard: int, index: int) -> dict[str, Any]:
+        """A sample's members, undecoded.
+
+        Raises:
+            UnusableSampleError: the shard ends before it.
+        """
+        opened = self._shard(shard)
+        if index >= len(opened.samples):
+            raise UnusableSampleError(f"gone: the shard ends after {len(opened.samples)} samples")
+        try:
+            return opened.read(index)
+        except ValueError as error:
+            raise UnusableSampleError(str(error)) from error
+
+    def record(self, shard: int, index: int) -> Record:
+        """A sample's record.
+
+        Raises:
+            UnusableSampleError: it has no caption, broken JSON, a bad key.
+        """
+        sample = self.sample(shard, index)
+        try:
+            return sample_to_record(
+                sample,
+                key_map=self.options.key_map,
+                caption_language=self.options.caption_language,
+            )
+        except ValueError as error:
+            prefix = f"sample {sample['__key__']!r}: "
+            raise UnusableSampleError(str(error).removeprefix(prefix)) from error
+
+    def read(self, shard: int, index: int) -> tuple[Record, np.ndarray | None]:
+        """A sample's record and its pixels, (H, W, 3) bytes; None where no resolution is set.
+
+        Raises:
+            UnusableSampleError: it cannot be used, and why.
+        """
+        record = self.record(shard, index)
+        if self.options.resolution is None:
+            return record, None
+        if not isinstance(record.image, bytes):
+            raise UnusableSampleError("no picture")
+        try:
+            return record, decode_pixels(record.image, self.options.resolution)
+        except ValueError as error:
+            raise UnusableSampleError(str(error)) from error
+
+    def _batch(self, step: int) -> dict[str, Any]:
+        options = self.options
+        epoch, place = divmod(step, self.num_steps)
+        start = (place * options.world_size + options.rank) * options.batch_size
+        stop = min(start + options.batch_size, self.order.num_samples)
+        taken = [self._take(epoch, position) for position in range(start, stop)]
+        items = [item for item in taken if item is not None]
+        images = None
+        if options.resolution is not None:
+            blank = np.empty((0, options.resolution, options.resolution, 3), np.uint8)
+            images = pixels_to_images(np.stack([item[1] for item in items]) if items else blank)
+        records = [record for record, _ in items]
+        return {
+            "keys": [record.key for record in records],
+            "images": images,
+            "captions": [record.captions for record in records],
+            "parallel": torch.tensor([record.parallel for record in records], dtype=torch.bool),
+            "culture": [record.culture for record in records],
+            "extra": [record.extra for record in records],
+        }
+
+    def _take(self, epoch: int, position: int) -> tuple[Record, np.ndarray | None] | None:
+        """The sample at a position, or the next usable one; None in stored order."""
+        num_samples = self.order.num_samples
+        is_replaced = self.options.seed is not None
+        for ahead in range(min(num_samples, MAX_IN_A_ROW) if is_replaced else 1):
+            shard, index = self.order.locate(epoch, (position + ahead) % num_samples)
+            try:
+                record, pixels = self.read(shard, index)
+            except UnusableSampleError as error:
+                self._faults[self.name(shard, index)] = str(error)
+                continue
+            self._check_languages(record, shard)
+            return record, pixels
+        if is_replaced:
+            raise ValueError(f"{ahead + 1} samples in a row cannot be used: write the shards again")
+        return None
+
+    def _check_languages(self, record: Record, shard: int) -> None:
+        missing = [name for name in self.options.languages or [] if name not in record.captions]
+        if missing:
+            raise ValueError(
+                f"{record.key} of {self.urls[shard]} has no caption in {', '.join(missing)} (it "
+                f"has {', '.join(record.captions)}); choose other languages or set allow_missing"
+            )
+
+    def _shard(self, number: int) -> Shard:
+        if number not in self._shards:
+            shard = self._shards[number] = Shard(self.urls[number])
+            self._note_faults(shard)
+            while len(self._shards) > 1 and self._is_full():
+                self._shards.pop(next(iter(self._shards))).close()
+        return self._shards[number]
+
+    def _is_full(self) -> bool:
+        """Whether more is open than two windows of the order need."""
+        num_samples = sum(len(shard.samples) for shard in self._shards.values())
+        return len(self._shards) > 2 * WINDOW_SHARDS or num_samples > 3 * WINDOW_SAMPLES
+
+    def _note_faults(self, shard: Shard) -> None:
+        for name, reason in shard.faults.items():
+            self._faults[f"{shard.url}: {name}"] = reason
+        for key, _ in shard.samples[self._sizes.get(shard.url, len(shard.samples)) :]:
+            self._faults[f"{shard.url}: {key}"] = "more than the index beside the shard knows of"

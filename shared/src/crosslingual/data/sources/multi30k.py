@@ -1,0 +1,68 @@
+"""Multi30K as its repository holds it: translated captions (task 1), independent ones (task 2)."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from crosslingual.data.records import Record, make_key
+from crosslingual.data.sources.files import iter_lines
+
+
+def multi30k(
+    input_path: str,
+    *,
+    split: str = "train",
+    languages: Sequence[str] | None = None,
+    image_dir: str | None = None,
+    task: int = 1,
+) -> Iterator[Record]:
+    """Reads `data/task{1,2}/raw` with the picture names of `image_splits`.
+
+    Args:
+        input_path: the repository's folder, which holds `data/`.
+        split: `train`, `val`, `test_2016_flickr`, ... (task 2: `test_2016`).
+        languages: which of those the split is in; all of them if None.
+        image_dir: the folder of the Flickr30k (or COCO) pictures; records of text alone if None.
+        task: 1 for one caption a language, each a translation; 2 for five, written independently.
+
+    Raises:
+        FileNotFoundError: the split, or a language of it, is not there.
+        ValueError: line counts differ.
+    """
+    root = Path(input_path) / "data" / f"task{task}"
+    suffix = "" if task == 1 else "_images"
+    names_path = root / "image_splits" / f"{split}{suffix}.txt"
+    raw = {path.name: path for path in sorted((root / "raw").glob(f"{split}.*.gz"))}
+    found = sorted({name.split(".")[-2] for name in raw})
+    if not found or not names_path.is_file():
+        splits = sorted(path.stem.removesuffix(suffix) for path in names_path.parent.glob("*.txt"))
+        raise FileNotFoundError(
+            f"no Multi30K split {split!r} in {root}; there are: {', '.join(splits) or 'none'}"
+        )
+    if unknown := sorted(set(languages or ()) - set(found)):
+        raise FileNotFoundError(
+            f"Multi30K's {split} is not in {', '.join(unknown)}; it is in {', '.join(found)}"
+        )
+    columns = [
+        (language, _read_column(path, names_path))
+        for language in (languages or found)
+        for name, path in raw.items()
+        if name.split(".")[-2] == language
+    ]
+    for row, image_name in enumerate(iter_lines(names_path)):
+        captions: dict[str, list[str]] = {}
+        for language, lines in columns:
+            captions.setdefault(language, []).append(lines[row])
+        image = Path(image_dir) / image_name.split("#")[0] if image_dir else None
+        yield Record(make_key(image_name), image, captions, parallel=task == 1)
+
+
+def _read_column(path: Path, names_path: Path) -> list[str]:
+    lines = [line.strip() for line in iter_lines(path)]
+    num_images = sum(1 for _ in iter_lines(names_path))
+    if len(lines) != num_images:
+        raise ValueError(
+            f"{path} has {len(lines)} lines, {names_path} has {num_images}; fetch both again"
+        )
+    if "" in lines:
+        raise ValueError(f"{path} line {lines.index('') + 1} is empty")
+    return lines

@@ -1,0 +1,39 @@
+"""Shards that others wrote: by img2dataset and open_clip, and with captions under JSON keys.
+
+Training reads such shards as they are; writing them anew adds an index, languages and a culture.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from crosslingual.data.records import Record
+from crosslingual.data.shards import expand_shards, iter_shards
+
+PEA_KEYS = {"caption_en": "en", "caption_zh": "zh"}
+
+
+def webdataset(input_path: str, *, caption_language: str = "en") -> Iterator[Record]:
+    """Reads `KEY.jpg|png|webp` with `KEY.txt`, and `KEY.json` where there is one.
+
+    Args:
+        input_path: a folder, a tar file, a brace range, an fsspec address, or several with `::`.
+        caption_language: the language of `KEY.txt`.
+
+    Raises:
+        FileNotFoundError: no shard matches.
+        ValueError: a shard or a sample cannot be read.
+    """
+    return iter_shards(expand_shards(input_path), caption_language=caption_language)
+
+
+def json_keys(input_path: str, *, key_map: Mapping[str, str] | None = None) -> Iterator[Record]:
+    """Reads `KEY.jpg` with `KEY.json` whose keys name the languages, as PEA and AltDiffusion do.
+
+    Args:
+        input_path: as for `webdataset`.
+        key_map: JSON key to language; `caption_en` and `caption_zh` if None.
+
+    Raises:
+        FileNotFoundError: no shard matches.
+        ValueError: a shard or a sample cannot be read; the keys that it holds are named.
+    """
+    return iter_shards(expand_shards(input_path), key_map=key_map or PEA_KEYS)

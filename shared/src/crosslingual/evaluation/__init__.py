@@ -1,0 +1,1 @@
+"""Retrieval metrics and the lines that results are kept in."""

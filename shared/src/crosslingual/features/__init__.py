@@ -1,0 +1,1 @@
+"""Outputs of the frozen parts, computed once and read in training."""

@@ -1,0 +1,151 @@
+"""The frozen parts that samples pass through: the one place where a batch of pictures and captions
+becomes arrays.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crosslingual.frozen.base import encode_english, load_pipeline, load_vae
+from crosslingual.frozen.encoders import (
+    MultilingualEncoder,
+    encoder_shape,
+    load_multilingual_encoder,
+)
+from crosslingual.frozen.weights import weights_hash
+
+STORED = torch.float16
+USED_OF_BASE = ("vae", "text_encoder", "text_encoder_2")
+
+
+@dataclass
+class FrozenParts:
+    """The frozen parts that a generating method's samples pass through once, each loaded when it is
+    first needed: who reads features loads none.
+
+    Attributes:
+        base: id of the diffusion base, for its VAE and its own text encoder.
+        encoder: id of the multilingual encoder, or None where the method needs no states of it.
+        languages: whose captions are encoded, in the order of the language axis.
+        max_length: tokens of the multilingual states; the tokenizer's own limit if None.
+        revision, encoder_revision: of the hub entries.
+        device: where the frozen parts run.
+        with_english: whether the base's own text states are among the arrays.
+        with_mask: whether the mask of the multilingual states is.
+    """
+
+    base: str
+    encoder: str | None
+    languages: list[str]
+    max_length: int | None = None
+    revision: str | None = None
+    encoder_revision: str | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    with_english: bool = True
+    with_mask: bool = False
+
+    @cached_property
+    def vae(self) -> Any:
+        """The base's VAE; where there are captions alone it is never read."""
+        return load_vae(self.base, self.revision).to(self.device)
+
+    @cached_property
+    def english(self) -> Any:
+        """The text half of the base, as a pipeline without the rest."""
+        return load_pipeline(self.base, self.revision, unet=None, vae=None).to(self.device)
+
+    @cached_property
+    def multilingual(self) -> MultilingualEncoder | None:
+        """The multilingual encoder, if the method has one."""
+        if self.encoder is None:
+            return None
+        loaded = load_multilingual_encoder(self.encoder, self.encoder_revision, self.max_length)
+        loaded.model.to(self.device)
+        return loaded
+
+    @cached_property
+    def made_of(self) -> dict[str, Any]:
+        """What the arrays depend on, for the features' key; no model is loaded for it, but weights
+        on this disk are hashed.
+        """
+        max_length = self.max_length
+        if self.encoder is not None and max_length is None:
+            max_length = encoder_shape(self.encoder, self.encoder_revision)[1]
+        return {
+            "base": self.base,
+            "revision": self.revision,
+            "base_weights": weights_hash(self.base, USED_OF_BASE),
+            "encoder": self.encoder,
+            "encoder_revision": self.encoder_revision,
+            "encoder_weights": weights_hash(self.encoder) if self.encoder else None,
+            "max_length": max_length,
+            "languages": self.languages,
+            "dtype": str(STORED).removeprefix("torch."),
+            **({} if self.with_english else {"with_english": False}),
+            **({"with_mask": True} if self.with_mask else {}),
+        }
+
+    @torch.no_grad()
+    def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Arrays of a loader's batch of B samples with captions in N languages.
+
+        Returns:
+            latent_mean, latent_std (B, 4, h, w), where there are pictures; english_states (B, L, D)
+            and english_pooled (B, P) for SDXL, of the first English caption; multilingual_states
+            (B, N, M, C) and, if wanted, multilingual_mask (B, N, M) of the first caption in each
+            language; has_english (B,), has_language
+            (B, N), native (B,): not parallel, so without a teacher.
+        """
+        arrays = {}
+        if batch["images"] is not None:
+            posterior = self.vae.encode(batch["images"].to(self.device)).latent_dist
+            arrays = {"latent_mean": posterior.mean, "latent_std": posterior.std}
+        captions = batch["captions"]
+        if self.with_english:
+            texts = [_first(c, "en") for c in captions]
+            arrays |= _named("english", encode_english(self.english, texts))
+        arrays["has_english"] = torch.tensor([bool(c.get("en")) for c in captions])
+        arrays["has_language"] = torch.tensor(
+            [[bool(c.get(name)) for name in self.languages] for c in captions]
+        )
+        arrays["native"] = ~batch["parallel"]
+        if self.multilingual is not None:
+            texts = [_first(c, name) for c in captions for name in self.languages]
+            states, mask = self.multilingual.encode(texts)
+            shape = (len(captions), len(self.languages))
+            arrays["multilingual_states"] = states.unflatten(0, shape)
+            if self.with_mask:
+                arrays["multilingual_mask"] = mask.bool().unflatten(0, shape)
+        return {
+            name: array.to("cpu", STORED if array.is_floating_point() else None)
+            for name, array in arrays.items()
+        }
+
+    def null(self) -> dict[str, Tensor]:
+        """The states of the empty prompt: english_states (L, D), english_pooled (P,),
+        multilingual_states (M, C), multilingual_mask (M,), those that are wanted.
+        """
+        arrays = {}
+        if self.with_english:
+            arrays = _named("english", encode_english(self.english, [""]))
+        if self.multilingual is not None:
+            arrays["multilingual_states"], mask = self.multilingual.encode([""])
+            if self.with_mask:
+                arrays["multilingual_mask"] = mask.bool()
+        return {
+            name: array[0].to("cpu", STORED if array.is_floating_point() else None)
+            for name, array in arrays.items()
+        }
+
+
+def _first(captions: dict[str, list[str]], language: str) -> str:
+    texts = captions.get(language)
+    return texts[0] if texts else ""
+
+
+def _named(prefix: str, encoded: tuple[Tensor, Tensor | None]) -> dict[str, Tensor]:
+    states, pooled = encoded
+    return {f"{prefix}_states": states} | ({} if pooled is None else {f"{prefix}_pooled": pooled})

@@ -1,0 +1,1 @@
+"""The frozen models: diffusion bases, text encoders, CLIP, and their weights."""

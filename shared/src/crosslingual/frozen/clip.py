@@ -1,0 +1,161 @@
+"""The frozen CLIP: pictures and English texts in its joint space."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crosslingual.frozen.published_shapes import published_shape
+from crosslingual.frozen.weights import load_frozen, resolve
+
+# B pictures or texts, P width of the joint space
+
+
+@dataclass
+class FrozenCLIP:
+    """A frozen CLIP with what prepares its inputs.
+
+    Attributes:
+        name: the id or folder it was loaded from.
+        model: transformers' CLIPModel.
+        tokenizer: of its texts.
+        image_mean: of its pixels in [0, 1], a value a channel.
+        image_std: likewise.
+        image_size: the edge of its square pictures in pixels.
+        max_length: tokens of a text, start and end included.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    image_size: int
+    max_length: int
+
+    @cached_property
+    def width(self) -> int:
+        """P, the size of a joint embedding."""
+        return int(self.model.config.projection_dim)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """What the vision tower reads of pictures (B, 3, H, W) in [-1, 1]: their centre, normalised
+        by CLIP's mean and deviation, in the model's dtype and place.
+
+        Raises:
+            ValueError: a picture is smaller than CLIP's.
+        """
+        height, width = images.shape[-2:]
+        if min(height, width) < self.image_size:
+            raise ValueError(
+                f"pictures of {width} x {height} are smaller than the {self.image_size} pixels of "
+                f"{self.name}: raise the resolution"
+            )
+        top, left = (height - self.image_size) // 2, (width - self.image_size) // 2
+        centre = images[..., top : top + self.image_size, left : left + self.image_size]
+        mean, std = (torch.tensor(v)[:, None, None] for v in (self.image_mean, self.image_std))
+        mean, std = mean.to(images.device), std.to(images.device)
+        # ((x + 1) / 2 - mean) / std in one step
+        pixels = torch.addcmul((0.5 - mean) / std, centre, 0.5 / std)
+        return pixels.to(self.model.device, self.model.dtype)
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Joint embeddings (B, P) of pictures, fp32, not normalised.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1], as the loader gives them, at least as large as
+                `image_size`, of which the centre is taken.
+
+        Raises:
+            ValueError: a picture is smaller than CLIP's.
+        """
+        seen = self.model.vision_model(pixel_values=self.preprocess(images))
+        return self.model.visual_projection(seen.pooler_output).float()
+
+    @torch.no_grad()
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """Joint embeddings (B, P) of texts, fp32, not normalised; what is longer than `max_length`
+        is cut with the end token kept.
+        """
+        tokens = self.tokenizer(
+            texts,
+            padding="longest",
+            max_length=self.max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        read = self.model.text_model(tokens.input_ids, attention_mask=tokens.attention_mask)
+        return self.model.text_projection(read.pooler_output).float()
+
+
+def load_clip(
+    name: str, revision: str | None = None, dtype: torch.dtype = torch.float32
+) -> FrozenCLIP:
+    """Loads a CLIP with its tokenizer and the constants of its preprocessing, strictly.
+
+    Args:
+        name: folder, hub id or `testbed:clip`.
+        revision: of the hub entry.
+        dtype: of the weights.
+
+    Raises:
+        FileNotFoundError: there is no such folder or hub entry, or it has no safetensors.
+        ValueError: it is no CLIP, or a key is missing or not expected.
+    """
+    from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+
+    config = clip_config(name, revision)
+    model = load_frozen(CLIPModel, name, revision=revision, dtype=dtype)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    try:
+        constants, _ = CLIPImageProcessorPil.get_image_processor_dict(
+            resolve(name), revision=revision
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{name} has no preprocessor_config.json, which says how its pictures are normalised"
+        ) from error
+    mean, std = (tuple(map(float, constants[part])) for part in ("image_mean", "image_std"))
+    size, length = config.vision_config.image_size, config.text_config.max_position_embeddings
+    return FrozenCLIP(name, model, tokenizer, mean, std, int(size), int(length))
+
+
+def clip_config(name: str, revision: str | None = None) -> Any:
+    """A CLIP's config; that of a well-known one is had without network.
+
+    Raises:
+        FileNotFoundError: nothing of that name can be reached.
+        ValueError: it is no CLIP.
+    """
+    from transformers import AutoConfig
+
+    known = published_shape(name, "clip")
+    if known is not None:
+        return AutoConfig.for_model(**known)
+    try:
+        config = AutoConfig.from_pretrained(resolve(name), revision=revision)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"no folder and no reachable hub entry named {name!r} holds a CLIP"
+        ) from error
+    if config.model_type != "clip":
+        raise ValueError(f"{name} is a {config.model_type} model, not a CLIP")
+    return config
+
+
+def clip_shape(name: str, revision: str | None = None) -> tuple[int, int]:
+    """Width of a CLIP's joint space and the edge of its pictures in pixels, without its weights."""
+    config = clip_config(name, revision)
+    return int(config.projection_dim), int(config.vision_config.image_size)
+
+
+def clip_on_meta(name: str, revision: str | None = None) -> int:
+    """Parameters of a CLIP, from its config alone."""
+    from transformers import CLIPModel
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in CLIPModel(clip_config(name, revision)).parameters())

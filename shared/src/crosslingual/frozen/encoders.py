@@ -1,0 +1,195 @@
+"""The frozen text encoders: XLM-R and its kin, AltCLIP's and CLIP's text halves, (u)mT5, and the
+hidden states of decoder-only language models.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crosslingual.features.ragged import Ragged
+from crosslingual.frozen.published_shapes import published_shape
+from crosslingual.frozen.weights import load_frozen, resolve
+
+
+def _encoder_class(model_type: str) -> type:
+    import transformers
+
+    classes = {
+        "roberta": "RobertaModel",
+        "xlm-roberta": "XLMRobertaModel",
+        "xlm-roberta-xl": "XLMRobertaXLModel",
+        "altclip": "AltCLIPTextModel",
+        "altclip_text_model": "AltCLIPTextModel",
+        "clip": "CLIPTextModel",
+        "clip_text_model": "CLIPTextModel",
+        "t5": "T5EncoderModel",
+        "mt5": "MT5EncoderModel",
+        "umt5": "UMT5EncoderModel",
+        "bert": "BertModel",
+        "llama": "LlamaModel",
+        "mistral": "MistralModel",
+        "qwen2": "Qwen2Model",
+        "qwen3": "Qwen3Model",
+        "gemma": "GemmaModel",
+        "gemma2": "Gemma2Model",
+    }
+    if model_type not in classes:
+        raise ValueError(
+            f"no text encoder of type {model_type!r} is known; there are {', '.join(classes)}"
+        )
+    return getattr(transformers, classes[model_type])
+
+
+def _without_head(model_class: type) -> dict[str, bool]:
+    """The argument that leaves out a pooler, which no token state passes."""
+    has_pooler = model_class.__name__.endswith(("RobertaModel", "XLModel", "BertModel"))
+    return {"add_pooling_layer": False} if has_pooler else {}
+
+
+def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
+    """Width of an encoder's token states and the tokens a prompt has by default, without its
+    weights.
+    """
+    from transformers import AutoTokenizer
+
+    width = state_width(encoder_config(name, revision))
+    known = published_shape(name, "tokenizer")
+    if known is not None:
+        return width, min(77, known["model_max_length"])
+    tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+    return width, min(77, int(tokenizer.model_max_length))
+
+
+def encoder_config(name: str, revision: str | None = None) -> Any:
+    """A text encoder's config; that of a well-known one is had without network.
+
+    Raises:
+        FileNotFoundError: nothing of that name can be reached.
+    """
+    from transformers import AutoConfig
+
+    known = published_shape(name, "encoder")
+    if known is not None:
+        return AutoConfig.for_model(**known)
+    try:
+        return AutoConfig.from_pretrained(resolve(name), revision=revision)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"no folder and no reachable hub entry named {name!r} holds a text encoder"
+        ) from error
+
+
+def state_width(config: Any) -> int:
+    """The size of an encoder's token states by its config: the projection's, where the states pass
+    one.
+    """
+    return int(
+        getattr(config, "project_dim", None)
+        or getattr(config, "d_model", None)
+        or config.hidden_size
+    )
+
+
+def encoder_of(config: Any) -> nn.Module:
+    """A text encoder of a config's shape, without its weights and without a pooler."""
+    model_class = _encoder_class(config.model_type)
+    return model_class(config, **_without_head(model_class))
+
+
+def encoder_on_meta(name: str, revision: str | None = None) -> int:
+    """Parameters of a text encoder, from its config alone."""
+    with torch.device("meta"):
+        model = encoder_of(encoder_config(name, revision))
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@dataclass
+class MultilingualEncoder:
+    """A frozen text encoder and its tokenizer.
+
+    Attributes:
+        name: the id or folder it was loaded from.
+        model: the encoder; called with ids and mask it answers token states (B, L, D).
+        tokenizer: pads to `max_length` on the right.
+        max_length: tokens a prompt, start and end included.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    max_length: int
+
+    @cached_property
+    def width(self) -> int:
+        """D, the size of a token state."""
+        return state_width(self.model.config)
+
+    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Ids and mask, both (B, max_length); longer prompts are cut with their end token kept."""
+        tokens = self.tokenizer(
+            texts,
+            padding="max_length",
+            max_length=self.max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return tokens.input_ids, tokens.attention_mask
+
+    @torch.no_grad()
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Last hidden states (B, max_length, D) of prompts in any language, and their mask (B,
+        max_length).
+        """
+        ids, mask = (part.to(self.model.device) for part in self.tokenize(texts))
+        return self.model(ids, attention_mask=mask).last_hidden_state, mask
+
+    @torch.no_grad()
+    def encode_packed(self, texts: list[str]) -> Ragged:
+        """Last hidden states of the texts' own tokens, start and end included, (T, D) of all of
+        them one after another: nothing is computed or kept beyond the longest one.
+        """
+        tokens = self.tokenizer(
+            texts,
+            padding="longest",
+            max_length=self.max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        mask = tokens.attention_mask
+        states = self.model(tokens.input_ids, attention_mask=mask).last_hidden_state
+        return Ragged(states[mask.bool()], mask.sum(dim=1))
+
+
+def load_multilingual_encoder(
+    name: str,
+    revision: str | None = None,
+    max_length: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> MultilingualEncoder:
+    """Loads XLM-R, AltCLIP's text half, mT5/umT5's encoder, or a CLIP text model with its
+    tokenizer.
+
+    Args:
+        name: folder, hub id or `testbed:xlm-r`.
+        revision: of the hub entry.
+        max_length: tokens a prompt; the tokenizer's own limit, and at most 77, if None.
+        dtype: of the weights.
+    """
+    from transformers import AutoTokenizer
+
+    model_class = _encoder_class(encoder_config(name, revision).model_type)
+    arguments = _without_head(model_class)
+    model = load_frozen(model_class, name, revision=revision, dtype=dtype, **arguments)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+    if len(tokenizer) < 256:
+        raise ValueError(
+            f"the tokenizer of {name} was read with {len(tokenizer)} entries: install protobuf"
+        )
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:  # of language models; what is padded is masked
+        tokenizer.pad_token = tokenizer.eos_token
+    length = max_length or min(77, int(tokenizer.model_max_length))
+    return MultilingualEncoder(name, model, tokenizer, length)

@@ -1,0 +1,120 @@
+"""Frozen models' weights: from a hub, a folder or the testbed.
+
+Frozen means three things together: `eval()`, `requires_grad_(False)`, and outputs taken without a
+graph. Weights are read from safetensors alone, and a key that is missing or not expected is an
+error: transformers would otherwise initialise the missing part at random and go on.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from crosslingual.worlds import model_folder
+
+HEADS = ("lm_head.", "pooler.", "roberta.pooler.")  # of pretraining, which an encoder does without
+
+
+def resolve(name: str) -> str:
+    """A model's folder or hub id; `testbed:NAME` is a model of an installed world."""
+    folder = model_folder(name)
+    return name if folder is None else str(folder)
+
+
+def locate(name: str) -> str:
+    """A model's name that holds wherever a command is called from: a local folder's absolute path;
+    other names as they are.
+    """
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Sets evaluation mode and switches gradients off."""
+    return module.eval().requires_grad_(False)
+
+
+def load_frozen(
+    model_class: type,
+    name: str,
+    *,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    **arguments: Any,
+) -> Any:
+    """Loads one frozen model of transformers or diffusers, strictly; `arguments` go to its
+    constructor.
+
+    Raises:
+        FileNotFoundError: there is no such folder or hub entry, or it has no safetensors.
+        ValueError: a key is missing or not expected.
+    """
+    options = {
+        "revision": revision,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        "dtype": dtype,
+    }
+    if subfolder:
+        options["subfolder"] = subfolder
+    _be_quiet()
+    place = f"{name}/{subfolder}" if subfolder else name
+    try:
+        model, info = model_class.from_pretrained(resolve(name), **options, **arguments)
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        raise FileNotFoundError(
+            f"cannot load {place} as safetensors ({reason}); give a folder, hub id or testbed:NAME"
+        ) from error
+    missing = list(info["missing_keys"])
+    unexpected = [key for key in info["unexpected_keys"] if not key.startswith(HEADS)]
+    if missing or unexpected:
+        raise ValueError(
+            f"{place} does not fit {model_class.__name__}: missing {missing[:4]}, "
+            f"not expected {unexpected[:4]}; "
+            "its layers would be random, so it is not used"
+        )
+    return freeze(model)
+
+
+def _be_quiet() -> None:
+    """Keeps the libraries' bars and notes off the terminal: what matters of a load is checked and
+    raised here.
+    """
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
+
+
+def weights_hash(name: str, subfolders: tuple[str, ...] = ("",)) -> str | None:
+    """Tells the weights of a model on this disk, so that another model at the same place is
+    noticed.
+
+    Args:
+        name: a folder, `testbed:NAME` or a hub id.
+        subfolders: where its parts are; those that are absent are passed over.
+
+    Returns:
+        The SHA-256 of names and bytes of all its safetensors; None for a hub id, which is told by
+        its revision.
+
+    Raises:
+        FileNotFoundError: the folder holds no safetensors.
+    """
+    folder = Path(resolve(name))
+    if not folder.is_dir():
+        return None
+    files = sorted(path for part in subfolders for path in (folder / part).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"no safetensors in {folder}: is it a model's folder?")
+    told = hashlib.sha256()
+    for path in files:
+        told.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            told.update(hashlib.file_digest(file, "sha256").digest())
+    return told.hexdigest()

@@ -1,0 +1,207 @@
+"""Checkpoints, complete or absent: written beside, renamed, and only then named by `latest`.
+
+    OUTPUT/latest                           one line: checkpoint-200
+    OUTPUT/checkpoint-200/checkpoint.json   step, ZeRO stage, processes, shapes, file sizes
+    OUTPUT/checkpoint-200/deepspeed/*.pt    DeepSpeed's: trainable tensors, optimiser, state
+
+DeepSpeed's files are pickles: the local state of one's own run, never a format to exchange. The
+exports are safetensors (`artifacts`). `OUTPUT` is seen by all processes.
+"""
+
+import errno
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from crosslingual.training.manifest import check_fits, read_manifest, write_manifest
+
+_TAG = "deepspeed"
+_last: WeakKeyDictionary[Any, Path] = WeakKeyDictionary()
+"""Engine to the checkpoint it was last saved to or loaded from."""
+
+
+def save_checkpoint(
+    engine: Any,
+    output_dir: str | Path,
+    *,
+    step: int,
+    state: dict[str, Any],
+    total_limit: int | None,
+) -> Path:
+    """Saves trainable tensors, optimiser, schedule and state; every process must call it.
+
+    A process that dies at any moment leaves `latest` naming a complete checkpoint. The oldest ones
+    are removed after. Nothing is written twice at the same step.
+
+    Args:
+        engine: what `build_engine` returned.
+        output_dir: the run's folder, seen by all processes; made if it is absent.
+        step: how many optimiser steps were taken.
+        state: anything that pickles, the same on all processes (rank 0's is kept).
+        total_limit: how many checkpoints up to this one stay; None keeps all.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        OSError: if the disk is full; what was there before is intact.
+    """
+    output_dir = Path(output_dir).resolve()
+    final = output_dir / f"checkpoint-{step}"
+    partial = output_dir / f"checkpoint-{step}.partial"
+    is_first = torch.distributed.get_rank() == 0
+    if _last.get(engine) == final:
+        return final
+    try:
+        if is_first:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(output_dir)
+        torch.distributed.barrier()
+        engine.save_checkpoint(
+            str(partial),
+            tag=_TAG,
+            client_state={"crosslingual": {**state, "step": step}},
+            save_latest=False,
+            exclude_frozen_parameters=True,
+        )
+        torch.distributed.barrier()
+        if is_first:
+            write_manifest(engine, partial, step)
+            _publish(partial, final, _last.get(engine))
+    except (OSError, RuntimeError) as error:
+        # torch's writer turns the operating system's "no space" into a RuntimeError of its own
+        if not _is_full_disk(error):
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+        (output_dir / "latest.partial").unlink(missing_ok=True)
+        latest = _latest_name(output_dir)
+        kept = f"{output_dir / latest} is intact" if latest else "none was saved before"
+        message = f"the disk is full: {final} was not saved, {kept}; make room and resume"
+        raise OSError(errno.ENOSPC, message) from error
+    if is_first and total_limit is not None:
+        _remove_oldest(output_dir, step, total_limit)
+    torch.distributed.barrier()
+    _last[engine] = final
+    return final
+
+
+def load_checkpoint(engine: Any, path: str | Path) -> dict[str, Any]:
+    """Restores an engine from a checkpoint of the same module; every process must call it.
+
+    Args:
+        engine: what `build_engine` returned, with the module, ZeRO stage and, at stages 1-3, the
+            number of processes that saved it.
+        path: a `checkpoint-N` folder.
+
+    Returns:
+        The state that was saved, with `step`.
+
+    Raises:
+        ValueError: for a foreign, truncated or unfitting checkpoint, saying which.
+        FileNotFoundError: for a folder that does not exist.
+    """
+    path = Path(path).resolve()
+    if not path.is_dir():
+        raise FileNotFoundError(f"no checkpoint {path}; give a checkpoint-N folder or 'latest'")
+    check_fits(engine, read_manifest(path), path)
+    folder, client_state = engine.load_checkpoint(str(path), tag=_TAG, load_module_strict=False)
+    if folder is None:
+        raise ValueError(f"DeepSpeed found nothing to load in {path}; resume from another one")
+    _last[engine] = path
+    return client_state["crosslingual"]
+
+
+def resolve_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | None) -> Path | None:
+    """Finds what to resume from, and keeps a new run out of an old run's folder.
+
+    Args:
+        output_dir: the run's folder.
+        resume_from_checkpoint: `latest`, the path of a checkpoint, or None for a new run.
+
+    Returns:
+        A folder that exists, or None for a new run.
+
+    Raises:
+        FileNotFoundError: where there is no such checkpoint.
+        ValueError: for a new run, or one resumed from elsewhere, in a folder with checkpoints.
+    """
+    output_dir = Path(output_dir).resolve()
+    latest = _latest_name(output_dir)
+    if resume_from_checkpoint == "latest":
+        if latest is None:
+            raise FileNotFoundError(
+                f"no checkpoint in {output_dir}; leave out --resume_from_checkpoint to start anew"
+            )
+        path = output_dir / latest
+    else:
+        path = None if resume_from_checkpoint is None else Path(resume_from_checkpoint).resolve()
+    if path is not None and not path.is_dir():
+        raise FileNotFoundError(f"no checkpoint {path}; give a checkpoint-N folder or 'latest'")
+    if latest is not None and (path is None or path.parent != output_dir):
+        raise ValueError(
+            f"{output_dir} holds {latest} of another run; add --resume_from_checkpoint latest to "
+            "go on with it, or choose another --output_dir"
+        )
+    return path
+
+
+def _latest_name(output_dir: Path) -> str | None:
+    path = output_dir / "latest"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def _publish(partial: Path, final: Path, last: Path | None) -> None:
+    """Flushes a complete folder, gives it its name, then lets `latest` name it.
+
+    A folder of that name was left by a longer run than the one resumed from `last` beside it.
+    """
+    for path in [*partial.rglob("*"), partial]:
+        _flush(path)
+    if final.exists():
+        if last is not None and _latest_name(final.parent) == final.name:
+            _write_latest(last).replace(final.parent / "latest")
+        shutil.rmtree(final)
+    beside = _write_latest(final)  # before the rename: what a full disk can refuse comes first
+    partial.rename(final)
+    _flush(final.parent)
+    beside.replace(final.parent / "latest")
+    _flush(final.parent)
+
+
+def _write_latest(path: Path) -> Path:
+    beside = path.with_name("latest.partial")
+    beside.write_text(path.name + "\n", encoding="utf-8")
+    _flush(beside)
+    return beside
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(output_dir: Path) -> None:
+    for path in output_dir.glob("checkpoint-*.partial"):
+        shutil.rmtree(path)
+
+
+def _remove_oldest(output_dir: Path, step: int, total_limit: int) -> None:
+    found = (re.fullmatch(r"checkpoint-(\d+)", path.name) for path in output_dir.iterdir())
+    steps = sorted(int(match[1]) for match in found if match and int(match[1]) <= step)
+    for old in steps[: -max(total_limit, 1)]:
+        doomed = output_dir / f"checkpoint-{old}"
+        shutil.rmtree(doomed.rename(doomed.with_name(doomed.name + ".partial")))
+
+
+def _is_full_disk(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "PytorchStreamWriter" in str(error) or "inline_container" in str(error)

@@ -1,0 +1,96 @@
+"""A DeepSpeed JSON configuration, read and refused where DeepSpeed itself would go wrong silently.
+
+DeepSpeed 0.19 ignores unknown top-level keys; inside of the sections it checks them itself.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crosslingual.cli.settings import nearest_name
+
+_KNOWN_KEYS = """
+activation_checkpointing aio amp autotuning bf16 checkpoint comms_logger communication_data_type
+compile compression_training csv_monitor comet curriculum_learning data_efficiency data_types
+dataloader_drop_last disable_allgather disable_python_gc dump_state eigenvalue elasticity
+expert_parallel flops_profiler fp16 gradient_accumulation_steps gradient_allreduce_op
+gradient_clipping gradient_predivide_factor hybrid_engine log_level memory_breakdown nebula pipeline
+prescale_gradients progressive_layer_drop seq_parallel_communication_data_type sparse_gradients
+steps_per_print tensor_parallel tensorboard timers torch_autocast train_batch_size
+train_micro_batch_size_per_gpu use_data_before_expert_parallelism wall_clock_breakdown wandb
+weight_quantization zero_allow_untested_optimizer zero_force_ds_cpu_optimizer zero_optimization
+""".split()
+"""The top-level keys of https://www.deepspeed.ai/docs/config-json/ and of runtime/config.py."""
+
+
+def read_config(config: str | Path | Mapping[str, Any], *, has_cuda: bool) -> dict[str, Any]:
+    """Reads a DeepSpeed configuration and checks it.
+
+    Args:
+        config: a JSON file or its content, which is copied.
+        has_cuda: whether there is a GPU to train on.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: for an unknown top-level key, an optimizer or scheduler (they are settings of
+            the command), `bf16` at ZeRO stage 0, `fp16` on CPU.
+        FileNotFoundError: for a file that does not exist.
+    """
+    if not isinstance(config, Mapping):
+        path = Path(config)
+        if not path.is_file():
+            raise FileNotFoundError(f"no DeepSpeed config {path}; give an existing JSON file")
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from error
+    config = json.loads(json.dumps(config))
+    for key in config:
+        if key in ("optimizer", "scheduler"):
+            raise ValueError(
+                f"remove '{key}' from the DeepSpeed config: learning_rate, weight_decay and "
+                "lr_scheduler are settings of the command"
+            )
+        if key not in _KNOWN_KEYS:
+            raise ValueError(f"unknown DeepSpeed key '{key}'{nearest_name(key, _KNOWN_KEYS)}")
+    stage = config.get("zero_optimization", {}).get("stage", 0)
+    if stage == 0 and config.get("bf16", {}).get("enabled"):
+        raise ValueError(
+            "bf16 at ZeRO stage 0 spoils Adam's first step; remove 'bf16' from the DeepSpeed "
+            "config and set mixed_precision bf16, or use stage 1"
+        )
+    if not has_cuda and config.get("fp16", {}).get("enabled"):
+        raise ValueError("fp16 needs a GPU; on CPU set mixed_precision to bf16 or no")
+    return config
+
+
+def settle_config(
+    config: dict[str, Any], settings: Mapping[str, Any], *, mixed_precision: str
+) -> None:
+    """Writes a command's settings into a configuration that leaves them out or agrees with them.
+
+    Args:
+        config: a configuration, changed in place.
+        settings: DeepSpeed's names and values of batch sizes and clipping.
+        mixed_precision: `no` or `bf16`, which is torch's autocast over fp32 weights.
+
+    Raises:
+        ValueError: where the configuration says something else (`"auto"` agrees with everything).
+    """
+    for key, value in settings.items():
+        if config.setdefault(key, value) not in (value, "auto"):
+            raise ValueError(
+                f"the DeepSpeed config has {key} {config[key]} and the settings make it {value}; "
+                f"remove it from the config"
+            )
+        config[key] = value
+    if mixed_precision not in ("no", "bf16"):
+        raise ValueError(f"mixed_precision is no or bf16, not '{mixed_precision}'")
+    if mixed_precision == "bf16":
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    config.setdefault("steps_per_print", 1_000_000_000)
+    config["zero_allow_untested_optimizer"] = True
+    config["zero_force_ds_cpu_optimizer"] = False

@@ -1,0 +1,195 @@
+"""Measures the embedded models on held-out captions and draws the pictures of shared/README.md.
+
+    python tools/worlds/pretrain/measure.py
+    torchrun --standalone --nproc_per_node 2 tools/worlds/pretrain/measure.py
+
+Prints a table in Markdown, writes the figures to shared/testbed_figures.json and the pictures to
+shared/pictures/.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from transformers import CLIPModel, CLIPTokenizerFast
+
+from crosslingual.data.pictures import decode_picture
+from crosslingual.frozen.base import load_pipeline
+from crosslingual.frozen.weights import load_frozen, resolve
+from crosslingual.training.processes import start_processes
+from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
+from crosslingual_worlds.drawn.captions import caption
+from crosslingual_worlds.drawn.contact_sheet import Cell, contact_sheet
+from crosslingual_worlds.drawn.evaluation import Judged, judge_prompts, text_accuracy
+from crosslingual_worlds.drawn.judge import shows
+from crosslingual_worlds.drawn.languages import LANGUAGES
+from crosslingual_worlds.drawn.motifs import MOTIFS
+from crosslingual_worlds.drawn.world import (
+    Scene,
+    distinct_scenes,
+    motif_scenes,
+    render,
+    sample_scenes,
+)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+TARGETS = {
+    "judge on true renderings": ">= 0.995",
+    "testbed:sd, English prompts": ">= 0.90",
+    "testbed:sd, one thing": "",
+    "testbed:sd, two things": "",
+    "testbed:sd, as-is foreign prompts": "<= 0.15",
+    "testbed:sd, motif prompts": "<= 0.10",
+    "VAE round trip, scenes read": "",
+    "VAE round trip, motifs read": "",
+    "testbed:clip, text->image R@1 of 1,000": ">= 0.60",
+    "testbed:clip, image->text R@1 of 1,000": ">= 0.60",
+    "size of all embedded models, MiB": "<= 25",
+}
+
+
+def judge_truth() -> dict[str, float]:
+    """The judge on 2,000 true renderings of held-out scenes and on every motif."""
+    rng = np.random.default_rng(100)
+    scenes = sample_scenes("test", 2000, seed=101) + 5 * motif_scenes()
+    right = [shows(render(scene, rng), scene) for scene in scenes]
+    return {"judge on true renderings": float(np.mean(right))}
+
+
+@torch.no_grad()
+def round_trip() -> dict[str, float]:
+    """What the judge still reads after the VAE's encoder and decoder."""
+    pipe = load_pipeline("testbed:sd")
+    rng = np.random.default_rng(102)
+    rates = {}
+    for name, scenes in (
+        ("scenes", sample_scenes("test", 300, 103)),
+        ("motifs", 3 * motif_scenes()),
+    ):
+        pictures = torch.stack([decode_pixels_of(render(scene, rng)) for scene in scenes])
+        latents = pipe.vae.encode(pictures).latent_dist.mode()
+        images = pipe.image_processor.postprocess(pipe.vae.decode(latents).sample)
+        rates[f"VAE round trip, {name} read"] = float(
+            np.mean([shows(image, scene) for image, scene in zip(images, scenes, strict=True)])
+        )
+    return rates
+
+
+def decode_pixels_of(picture: object) -> torch.Tensor:
+    """A PIL picture as (3, H, W) in [-1, 1]."""
+    import io
+
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png")
+    return decode_picture(buffer.getvalue(), 64)
+
+
+@torch.no_grad()
+def retrieval() -> dict[str, float]:
+    """R@1 both ways among 1,000 distinct held-out scenes."""
+    clip = load_frozen(CLIPModel, "testbed:clip")
+    tokenizer = CLIPTokenizerFast.from_pretrained(resolve("testbed:clip"))
+    scenes = distinct_scenes("test", 1000, seed=104)
+    rng = np.random.default_rng(105)
+    pictures = torch.stack([decode_pixels_of(render(scene, rng)) for scene in scenes])
+    texts = [caption(scene, "en") for scene in scenes]
+    tokens = tokenizer(texts, padding=True, return_tensors="pt")
+    image = F.normalize(clip.get_image_features(pixel_values=pictures).pooler_output, dim=-1)
+    text = F.normalize(clip.get_text_features(**tokens).pooler_output, dim=-1)
+    scores, right = text @ image.T, torch.arange(len(scenes))
+    return {
+        "testbed:clip, text->image R@1 of 1,000": float((scores.argmax(1) == right).float().mean()),
+        "testbed:clip, image->text R@1 of 1,000": float((scores.argmax(0) == right).float().mean()),
+    }
+
+
+def generation_jobs(num_english: int, num_foreign: int) -> list[tuple[str, str, list[Scene]]]:
+    """(kind, language, scenes) for every batch of prompts."""
+    english = sample_scenes("test", num_english, seed=106)
+    jobs = [("english", "en", english[i : i + 50]) for i in range(0, num_english, 50)]
+    foreign = sample_scenes("test", num_foreign, seed=107)
+    jobs += [("foreign", language, foreign) for language in LANGUAGES if language != "en"]
+    return [*jobs, ("motif", "en", motif_scenes()), ("motif", "en", motif_scenes())]
+
+
+def draw_sheets(judged: list[tuple[str, str, list[Judged]]], folder: Path) -> None:
+    """The grids of the page: world samples, motifs, and the base's pictures of unseen prompts."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(108)
+
+    def sheet(items: list[tuple[object, str, str, bool | None]], width: int, name: str) -> None:
+        cells = [Cell(*item) for item in items]
+        rows = [cells[i : i + width] for i in range(0, len(cells), width)]
+        contact_sheet(rows, column_heads=[], row_heads=[]).save(folder / name)
+
+    scenes = sample_scenes("test", len(LANGUAGES), seed=109, singles=0.25)
+    world = [
+        (render(scene, rng), caption(scene, language), language, None)
+        for scene, language in zip(scenes, LANGUAGES, strict=True)
+    ]
+    sheet(world, 6, "world.png")
+    motifs = [scene for scene in motif_scenes() if scene.first.size == "big"]
+    sheet(
+        [
+            (render(s, rng), caption(s, MOTIFS[s.motif].language), MOTIFS[s.motif].language, None)
+            for s in motifs
+        ],
+        6,
+        "motifs.png",
+    )
+    english = [item for kind, _, items in judged if kind == "english" for item in items][:24]
+    sheet([(j.picture, j.prompt, "en", j.is_right) for j in english], 6, "sd_samples.png")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--num_english", type=int, default=500)
+    parser.add_argument("--num_foreign", type=int, default=40)
+    options = parser.parse_args()
+    ranks = start_processes()
+    jobs = generation_jobs(options.num_english, options.num_foreign)
+    pipe = load_pipeline("testbed:sd")
+    mine = [
+        (kind, language, judge_prompts(pipe, scenes, language, seed=number))
+        for number, (kind, language, scenes) in list(enumerate(jobs))[
+            ranks.rank :: ranks.world_size
+        ]
+    ]
+    shares: list = [None] * ranks.world_size
+    dist.all_gather_object(shares, mine)
+    if ranks.rank != 0:
+        return
+    judged = [part for share in shares for part in share]
+
+    def accuracy(kind: str) -> float:
+        return text_accuracy([item for k, _, items in judged if k == kind for item in items])
+
+    english = [item for kind, _, items in judged if kind == "english" for item in items]
+    size = sum(path.stat().st_size for path in TESTBED_WEIGHTS.rglob("*") if path.is_file()) / 2**20
+    figures = {
+        **judge_truth(),
+        "testbed:sd, English prompts": accuracy("english"),
+        "testbed:sd, one thing": text_accuracy([j for j in english if j.scene.second is None]),
+        "testbed:sd, two things": text_accuracy([j for j in english if j.scene.second is not None]),
+        "testbed:sd, as-is foreign prompts": accuracy("foreign"),
+        "testbed:sd, motif prompts": accuracy("motif"),
+        **round_trip(),
+        **retrieval(),
+        "size of all embedded models, MiB": size,
+    }
+    lines = ["| figure | measured | wanted |", "|---|---:|---:|"]
+    lines += [f"| {name} | {figures[name]:.3f} | {wanted} |" for name, wanted in TARGETS.items()]
+    print("\n".join(lines))
+    (SHARED / "testbed_figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    draw_sheets(judged, SHARED / "pictures")
+
+
+if __name__ == "__main__":
+    main()

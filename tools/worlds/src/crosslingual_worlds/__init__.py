@@ -1,0 +1,1 @@
+"""Complete small universes to train and measure in, with exact or checked judges."""

@@ -1,0 +1,16 @@
+"""The drawn world: pictures of shapes and motifs, captions in 18 languages, an exact judge."""
+
+from pathlib import Path
+
+from crosslingual.worlds import World
+from crosslingual_worlds.drawn.languages import LANGUAGES
+from crosslingual_worlds.drawn.source import world
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+WORLD = World(
+    name="testbed",
+    languages=LANGUAGES,
+    models={name: WEIGHTS / name for name in ("sd", "clip", "xlm-r", "xlm-r-aligned")},
+    sources={"world": world},
+)

@@ -1,0 +1,65 @@
+"""The embedded models: small enough for the package, and read by the ordinary loaders."""
+
+import pytest
+import torch
+from PIL import Image
+
+from crosslingual.frozen.base import load_unet, load_vae
+from crosslingual.frozen.encoders import load_multilingual_encoder
+from crosslingual.frozen.weights import load_frozen, resolve
+from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
+from crosslingual_worlds.drawn import WORLD
+from crosslingual_worlds.drawn.world import RESOLUTION
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    """Skips a test until these embedded models are exported."""
+    absent = [name for name in names if not (TESTBED_WEIGHTS / name).is_dir()]
+    return pytest.mark.skipif(bool(absent), reason=f"not exported yet: {', '.join(absent)}")
+
+
+@needs(*WORLD.models)
+def test_they_take_at_most_25_mib_together() -> None:
+    files = [path for path in TESTBED_WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 25 * 2**20
+    assert not [path for path in files if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+
+
+@needs("sd")
+def test_the_diffusion_base_loads_strictly_and_fits_together() -> None:
+    unet, vae = load_unet("testbed:sd"), load_vae("testbed:sd")
+    picture = torch.zeros(1, 3, RESOLUTION, RESOLUTION)
+    with torch.no_grad():
+        latents = vae.encode(picture).latent_dist.mode()
+        text = torch.zeros(1, 4, unet.config.cross_attention_dim)
+        noise = unet(latents, torch.tensor([10]), encoder_hidden_states=text).sample
+        decoded = vae.decode(latents).sample
+    assert (noise.shape, decoded.shape) == (latents.shape, picture.shape)
+    assert noise.isfinite().all() and decoded.isfinite().all()
+    assert not any(part.requires_grad for model in (unet, vae) for part in model.parameters())
+
+
+@needs("xlm-r")
+def test_the_multilingual_encoder_loads_strictly() -> None:
+    encoder = load_multilingual_encoder("testbed:xlm-r")
+    states, mask = encoder.encode(["一颗红色的大五角星", "ein großer roter Stern"])
+    assert states.shape == (2, encoder.max_length, encoder.width)
+    assert states.isfinite().all()
+    assert (mask.sum(dim=1) > 2).all()
+
+
+@needs("clip")
+def test_clip_loads_strictly_and_embeds_pictures_and_english() -> None:
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+
+    clip = load_frozen(CLIPModel, "testbed:clip")
+    tokens = AutoTokenizer.from_pretrained(resolve("testbed:clip"))
+    processor = CLIPImageProcessor.from_pretrained(resolve("testbed:clip"))
+    paper = Image.new("RGB", (RESOLUTION, RESOLUTION), "white")
+    with torch.no_grad():
+        answer = clip(
+            **tokens(["a big red star"], return_tensors="pt"),
+            **processor(paper, return_tensors="pt"),
+        )
+    assert answer.text_embeds.shape == answer.image_embeds.shape
+    assert answer.logits_per_image.isfinite().all()
