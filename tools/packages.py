@@ -37,8 +37,9 @@ class Package:
 
 
 def find_packages(repository: Path = REPOSITORY) -> dict[str, Package]:
-    """Finds shared, benchmarks, the template and every method, by short name."""
-    folders = [repository / "shared", repository / "benchmarks", repository / "tools" / "template"]
+    """Finds shared, the worlds, benchmarks, the template and every method, by short name."""
+    folders = [repository / "shared", repository / "tools" / "worlds", repository / "benchmarks"]
+    folders += [repository / "tools" / "template"]
     folders += sorted((repository / "methods").glob("*"))
     return {
         folder.name: Package(folder.name, folder)
@@ -51,7 +52,8 @@ def third_party_requirements(packages: list[Package], ours: dict[str, Package]) 
     """Collects what packages need from the index, their tests and our packages under them included.
 
     Args:
-        packages: the packages that are to be installed.
+        packages: the packages that are to be installed. The tests of shared also need the worlds,
+            which depend on shared and so cannot stand among its extras.
         ours: every package of the repository, which is taken from its folder instead.
 
     Returns:
@@ -60,6 +62,8 @@ def third_party_requirements(packages: list[Package], ours: dict[str, Package]) 
     by_distribution = {package.project["name"]: package for package in ours.values()}
     requirements: set[str] = set()
     waiting, seen = list(packages), set()
+    if "shared" in ours and ours["shared"] in packages:
+        waiting.append(ours["worlds"])
     while waiting:
         package = waiting.pop()
         if package in seen:

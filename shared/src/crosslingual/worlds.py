@@ -2,9 +2,11 @@
 
 A distribution registers a world under the entry point group `crosslingual.worlds`; the name of the
 entry point is the prefix of its models: `testbed:sd` is the model `sd` of the world `testbed`.
+Finding a world imports no torch: what is heavy is named and imported when it is used.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -23,12 +25,22 @@ class World:
         languages: BCP-47 codes of the languages that its captions speak.
         models: names to the folders that hold them.
         sources: names to generators of records, for `crosslingual shards --source NAME`.
+        evaluation_name: `module:attribute` of what asks for pictures of this world and judges them.
     """
 
     name: str
     languages: tuple[str, ...]
     models: Mapping[str, Path]
     sources: Mapping[str, Callable[..., Iterator[Any]]]
+    evaluation_name: str
+
+    @property
+    def evaluation(self) -> Any:
+        """Scenes, their captions, the judge and the contact sheet of this world.
+
+        `crosslingual_worlds.evaluation.Evaluation` describes what it offers.
+        """
+        return pkgutil.resolve_name(self.evaluation_name)
 
 
 @cache
@@ -37,20 +49,54 @@ def find_worlds() -> dict[str, World]:
     return {entry.name: entry.load() for entry in entry_points(group="crosslingual.worlds")}
 
 
+def find_world(name: str) -> World:
+    """The world of that name, or of a model's name such as `testbed:sd`.
+
+    Raises:
+        ValueError: no such world is installed.
+    """
+    prefix = name.partition(":")[0]
+    worlds = find_worlds()
+    if prefix not in worlds:
+        raise ValueError(
+            f"{name} belongs to the world {prefix!r}, which is not installed: {REMEDY}"
+        )
+    return worlds[prefix]
+
+
 def model_folder(name: str) -> Path | None:
-    """The folder of a world's model such as `testbed:sd`, or None for a name that is no world's.
+    """The folder of a world's model such as `testbed:sd`, or None for a name without a world.
 
     Raises:
         ValueError: the world is not installed, or has no such model.
     """
     prefix, colon, model = name.partition(":")
-    if not colon or "/" in prefix or len(prefix) < 2:  # a drive letter is no world
+    if not colon or "/" in prefix or len(prefix) < 2:  # one letter: a Windows drive
         return None
-    worlds = find_worlds()
-    if prefix not in worlds:
-        raise ValueError(f"{name} is a model of the world {prefix!r}, which is not here: {REMEDY}")
-    models = worlds[prefix].models
+    models = find_world(name).models
     if model not in models:
         known = ", ".join(f"{prefix}:{name}" for name in models)
         raise ValueError(f"no embedded model {name!r}; there are {known}")
     return models[model]
+
+
+def contact_sheet(cells: Sequence[Sequence[tuple]], **options: Any) -> Any:
+    """Draws pictures in rows and columns, each above its text in the text's own script.
+
+    The fonts come with the worlds; any world that is installed will do.
+
+    Args:
+        cells: rows of (picture, text, language) or (picture, text, language, mark): True draws a
+            green frame, False a red one.
+        options: column_heads, row_heads, row_languages, picture_size.
+
+    Returns:
+        A PIL picture.
+
+    Raises:
+        ValueError: no world is installed.
+    """
+    worlds = find_worlds()
+    if not worlds:
+        raise ValueError(f"a contact sheet needs the fonts of a world: {REMEDY}")
+    return next(iter(worlds.values())).evaluation.contact_sheet(cells, **options)

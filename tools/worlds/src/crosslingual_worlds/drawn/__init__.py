@@ -13,4 +13,5 @@ WORLD = World(
     languages=LANGUAGES,
     models={name: WEIGHTS / name for name in ("sd", "clip", "xlm-r", "xlm-r-aligned")},
     sources={"world": world},
+    evaluation_name="crosslingual_worlds.drawn.evaluation:EVALUATION",
 )

@@ -4,9 +4,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from crosslingual.data.records import Record
-
 if TYPE_CHECKING:
+    from crosslingual.data.records import Record
     from crosslingual_worlds.drawn.world import Scene
 
 
@@ -20,7 +19,7 @@ def world(
     seed: int = 0,
     distinct: bool = False,
     pictures: bool = True,
-) -> Iterator[Record]:
+) -> "Iterator[Record]":
     """Draws scenes of a split, the same ones for the same arguments.
 
     Args:
@@ -40,6 +39,7 @@ def world(
     """
     import numpy as np
 
+    from crosslingual.data.records import Record
     from crosslingual_worlds.drawn.captions import lexicon
     from crosslingual_worlds.drawn.motifs import MOTIFS
     from crosslingual_worlds.drawn.world import SPLITS, distinct_scenes, motif_scenes, sample_scenes
