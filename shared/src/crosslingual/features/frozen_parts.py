@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.frozen.base import encode_english, load_pipeline, load_vae
+from crosslingual.frozen.base import Base, Conditioning, TextEncoders
 from crosslingual.frozen.encoders import (
     MultilingualEncoder,
     encoder_shape,
@@ -23,21 +23,21 @@ USED_OF_BASE = ("vae", "text_encoder", "text_encoder_2")
 
 @dataclass
 class FrozenParts:
-    """The frozen parts that a generating method's samples pass through once, each loaded when it is
-    first needed: who reads features loads none.
+    """The frozen parts that a generating method's samples pass through once. Each is loaded when it
+    is first needed, so that training from features loads none.
 
     Attributes:
-        base: id of the diffusion base, for its VAE and its own text encoder.
+        base: for its VAE and its own text encoders.
         encoder: id of the multilingual encoder, or None where the method needs no states of it.
         languages: whose captions are encoded, in the order of the language axis.
         max_length: tokens of the multilingual states; the tokenizer's own limit if None.
-        revision, encoder_revision: of the hub entries.
+        encoder_revision: of the encoder's hub entry.
         device: where the frozen parts run.
         with_english: whether the base's own text states are among the arrays.
         with_mask: whether the mask of the multilingual states is.
     """
 
-    base: str
+    base: Base
     encoder: str | None
     languages: list[str]
     max_length: int | None = None
@@ -47,15 +47,20 @@ class FrozenParts:
     with_english: bool = True
     with_mask: bool = False
 
-    @cached_property
-    def vae(self) -> Any:
-        """The base's VAE; where there are captions alone it is never read."""
-        return load_vae(self.base, self.revision).to(self.device)
+    def __post_init__(self) -> None:
+        """Opens a base that is named; until the methods have moved."""
+        if isinstance(self.base, str):
+            self.base = Base.open(self.base, self.revision)
 
     @cached_property
-    def english(self) -> Any:
-        """The text half of the base, as a pipeline without the rest."""
-        return load_pipeline(self.base, self.revision, unet=None, vae=None).to(self.device)
+    def vae(self) -> Any:
+        """The base's VAE; captions without pictures never load it."""
+        return self.base.load_vae(self.device)
+
+    @cached_property
+    def english(self) -> TextEncoders:
+        """The base's own text encoders."""
+        return self.base.load_text(self.device)
 
     @cached_property
     def multilingual(self) -> MultilingualEncoder | None:
@@ -75,9 +80,9 @@ class FrozenParts:
         if self.encoder is not None and max_length is None:
             max_length = encoder_shape(self.encoder, self.encoder_revision)[1]
         return {
-            "base": self.base,
-            "revision": self.revision,
-            "base_weights": weights_hash(self.base, USED_OF_BASE),
+            "base": self.base.id,
+            "revision": self.base.revision,
+            "base_weights": self.base.weights_hash(*USED_OF_BASE),
             "encoder": self.encoder,
             "encoder_revision": self.encoder_revision,
             "encoder_weights": weights_hash(self.encoder) if self.encoder else None,
@@ -101,12 +106,13 @@ class FrozenParts:
         """
         arrays = {}
         if batch["images"] is not None:
-            posterior = self.vae.encode(batch["images"].to(self.device)).latent_dist
-            arrays = {"latent_mean": posterior.mean, "latent_std": posterior.std}
+            images = batch["images"].to(self.device)
+            mean, std = self.base.family.posterior(self.vae, images)
+            arrays = {"latent_mean": mean, "latent_std": std}
         captions = batch["captions"]
         if self.with_english:
             texts = [_first(c, "en") for c in captions]
-            arrays |= _named("english", encode_english(self.english, texts))
+            arrays |= _english(self.english.encode(texts))
         arrays["has_english"] = torch.tensor([bool(c.get("en")) for c in captions])
         arrays["has_language"] = torch.tensor(
             [[bool(c.get(name)) for name in self.languages] for c in captions]
@@ -130,7 +136,7 @@ class FrozenParts:
         """
         arrays = {}
         if self.with_english:
-            arrays = _named("english", encode_english(self.english, [""]))
+            arrays = _english(self.english.encode([""]))
         if self.multilingual is not None:
             arrays["multilingual_states"], mask = self.multilingual.encode([""])
             if self.with_mask:
@@ -146,6 +152,7 @@ def _first(captions: dict[str, list[str]], language: str) -> str:
     return texts[0] if texts else ""
 
 
-def _named(prefix: str, encoded: tuple[Tensor, Tensor | None]) -> dict[str, Tensor]:
-    states, pooled = encoded
-    return {f"{prefix}_states": states} | ({} if pooled is None else {f"{prefix}_pooled": pooled})
+def _english(text: Conditioning) -> dict[str, Tensor]:
+    """Arrays by name, of what the base has."""
+    named = {f"english_{name}": array for name, array in text._asdict().items()}
+    return {name: array for name, array in named.items() if array is not None}

@@ -1,156 +1,370 @@
-"""The frozen diffusion base: VAE, UNet, noise schedule, and its own English text encoder."""
+"""A frozen diffusion base as one object: its shapes, its noise, its parts.
+
+    base = Base.open("stabilityai/stable-diffusion-xl-base-1.0")
+    base.text.width                                       # of the states that its denoiser takes
+    noising = base.schedule(device=device)                # what a training step draws
+    denoiser = base.load_denoiser(device, resolution=1024)
+    denoiser.predict(noisy.latents, noisy.timesteps, Conditioning(states, pooled))
+
+What differs between kinds of bases is answered by `frozen/families/`.
+"""
 
 import json
+from collections.abc import Mapping
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
+from crosslingual.frozen.denoiser import Conditioning, Denoiser, Family, TextShape
+from crosslingual.frozen.families import find_family
 from crosslingual.frozen.published_shapes import published_shape
-from crosslingual.frozen.weights import load_frozen, resolve
+from crosslingual.frozen.schedule import Latents, Noising, Process
+from crosslingual.frozen.weights import load_frozen, locate, quiet_libraries, resolve, weights_hash
+
+__all__ = ["Base", "Conditioning", "Denoiser", "TextEncoders"]
+
+DENOISERS = ("unet", "transformer")  # what pipelines call the part that denoises
+MODELS = (*DENOISERS, "vae", "text_encoder", "text_encoder_2")
 
 
-def model_index(base: str, revision: str | None = None) -> dict[str, Any]:
-    """A pipeline's `model_index.json`."""
-    folder = Path(resolve(base))
-    path = folder / "model_index.json"
-    if folder.exists() and not path.exists():
-        raise FileNotFoundError(f"{base} is no diffusers pipeline: it has no model_index.json")
-    if not folder.exists():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
+class TextEncoders:
+    """A base's own text encoders, frozen, as a stock pipeline without the rest."""
+
+    def __init__(self, family: Family, pipe: Any):
+        """Keeps both."""
+        self._family, self._pipe = family, pipe
+
+    def encode(self, prompts: list[str]) -> Conditioning:
+        """What the base's denoiser sees of English prompts."""
+        return self._family.encode(self._pipe, prompts)
+
+
+class Base:
+    """A frozen diffusion base: a diffusers pipeline in a folder, on the hub or in a world.
+
+    Attributes:
+        id: as it was given.
+        revision: of the hub entry.
+        variant: of the weights' files, such as `fp16`.
+        family: what its kind of denoiser answers.
+    """
+
+    def __init__(self, id: str, revision: str | None, variant: str | None):
+        """Use `Base.open`, which reads a base's configs once."""
+        self.id, self.revision, self.variant = id, revision, variant
+        self.family = find_family(self._denoiser_config(), id)
+        self.process: Process = self.family.process(self.config("scheduler"), id)
+
+    @staticmethod
+    def open(id: str, revision: str | None = None, variant: str | None = None) -> "Base":
+        """A base by its name; only configs are read, and those of well-known bases need no network.
+
+        Args:
+            id: a folder, a hub id, or WORLD:NAME such as `testbed:sd`.
+            revision: of the hub entry.
+            variant: of the weights' files, such as `fp16`; a pipeline has one or more.
+
+        Raises:
+            FileNotFoundError: no such folder or hub entry, or it is no complete pipeline.
+            ValueError: a kind of denoiser or a schedule that this code does not know.
+        """
+        return _open(id, locate(id), revision, variant)
+
+    @property
+    def location(self) -> str:
+        """The id, or a local folder's absolute path, which holds wherever a command is called."""
+        return locate(self.id)
+
+    @cached_property
+    def index(self) -> Mapping[str, Any]:
+        """The pipeline's `model_index.json`: its class, and library and class of each part."""
+        return self._read("model_index.json")
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The config of a part such as `vae` or `scheduler`, without its weights.
+
+        Raises:
+            FileNotFoundError: the pipeline has no such part.
+        """
+        known = published_shape(self.id, part)
+        if known is not None:
+            return known
+        if part == "pipeline":
+            return dict(self.index)
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        return self._read(f"{part}/{name}")
+
+    def _denoiser_config(self) -> dict[str, Any]:
+        for part in DENOISERS:
+            known = published_shape(self.id, part)
+            if known is not None:
+                return known
+        for part in DENOISERS:
+            if part in self.index:
+                return self.config(part)
+        raise ValueError(
+            f"{self.id} is a {self.index['_class_name']}, which has no part named "
+            f"{' or '.join(DENOISERS)}: it is no base that this code can train on"
         )
 
-        try:
-            path = Path(hf_hub_download(base, "model_index.json", revision=revision))
-        except (
-            HfHubHTTPError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            ValueError,
-        ) as error:
-            raise FileNotFoundError(
-                f"no folder and no reachable hub entry named {base!r}"
-            ) from error
-    return json.loads(path.read_text())
+    @cached_property
+    def denoiser_config(self) -> dict[str, Any]:
+        """The denoiser's config."""
+        return self.config(self.family.part)
+
+    @cached_property
+    def text(self) -> TextShape:
+        """The text conditioning that the denoiser takes."""
+        return self.family.text(self.config)
+
+    @cached_property
+    def latents(self) -> Latents:
+        """The VAE's latents."""
+        return self.family.latents(self.config("vae"))
+
+    def schedule(
+        self, *, device: torch.device, caption_dropout: float = 0.0, noise_offset: float = 0.0
+    ) -> Noising:
+        """What a training step draws.
+
+        Args:
+            device: of what is drawn.
+            caption_dropout: share of rows that see the empty prompt.
+            noise_offset: strength of a per-channel shift of the noise.
+        """
+        return Noising(
+            self.process,
+            self.latents,
+            device=device,
+            caption_dropout=caption_dropout,
+            noise_offset=noise_offset,
+        )
+
+    def load_denoiser(
+        self,
+        device: torch.device,
+        *,
+        resolution: int,
+        mixed_precision: str = "no",
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
+        project_text: bool = True,
+    ) -> Denoiser:
+        """The denoiser, frozen, with its calls.
+
+        Args:
+            device: where it runs.
+            resolution: edge of the pictures in pixels.
+            mixed_precision: `bf16` or `no`.
+            gradient_checkpointing: keeps fewer activations and computes them twice.
+            compile: by `torch.compile`.
+            project_text: False takes the denoiser's own projection of text states away, for an
+                adapter that replaces it and gives states of `text.inner_width`.
+        """
+        model = self.load_model().to(device, memory_format=torch.channels_last)
+        if not project_text:
+            self.family.drop_projection(model)
+        if gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+            model.train()  # checkpointing works in this mode only; no dropout in these models
+        if compile:
+            model.compile()
+        return self.wrap_denoiser(model, resolution=resolution, mixed_precision=mixed_precision)
+
+    def wrap_denoiser(
+        self, model: Any, *, resolution: int, mixed_precision: str = "no"
+    ) -> Denoiser:
+        """A model of this base's shape, or the engine around it, with its calls."""
+        return self.family.denoiser(model, resolution, mixed_precision)
+
+    def load_model(self, folder: str | None = None) -> nn.Module:
+        """The denoising model itself, frozen, on CPU, in fp32.
+
+        Args:
+            folder: of another pipeline, or of such a model alone, whose weights are loaded instead
+                of the base's.
+        """
+        if folder is None:
+            return self._load(self.family.part)
+        model_class = _find_class("diffusers", self.family.model_class)
+        is_pipeline = (Path(resolve(folder)) / "model_index.json").is_file()
+        return load_frozen(model_class, folder, subfolder=self.family.part if is_pipeline else None)
+
+    def denoiser_on_meta(self) -> nn.Module:
+        """The denoising model without memory, for counting."""
+        model_class = _find_class("diffusers", self.family.model_class)
+        with torch.device("meta"):
+            return model_class.from_config(self.denoiser_config)
+
+    def load_vae(self, device: torch.device) -> nn.Module:
+        """The VAE, frozen."""
+        return self._load("vae").to(device)
+
+    def load_text(self, device: torch.device) -> TextEncoders:
+        """The base's own text encoders, frozen."""
+        pipe = self.load_pipeline(denoiser=None, vae=None)
+        return TextEncoders(self.family, pipe.to(device))
+
+    def load_pipeline(
+        self, dtype: torch.dtype = torch.float32, *, with_text: bool = True, **parts: Any
+    ) -> Any:
+        """The whole base as the diffusers pipeline it names, every model frozen and strictly
+        loaded.
+
+        Args:
+            dtype: of the weights.
+            with_text: False leaves the text encoders out, for an adapter that takes their place.
+            parts: components that replace the base's own, or None to leave one out, by their
+                names in the pipeline; `denoiser` names the one that denoises.
+        """
+        if "denoiser" in parts:
+            parts[self.family.part] = parts.pop("denoiser")
+        for part in MODELS:
+            if part not in self.index or not self.index[part][0] or part in parts:
+                continue
+            is_left_out = part.startswith("text_encoder") and not with_text
+            parts[part] = None if is_left_out else self._load(part, dtype)
+        if "safety_checker" in self.index:
+            parts |= {
+                "safety_checker": None,
+                "feature_extractor": None,
+                "requires_safety_checker": False,
+            }
+        pipeline_class = _find_class("diffusers", self.index["_class_name"])
+        with quiet_libraries():
+            pipe = pipeline_class.from_pretrained(
+                resolve(self.id), revision=self.revision, dtype=dtype, **parts
+            )
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def count_parameters(self) -> dict[str, int]:
+        """Parameters of `denoiser` and `vae`, from their configs alone."""
+        vae = self.config("vae")
+        with torch.device("meta"):
+            models = {
+                "denoiser": self.denoiser_on_meta(),
+                "vae": _find_class("diffusers", vae["_class_name"]).from_config(vae),
+            }
+        return {name: sum(p.numel() for p in m.parameters()) for name, m in models.items()}
+
+    def weights_hash(self, *parts: str) -> str | None:
+        """Identifies the weights of a base on this disk; None for a hub id, which its revision
+        identifies.
+
+        Args:
+            parts: names in the pipeline, or `denoiser`.
+        """
+        names = (self.family.part if part == "denoiser" else part for part in parts)
+        return weights_hash(self.id, tuple(names))
+
+    def _load(self, part: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+        return load_frozen(
+            _find_class(*self.index[part]),
+            self.id,
+            subfolder=part,
+            revision=self.revision,
+            variant=self.variant,
+            dtype=dtype,
+        )
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the pipeline."""
+        folder = Path(resolve(self.id))
+        path = folder / name
+        if folder.is_dir():
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"{self.id} is no complete diffusers pipeline: it has no {name}"
+                )
+        else:
+            path = _download(self.id, name, self.revision)
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _component_class(base: str, part: str, revision: str | None) -> type:
+@cache
+def _open(id: str, location: str, revision: str | None, variant: str | None) -> Base:
+    """`location` tells a relative folder apart from one of the same name elsewhere."""
+    return Base(id, revision, variant)
+
+
+def _find_class(library: str, name: str) -> type:
+    """A class of diffusers or transformers, as model_index.json names them."""
     import diffusers
     import transformers
 
-    library, class_name = model_index(base, revision)[part]
-    return getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name)
+    return getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
+
+
+def _download(id: str, name: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(hf_hub_download(id, name, revision=revision))
+    except (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        ValueError,
+    ) as error:
+        raise FileNotFoundError(
+            f"no folder and no reachable hub entry named {id!r} that has a {name}"
+        ) from error
+
+
+# ---- what follows serves the methods until they have moved to Base ----
 
 
 def load_config(base: str, part: str, revision: str | None = None) -> dict[str, Any]:
-    """The config of a pipeline's part, read without its weights; that of a well-known base without
-    network.
-    """
-    known = published_shape(base, part)
-    if known is not None:
-        return known
-    path = Path(resolve(base)) / part / "config.json"
-    if Path(resolve(base)).is_dir():
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{base} has no {part}/config.json: is it a diffusers pipeline?"
-            )
-        return json.loads(path.read_text())
-    model_class = _component_class(base, part, revision)
-    return dict(model_class.load_config(base, subfolder=part, revision=revision))
-
-
-def load_unet(base: str, revision: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
-    """The base's UNet, frozen."""
-    return load_frozen(
-        _component_class(base, "unet", revision),
-        base,
-        subfolder="unet",
-        revision=revision,
-        dtype=dtype,
-    )
+    """`Base.config`."""
+    return Base.open(base, revision).config(part)
 
 
 def denoiser_part(base: str, revision: str | None = None) -> str:
-    """The part that denoises: `unet`, or `transformer` (PixArt); that of a well-known base without
-    network.
-    """
-    for part in ("unet", "transformer"):
-        if published_shape(base, part) is not None:
-            return part
-    return "transformer" if "transformer" in model_index(base, revision) else "unet"
+    """`Base.family.part`."""
+    return Base.open(base, revision).family.part
 
 
-def load_denoiser(
-    base: str, revision: str | None = None, dtype: torch.dtype = torch.float32
-) -> Any:
-    """The base's UNet or transformer, frozen."""
-    part = denoiser_part(base, revision)
-    model_class = _component_class(base, part, revision)
-    return load_frozen(model_class, base, subfolder=part, revision=revision, dtype=dtype)
+def load_denoiser(base: str, revision: str | None = None) -> Any:
+    """`Base.load_model`."""
+    return Base.open(base, revision).load_model()
 
 
-def load_vae(base: str, revision: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
-    """The base's VAE, frozen."""
-    return load_frozen(
-        _component_class(base, "vae", revision),
-        base,
-        subfolder="vae",
-        revision=revision,
-        dtype=dtype,
-    )
+load_unet = load_denoiser
+
+
+def load_vae(base: str, revision: str | None = None) -> Any:
+    """`Base.load_vae`."""
+    return Base.open(base, revision).load_vae(torch.device("cpu"))
 
 
 def load_noise_scheduler(base: str, revision: str | None = None) -> Any:
-    """The base's noise schedule, as the scheduler that training adds noise with."""
-    from diffusers import DDPMScheduler
-
-    return DDPMScheduler.from_pretrained(resolve(base), subfolder="scheduler", revision=revision)
+    """`Base.schedule`."""
+    return Base.open(base, revision).process.scheduler
 
 
 def load_pipeline(
     base: str, revision: str | None = None, dtype: torch.dtype = torch.float32, **parts: Any
 ) -> Any:
-    """The whole base as the diffusers pipeline it names, every model frozen and strictly loaded.
-
-    `parts` replaces components; `unet=None, vae=None` leaves them out, which suffices to encode
-    prompts.
-    """
-    import diffusers
-
-    index = model_index(base, revision)
-    for part in ("unet", "transformer", "vae", "text_encoder", "text_encoder_2"):
-        if part in index and index[part][0] and part not in parts:
-            model_class = _component_class(base, part, revision)
-            parts[part] = load_frozen(
-                model_class, base, subfolder=part, revision=revision, dtype=dtype
-            )
-    if "safety_checker" in index:
-        parts |= {
-            "safety_checker": None,
-            "feature_extractor": None,
-            "requires_safety_checker": False,
-        }
-    pipeline_class = getattr(diffusers, index["_class_name"])
-    pipe = pipeline_class.from_pretrained(resolve(base), revision=revision, dtype=dtype, **parts)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    """`Base.load_pipeline`."""
+    return Base.open(base, revision).load_pipeline(dtype, **parts)
 
 
-@torch.no_grad()
-def encode_english(pipe: Any, prompts: list[str]) -> tuple[Tensor, Tensor | None]:
-    """A base's own text states: (B, L, D), and the pooled vectors (B, P) where the base has them
-    (SDXL).
-    """
-    encoded = pipe.encode_prompt(
-        prompts,
-        device=pipe.text_encoder.device,
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=False,
-    )
-    return encoded[0], encoded[2] if len(encoded) == 4 else None
+def encode_english(pipe: Any, prompts: list[str]) -> tuple[Any, Any]:
+    """`Base.load_text(device).encode`."""
+    from crosslingual.frozen.families.sd import StableDiffusion
+    from crosslingual.frozen.families.sdxl import StableDiffusionXL
+
+    is_xl = "text_encoder_2" in pipe.components
+    found = (StableDiffusionXL if is_xl else StableDiffusion)().encode(pipe, prompts)
+    return found.states, found.pooled

@@ -1,23 +1,151 @@
 """What a training step of a diffusion model draws: latent, noise, timestep, dropped captions, and a
-language a row.
+language for each row.
 
-Everything is drawn row by row from generators that are given, so that what a sample sees does not
+Every row draws from a generator that the caller passes in, so that what a sample sees does not
 depend on the batch, the micro-step or the process that it is in.
 """
 
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-Generators = torch.Generator | list[torch.Generator]  # one for all rows, or one a row
+Generators = torch.Generator | Sequence[torch.Generator]  # one for all rows, or one for each row
+
+# Samplers whose noise is DDPM's, with the betas of their config. Training needs only the betas.
+DDPM_LIKE = (
+    "DDPMScheduler DDPMParallelScheduler DDIMScheduler DDIMParallelScheduler PNDMScheduler "
+    "LMSDiscreteScheduler EulerDiscreteScheduler EulerAncestralDiscreteScheduler "
+    "HeunDiscreteScheduler KDPM2DiscreteScheduler KDPM2AncestralDiscreteScheduler "
+    "DPMSolverMultistepScheduler DPMSolverSinglestepScheduler DPMSolverSDEScheduler "
+    "DEISMultistepScheduler UniPCMultistepScheduler SASolverScheduler LCMScheduler TCDScheduler"
+).split()
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+PREDICTIONS = ("epsilon", "v_prediction")
+_USED = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+)
+
+
+class Latents(NamedTuple):
+    """The latents of a VAE.
+
+    Attributes:
+        channels: of a latent.
+        scale: (latent - shift) * scale has about unit variance.
+        shift: 0 for most VAEs.
+        downscale: pixels of a picture's edge for each position of the latent's edge.
+    """
+
+    channels: int
+    scale: float
+    shift: float = 0.0
+    downscale: int = 8
+
+
+class Process(Protocol):
+    """How a base's latents become noise. A family of another kind (flow matching) brings its own
+    class with these three methods.
+    """
+
+    def draw_timesteps(self, rows: list[torch.Generator]) -> Tensor:
+        """A random timestep for each row (B,)."""
+
+    def spread_timesteps(self, num_rows: int) -> Tensor:
+        """Timesteps in equal spans (B,), for a validation whose loss can be compared."""
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy latents, and the target that an ideal prediction equals, both (B, C, h, w)."""
+
+
+class Diffusion:
+    """DDPM's process, x_t = a x + s e, whose model predicts the noise e or the velocity a e - s x.
+
+    Attributes:
+        alphas_cumprod: a squared, of each timestep (T,).
+        predicts_velocity: whether the target is the velocity (Salimans and Ho 2022).
+    """
+
+    def __init__(self, scheduler: Any):
+        """Args: scheduler: a DDPMScheduler of diffusers."""
+        self.scheduler, self.alphas_cumprod = scheduler, scheduler.alphas_cumprod
+        self.num_timesteps = int(scheduler.config.num_train_timesteps)
+        self.predicts_velocity = scheduler.config.prediction_type == "v_prediction"
+
+    def draw_timesteps(self, rows: list[torch.Generator]) -> Tensor:
+        """A timestep for each row, all of them equally likely."""
+        return torch.cat([torch.randint(self.num_timesteps, (1,), generator=row) for row in rows])
+
+    def spread_timesteps(self, num_rows: int) -> Tensor:
+        """The middle of each of `num_rows` equal spans."""
+        return ((torch.arange(num_rows) + 0.5) / num_rows * self.num_timesteps).long()
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy latents and the target."""
+        noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        if self.predicts_velocity:
+            return noisy, self.scheduler.get_velocity(clean, noise, timesteps)
+        return noisy, noise
+
+
+def read_diffusion(config: Mapping[str, Any], base: str) -> Diffusion:
+    """The process that a base was trained with, by the config of its sampler.
+
+    Args:
+        config: of `scheduler/scheduler_config.json`, with `_class_name`.
+        base: named in errors.
+
+    Raises:
+        ValueError: a sampler, a schedule or a kind of prediction that this code does not know.
+    """
+    import diffusers
+
+    name = config.get("_class_name", "")
+    if name not in DDPM_LIKE:
+        raise ValueError(
+            f"{base} has the schedule {name or 'of an unnamed class'}, which this code does not "
+            "know: it trains on DDPM's and its samplers' (DDIM, PNDM, Euler, DPMSolver, UniPC ...)"
+        )
+    defaults = inspect.signature(getattr(diffusers, name).__init__).parameters
+    known = {key: defaults[key].default for key in _USED if key in defaults}
+    used = known | {key: config[key] for key in _USED if key in config}
+    if config.get("use_flow_sigmas"):
+        raise ValueError(f"{base} samples by flow matching (use_flow_sigmas), not by diffusion")
+    if used["prediction_type"] not in PREDICTIONS:
+        raise ValueError(
+            f"{base} predicts {used['prediction_type']!r}; known are {' and '.join(PREDICTIONS)}"
+        )
+    if used.get("trained_betas") is None and used["beta_schedule"] not in BETA_SCHEDULES:
+        raise ValueError(
+            f"{base} has the beta_schedule {used['beta_schedule']!r}; known are "
+            f"{', '.join(BETA_SCHEDULES)}"
+        )
+    if used.get("rescale_betas_zero_snr") and used["prediction_type"] == "epsilon":
+        raise ValueError(
+            f"{base} predicts the noise and has zero terminal SNR (rescale_betas_zero_snr), where "
+            "the noise is all that the model sees: only v_prediction goes with it"
+        )
+    return Diffusion(diffusers.DDPMScheduler(**used))
 
 
 @dataclass
 class NoisyLatents:
-    """What every pass of a step shares: latents (B, 4, h, w), timesteps (B,), the target that an
-    ideal prediction equals (B, 4, h, w), and the rows whose caption is dropped (B,).
+    """What every pass of a step shares.
+
+    Attributes:
+        latents: noisy, (B, C, h, w).
+        timesteps: (B,).
+        target: what an ideal prediction equals, (B, C, h, w).
+        dropped: the rows whose caption is dropped (B,).
     """
 
     latents: Tensor
@@ -27,28 +155,37 @@ class NoisyLatents:
 
 
 class Noising:
-    """A base's noise schedule, and how often captions are dropped."""
+    """A base's process and latents, and how often captions are dropped."""
 
     def __init__(
         self,
-        scheduler: Any,
-        vae_scaling: float,
+        process: Process,
+        latents: Latents,
         *,
         device: torch.device,
         caption_dropout: float = 0.0,
         noise_offset: float = 0.0,
     ):
-        """Keeps what is given.
+        """Usually made by `Base.schedule`.
 
         Args:
-            scheduler: of `crosslingual.frozen.base.load_noise_scheduler`.
-            vae_scaling: latents of the VAE times this have about unit variance.
+            process: how latents become noise.
+            latents: of the base's VAE.
             device: of what is drawn.
             caption_dropout: share of rows that see the empty prompt.
             noise_offset: strength of a per-channel shift of the noise.
         """
-        self.scheduler, self.vae_scaling, self.device = scheduler, vae_scaling, device
+        self.process, self.latents, self.device = process, latents, device
+        if not hasattr(process, "add_noise") or hasattr(process, "betas"):  # until methods moved
+            self.process = Diffusion(process)
+        if isinstance(latents, float):  # until the methods have moved
+            self.latents = Latents(4, latents)
         self.caption_dropout, self.noise_offset = caption_dropout, noise_offset
+
+    @property
+    def scheduler(self) -> Any:
+        """Of diffusers; until the methods have moved."""
+        return self.process.scheduler
 
     def draw(
         self, batch: dict[str, Tensor], generator: Generators, stratified: bool = False
@@ -56,44 +193,47 @@ class Noising:
         """Draws a latent from the VAE's posterior, and noise, timestep and drop mask for it.
 
         Args:
-            batch: `latent_mean` and `latent_std` (B, 4, h, w).
-            generator: one for all rows or one a row.
-            stratified: takes the timesteps in equal spans and drops no caption: for a validation
-                that can be compared.
+            batch: `latent_mean` and `latent_std` (B, C, h, w).
+            generator: one for all rows or one for each row.
+            stratified: takes the timesteps in equal spans and drops no caption, for a validation
+                whose loss can be compared.
         """
         mean = batch["latent_mean"].float()
-        num_rows, num_timesteps = mean.shape[0], self.scheduler.config.num_train_timesteps
+        num_rows = mean.shape[0]
         rows = one_a_row(generator, num_rows)
 
         def normal(*shape: int) -> Tensor:
             return torch.stack([torch.randn(shape, generator=row) for row in rows])
 
         noise = normal(*mean.shape[1:])
-        clean = (mean + batch["latent_std"].float() * normal(*mean.shape[1:])) * self.vae_scaling
+        clean = mean + batch["latent_std"].float() * normal(*mean.shape[1:])
+        clean = (clean - self.latents.shift) * self.latents.scale
         if self.noise_offset:
             noise += self.noise_offset * normal(mean.shape[1], 1, 1)
         if stratified:
-            timesteps = ((torch.arange(num_rows) + 0.5) / num_rows * num_timesteps).long()
+            timesteps = self.process.spread_timesteps(num_rows)
             dropped = torch.zeros(num_rows, dtype=torch.bool)
         else:
-            timesteps = torch.cat([torch.randint(num_timesteps, (1,), generator=r) for r in rows])
-            chances = torch.cat([torch.rand(1, generator=row) for row in rows])
-            dropped = chances < self.caption_dropout
-        noisy = self.scheduler.add_noise(clean, noise, timesteps)
-        is_velocity = self.scheduler.config.prediction_type == "v_prediction"
-        target = self.scheduler.get_velocity(clean, noise, timesteps) if is_velocity else noise
+            timesteps = self.process.draw_timesteps(rows)
+            dropped = draw_dropped(rows, self.caption_dropout)
+        noisy, target = self.process.add_noise(clean, noise, timesteps)
         noisy = noisy.to(self.device, memory_format=torch.channels_last)
         placed = (part.to(self.device) for part in (timesteps, target, dropped))
         return NoisyLatents(noisy, *placed)
 
 
-def one_a_row(generator: Generators, num_rows: int) -> list[torch.Generator]:
-    """A generator for each row, the same one where there is only one."""
-    return generator if isinstance(generator, list) else [generator] * num_rows
+def one_a_row(generator: Generators, num_rows: int) -> Sequence[torch.Generator]:
+    """A generator for each row; the same one for all rows where there is only one."""
+    return [generator] * num_rows if isinstance(generator, torch.Generator) else generator
+
+
+def draw_dropped(rows: list[torch.Generator], share: float) -> Tensor:
+    """Which rows lose their caption, each with the chance `share`: (B,)."""
+    return torch.cat([torch.rand(1, generator=row) for row in rows]) < share
 
 
 def choose_language(has_language_BN: Tensor, generator: Generators) -> Tensor:
-    """One language a row, drawn evenly from those that the row has: (B,).
+    """One language for each row (B,), all languages that the row has being equally likely.
 
     Raises:
         ValueError: a row has none.
@@ -107,8 +247,8 @@ def choose_language(has_language_BN: Tensor, generator: Generators) -> Tensor:
 
 
 def drop_captions(states_B: Tensor, null: Tensor, dropped_B: Tensor) -> Tensor:
-    """Puts the empty prompt's states (or pooled vector) in the dropped rows; both of a sample go
-    together.
+    """Puts the empty prompt's states (or pooled vector) in the dropped rows; call it for both, so
+    that a row loses both together.
     """
     shape = (-1, *(1 for _ in states_B.shape[1:]))
     return torch.where(dropped_B.view(shape), null.to(states_B.dtype), states_B)

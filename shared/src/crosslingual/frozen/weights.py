@@ -6,6 +6,8 @@ error: transformers would otherwise initialise the missing part at random and go
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ def load_frozen(
     *,
     subfolder: str | None = None,
     revision: str | None = None,
+    variant: str | None = None,
     dtype: torch.dtype = torch.float32,
     **arguments: Any,
 ) -> Any:
@@ -57,12 +60,12 @@ def load_frozen(
         "output_loading_info": True,
         "dtype": dtype,
     }
-    if subfolder:
-        options["subfolder"] = subfolder
-    _be_quiet()
+    options |= {"subfolder": subfolder} if subfolder else {}
+    options |= {"variant": variant} if variant else {}
     place = f"{name}/{subfolder}" if subfolder else name
     try:
-        model, info = model_class.from_pretrained(resolve(name), **options, **arguments)
+        with quiet_libraries():
+            model, info = model_class.from_pretrained(resolve(name), **options, **arguments)
     except OSError as error:
         reason = str(error).split("\n")[0]
         raise FileNotFoundError(
@@ -79,16 +82,30 @@ def load_frozen(
     return freeze(model)
 
 
-def _be_quiet() -> None:
-    """Keeps the libraries' bars and notes off the terminal: what matters of a load is checked and
-    raised here.
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keeps the libraries' bars and notes off the terminal while a model is loaded, since what
+    matters of a load is checked and raised here; afterwards both log as before.
     """
     import diffusers
     import transformers
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()
+    hub_is_quiet = are_progress_bars_disabled()  # transformers switches the hub's bars as well
+    loggings = [library.utils.logging for library in (diffusers, transformers)]
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in loggings]
+    for log in loggings:
+        log.disable_progress_bar()
+        log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for log, verbosity, has_bar in before:
+            log.set_verbosity(verbosity)
+            if has_bar:
+                log.enable_progress_bar()
+        if hub_is_quiet:
+            disable_progress_bars()
 
 
 def weights_hash(name: str, subfolders: tuple[str, ...] = ("",)) -> str | None:
