@@ -28,6 +28,7 @@ import torch
 import transformers
 from arms.measuring import peak_memory, timed
 from loader import photographs
+from mclip.config import TrainSettings
 
 from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
@@ -38,7 +39,6 @@ from crosslingual.frozen.weights import resolve
 from crosslingual.training.engine import start_processes
 from crosslingual.training.processes import Ranks
 from crosslingual_worlds.drawn.source import world
-from mclip.config import TrainSettings
 from mclip.data import frozen_parts, open_data
 from mclip.info import projector_shape
 from mclip.method import TriKD, trikd_loss

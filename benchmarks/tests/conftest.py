@@ -9,7 +9,7 @@ from PIL import Image
 
 from crosslingual.method import Method
 from crosslingual_benchmarks import methods
-from crosslingual_benchmarks.retrieval import main
+from crosslingual_benchmarks.verbs import main
 
 
 def draw(shade: int) -> bytes:
@@ -100,7 +100,7 @@ def bench(root):
     def run(*words):
         common = ["--method", "shade", "--path", "model", "--dataset", "xm3600"]
         common += ["--num_bootstrap", "20", "--root", str(root)]
-        return main([*common, "--output_dir", str(root / "out"), *words])
+        return main(["retrieval", *common, "--output_dir", str(root / "out"), *words])
 
     return run
 

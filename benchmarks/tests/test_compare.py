@@ -26,7 +26,7 @@ from crosslingual_benchmarks.compare.verb import (
     chosen_suite,
 )
 
-LATENCY = "crosslingual_benchmarks.latency"
+LATENCY = "crosslingual_benchmarks latency"
 
 TRAINER = '''
 """Writes metrics and a checkpoint as a method's train does, a step in the time that it is told."""
@@ -146,7 +146,7 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(trainer, tmp_path):
 def test_pictures_of_an_earlier_training_are_removed_and_others_kept(trainer, tmp_path):
     suite = suite_of([arm_of(trainer)])
     runner = runner_of(suite, tmp_path)
-    command = Command("crosslingual_benchmarks.generation", {}, tmp_path / "arms/one/generation")
+    command = Command("crosslingual_benchmarks generation", {}, tmp_path / "arms/one/generation")
     pictures = runner.results / "one-testbed"
     for key, is_kept in (("first", True), ("first", True), ("second", False)):
         pictures.mkdir(parents=True, exist_ok=True)
@@ -306,7 +306,7 @@ def test_latencies_are_measured_where_the_suite_wants_them(tmp_path):
     for wanted in (True, False):
         suite = suite_of([arm], latency=wanted)
         commands = runner_of(suite, tmp_path).latencies(suite.arms[0])
-        assert [command.module for command in commands] == [LATENCY] * wanted
+        assert [command.run for command in commands] == [LATENCY] * wanted
 
 
 def test_an_absent_suite_or_arm_is_named():

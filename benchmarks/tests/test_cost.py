@@ -4,15 +4,16 @@ import json
 
 import pytest
 
-from crosslingual_benchmarks import cost
-from crosslingual_benchmarks.cost import (
+from crosslingual_benchmarks.cost.measured import point_costs, training_costs
+from crosslingual_benchmarks.cost.verb import (
     CostSettings,
+    cost,
     planned_costs,
     published_costs,
     reference_price,
 )
-from crosslingual_benchmarks.measured_cost import point_costs, training_costs
-from crosslingual_benchmarks.spans import divide, multiply, span_text
+from crosslingual_benchmarks.published.spans import divide, multiply, span_text
+from crosslingual_benchmarks.verbs import main
 
 SECONDS = {"train_s": 1800.0, "num_processes": 2, "steps": 100, "step_s": 9.0}
 
@@ -193,19 +194,19 @@ def test_a_plan_is_hours_times_devices_times_each_price():
 
 def test_the_command_prints_measured_and_published_apart(tmp_path, capsys):
     path = write(tmp_path, RESULTS)
-    assert cost.main(["--results", str(path), "--price_per_hour", "4"]) == 0
+    assert main(["cost", "--results", str(path), "--price_per_hour", "4"]) == 0
     measured, published, per_point = capsys.readouterr().out.split("ublished")[:3]
     assert "pea" in measured and "0.10000" in measured and "AltDiff" not in measured
     assert "pea " not in published + per_point
 
 
 def test_results_without_a_price_are_an_error_with_the_reason(tmp_path, capsys):
-    assert cost.main(["--results", str(write(tmp_path, RESULTS))]) == 2
+    assert main(["cost", "--results", str(write(tmp_path, RESULTS))]) == 2
     assert "results need --price_per_hour" in capsys.readouterr().err
 
 
 def test_without_results_the_published_costs_and_what_does_not_come_out_are_shown(capsys):
-    cost.cost(CostSettings(hours=1.0, format="markdown"))
+    cost(CostSettings(hours=1.0, format="markdown"))
     text = capsys.readouterr().out
     assert (
         "| AltDiffusion | \\~21,000 A100 | \\$47,700 | \\$2.27 | \\$44,800 | unsupported |" in text
@@ -216,13 +217,13 @@ def test_without_results_the_published_costs_and_what_does_not_come_out_are_show
 
 def test_different_languages_are_warned_of(tmp_path, capsys):
     lines = [*RESULTS, training("iap"), pictures("iap", "hi", 0.9)]
-    cost.main(["--results", str(write(tmp_path, lines)), "--price_per_hour", "1"])
+    main(["cost", "--results", str(write(tmp_path, lines)), "--price_per_hour", "1"])
     assert "languages differ, so their points do not compare" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--price_per_hour", "-1"], ["--hours", "-2"]])
 def test_a_value_below_zero_is_an_error(arguments, capsys):
-    assert cost.main(arguments) == 2
+    assert main(["cost", *arguments]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crosslingual_benchmarks.datasets import DATASETS
-from crosslingual_benchmarks.trials import find_missing
+from crosslingual_benchmarks.retrieval.trials import find_missing
 
 MULTI30K = Path(
     os.environ.get("MULTI30K", Path(__file__).parents[3] / "shared" / "data" / "multi30k")

@@ -2,7 +2,7 @@
 
 import torch
 
-from crosslingual_benchmarks.embedders import RandomEmbedder, load_embedder
+from crosslingual_benchmarks.retrieval.embedders import RandomEmbedder, load_embedder
 
 
 def test_methods_that_cannot_embed_are_refused_with_those_that_can(

@@ -14,16 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from crosslingual_benchmarks import generation
-from crosslingual_benchmarks.generation import evaluate_generation, yardstick_of
-from crosslingual_benchmarks.generation_settings import (
+from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
+from crosslingual_benchmarks.generation.scores import Yardstick, hard_negatives
+from crosslingual_benchmarks.generation.settings import (
     GenerationSettings,
     load_prompt_set,
     with_defaults,
 )
-from crosslingual_benchmarks.picture_scores import Yardstick, hard_negatives
-from crosslingual_benchmarks.prompts import Prompt, PromptSet
+from crosslingual_benchmarks.generation.verb import evaluate_generation, yardstick_of
 from crosslingual_benchmarks.results import read_results
+from crosslingual_benchmarks.verbs import main
 from crosslingual_worlds.drawn.captions import caption
 from crosslingual_worlds.drawn.world import Scene, Thing, render, sample_scenes
 
@@ -280,10 +280,10 @@ def test_the_command_draws_with_the_testbed_s_base_and_goes_on(
     words = "--method base --base testbed:sd --dataset testbed --languages en --num_prompts 2"
     words += " --num_motif_prompts 1 --num_inference_steps 6 --num_references 10"
     words += " --num_fid_bootstrap 0 --output_dir"
-    argv = [*words.split(), str(tmp_path)]
-    assert generation.main(argv) == 0
+    argv = ["generation", *words.split(), str(tmp_path)]
+    assert main(argv) == 0
     assert "as_is on testbed, testbed:sd" in capsys.readouterr().out
-    assert generation.main(argv) == 0
+    assert main(argv) == 0
     first, second = (
         json.loads(line) for line in (tmp_path / "generation.json").read_text().splitlines()
     )
@@ -291,6 +291,6 @@ def test_the_command_draws_with_the_testbed_s_base_and_goes_on(
     assert first["metrics"] == second["metrics"]
     assert first["metrics"]["text_accuracy"] > 0 and first["protocol"]["scheduler"] == "ddim"
     assert first["interval95"].keys() == {"clip_score", "text_accuracy", "culture_score"}
-    assert generation.main([*argv, "--guidance_scale", "9"]) == 2
+    assert main([*argv, "--guidance_scale", "9"]) == 2
     line = capsys.readouterr().err
     assert "made with guidance_scale 3.0, not 9.0" in line and line.count("\n") == 1

@@ -9,16 +9,16 @@ import pytest
 
 from crosslingual.cli.settings import parse_settings
 from crosslingual.method import Method
-from crosslingual_benchmarks import generation_pipeline
-from crosslingual_benchmarks.generation import evaluate_generation
-from crosslingual_benchmarks.generation_pipeline import made_with, pipeline_of
-from crosslingual_benchmarks.generation_settings import (
+from crosslingual_benchmarks.generation import pipeline as generation_pipeline
+from crosslingual_benchmarks.generation.pipeline import made_with, pipeline_of
+from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
+from crosslingual_benchmarks.generation.settings import (
     PROG,
     GenerationSettings,
     arm_of,
     with_defaults,
 )
-from crosslingual_benchmarks.prompts import Prompt, PromptSet
+from crosslingual_benchmarks.generation.verb import evaluate_generation
 from crosslingual_benchmarks.results import command_of
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from crosslingual_benchmarks.cli import VERBS, main
 from crosslingual_benchmarks.perf import find_perf_scripts
+from crosslingual_benchmarks.verbs import VERBS, main
 
 
 def test_scripts_are_listed_by_name_with_the_first_line_of_their_docstring(tmp_path):

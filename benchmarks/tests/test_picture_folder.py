@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crosslingual_benchmarks.picture_folder import Request, Sampling, draw_pictures
+from crosslingual_benchmarks.generation.pictures import Request, Sampling, draw_pictures
 
 SAMPLING = Sampling(num_inference_steps=2, guidance_scale=3.0, resolution=64, seed=0)
 Draw = Callable[[str, int], np.ndarray]

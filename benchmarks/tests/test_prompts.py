@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crosslingual_benchmarks.prompts import ASPECTS, mc18, read_prompts
-from crosslingual_benchmarks.prompts.mg18 import mg18
-from crosslingual_benchmarks.prompts.testbed import reference_pictures, scene_prompts
+from crosslingual_benchmarks.generation.prompts import ASPECTS, mc18, read_prompts
+from crosslingual_benchmarks.generation.prompts.mg18 import mg18
+from crosslingual_benchmarks.generation.prompts.testbed import reference_pictures, scene_prompts
 from crosslingual_worlds.drawn.captions import caption
 from crosslingual_worlds.drawn.judge import shows
 from crosslingual_worlds.drawn.languages import LANGUAGES

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from crosslingual_benchmarks.published import PUBLISHED, STRENGTHS, load_published, published_rows
-from crosslingual_benchmarks.published_checks import arithmetic_checks
+from crosslingual_benchmarks.published.checks import arithmetic_checks
+from crosslingual_benchmarks.published.tables import (
+    PUBLISHED,
+    STRENGTHS,
+    load_published,
+    published_rows,
+)
 
 SEED = Path(__file__).parents[3] / "shared" / "reference" / "seed-paper.md"
 
@@ -206,7 +211,7 @@ def test_a_cell_that_is_not_there_is_an_error(asked, message):
 
 
 def test_the_file_is_the_one_that_the_wheel_ships():
-    assert PUBLISHED.parent.name == "crosslingual_benchmarks" and PUBLISHED.is_file()
+    assert PUBLISHED.parents[1].name == "crosslingual_benchmarks" and PUBLISHED.is_file()
 
 
 def test_table_5s_arithmetic_comes_out_to_its_last_digit():

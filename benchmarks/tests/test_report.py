@@ -10,7 +10,8 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from crosslingual_benchmarks.report.verb import ReportSettings, main, report
+from crosslingual_benchmarks.report.verb import ReportSettings, report
+from crosslingual_benchmarks.verbs import main
 
 pytestmark = pytest.mark.filterwarnings("error:constrained_layout")  # a plot without room
 
@@ -353,7 +354,7 @@ def test_errors_of_a_user_are_one_line_with_the_remedy(words, message, tmp_path,
     write_lines(tmp_path / "a.json", list(generation_lines())[:1])
     (tmp_path / "empty.json").write_text("\n")
     (tmp_path / "broken.json").write_text("{\n")
-    assert main(words.format(folder=tmp_path).split()) == 2
+    assert main(["report", *words.format(folder=tmp_path).split()]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()

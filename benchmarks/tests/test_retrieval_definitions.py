@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from crosslingual_benchmarks import embedders
-from crosslingual_benchmarks.retrieval import RetrievalSettings, retrieval
+from crosslingual_benchmarks.retrieval import embedders
+from crosslingual_benchmarks.retrieval.verb import RetrievalSettings, retrieval
 
 NUM_PICTURES = 60
 KS = (1, 5, 10)

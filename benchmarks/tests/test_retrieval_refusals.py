@@ -5,7 +5,7 @@ import torch
 
 from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
-from crosslingual_benchmarks.retrieval import main
+from crosslingual_benchmarks.verbs import main
 
 
 def test_a_missing_picture_is_an_error_unless_allowed_and_then_recorded(
@@ -123,6 +123,6 @@ def test_wrong_settings_are_one_line(register, bench, capsys, words, message, sh
 def test_shards_without_pictures_are_refused(tmp_path, capsys):
     write_shards([Record("a", None, {"en": ["a"]}, True)], tmp_path / "shards")
     words = ["--method", "random", "--dataset", "shards", "--root", str(tmp_path / "shards")]
-    assert main([*words, "--output_dir", str(tmp_path / "out")]) == 2
+    assert main(["retrieval", *words, "--output_dir", str(tmp_path / "out")]) == 2
     assert "1 of 1 pictures of" in (err := capsys.readouterr().err)
     assert "the first a; write the data again with them" in err

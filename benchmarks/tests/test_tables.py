@@ -2,7 +2,7 @@
 
 import pytest
 
-from crosslingual_benchmarks.tables import render_latex, render_markdown, render_plain
+from crosslingual_benchmarks.report.tables import render_latex, render_markdown, render_plain
 
 HEADS = ["arm", "price"]
 ROWS = [["pea", "$12.00"], ["as_is", "-"]]

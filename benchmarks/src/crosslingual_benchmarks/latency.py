@@ -12,14 +12,12 @@ prompt, and apart from it the prompt's encoding, which is where the methods diff
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crosslingual.cli.verbs import run_verb
 from crosslingual_benchmarks.results import Result, command_of, make_result
 
 RESULTS = "latency.json"
@@ -180,8 +178,8 @@ def latency(settings: LatencySettings) -> Result:
     import torch
 
     from crosslingual.evaluation.retrieval import append_result
-    from crosslingual_benchmarks.embedders import load_embedder
     from crosslingual_benchmarks.methods import find_method
+    from crosslingual_benchmarks.retrieval.embedders import load_embedder
 
     timings: dict[str, Timing] = {}
     if settings.embedder:
@@ -228,12 +226,3 @@ def latency(settings: LatencySettings) -> Result:
     )
     append_result(Path(settings.output_dir) / RESULTS, result)
     return result
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `crosslingual-bench latency`."""
-    return run_verb(PROG, LatencySettings, latency, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

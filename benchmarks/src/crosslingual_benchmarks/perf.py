@@ -34,8 +34,12 @@ def _summary(path: Path) -> str:
     return docstring.splitlines()[0] if docstring else ""
 
 
-def main(argv: list[str] | None = None) -> int:
+@dataclass
+class PerfSettings:
+    """`crosslingual-bench perf` has no settings."""
+
+
+def perf(settings: PerfSettings) -> None:
     """Prints how to run each script of `benchmarks/perf`, and what it measures."""
     for script in find_perf_scripts(PERF_FOLDER):
         print(f"python {script.path}\n    {script.summary}")
-    return 0

@@ -171,7 +171,7 @@ def load_embedder(path: str) -> TranslatingEmbedder:
     Raises:
         ValueError: no such translator.
     """
-    from crosslingual_benchmarks.embedders import load_embedder as load_any
+    from crosslingual_benchmarks.retrieval.embedders import load_embedder as load_any
 
     translator, _, clip = path.partition("@")
     return TranslatingEmbedder(

@@ -23,17 +23,17 @@ TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class Command:
-    """A module and its settings, ready to run.
+    """What follows `python -m`, and its settings, ready to run.
 
     Attributes:
-        module: such as `pea.train`.
+        run: a module and its verb, such as `pea train`.
         settings: of the command.
         place: where its log and its mark lie.
         num_processes: 1, or as many as torchrun starts.
         trains: whether its steps are counted and paid for.
     """
 
-    module: str
+    run: str
     settings: Values
     place: Path
     num_processes: int = 1
@@ -46,7 +46,7 @@ class Command:
         if self.num_processes > 1:
             launcher = ["torchrun", "--standalone", "--nproc_per_node", str(self.num_processes)]
             launcher += ["-m"]
-        words = [*launcher, self.module]
+        words = [*launcher, *self.run.split()]
         for name, value in self.settings.items():
             items = value if isinstance(value, list) else [value]
             words += [f"--{name}", *(_word(item) for item in items)]
@@ -129,7 +129,7 @@ def launch(command: Command) -> float:
     if done.returncode != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         raise RuntimeError(
-            f"{command.module} ended with code {done.returncode}; the end of {log}:\n"
+            f"{command.run} ended with code {done.returncode}; the end of {log}:\n"
             + "\n".join(lines[-TAIL_LINES:])
         )
     return time.monotonic() - started

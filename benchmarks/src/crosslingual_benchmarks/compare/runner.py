@@ -1,6 +1,7 @@
 """Runs a suite: data, then each arm's commands, then every measurement, each once."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -161,7 +162,7 @@ class Runner:
     def command_of(self, arm: Arm, number: int, step: Step) -> Command:
         """An arm's step as a command; those that train or compute features share processes."""
         settings = fill(step.settings, self.words(arm))
-        name = f"{number}-{step.run.replace('.', '-')}"
+        name = f"{number}-{re.sub(r'[ .]', '-', step.run)}"
         place = self.folder / "arms" / arm.name / name
         trains = step.share > 0
         is_shared = trains or step.run.endswith("features")
@@ -218,12 +219,12 @@ class Runner:
             settings["seed"] = suite.seed
             if arm.method == "base":
                 del settings["path"]
-            commands.append(Command(f"{PACKAGE}.generation", settings, place / "generation"))
+            commands.append(Command(f"{PACKAGE} generation", settings, place / "generation"))
         if arm.embedder is not None:
             settings = {**common, "dataset": "shards", "root": str(self.folder / "data" / "test")}
             settings |= {"path": fill(arm.embedder, words), "languages": suite.languages}
             settings |= {"output_dir": str(self.results), **suite.retrieval}
-            commands.append(Command(f"{PACKAGE}.retrieval", settings, place / "retrieval"))
+            commands.append(Command(f"{PACKAGE} retrieval", settings, place / "retrieval"))
         return commands
 
     def latencies(self, arm: Arm) -> list[Command]:
@@ -238,13 +239,13 @@ class Runner:
         settings |= {"language": next(n for n in self.suite.trained_languages if n != "en")}
         settings |= {"output_dir": str(self.results), "dataset": self.suite.name}
         place = self.folder / "arms" / arm.name / "latency"
-        return [Command(f"{PACKAGE}.latency", settings, place)]
+        return [Command(f"{PACKAGE} latency", settings, place)]
 
     def _measure(self, arm: Arm, command: Command, failed: dict[str, str]) -> None:
         def work() -> None:
             mark, key = mark_of(command.place), command.key(self._arm_key(arm))
             if mark is None or mark["key"] != key:
-                self.display.say(f"{arm.name}: {command.module.rpartition('.')[2]}")
+                self.display.say(f"{arm.name}: {command.run.rpartition(' ')[2]}")
                 self._drop_stale_pictures(arm, command, key)
             run_command(command, key)
             self.display.advance()

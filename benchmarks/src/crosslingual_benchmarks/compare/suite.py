@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-SUITES = Path(__file__).parents[1] / "suites"
+SUITES = Path(__file__).with_name("suites")
 
 Values = dict[str, Any]
 
@@ -29,7 +29,7 @@ class Step:
     """One command of an arm.
 
     Attributes:
-        run: the module, such as `pea.train`; it takes `--name value`.
+        run: a module and its verb, such as `pea train`; it takes `--name value`.
         settings: of the command.
         share: of the arm's training budget; 0 for a step that does not train.
     """

@@ -6,13 +6,10 @@ crosslingual-bench ablate --method pea --output_dir runs/ablate-pea
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from crosslingual.cli.verbs import run_verb
 
 PROG = "crosslingual-bench"
 
@@ -171,17 +168,3 @@ def _run(settings: CompareSettings, words: str, report_options: dict[str, Any]) 
             f"in {place}; what went wrong is told above and in {folder / 'arms'}/NAME/*.log"
         )
     return place
-
-
-def main_compare(argv: list[str] | None = None) -> int:
-    """Command line of `crosslingual-bench compare`."""
-    return run_verb(f"{PROG} compare", CompareSettings, compare, argv)
-
-
-def main_ablate(argv: list[str] | None = None) -> int:
-    """Command line of `crosslingual-bench ablate`."""
-    return run_verb(f"{PROG} ablate", AblateSettings, ablate, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main_compare())

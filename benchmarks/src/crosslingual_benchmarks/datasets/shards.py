@@ -22,7 +22,7 @@ def shards(
     that the same shards are the same dataset wherever they lie; after the root without an index.
 
     Args:
-        root: what `crosslingual.data.tars.expand_shards` takes: a folder, a brace range, an address.
+        root: for `crosslingual.data.tars.expand_shards`: a folder, a brace range, an address.
         languages: those to read; all that some sample has if none.
         caption_language: of `KEY.txt`, in shards that name no language.
 

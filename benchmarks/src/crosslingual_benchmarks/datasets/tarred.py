@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from crosslingual.data.records import PICTURES
 from crosslingual.data.tar_index import Shard
+
+from crosslingual.data.records import PICTURES
 from crosslingual_benchmarks.datasets.retrieval_set import Picture
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from crosslingual_benchmarks.report.document import Document, Section, Table
 from crosslingual_benchmarks.report.page import render_page
-from crosslingual_benchmarks.tables import render_latex, render_markdown
+from crosslingual_benchmarks.report.tables import render_latex, render_markdown
 
 PAGE = "report.html"
 MARKDOWN = "report.md"

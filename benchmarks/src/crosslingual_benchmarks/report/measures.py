@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from crosslingual_benchmarks.report.document import Cell
+from crosslingual_benchmarks.report.tables import DASH
 from crosslingual_benchmarks.results import Result
-from crosslingual_benchmarks.tables import DASH
 
 Better = Literal["high", "low", ""]
 

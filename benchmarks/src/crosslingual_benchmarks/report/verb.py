@@ -4,13 +4,11 @@ crosslingual-bench report --results results --output_dir report --price_per_hour
 """
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from crosslingual.cli.settings import write_settings
-from crosslingual.cli.verbs import run_verb
 from crosslingual_benchmarks.report.document import Document, Section
 from crosslingual_benchmarks.results import TASKS, Result, read_results
 
@@ -61,8 +59,8 @@ def make_document(settings: ReportSettings) -> Document:
         raise ValueError(
             f"no result line in {', '.join(settings.results)}: measure something first"
         )
-    from crosslingual_benchmarks.report.grids import find_grids, samples_section
-    from crosslingual_benchmarks.report.repeating import repeating_section
+    from crosslingual_benchmarks.report.sections.repeating import repeating_section
+    from crosslingual_benchmarks.report.sections.samples import find_grids, samples_section
 
     grids = find_grids(settings.results, results, settings.grids)
     sections = [
@@ -108,11 +106,11 @@ def report(settings: ReportSettings) -> Path:
 def _measured_and_published(
     results: Sequence[Result], settings: ReportSettings
 ) -> list[Section | None]:
-    from crosslingual_benchmarks.report.efficiency import latency_section, training_section
-    from crosslingual_benchmarks.report.generation import generation_section
-    from crosslingual_benchmarks.report.published_tables import published_section
-    from crosslingual_benchmarks.report.retrieval import retrieval_section
-    from crosslingual_benchmarks.report.trade_off import trade_off_section
+    from crosslingual_benchmarks.report.sections.efficiency import latency_section, training_section
+    from crosslingual_benchmarks.report.sections.generation import generation_section
+    from crosslingual_benchmarks.report.sections.published import published_section
+    from crosslingual_benchmarks.report.sections.retrieval import retrieval_section
+    from crosslingual_benchmarks.report.sections.trade_off import trade_off_section
 
     parts: list[tuple[Section | None, list[str], str]] = [
         (trade_off_section(results, settings.price_per_hour, settings.currency), [], ""),
@@ -144,12 +142,3 @@ def _opening(results: Sequence[Result], has_published: bool) -> list[str]:
         "A dash: not measured. A number is marked as the best of its column only where its "
         "interval shares no point with another's; an English upper bound (in italics) never is.",
     ]
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `crosslingual-bench report`."""
-    return run_verb(PROG, ReportSettings, report, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

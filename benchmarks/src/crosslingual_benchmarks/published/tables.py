@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from crosslingual.cli.settings import nearest_name
-from crosslingual_benchmarks.published_entries import (
+from crosslingual_benchmarks.published.entries import (
     STRENGTHS,
     Column,
     Quantity,

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from crosslingual_benchmarks.published.spans import Span
+
 STRENGTHS = {
     "paper table": "a result table of the cited paper, as the survey quotes it",
     "abstract": "the cited work's abstract says it",
@@ -33,6 +35,11 @@ class Quantity:
     text: str
     strength: str
     note: str = ""
+
+    @property
+    def span(self) -> Span:
+        """Its bounds."""
+        return self.low, self.high
 
     @property
     def is_approximate(self) -> bool:

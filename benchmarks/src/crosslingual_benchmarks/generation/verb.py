@@ -15,21 +15,21 @@ and `motifs.png` (those of a culture), which show some of them above their promp
 import functools
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crosslingual.cli.verbs import run_verb
-from crosslingual_benchmarks.generation_parts import DrawnPart, Part, draw_sheet, parts_of
-from crosslingual_benchmarks.generation_pipeline import (
+from crosslingual_benchmarks.generation.parts import DrawnPart, Part, draw_sheet, parts_of
+from crosslingual_benchmarks.generation.pictures import Drawn, Sampling, draw_pictures
+from crosslingual_benchmarks.generation.pipeline import (
     count_parameters,
     made_with,
     pipeline_of,
     prepare_pipeline,
 )
-from crosslingual_benchmarks.generation_settings import (
+from crosslingual_benchmarks.generation.prompts import PromptSet
+from crosslingual_benchmarks.generation.settings import (
     PROG,
     GenerationSettings,
     arm_of,
@@ -37,12 +37,10 @@ from crosslingual_benchmarks.generation_settings import (
     references_of,
     with_defaults,
 )
-from crosslingual_benchmarks.picture_folder import Drawn, Sampling, draw_pictures
-from crosslingual_benchmarks.prompts import PromptSet
 from crosslingual_benchmarks.results import Result, command_of, make_result
 
 if TYPE_CHECKING:
-    from crosslingual_benchmarks.picture_scores import Scores, Yardstick
+    from crosslingual_benchmarks.generation.scores import Scores, Yardstick
 
 RESULTS = "generation.json"
 TASK = "text_to_image"
@@ -116,7 +114,7 @@ def yardstick_of(settings: GenerationSettings, prompt_set: PromptSet) -> "Yardst
         FileNotFoundError: one of them is not there.
         ValueError: a network is of another kind, a picture is broken, or there are fewer than 2.
     """
-    from crosslingual_benchmarks.picture_scores import load_yardstick
+    from crosslingual_benchmarks.generation.scores import load_yardstick
 
     told = with_defaults(settings)
     references = references_of(told, prompt_set)
@@ -166,7 +164,7 @@ def _score(
     yardstick: "Yardstick",
     settings: GenerationSettings,
 ) -> "Scores":
-    from crosslingual_benchmarks.picture_scores import score_pictures
+    from crosslingual_benchmarks.generation.scores import score_pictures
 
     general, culture = (
         list(zip(part.prompts, drawn, strict=True))
@@ -243,12 +241,3 @@ def render_table(results: Sequence[Result]) -> str:
         lines.append(f"{result['language']:>8}{cells}")
     lines += [f"{r['language']}: {warning}" for r in results for warning in r["warnings"]]
     return "\n".join(lines)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `crosslingual-bench generation`."""
-    return run_verb(PROG, GenerationSettings, generation, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

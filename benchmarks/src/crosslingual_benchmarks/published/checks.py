@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crosslingual_benchmarks.published import Published, load_published
-from crosslingual_benchmarks.published_entries import Quantity, Row
-from crosslingual_benchmarks.spans import Span, divide, span_text
+from crosslingual_benchmarks.published.entries import Quantity, Row
+from crosslingual_benchmarks.published.spans import Span, divide, span_text
+from crosslingual_benchmarks.published.tables import Published, load_published
 
 NOT_FULL = "Full Fine-tune"
 

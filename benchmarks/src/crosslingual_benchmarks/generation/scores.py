@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from crosslingual.frozen.clip import FrozenCLIP, load_clip
+from crosslingual_benchmarks.generation.pictures import Drawn
+from crosslingual_benchmarks.generation.prompts import Prompt
 from crosslingual_benchmarks.metrics.clip_embedding import embed_captions
 from crosslingual_benchmarks.metrics.clip_score import clip_score
 from crosslingual_benchmarks.metrics.features import (
@@ -21,8 +23,6 @@ from crosslingual_benchmarks.metrics.frechet import frechet_distance, kernel_dis
 from crosslingual_benchmarks.metrics.intervals import interval_of_mean, interval_of_statistic
 from crosslingual_benchmarks.metrics.pictures import Pictures
 from crosslingual_benchmarks.metrics.text_choice import text_choice
-from crosslingual_benchmarks.picture_folder import Drawn
-from crosslingual_benchmarks.prompts import Prompt
 from crosslingual_worlds.drawn.judge import shows
 
 # N pictures, M reference pictures, D width of the features

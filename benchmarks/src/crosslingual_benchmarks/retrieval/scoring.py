@@ -9,10 +9,10 @@ from torch import Tensor
 
 from crosslingual.evaluation.retrieval import recall_at_k, result_json
 from crosslingual_benchmarks.datasets import RetrievalSet
-from crosslingual_benchmarks.embedders import Embedder
-from crosslingual_benchmarks.embeddings import collapse, embed_texts
 from crosslingual_benchmarks.results import Result, check_result
-from crosslingual_benchmarks.trials import Trial
+from crosslingual_benchmarks.retrieval.embedders import Embedder
+from crosslingual_benchmarks.retrieval.embeddings import collapse, embed_texts
+from crosslingual_benchmarks.retrieval.trials import Trial
 
 # I pictures, T texts, D width of the space
 
@@ -28,7 +28,7 @@ def score_trial(
     batch_size: int,
     **common: Any,
 ) -> Result:
-    """Recall@1/5/10 both ways of a trial, as `crosslingual.evaluation.retrieval.recall_at_k` defines it.
+    """Recall@1/5/10 both ways of a trial, by `crosslingual.evaluation.retrieval.recall_at_k`.
 
     Args:
         embedder: of the texts.

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from crosslingual_benchmarks.prompts import Prompt, PromptSet
+from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
 from crosslingual_worlds.drawn.captions import caption
 from crosslingual_worlds.drawn.motifs import MOTIFS
 from crosslingual_worlds.drawn.world import Scene, motif_scenes, render, sample_scenes

@@ -10,7 +10,6 @@ before two lines may be compared: captions, ties, split, subset, and the picture
 """
 
 import inspect
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,10 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crosslingual.cli.settings import nearest_name
-from crosslingual.cli.verbs import run_verb
 from crosslingual_benchmarks.datasets import DATASETS, RetrievalSet
 from crosslingual_benchmarks.results import command_of
-from crosslingual_benchmarks.trials import find_missing, make_trial
+from crosslingual_benchmarks.retrieval.trials import find_missing, make_trial
 
 RESULTS = "retrieval.json"
 ALL = "all"
@@ -105,9 +103,9 @@ def retrieval(settings: RetrievalSettings) -> list[dict[str, Any]]:
     for language in data.galleries:  # what is wrong with captions shows before anything is loaded
         trial_of(language, missing=missing)
     from crosslingual.evaluation.retrieval import append_result
-    from crosslingual_benchmarks.embedders import load_embedder
-    from crosslingual_benchmarks.embeddings import embed_pictures
-    from crosslingual_benchmarks.scoring import score_trial
+    from crosslingual_benchmarks.retrieval.embedders import load_embedder
+    from crosslingual_benchmarks.retrieval.embeddings import embed_pictures
+    from crosslingual_benchmarks.retrieval.scoring import score_trial
 
     embedder = load_embedder(settings.method, settings.path, settings.seed)
     there = [place for place in range(len(data.pictures)) if place not in missing]
@@ -182,12 +180,3 @@ def print_tables(results: Sequence[dict[str, Any]]) -> None:
             notes += [f"warning: {warning}" for warning in row["warnings"]]
             for note in notes:
                 print(f"{row['language']}: {note}")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `crosslingual-bench retrieval`."""
-    return run_verb(PROG, RetrievalSettings, retrieval, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

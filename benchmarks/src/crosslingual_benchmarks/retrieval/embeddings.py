@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crosslingual_benchmarks.datasets import Picture
-from crosslingual_benchmarks.embedders import Embedder
+from crosslingual_benchmarks.retrieval.embedders import Embedder
 
 # N rows, D width of the space
 

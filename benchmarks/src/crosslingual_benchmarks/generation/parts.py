@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from crosslingual_benchmarks.picture_folder import Drawn, Request
-from crosslingual_benchmarks.prompts import Prompt, PromptSet
+from crosslingual_benchmarks.generation.pictures import Drawn, Request
+from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
 from crosslingual_worlds.drawn.contact_sheet import Cell, contact_sheet
 
 ENGLISH = "en"

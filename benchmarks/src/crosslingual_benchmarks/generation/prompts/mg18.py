@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.data.sources.files import iter_json_lines
-from crosslingual_benchmarks.prompts import Prompt, PromptSet
+from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
 
 ENGLISH = "en"
 

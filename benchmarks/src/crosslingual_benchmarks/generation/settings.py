@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crosslingual.cli.settings import nearest_name
-from crosslingual_benchmarks.prompts import PromptSet, mc18, read_prompts
-from crosslingual_benchmarks.prompts.mg18 import mg18
-from crosslingual_benchmarks.prompts.testbed import reference_pictures, scene_prompts
+from crosslingual_benchmarks.generation.prompts import PromptSet, mc18, read_prompts
+from crosslingual_benchmarks.generation.prompts.mg18 import mg18
+from crosslingual_benchmarks.generation.prompts.testbed import reference_pictures, scene_prompts
 from crosslingual_worlds.drawn.languages import LANGUAGES
 from crosslingual_worlds.drawn.world import RESOLUTION
 

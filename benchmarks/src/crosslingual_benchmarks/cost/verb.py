@@ -8,19 +8,17 @@ Measured and published costs are two tables, never one. The price of an hour is 
 no source here knows what their machine costs.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from crosslingual.cli.verbs import run_verb
-from crosslingual_benchmarks.measured_cost import PointCost, point_costs
-from crosslingual_benchmarks.published import load_published
-from crosslingual_benchmarks.published_checks import arithmetic_checks
-from crosslingual_benchmarks.published_entries import Row
+from crosslingual_benchmarks.cost.measured import PointCost, point_costs
+from crosslingual_benchmarks.published.checks import arithmetic_checks
+from crosslingual_benchmarks.published.entries import Row
+from crosslingual_benchmarks.published.spans import Span, divide, multiply, span_text
+from crosslingual_benchmarks.published.tables import load_published
+from crosslingual_benchmarks.report.tables import DASH, render_latex, render_markdown, render_plain
 from crosslingual_benchmarks.results import read_results
-from crosslingual_benchmarks.spans import Span, divide, multiply, span_text
-from crosslingual_benchmarks.tables import DASH, render_latex, render_markdown, render_plain
 
 Rendered = tuple[str, list[str], list[list[str]], list[str]]  # title, heads, rows, notes
 
@@ -232,12 +230,3 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 def _cell(value: float | None, digits: int, unit: str = "") -> str:
     return DASH if value is None else f"{value:,.{digits}f}{unit}"
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `crosslingual-bench cost`."""
-    return run_verb("crosslingual-bench cost", CostSettings, cost, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crosslingual_benchmarks.generation_settings import BASE, GenerationSettings
+from crosslingual_benchmarks.generation.settings import BASE, GenerationSettings
 from crosslingual_benchmarks.methods import find_method, installed_methods
 
 
@@ -66,14 +66,17 @@ def made_with(settings: GenerationSettings) -> dict[str, Any]:
 
 
 def _weights_hash(name: str) -> str | None:
-    """Of all safetensors below the folder of `FOLDER`, `testbed:NAME` or `KIND:FOLDER`; None where
-    there are none.
+    """Of all safetensors below `FOLDER`, `KIND:FOLDER` or a world's model such as `testbed:sd`;
+    None where there are none.
     """
-    from crosslingual.frozen.weights import resolve, weights_hash
+    from crosslingual.frozen.weights import weights_hash
+    from crosslingual.worlds import find_worlds, model_folder
 
-    for place in (resolve(name), name.partition(":")[2]):
+    prefix, _, rest = name.partition(":")
+    is_world = prefix in find_worlds() and not Path(rest).is_dir()
+    for place in (model_folder(name),) if is_world else (name, rest):
         files = list(Path(place).rglob("*.safetensors")) if place and Path(place).is_dir() else []
         if files:
             subfolders = sorted({str(path.parent.relative_to(place)) for path in files})
-            return weights_hash(place, tuple(subfolders))
+            return weights_hash(str(place), tuple(subfolders))
     return None

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from crosslingual_benchmarks.published import load_published
-from crosslingual_benchmarks.published_entries import STRENGTHS
-from crosslingual_benchmarks.published_entries import Row as PublishedRow
-from crosslingual_benchmarks.published_entries import Table as PublishedTable
+from crosslingual_benchmarks.published.entries import STRENGTHS
+from crosslingual_benchmarks.published.entries import Row as PublishedRow
+from crosslingual_benchmarks.published.entries import Table as PublishedTable
+from crosslingual_benchmarks.published.tables import load_published
 from crosslingual_benchmarks.report.arms import LABELS
 from crosslingual_benchmarks.report.document import Cell, Section, Table
-from crosslingual_benchmarks.tables import DASH
+from crosslingual_benchmarks.report.tables import DASH
 
 HEADING = "Published, not measured here"
 

@@ -1,0 +1,1 @@
+"""`crosslingual-bench cost`: what training costs, measured here and as published."""

@@ -1,0 +1,1 @@
+"""`crosslingual-bench generation`: pictures from prompts in each language, and their scores."""

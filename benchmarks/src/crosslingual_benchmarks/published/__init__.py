@@ -1,0 +1,1 @@
+"""Published numbers, with source and strength; nothing that was measured here."""

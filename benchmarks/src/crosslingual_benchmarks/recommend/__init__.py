@@ -1,0 +1,1 @@
+"""`crosslingual-bench recommend`: which method, why, and on whose numbers."""

@@ -1,0 +1,1 @@
+"""`crosslingual-bench retrieval`: Recall@K both ways, by language."""
