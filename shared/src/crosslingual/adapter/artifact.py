@@ -1,4 +1,4 @@
-"""Exported adapters: config.json, model.safetensors and a model card, in a folder of their own."""
+"""Exported adapters: config, tensors and model card in a folder of their own; strict loading."""
 
 import errno
 import json
@@ -15,9 +15,55 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from crosslingual.frozen.weights import freeze
+from crosslingual.worlds import model_folder
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _VERSION = 1
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def write_folder(folder: str | Path, fill: Callable[[Path], None]) -> Path:
+    """Writes a model's folder under a temporary name and renames it, so that it is complete or
+    absent.
+
+    Args:
+        folder: replaced if it holds a model already.
+        fill: writes the files into the folder that it is given.
+
+    Returns:
+        The folder's absolute path.
+
+    Raises:
+        ValueError: the folder holds something else.
+        OSError: the disk is full; an earlier model is intact.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not _holds_model(folder):
+        raise ValueError(
+            f"{folder} holds something other than an adapter or a model; choose another folder"
+        )
+    partial, old = (folder.with_name(folder.name + end) for end in (".partial", ".old"))
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        fill(partial)
+        _reach_disk(partial)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        is_full = "os error 28" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+        if not is_full:
+            raise
+        kept = "the earlier one is intact" if folder.exists() else "nothing is left there"
+        message = f"the disk is full: {folder} was not written, {kept}; make room and export again"
+        raise OSError(errno.ENOSPC, message) from error
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
 
 
 def save_artifact(
@@ -27,104 +73,130 @@ def save_artifact(
     config: Mapping[str, Any],
     card: str,
     add: Callable[[Path], None] | None = None,
-) -> None:
-    """Writes an adapter's folder beside and renames it, so that it is complete or absent.
+    config_name: str = CONFIG,
+) -> Path:
+    """Writes an adapter's folder, complete or not at all.
 
     Args:
         folder: replaced if it holds an adapter already.
         state: the trained tensors, by the names that their module gives them; None where `add`
-            writes them, in a form of a library's own.
+            writes them in a library's own form.
         config: what rebuilds the module: JSON values; `format_version` is added.
-        card: the text of README.md, from `model_card`.
-        add: writes what else belongs to it, such as an encoder's folder, into the folder it is
-            given.
+        card: the text of README.md, from `model_card` or `adapter_card`.
+        add: writes what else belongs to the adapter, such as an encoder's folder, into the folder
+            that it is given.
+        config_name: of the file that holds `config`, where a library's own config.json lies there.
+
+    Returns:
+        The folder's absolute path.
 
     Raises:
-        ValueError: for a folder that holds something else.
-        OSError: if the disk is full; an earlier adapter is intact.
+        ValueError: the folder holds something else.
+        OSError: the disk is full; an earlier adapter is intact.
     """
-    folder = Path(folder).resolve()
-    if folder.exists() and not _is_artifact(folder):
-        raise ValueError(f"{folder} holds something other than an adapter; choose another folder")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+
+    def fill(partial: Path) -> None:
         if add is not None:
             add(partial)
-        _write(partial, state, {"format_version": _VERSION, **config}, card)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        is_full = "os error 28" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
-        if not is_full:
-            raise
-        kept = "the earlier one is intact" if folder.exists() else "nothing is left there"
-        message = f"the disk is full: {folder} was not written, {kept}; make room and try again"
-        raise OSError(errno.ENOSPC, message) from error
-    if folder.exists():
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old)
-    else:
-        partial.rename(folder)
+        if state is not None:
+            # safetensors refuses tensors that share memory: each gets its own
+            tensors = {
+                name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for name, tensor in state.items()
+            }
+            save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        text = json.dumps({"format_version": _VERSION, **config}, indent=2, ensure_ascii=False)
+        (partial / config_name).write_text(text + "\n", encoding="utf-8")
+        (partial / "README.md").write_text(card, encoding="utf-8")
+
+    return write_folder(folder, fill)
 
 
-def load_artifact(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load_artifact(
+    folder: str | Path, method: str | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Reads an adapter's folder; pickles are never opened.
 
     Args:
-        folder: what `save_artifact` wrote.
+        folder: that `save_artifact` wrote.
+        method: whose adapter it has to be; any if None.
 
     Returns:
         The config and the tensors, on CPU.
 
     Raises:
-        FileNotFoundError: for a missing folder or file.
-        ValueError: for a pickle, a broken file, or a version that this program does not know.
+        FileNotFoundError: a missing folder or file.
+        ValueError: a pickle, a broken file, another method's adapter, or a version that this
+            program does not know.
     """
     folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(f"no adapter {folder}; export one first")
     if folder.is_file():
         is_pickle = _is_pickle(folder)
         raise ValueError(_pickle_message(folder) if is_pickle else f"{folder} is no adapter folder")
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
+    weights = folder / WEIGHTS
+    if folder.is_dir() and not weights.is_file():
         pickles = [p for p in sorted(folder.iterdir()) if p.is_file() and _is_pickle(p)]
         if pickles:
             raise ValueError(_pickle_message(pickles[0]))
-        raise FileNotFoundError(f"no model.safetensors in {folder}; export the adapter again")
-    return load_artifact_config(folder), load_tensors(weights)
+        raise FileNotFoundError(f"no {WEIGHTS} in {folder}; export the adapter again")
+    return load_artifact_config(folder, method), load_tensors(weights)
 
 
-def load_artifact_config(folder: str | Path) -> dict[str, Any]:
-    """Reads what an adapter's config.json says, without its tensors.
+def load_artifact_config(
+    folder: str | Path, method: str | None = None, config_name: str = CONFIG
+) -> dict[str, Any]:
+    """Reads an adapter's config, without its tensors.
+
+    Args:
+        folder: that `save_artifact` wrote.
+        method: whose adapter it has to be; any if None.
+        config_name: of the file that holds the config.
 
     Raises:
-        FileNotFoundError: for a missing folder or file.
-        ValueError: for broken JSON, or a version that this program does not know.
+        FileNotFoundError: a missing folder or file.
+        ValueError: broken JSON, another method's adapter, or a version that this program does not
+            know.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no adapter folder {folder}; export one first")
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise FileNotFoundError(f"no config.json in {folder}; export the adapter again")
+    path = folder / config_name
+    if not path.is_file():
+        raise FileNotFoundError(f"no {config_name} in {folder}; export the adapter again")
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{config_path} is not JSON: {error}") from error
+        raise ValueError(f"{path} is not JSON: {error}") from error
     version = config.pop("format_version", None)
     if version != _VERSION:
         raise ValueError(f"{folder} has format_version {version}; this program reads {_VERSION}")
+    if method is not None and config.get("method") != method:
+        raise ValueError(f"{folder} holds an adapter of {config.get('method')!r}, not of {method}")
     return config
+
+
+def load_adapter(
+    folder: str | Path, method: str, build: Callable[[dict[str, Any]], nn.Module]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Reads an exported adapter as a frozen module, and its config.
+
+    Args:
+        folder: that `save_artifact` wrote.
+        method: whose adapter it has to be.
+        build: makes the module that a config describes.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_artifact`, or keys that do not fit.
+    """
+    config, state = load_artifact(folder, method)
+    adapter = build(config)
+    load_strict(adapter, state)
+    return freeze(adapter), config
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Reads tensors alone, from safetensors or from a pickle under `weights_only`: for importing
-    published files. What DistributedDataParallel puts before the names is taken off.
+    published files. The prefix that DistributedDataParallel puts before names is taken off.
 
     Returns:
         fp32 tensors by name.
@@ -242,27 +314,66 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _write(
-    folder: Path, state: Mapping[str, Tensor] | None, config: Mapping[str, Any], card: str
-) -> None:
-    if state is not None:
-        # safetensors refuses tensors that share memory: each gets its own
-        tensors = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in state.items()
-        }
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    text = json.dumps(config, indent=2, ensure_ascii=False)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card, encoding="utf-8")
+def adapter_card(
+    title: str,
+    text: str,
+    config: Mapping[str, Any],
+    count: int,
+    results: Sequence[Mapping[str, Any]] = (),
+    **changes: Any,
+) -> str:
+    """The model card of a method's adapter, by its config.
+
+    Args:
+        title: the heading.
+        text: Markdown, with fields to fill in: the config's keys, `count`, and, for a snippet that
+            runs as it stands, `import_base` and `load_base`, the lines that load the base's stock
+            pipeline.
+        config: the adapter's, with `method`, `base` and `languages`.
+        count: parameters of the adapter.
+        results: as `model_card` takes them.
+        changes: arguments of `model_card` that differ.
+    """
+    base = config["base"]
+    is_worlds = model_folder(base) is not None
+    import_base = (
+        "from crosslingual.frozen.base import Base"
+        if is_worlds
+        else ("from diffusers import DiffusionPipeline")
+    )
+    load_base = (
+        f'Base.open("{base}").load_pipeline()'
+        if is_worlds
+        else (f'DiffusionPipeline.from_pretrained("{base}")')
+    )
+    fields = {"import_base": import_base, "load_base": load_base, "count": count}
+    return model_card(
+        title=title,
+        text=text.format(**fields, **config),
+        results=results,
+        **{
+            "base_model": base,
+            "languages": config["languages"],
+            "pipeline_tag": "text-to-image",
+            "tags": [config["method"], "cross-lingual"],
+            "license": "mit",
+            **changes,
+        },
+    )
+
+
+def _reach_disk(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
 
-def _is_artifact(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / "config.json").is_file() or not any(folder.iterdir()))
+def _holds_model(folder: Path) -> bool:
+    marks = (CONFIG, "model_index.json")
+    return folder.is_dir() and (
+        any((folder / mark).is_file() for mark in marks) or not any(folder.iterdir())
+    )
 
 
 def _is_pickle(path: Path) -> bool:

@@ -1,5 +1,8 @@
-"""`NAME generate`: from an exported adapter and prompts to a folder of pictures, alike for every
-method.
+"""An adapter in a diffusers pipeline: attach it, load a base with it, draw while it trains, and
+`NAME generate`.
+
+Attached, it works in every pipeline on the same kind of base (ControlNet, img2img, inpainting,
+LoRA, LCM) as it is: those call their text encoder and take what it answers.
 """
 
 import json
@@ -9,9 +12,214 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor, nn
 
 from crosslingual.adapter.artifact import load_artifact_config
-from crosslingual.frozen.base import load_pipeline as load_base
+from crosslingual.adapter.text_encoder import AdaptedTextEncoder, build_adapter
+from crosslingual.frozen.base import Base
+from crosslingual.frozen.denoiser import Denoiser
+from crosslingual.frozen.encoders import MultilingualEncoder, load_multilingual_encoder
+from crosslingual.frozen.families import family_of
+
+Attach = Callable[[Any, nn.Module, dict[str, Any]], Any]
+
+
+def attach(
+    pipe: Any, encoder: MultilingualEncoder, adapter: nn.Module, config: dict[str, Any]
+) -> Any:
+    """Makes a stock pipeline read its prompts through an encoder and an adapter.
+
+    Where the denoiser projects text states itself, the adapter takes that projection's place and
+    the encoder that of the text encoder. Elsewhere both are one text encoder, `AdaptedTextEncoder`.
+
+    Args:
+        pipe: any diffusers pipeline on a base of the adapter's kind; changed in place.
+        encoder: frozen.
+        adapter: maps its states (B, L, C) to (states (B, L, D), pooled (B, P) or None).
+        config: the adapter's: its `method`, the `width` of its states, its `pooled_width` or None,
+            its `null_policy`, and what rebuilds it.
+
+    Returns:
+        The pipeline.
+
+    Raises:
+        ValueError: the adapter was made for another kind of base.
+    """
+    family, _ = family_of(pipe)
+    zeros_for_empty = config["null_policy"] == "zeros"
+    widths = {"width": config["width"], "pooled_width": config["pooled_width"]}
+    if family.projection is None:
+        text_encoder = AdaptedTextEncoder.of(encoder, adapter, config)
+    else:
+        check_widths(pipe, **widths)
+        family.set_projection(pipe, adapter, encoder.width)
+        text_encoder = encoder.model
+    encoder.tokenizer.model_max_length = encoder.max_length
+    return set_text_encoder(
+        pipe, text_encoder, encoder.tokenizer, **widths, zeros_for_empty=zeros_for_empty
+    )
+
+
+def set_text_encoder(
+    pipe: Any,
+    text_encoder: nn.Module,
+    tokenizer: Any,
+    *,
+    width: int,
+    pooled_width: int | None = None,
+    zeros_for_empty: bool = False,
+) -> Any:
+    """Puts a text encoder that answers like the base's own, and its tokenizer, in a pipeline.
+
+    Args:
+        pipe: any diffusers pipeline; changed in place.
+        text_encoder: moved to the denoiser's device and dtype.
+        tokenizer: its own.
+        width: of the states that the denoiser's cross-attention then reads.
+        pooled_width: of the pooled vector, None where there is none.
+        zeros_for_empty: whether an empty negative prompt gives zeros, on SDXL.
+
+    Raises:
+        ValueError: the base takes other widths.
+    """
+    check_widths(pipe, width, pooled_width)
+    family, denoiser = family_of(pipe)
+    placed = text_encoder.to(denoiser.device, denoiser.dtype)
+    family.set_text(pipe, placed, tokenizer, zeros_for_empty=zeros_for_empty)
+    return pipe
+
+
+def check_widths(pipe: Any, width: int, pooled_width: int | None) -> None:
+    """Refuses text states that a pipeline's denoiser cannot take.
+
+    Raises:
+        ValueError: with both widths.
+    """
+    family, denoiser = family_of(pipe)
+    _, wanted_pooled, wanted = family.widths(denoiser.config)
+    if (width, pooled_width) != (wanted, wanted_pooled):
+        raise ValueError(
+            f"the adapter gives states of {_said(width, pooled_width)}, but this "
+            f"{type(denoiser).__name__} takes {_said(wanted, wanted_pooled)}: use the adapter's "
+            "base"
+        )
+
+
+def _said(width: int, pooled_width: int | None) -> str:
+    if pooled_width is None:
+        return f"width {width} without a pooled vector"
+    return f"width {width} with a pooled vector of width {pooled_width}"
+
+
+def load_encoder(config: dict[str, Any]) -> MultilingualEncoder:
+    """The frozen encoder that an adapter was trained on, as its config names it.
+
+    Raises:
+        FileNotFoundError: it cannot be reached.
+        ValueError: its states are of another width than the adapter reads.
+    """
+    name = config["text_encoder"]
+    encoder = load_multilingual_encoder(name, config["text_encoder_revision"], config["max_length"])
+    if encoder.width != config["encoder_width"]:
+        raise ValueError(
+            f"the adapter reads states of width {config['encoder_width']} and {name} gives "
+            f"{encoder.width}: name the encoder that it was trained on"
+        )
+    return encoder
+
+
+def attach_adapter(pipe: Any, adapter: nn.Module, config: dict[str, Any]) -> Any:
+    """`attach` with the encoder that the adapter's config names."""
+    return attach(pipe, load_encoder(config), adapter, config)
+
+
+def load_adapted(
+    adapter: nn.Module,
+    config: dict[str, Any],
+    base: str | None = None,
+    attach: Attach = attach_adapter,
+) -> Any:
+    """A base's stock pipeline with an adapter attached.
+
+    Args:
+        adapter: frozen.
+        config: the adapter's.
+        base: another base of the same kind; the one it was trained on if None.
+        attach: the method's own, of a pipeline, an adapter and its config.
+    """
+    revision = config["base_revision"] if base is None else None
+    pipe = Base.open(base or config["base"], revision).load_pipeline(with_text=False)
+    return attach(pipe, adapter, config)
+
+
+def draw(
+    base: Base,
+    denoiser: Denoiser | None,
+    adapter: nn.Module,
+    config: dict[str, Any],
+    prompts: list[str],
+    seed: int = 0,
+    attach: Attach = attach_adapter,
+) -> Image.Image:
+    """A strip of pictures of an adapter in training, one for each prompt.
+
+    Args:
+        base: of the run.
+        denoiser: that training holds, so that it is not loaded twice; None where it holds none.
+        adapter: in training; a copy of it is attached, since attaching freezes.
+        config: the adapter's.
+        prompts: in its languages.
+        seed: of the noise.
+        attach: the method's own, of a pipeline, an adapter and its config.
+    """
+    copy = build_adapter(config)
+    copy.load_state_dict(adapter.state_dict())
+    if denoiser is None:
+        pipe = base.load_pipeline(with_text=False).to(next(adapter.parameters()).device)
+        return draw_strip(attach(pipe, copy, config), prompts, config["guidance_scale"], seed)
+    pipe = base.load_pipeline(with_text=False, denoiser=denoiser.model).to(denoiser.device)
+    with base.family.keep_projection(denoiser.model):
+        pipe = attach(pipe, copy.to(denoiser.device), config)
+        return draw_strip(pipe, prompts, config["guidance_scale"], seed)
+
+
+def draw_strip(pipe: Any, prompts: list[str], guidance_scale: float, seed: int = 0) -> Image.Image:
+    """Pictures of 20 steps side by side, one for each prompt."""
+    pictures = pipe(
+        prompts,
+        num_inference_steps=20,
+        guidance_scale=guidance_scale,
+        generator=torch.Generator().manual_seed(seed),
+    ).images
+    strip = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))
+    left = 0
+    for picture in pictures:
+        strip.paste(picture, (left, 0))
+        left += picture.width
+    return strip
+
+
+@torch.no_grad()
+def encode_prompts(
+    encoder: MultilingualEncoder,
+    adapter: nn.Module,
+    prompts: list[str],
+    negative_prompts: list[str] | None = None,
+) -> dict[str, Tensor]:
+    """Keyword arguments for a pipeline's call: `prompt_embeds`, `negative_prompt_embeds` and, where
+    the adapter gives a pooled vector, those of both.
+
+    Neither encoder nor adapter is needed afterwards, so that sampling can do without their memory.
+    """
+    result = {}
+    for prefix, texts in (("", prompts), ("negative_", negative_prompts or [""] * len(prompts))):
+        states, _ = encoder.encode(texts)
+        states, pooled = adapter(states.to(next(adapter.parameters()).dtype))
+        result[f"{prefix}prompt_embeds"] = states
+        if pooled is not None:
+            result[f"{prefix}pooled_prompt_embeds"] = pooled
+    return result
 
 
 @dataclass
@@ -19,17 +227,18 @@ class GenerateSettings:
     """Settings of a method's `generate`.
 
     Attributes:
-        prompt: one or more prompts, in any language the adapter speaks.
-        adapter: the exported adapter's folder; without one the base reads the prompt as it is.
-        pretrained_model_name_or_path: another base of the same family; the adapter's own if not
+        prompt: one or more prompts, in any language that the adapter reads.
+        adapter: folder of an exported adapter; without one the base reads the prompt by itself.
+        pretrained_model_name_or_path: hub id, folder or WORLD:NAME of another base of the
+            adapter's family; the adapter's own base if not given.
+        output_dir: folder that the pictures are written to.
+        negative_prompt: what no picture should show.
+        num_inference_steps: steps of the sampler for each picture.
+        guidance_scale: strength of classifier-free guidance; the adapter's recommendation if not
             given.
-        output_dir: where the pictures go.
-        negative_prompt: for all prompts.
-        num_inference_steps: of the sampler.
-        guidance_scale: of classifier-free guidance; what the adapter recommends if not given.
-        num_images_per_prompt: pictures a prompt.
-        height: in pixels; the base's own if not given.
-        width: in pixels; the base's own if not given.
+        num_images_per_prompt: pictures for each prompt.
+        height: of a picture in pixels; the base's own if not given.
+        width: of a picture in pixels; the base's own if not given.
         seed: of the noise.
     """
 
@@ -47,15 +256,17 @@ class GenerateSettings:
 
 
 def write_pictures(
-    settings: GenerateSettings, load_pipeline: Callable[[str, str | None], Any]
+    settings: GenerateSettings,
+    load_pipeline: Callable[[str, str | None], Any],
+    read_config: Callable[[str], dict[str, Any]] = load_artifact_config,
 ) -> Path:
-    """Writes pictures in GenEval's layout: OUT/00000/metadata.jsonl and samples/0000.png, a folder
-    a prompt.
+    """Writes pictures in GenEval's layout: for each prompt a folder such as OUT/00000 with
+    metadata.jsonl and samples/0000.png.
 
     Args:
-        settings: the verb's.
-        load_pipeline: the method's own, of an adapter's folder and a base or None; the adapter's
-            config recommends a `guidance_scale`.
+        settings: of the verb.
+        load_pipeline: the method's own, of an adapter's folder and a base or None.
+        read_config: gives an adapter's config, which recommends a `guidance_scale`.
 
     Returns:
         The folder.
@@ -63,17 +274,17 @@ def write_pictures(
     Raises:
         ValueError: neither an adapter nor a base is named.
     """
-    if settings.adapter is None and settings.pretrained_model_name_or_path is None:
+    guidance_scale = settings.guidance_scale
+    if settings.adapter is not None:
+        pipe = load_pipeline(settings.adapter, settings.pretrained_model_name_or_path)
+        if guidance_scale is None:
+            guidance_scale = read_config(settings.adapter)["guidance_scale"]
+    elif settings.pretrained_model_name_or_path is not None:
+        pipe = Base.open(settings.pretrained_model_name_or_path).load_pipeline()
+    else:
         raise ValueError(
             "give --adapter, an exported folder, or --pretrained_model_name_or_path for a bare base"
         )
-    guidance_scale = settings.guidance_scale
-    if settings.adapter is None:
-        pipe = load_base(settings.pretrained_model_name_or_path)
-    else:
-        pipe = load_pipeline(settings.adapter, settings.pretrained_model_name_or_path)
-        if guidance_scale is None:
-            guidance_scale = load_artifact_config(settings.adapter)["guidance_scale"]
     if torch.cuda.is_available():
         pipe = pipe.to("cuda")
     options = {"height": settings.height, "width": settings.width, "guidance_scale": guidance_scale}

@@ -6,8 +6,8 @@ no case for any of them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -169,6 +169,18 @@ class Family(ABC):
         """
         if self.projection is not None:
             setattr(model, self.projection, None)
+
+    @contextmanager
+    def keep_projection(self, model: Any) -> Iterator[None]:
+        """Puts the denoiser's own projection back, or its absence, after an adapter has taken its
+        place inside.
+        """
+        kept = None if self.projection is None else getattr(model, self.projection)
+        try:
+            yield
+        finally:
+            if self.projection is not None:
+                setattr(model, self.projection, kept)
 
     @abstractmethod
     def encode(self, pipe: Any, prompts: list[str]) -> Conditioning:

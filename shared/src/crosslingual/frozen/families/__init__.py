@@ -1,6 +1,7 @@
 """The families of diffusion bases; a new one is a file here and a line in `FAMILIES`."""
 
 from difflib import get_close_matches
+from typing import Any
 
 from crosslingual.frozen.denoiser import Config, Family
 from crosslingual.frozen.families.pixart import PixArt
@@ -29,7 +30,7 @@ def find_family(config: Config, base: str) -> Family:
     )
 
 
-def family_of(pipe: object) -> tuple[Family, object]:
+def family_of(pipe: Any) -> tuple[Family, Any]:
     """The family of a diffusers pipeline, and the model that denoises in it.
 
     Raises:
@@ -38,6 +39,7 @@ def family_of(pipe: object) -> tuple[Family, object]:
     for part in {family.part: None for family in FAMILIES}:
         if pipe.components.get(part) is not None:
             model = pipe.components[part]
-            config = {**model.config, "_class_name": type(model).__name__}
+            plain = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+            config = {**model.config, "_class_name": type(plain).__name__}
             return find_family(config, type(pipe).__name__), model
     raise ValueError(f"a {type(pipe).__name__} has no denoising model that any family here knows")
