@@ -1,27 +1,45 @@
-"""Miniature models with random weights for tests: Stable Diffusion, SDXL and XLM-R in folders of
-the true formats, a few kilobytes each, so that the code that loads the real ones loads them.
+"""Miniature models with random weights for tests: Stable Diffusion, SDXL, PixArt, CLIP and XLM-R in
+folders of the true formats, a few kilobytes each, so that the code that loads the real ones loads
+them; and pictures with captions to train on.
 
 Pictures are of 32 x 32 pixels and latents of 4 x 4; prompts have 16 tokens.
 """
 
+import io
 import json
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    PixArtTransformer2DModel,
+    UNet2DConditionModel,
+)
+from PIL import Image
 from tokenizers import pre_tokenizers
 from torch import nn
 from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
     XLMRobertaConfig,
     XLMRobertaModel,
     XLMRobertaTokenizer,
 )
+
+from crosslingual.data.records import Record
+from crosslingual.data.shards import write_shards
 
 RESOLUTION, MAX_TOKENS, WIDTH, ENCODER_WIDTH = 32, 16, 16, 12
 SD_LAYOUT = {
@@ -162,4 +180,74 @@ def write_encoder(folder: Path, num_layers: int = 1, max_positions: int = MAX_TO
     )
     fill(XLMRobertaModel(config, add_pooling_layer=False)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def write_pixart(folder: Path) -> str:
+    """Writes a PixArt with a T5 of width 8 and returns its folder.
+
+    Its pictures have 256 x 256 pixels where a call does not ask for smaller ones.
+    """
+    transformer = PixArtTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        num_layers=2,
+        sample_size=32,
+        caption_channels=8,
+    )
+    t5 = T5Config(vocab_size=514, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    return write_base(
+        folder,
+        "PixArtAlphaPipeline",
+        transformer=("diffusers", fill(transformer)),
+        text_encoder=("transformers", fill(T5EncoderModel(t5))),
+        tokenizer=("transformers", clip_tokenizer()),
+    )
+
+
+def write_clip(folder: Path, width: int, vision: Mapping[str, Any]) -> str:
+    """Writes a CLIP and returns its folder.
+
+    Args:
+        folder: empty.
+        width: of the space that texts and pictures share.
+        vision: entries of the vision tower's config, `image_size` among them.
+    """
+    size = vision["image_size"]
+    config = CLIPConfig(text_config=TEXT_LAYOUT, vision_config=vision, projection_dim=width)
+    fill(CLIPModel(config)).save_pretrained(folder)
+    clip_tokenizer().save_pretrained(folder)
+    crop = {"height": size, "width": size}
+    CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size=crop).save_pretrained(folder)
+    return str(folder)
+
+
+def random_picture(random: np.random.Generator) -> bytes:
+    """A picture of noise as PNG."""
+    buffer = io.BytesIO()
+    pixels = random.integers(0, 256, (RESOLUTION, RESOLUTION, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def parallel_record(number: int, picture: bytes) -> Record:
+    """A sample captioned in English, German and French."""
+    texts = {"en": "house {}", "de": "ein Haus {}", "fr": "maison {}"}
+    captions = {language: [text.format(number)] for language, text in texts.items()}
+    return Record(f"{number:05d}", picture, captions, parallel=True)
+
+
+def write_pictures(
+    folder: Path, count: int, record: Callable[[int, bytes], Record] = parallel_record
+) -> str:
+    """Writes shards of random pictures and returns their folder.
+
+    Args:
+        folder: of the shards.
+        count: number of samples.
+        record: makes a sample of its number and its picture.
+    """
+    random = np.random.default_rng(0)
+    write_shards((record(number, random_picture(random)) for number in range(count)), folder)
     return str(folder)

@@ -1,0 +1,26 @@
+"""What every method promises, as classes of tests that a method's own tests inherit.
+
+    # tests/test_cli.py
+    from crosslingual_worlds.testing import conformance
+
+    class TestCommand(conformance.Command):
+        verbs = "demo features train export generate evaluate info"
+        mistakes = [({"hidden_width": 0}, "hidden_width")]
+        num_trainable = 1416
+
+`Command` is the command as a person meets it, `Training` what training gives however it is stopped
+or shared out, `Pipelines` an export in stock pipelines, `Pages` what README and configs promise.
+The fixtures that they use stand in `crosslingual_worlds.testing.fixtures`.
+"""
+
+import pytest
+
+_PARTS = ("command", "training", "pipelines", "pages")
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
+
+from crosslingual_worlds.testing.conformance.command import Command  # noqa: E402
+from crosslingual_worlds.testing.conformance.pages import Pages  # noqa: E402
+from crosslingual_worlds.testing.conformance.pipelines import Pipelines  # noqa: E402
+from crosslingual_worlds.testing.conformance.training import Training  # noqa: E402
+
+__all__ = ["Command", "Pages", "Pipelines", "Training"]

@@ -1,0 +1,156 @@
+"""An export in stock pipelines of all kinds on its base: what they see and draw is what it says."""
+
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    ControlNetModel,
+    DiffusionPipeline,
+    LCMScheduler,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+)
+from PIL import Image
+from torch import Tensor
+
+from crosslingual_worlds.testing.fixtures import Subject
+
+PROMPTS, NEGATIVE = ["ein Haus", "maison"], ["grün", "bleu"]
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype("uint8"))
+MASK = Image.fromarray(np.pad(np.full((16, 32), 255, "uint8"), ((0, 16), (0, 0))))
+KINDS = ("text2img", "img2img", "inpaint", "controlnet", "lcm", "lora")
+
+
+def lora(unet: torch.nn.Module) -> dict[str, Tensor]:
+    """A LoRA of rank 2 on the cross-attentions, by the names that diffusers saves."""
+    generator, state = torch.Generator().manual_seed(0), {}
+    for name, layer in unet.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            down, up = (2, layer.in_features), (layer.out_features, 2)
+            state[f"unet.{name}.lora_A.weight"] = torch.randn(down, generator=generator)
+            state[f"unet.{name}.lora_B.weight"] = torch.randn(up, generator=generator)
+    return state
+
+
+def make(kind: str, base: str) -> tuple[Any, dict[str, Any]]:
+    """A pipeline of a kind on a Stable Diffusion base, and what it takes besides prompts."""
+    pipe = DiffusionPipeline.from_pretrained(base)
+    if kind == "img2img":
+        return StableDiffusionImg2ImgPipeline(**pipe.components), {"image": [PICTURE] * 2}
+    if kind == "inpaint":
+        pictures = {"image": PICTURE, "mask_image": MASK}
+        return StableDiffusionInpaintPipeline(**pipe.components), pictures
+    if kind == "controlnet":
+        torch.manual_seed(0)
+        controlnet = ControlNetModel.from_unet(pipe.unet)
+        controlled = StableDiffusionControlNetPipeline(**pipe.components, controlnet=controlnet)
+        return controlled, {"image": [PICTURE] * 2}
+    if kind == "lcm":
+        pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+    if kind == "lora":
+        pipe.load_lora_weights(lora(pipe.unet))
+    return pipe, {}
+
+
+def draw(pipe: Any, **inputs: Any) -> np.ndarray:
+    """Pictures of a few steps, always with the same noise."""
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np", **inputs}
+    return pipe(**options, generator=torch.Generator().manual_seed(0)).images
+
+
+class Pipelines:
+    """Tests of an export in pipelines.
+
+    A subclass defines the module's fixture `adapter`, the folder of an export with random weights
+    on `sd`, and perhaps one a family in `families`.
+
+    Attributes:
+        families: fixtures of bases to the fixtures of exports that are saved with their pipeline.
+    """
+
+    families: ClassVar[Mapping[str, str]] = {"sd": "adapter"}
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """A test a kind of pipeline and a family."""
+        if "kind" in metafunc.fixturenames:
+            metafunc.parametrize("kind", KINDS)
+        if "family" in metafunc.fixturenames:
+            metafunc.parametrize("family", self.families)
+
+    def embeddings(
+        self, adapter: str, prompts: Sequence[str], negative: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """`prompt_embeds` and `negative_prompt_embeds` without any pipeline."""
+        raise NotImplementedError
+
+    def attach(self, subject: Subject, pipe: Any, adapter: str) -> Any:
+        """Attaches an export to a pipeline as a user does."""
+        return importlib.import_module(subject.name).attach(pipe, adapter)
+
+    def load(self, subject: Subject, adapter: str, *base: str) -> Any:
+        """Loads the base with an export attached, as benchmarks do."""
+        return importlib.import_module(subject.name).METHOD.load_pipeline(adapter, *base)
+
+    def test_every_pipeline_sees_the_embeddings_that_the_export_gives(
+        self, subject: Subject, sd: str, adapter: str, kind: str
+    ) -> None:
+        pipe, inputs = make(kind, sd)
+        assert self.attach(subject, pipe, adapter) is pipe
+        expected = self.embeddings(adapter, PROMPTS, NEGATIVE)
+        states, negative = pipe.encode_prompt(PROMPTS, "cpu", 1, True, negative_prompt=NEGATIVE)[:2]
+        torch.testing.assert_close(states, expected["prompt_embeds"])
+        torch.testing.assert_close(negative, expected["negative_prompt_embeds"])
+        inputs |= {"num_inference_steps": 4}
+        from_prompts = draw(pipe, prompt=PROMPTS, negative_prompt=NEGATIVE, **inputs)
+        assert from_prompts.shape == (2, 32, 32, 3) and np.isfinite(from_prompts).all()
+        np.testing.assert_allclose(from_prompts, draw(pipe, **expected, **inputs), atol=1e-4)
+        flipped = {**expected, "prompt_embeds": expected["prompt_embeds"].flip(0)}
+        other = draw(pipe, **flipped, **inputs)
+        assert np.abs(other - from_prompts).max() > 1e-3, "the prompt matters"
+        if kind == "lora":
+            pipe.disable_lora()
+            without = draw(pipe, prompt=PROMPTS, negative_prompt=NEGATIVE, **inputs)
+            assert np.abs(without - from_prompts).max() > 1e-3, "the LoRA matters"
+
+    def test_load_pipeline_is_the_base_with_the_export_attached(
+        self, subject: Subject, sd: str, adapter: str
+    ) -> None:
+        attached = self.attach(subject, DiffusionPipeline.from_pretrained(sd), adapter)
+        expected = draw(attached, prompt="ein Haus")
+        for pipe in (self.load(subject, adapter), self.load(subject, adapter, sd)):
+            assert np.array_equal(draw(pipe, prompt="ein Haus"), expected)
+            assert type(pipe) is type(attached)
+
+    def test_a_pipeline_saved_with_its_export_is_loaded_by_diffusers_and_draws_the_same(
+        self, subject: Subject, request: pytest.FixtureRequest, tmp_path: Path, family: str
+    ) -> None:
+        base = request.getfixturevalue(family)
+        adapter = request.getfixturevalue(self.families[family])
+        pipe = self.attach(subject, DiffusionPipeline.from_pretrained(base), adapter)
+        pipe.save_pretrained(tmp_path / "saved")
+        assert not list((tmp_path / "saved").rglob("*.bin"))
+        again = DiffusionPipeline.from_pretrained(tmp_path / "saved")
+        pictures = [draw(p, prompt=PROMPTS, negative_prompt=NEGATIVE) for p in (pipe, again)]
+        np.testing.assert_allclose(*pictures, atol=1e-5)
+
+    def test_the_snippet_of_the_model_card_runs(self, adapter: str, tmp_path: Path) -> None:
+        """It says `this/folder`, and is run where that is the export."""
+        (tmp_path / "this").mkdir()
+        (tmp_path / "this" / "folder").symlink_to(adapter)
+        card = (Path(adapter) / "README.md").read_text()
+        snippets = re.findall(r"^```python\n(.*?)^```", card, re.DOTALL | re.MULTILINE)
+        assert snippets, "a model card says how it is used"
+        for snippet in snippets:
+            command = [sys.executable, "-c", snippet]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+            assert done.returncode == 0, f"{snippet}\n{done.stderr}"
