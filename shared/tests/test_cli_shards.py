@@ -3,15 +3,16 @@
 import gzip
 import io
 import json
+import subprocess
+import sys
 import tarfile
-import typing
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from crosslingual.cli.main import main
-from crosslingual.cli.shards import ShardsSettings
+from crosslingual.data import sources
 from crosslingual.data.shards import expand_shards, iter_shards, read_index
 from crosslingual.data.sources import SOURCES
 
@@ -121,7 +122,7 @@ def test_url_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("shards --source coco --output_dir o --input x", "source coco needs --image_dir"),
         ("shards --source moses --split val --output_dir o", "takes no --split; it takes --input"),
         ("shards --source folder --input gone --output_dir o", "no gone/metadata.jsonl"),
-        ("shards --source fold --output_dir o", "'source' must be folder or"),
+        ("shards --source fold --output_dir o", "no source 'fold'; there are folder, webdataset, "),
         ("shards --source folder --ouput_dir o", "did you mean 'output_dir'?"),
         ("shards --source json_keys --input x --key_map zh --output_dir o", "NAME=LANGUAGE"),
     ],
@@ -145,6 +146,26 @@ def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and "  inspect    say what shards hold" in printed
 
 
-def test_every_source_can_be_chosen_and_every_option_set() -> None:
-    hints = typing.get_type_hints(ShardsSettings)
-    assert typing.get_args(hints["source"]) == tuple(SOURCES)
+def test_help_lists_every_source_without_torch() -> None:
+    script = """
+import atexit, sys, crosslingual.data.sources
+from crosslingual.cli.main import main
+print([name for name in sys.modules if name.startswith("crosslingual_worlds")], file=sys.stderr)
+atexit.register(lambda: print("torch" in sys.modules, file=sys.stderr))
+main(["shards", "--help"])
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "[]\nFalse\n")
+    assert all(name in run.stdout for name in SOURCES)
+    assert "installed world: world." in " ".join(run.stdout.split())
+
+
+def test_a_source_of_a_world_that_is_not_installed_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sources, "find_worlds", dict)
+    words = ["--source", "world", "--languages", "en", "--output_dir", tmp_path / "out"]
+    code, _, error = run(capsys, "shards", *words)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "no source 'world'; there are folder, " in error
+    assert "pip install -e tools/worlds" in error

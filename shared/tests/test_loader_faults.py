@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from crosslingual.data.loader import ShardLoader
-from crosslingual.data.tar_index import Shard
+from crosslingual.data.tars import Shard
 
 Members = list[tuple[str, bytes]]
 

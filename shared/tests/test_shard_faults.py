@@ -123,7 +123,7 @@ def test_foreign_members_are_passed_over_and_bad_ones_named(tmp_path: Path) -> N
     write_tar(path, {"README": b"hello", "a.txt": b"x", ".DS_Store": b"", "a.png": PNG})
     assert [record.key for record in iter_shards([str(path)])] == ["a"]
     write_tar(path, {"../../etc/cron.txt": b"x"})
-    with pytest.raises(ValueError, match="x.tar: sample '../../etc/cron'.* path inside"):
+    with pytest.raises(ValueError, match="x.tar: '../../etc/cron.txt': path points outside"):
         list(iter_shards([str(path)]))
     write_tar(path, {"a.png": PNG})
     with pytest.raises(ValueError, match="no caption.* holds png"):
@@ -131,5 +131,5 @@ def test_foreign_members_are_passed_over_and_bad_ones_named(tmp_path: Path) -> N
     with tarfile.open(path, "w") as tar:
         tar.addfile(tarfile.TarInfo("a.txt"))
         tar.addfile(tarfile.TarInfo("a.txt"))
-    with pytest.raises(ValueError, match="'a.txt' twice"):
+    with pytest.raises(ValueError, match="'a.txt': two members of one name"):
         list(iter_shards([str(path)]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crosslingual.data.tar_index import Shard
+from crosslingual.data.tars import Shard
 
 PICTURE = b"picture" * 90
 

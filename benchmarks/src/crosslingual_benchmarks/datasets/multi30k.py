@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from crosslingual.data.sources import multi30k as records_of
+from crosslingual.data.sources.multi30k import multi30k as records_of
 from crosslingual_benchmarks.datasets.retrieval_set import (
     Gallery,
     RetrievalSet,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crosslingual.data.sources.files import iter_lines
+from crosslingual.data.text import iter_lines
 
 _COCO_2014 = re.compile(r"COCO_((?:train|val|test)2014)_")
 

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from crosslingual.data.tar_index import Shard
-
 from crosslingual.data.records import PICTURES
+from crosslingual.data.tars import Shard
 from crosslingual_benchmarks.datasets.retrieval_set import Picture
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from crosslingual.data.sources.files import iter_json_lines
+from crosslingual.data.text import iter_json_lines
 from crosslingual_benchmarks.datasets.retrieval_set import (
     Gallery,
     Picture,

@@ -3,25 +3,24 @@
 import dataclasses
 import inspect
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from crosslingual.cli.settings import parse_settings
-from crosslingual.data.records import Record, names_found, parse_key_map, sample_to_record
+from crosslingual.data.records import Record, parse_key_map
 from crosslingual.data.shards import (
-    Tally,
     check_sizes,
     expand_shards,
-    iter_samples,
     read_index,
+    survey_shards,
     write_shards,
 )
-from crosslingual.data.sources import SOURCES
+from crosslingual.data.sources import FAMILIES, SOURCES
 from crosslingual.data.sources.conceptual import write_url_table
 from crosslingual.data.tars import INDEX
+from crosslingual.worlds import REMEDY
 
 
 @dataclass
@@ -29,37 +28,35 @@ class ShardsSettings:
     """Settings of `crosslingual shards`.
 
     Attributes:
-        source: the form of the input: folder (pictures with metadata.jsonl), webdataset
+        source: form of the input: folder (pictures with metadata.jsonl), webdataset
             (img2dataset's and open_clip's shards), json_keys (PEA's and AltDiffusion's shards),
             karpathy and coco (JSON), multi30k (its repository), moses (PREFIX.de and PREFIX.en),
-            world (the testbed's picture world).
-        output_dir: the folder of shards to write; new or empty.
-        input: the folder, file, prefix or address to read; none for the world.
-        image_dir: where the pictures lie (karpathy, coco, multi30k).
-        split: which split (karpathy, multi30k, world).
-        languages: which languages (multi30k, moses, world).
-        caption_language: the language of captions that do not name one (folder, webdataset,
+            or a source of an installed world: WORLD_SOURCES.
+        output_dir: folder of shards to write; new or empty.
+        input: folder, file, prefix or address to read; a world's source takes none.
+        image_dir: folder of the pictures (karpathy, coco, multi30k).
+        split: name of the split to read (karpathy, multi30k, world).
+        languages: BCP-47 codes of the languages to read or write (multi30k, moses, world).
+        caption_language: language of captions that do not name one (folder, webdataset,
             karpathy, coco); en if not given.
         key_map: JSON keys and their languages, as caption_en=en caption_zh=zh (folder, json_keys).
-        task: which task of multi30k: 1 (translations) or 2 (independent captions).
-        num_samples: how many at most.
-        num_motif_samples: culture-specific pictures beside them (world).
-        num_captions: wordings a language at most (world).
-        seed: of what is drawn (world).
-        distinct: each scene once, as retrieval needs them (world).
+        task: task of multi30k: 1 (translations) or 2 (independent captions).
+        num_samples: number of samples at which reading stops.
+        num_motif_samples: number of culture-specific pictures to add (world).
+        num_captions: number of wordings per language at most (world).
+        seed: seed of what is drawn (world).
+        distinct: draws each scene once, as retrieval needs them (world).
         pictures: false writes captions alone (world).
-        parallel: whether the captions of a sample translate one another, instead of what the
-            source says.
-        culture: the language of the culture that the samples are specific to, instead of what the
-            source says.
-        samples_per_shard: samples a shard holds.
-        overwrite: whether to replace the shards in output_dir.
-        allow_missing: whether to leave out samples whose picture is missing or no picture.
+        parallel: whether the captions of a sample translate one another; replaces what the source
+            says.
+        culture: language of the culture that all samples are specific to; replaces what the source
+            says.
+        samples_per_shard: number of samples in a shard; the last one may hold fewer.
+        overwrite: replaces the shards in output_dir once the new ones are complete.
+        allow_missing: leaves out samples whose picture is missing or no picture, and counts them.
     """
 
-    source: Literal[
-        "folder", "webdataset", "json_keys", "karpathy", "coco", "multi30k", "moses", "world"
-    ]
+    source: str
     output_dir: str
     input: str | None = None
     image_dir: str | None = None
@@ -81,14 +78,21 @@ class ShardsSettings:
     allow_missing: bool = False
 
 
+# --help lists what is installed, without loading torch
+_FOUND = ", ".join(SOURCES.keys() - FAMILIES.keys())
+ShardsSettings.__doc__ = ShardsSettings.__doc__.replace(
+    "WORLD_SOURCES", _FOUND or f"none; {REMEDY}"
+)
+
+
 @dataclass
 class InspectSettings:
     """Settings of `crosslingual inspect`.
 
     Attributes:
-        shards: a folder, a tar file, a brace range, an fsspec address, or several joined by '::'.
+        shards: folder, tar file, brace range, fsspec address, or several of them joined by '::'.
         key_map: JSON keys and their languages, as caption_en=en caption_zh=zh.
-        caption_language: the language of KEY.txt where the JSON names none.
+        caption_language: language of KEY.txt, which counts where the JSON holds no captions.
     """
 
     shards: str
@@ -101,9 +105,9 @@ class UrlTableSettings:
     """Settings of `crosslingual url-table`.
 
     Attributes:
-        dataset: whose columns the input has.
-        input: Train_GCC-training.tsv or cc12m.tsv.
-        output: the table to write.
+        dataset: data set that the input lists; it decides the order of the columns.
+        input: Train_GCC-training.tsv or cc12m.tsv, plain or .gz.
+        output: table to write.
     """
 
     dataset: Literal["cc3m", "cc12m"]
@@ -117,16 +121,10 @@ _OF_SOURCES = (
 ).split()
 
 
-def run_shards(argv: list[str]) -> None:
-    """Writes what a source holds as shards."""
+def write(settings: ShardsSettings) -> None:
+    """Writes pictures and captions as WebDataset shards with an index.json."""
     from tqdm import tqdm
 
-    settings = parse_settings(
-        ShardsSettings,
-        argv,
-        prog="crosslingual shards",
-        description="Writes pictures and captions as WebDataset shards with an index.json.",
-    )
     records = tqdm(read_source(settings), unit=" samples", disable=None, leave=False)
     index = write_shards(
         records,
@@ -144,8 +142,14 @@ def read_source(settings: ShardsSettings) -> Iterator[Record]:
     """The records that the settings of `crosslingual shards` ask for.
 
     Raises:
-        ValueError: a setting that the source does not take, or lacks one that it needs.
+        ValueError: no such source, a setting that the source does not take, or a missing one that
+            it needs.
     """
+    if settings.source not in SOURCES:
+        known = ", ".join(SOURCES)
+        raise ValueError(
+            f"no source {settings.source!r}; there are {known}; for a world's source, {REMEDY}"
+        )
     source = SOURCES[settings.source]
     parameters = inspect.signature(source).parameters
     given = {
@@ -171,54 +175,31 @@ def read_source(settings: ShardsSettings) -> Iterator[Record]:
         yield dataclasses.replace(record, **changes)
 
 
-def run_inspect(argv: list[str]) -> None:
-    """Prints what shards hold."""
-    words = ["--shards", *argv] if argv and not argv[0].startswith("-") else argv
-    settings = parse_settings(
-        InspectSettings,
-        words,
-        prog="crosslingual inspect",
-        description="Prints the counts, languages and key names of shards: inspect SHARDS.",
-    )
-    key_map = parse_key_map(settings.key_map) if settings.key_map else None
+def survey(settings: InspectSettings) -> None:
+    """Prints the counts, languages and key names of shards: inspect SHARDS."""
     paths = expand_shards(settings.shards)
-    tally = Tally()
-    names: Counter[str] = Counter()
-    faults: list[str] = []
-    example: Record | None = None
-    for sample in itertools.chain.from_iterable(map(iter_samples, paths)):
-        names.update(names_found(sample))
-        try:
-            record = sample_to_record(
-                sample, key_map=key_map, caption_language=settings.caption_language
-            )
-        except ValueError as error:
-            faults.append(str(error))
-            continue
-        example = example or record
-        tally.add(record)
-    print(f"{settings.shards}: {_describe(paths, tally.as_dict())}")
-    print("members and keys: " + ", ".join(f"{name} {count}" for name, count in names.items()))
-    if example is not None:
-        print(f"first sample {example.key}:")
-        for language, texts in example.captions.items():
+    found = survey_shards(
+        paths,
+        key_map=parse_key_map(settings.key_map) if settings.key_map else None,
+        caption_language=settings.caption_language,
+    )
+    print(f"{settings.shards}: {_describe(paths, found.tally.as_dict())}")
+    names = (f"{name} {count}" for name, count in found.names.items())
+    print("members and keys: " + ", ".join(names))
+    if found.first is not None:
+        print(f"first sample {found.first.key}:")
+        for language, texts in found.first.captions.items():
             print(f"  {language}: {texts[0]}")
-    if faults:
-        print(f"unreadable: {len(faults)} samples, the first: {faults[0]}")
+    if found.faults:
+        print(f"unreadable: {len(found.faults)} samples, the first: {found.faults[0]}")
     if (Path(settings.shards) / INDEX).is_file():
         index = read_index(settings.shards)
         check_sizes(settings.shards, index)
         print(f"index.json agrees; sha256 {index['sha256']}")
 
 
-def run_url_table(argv: list[str]) -> None:
+def url_table(settings: UrlTableSettings) -> None:
     """Makes of CC3M or CC12M the table that img2dataset takes."""
-    settings = parse_settings(
-        UrlTableSettings,
-        argv,
-        prog="crosslingual url-table",
-        description="Makes of CC3M or CC12M the table that img2dataset takes.",
-    )
     count = write_url_table(settings.dataset, settings.input, settings.output)
     print(f"wrote {settings.output}: {count} addresses; download the pictures with\n")
     print(
@@ -226,6 +207,32 @@ def run_url_table(argv: list[str]) -> None:
         f"--caption_col caption --output_format webdataset --output_folder {settings.dataset}\n"
     )
     print(f"and train on {settings.dataset}, or see crosslingual inspect {settings.dataset}")
+
+
+def run_shards(argv: list[str]) -> None:
+    """Reads the words of `crosslingual shards`."""
+    write(
+        parse_settings(ShardsSettings, argv, prog="crosslingual shards", description=write.__doc__)
+    )
+
+
+def run_inspect(argv: list[str]) -> None:
+    """Reads the words of `crosslingual inspect`."""
+    words = ["--shards", *argv] if argv and not argv[0].startswith("-") else argv
+    survey(
+        parse_settings(
+            InspectSettings, words, prog="crosslingual inspect", description=survey.__doc__
+        )
+    )
+
+
+def run_url_table(argv: list[str]) -> None:
+    """Reads the words of `crosslingual url-table`."""
+    url_table(
+        parse_settings(
+            UrlTableSettings, argv, prog="crosslingual url-table", description=url_table.__doc__
+        )
+    )
 
 
 def _flag(parameter: str) -> str:

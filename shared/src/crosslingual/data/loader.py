@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from crosslingual.data.index import language_counts, shard_sizes
 from crosslingual.data.pictures import decode_picture
 from crosslingual.data.reader import Options, SampleReader, UnusableSampleError
 from crosslingual.data.records import names_found
-from crosslingual.data.shard_counts import language_counts, shard_sizes
 from crosslingual.data.tars import expand_shards
 
 __all__ = ["ShardLoader", "decode_picture"]

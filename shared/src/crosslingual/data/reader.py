@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from crosslingual.data.order import WINDOW_SAMPLES, WINDOW_SHARDS, SampleOrder
 from crosslingual.data.pictures import decode_pixels, pixels_to_images
 from crosslingual.data.records import Record, sample_to_record
-from crosslingual.data.tar_index import Shard
+from crosslingual.data.tars import Shard
 
 MAX_IN_A_ROW = 1000
 

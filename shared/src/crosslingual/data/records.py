@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crosslingual.data.text import check_characters, decode_text, find_file, parse_json
+
 PICTURES = ("jpg", "png", "webp", "jpeg")
 RESERVED = ("captions", "parallel", "culture")
 
@@ -56,6 +58,10 @@ class Record:
                 raise ValueError(f"record {self.key!r}: {language!r} is no language code like 'de'")
         if not all(texts and all(texts) for texts in self.captions.values()):
             raise ValueError(f"record {self.key!r} has an empty caption")
+        try:
+            check_characters("".join(map("".join, self.captions.values())))
+        except ValueError as error:
+            raise ValueError(f"record {self.key!r}: {error}") from error
         if clash := set(RESERVED) & set(self.extra):
             raise ValueError(f"record {self.key!r}: extra may not hold {', '.join(sorted(clash))}")
 
@@ -164,9 +170,10 @@ def record_to_sample(record: Record) -> dict[str, Any]:
     sample: dict[str, Any] = {"__key__": record.key}
     image = record.image
     if isinstance(image, Path):
-        if not image.is_file():
+        path = find_file(image)
+        if not path.is_file():
             raise FileNotFoundError(f"picture {image} is missing")
-        image = image.read_bytes()
+        image = path.read_bytes()
     if image is not None:
         sample[picture_format(image)] = image
     fields = {name: getattr(record, name) for name in RESERVED} | record.extra
@@ -194,14 +201,14 @@ def sample_to_record(
     """
     key = sample["__key__"]
     try:
-        fields = json.loads(sample.get("json", b"{}"))
+        fields = parse_json(sample.get("json", b"{}"))
         if not isinstance(fields, dict):
             raise ValueError("the JSON is no object")
         return record_from_fields(
             key,
             next((sample[name] for name in PICTURES if name in sample), None),
             fields,
-            text=sample["txt"].decode() if "txt" in sample else None,
+            text=decode_text(sample["txt"]) if "txt" in sample else None,
             key_map=key_map,
             caption_language=caption_language,
         )
@@ -214,7 +221,7 @@ def names_found(sample: Mapping[str, Any]) -> list[str]:
     names = [name for name in sample if name not in ("__key__", "json")]
     if "json" in sample:
         try:
-            fields = json.loads(sample["json"])
+            fields = parse_json(sample["json"])
         except ValueError:
             fields = {"(broken)": None}
         names += [f"json:{name}" for name in fields] if isinstance(fields, dict) else ["json"]

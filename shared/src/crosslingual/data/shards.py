@@ -6,52 +6,28 @@ written last. The same records give the same bytes. Shards of others are read as
 
 import contextlib
 import hashlib
-import io
 import itertools
 import json
 import shutil
-import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from crosslingual.data.index import SIZES, VERSION, Tally, check_sizes, read_index
 from crosslingual.data.records import Record, names_found, record_to_sample, sample_to_record
 from crosslingual.data.tars import INDEX, PARTIAL, expand_shards, iter_samples
 
 __all__ = [
-    "Tally",
     "check_sizes",
     "expand_shards",
     "iter_samples",
     "iter_shards",
     "read_index",
+    "survey_shards",
     "write_shards",
 ]
-
-SIZES = "sizes.json"
-VERSION = 1
-
-
-class Tally:
-    """What records hold, counted as `index.json` says it."""
-
-    def __init__(self) -> None:
-        """Starts at nothing."""
-        self.counts = Counter(num_samples=0, num_images=0, num_parallel=0, num_culture=0)
-        self.languages: Counter[str] = Counter()
-
-    def add(self, record: Record) -> None:
-        """Counts a record."""
-        self.counts["num_samples"] += 1
-        self.counts["num_images"] += record.image is not None
-        self.counts["num_parallel"] += record.parallel
-        self.counts["num_culture"] += record.culture is not None
-        self.languages.update(record.captions.keys())
-
-    def as_dict(self) -> dict[str, Any]:
-        """The counts, and `languages`: samples with a caption in each."""
-        return {**self.counts, "languages": dict(sorted(self.languages.items()))}
 
 
 def write_shards(
@@ -95,41 +71,8 @@ def write_shards(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         with contextlib.suppress(OSError):
-            folder.rmdir()  # goes only where it is empty: nothing was written
+            folder.rmdir()  # succeeds only where the folder is empty: nothing was written
     return index
-
-
-def read_index(folder: str | Path) -> dict[str, Any]:
-    """Reads `index.json` of a folder of ours.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is broken, or of another kind or version.
-    """
-    path = Path(folder) / INDEX
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}; run `crosslingual shards` to write shards with one")
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is broken ({error}); write the shards again") from error
-    if not isinstance(index, dict) or "shards" not in index or index.get("version") != VERSION:
-        raise ValueError(f"{path} is no index of shards of version {VERSION}")
-    return index
-
-
-def check_sizes(folder: str | Path, index: Mapping[str, Any]) -> None:
-    """Compares the shards on disk with their index, by size.
-
-    Raises:
-        ValueError: one is missing, truncated or written by something else.
-    """
-    for shard in index["shards"]:
-        path = Path(folder) / shard["name"]
-        found = path.stat().st_size if path.is_file() else 0
-        if found != shard["num_bytes"]:
-            expected = f"its index says {shard['num_bytes']}"
-            raise ValueError(f"{path} has {found} bytes, {expected}; copy or write it again")
 
 
 def iter_shards(
@@ -150,6 +93,47 @@ def iter_shards(
             except ValueError as error:
                 found = ", ".join(names_found(sample))
                 raise ValueError(f"{path}: {error} (the sample holds {found})") from error
+
+
+@dataclass
+class Survey:
+    """What shards hold.
+
+    Attributes:
+        tally: counts of the records.
+        names: how many samples have each member and each key of their JSON.
+        faults: one line for each sample that makes no record.
+        first: the first record.
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    names: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    first: Record | None = None
+
+
+def survey_shards(
+    paths: Iterable[str],
+    *,
+    key_map: Mapping[str, str] | None = None,
+    caption_language: str = "en",
+) -> Survey:
+    """Reads shards and counts what they hold; the options are those of `sample_to_record`.
+
+    Raises:
+        ValueError: a shard cannot be read.
+    """
+    survey = Survey()
+    for sample in itertools.chain.from_iterable(map(iter_samples, paths)):
+        survey.names.update(names_found(sample))
+        try:
+            record = sample_to_record(sample, key_map=key_map, caption_language=caption_language)
+        except ValueError as error:
+            survey.faults.append(str(error))
+            continue
+        survey.first = survey.first or record
+        survey.tally.add(record)
+    return survey
 
 
 class _HashedFile:
@@ -212,18 +196,16 @@ def _samples(
 
 
 def _write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    # tarfile, since webdataset's TarWriter does the same but imports torch, seconds for a command
+    import webdataset  # which imports torch: seconds that only writing pays
+
+    # owner, mode and time are constants, so that the same samples give the same bytes
+    constants = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "encoder": False}
     num_samples = 0
     with path.open("wb") as file:
         stream = _HashedFile(file)
-        # PAX, for keys of any length and script
-        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        with webdataset.TarWriter(stream, **constants) as tar:
             for sample in samples:
-                key = sample.pop("__key__")
-                for extension, data in sorted(sample.items()):
-                    member = tarfile.TarInfo(f"{key}.{extension}")  # owner, mode, time: constants
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
+                tar.write(sample)
                 num_samples += 1
     return {
         "name": path.name,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crosslingual.data.records import Record, make_key, record_from_fields
-from crosslingual.data.sources.files import read_json
+from crosslingual.data.text import read_json
 
 
 def coco(input_path: str, *, image_dir: str, caption_language: str = "en") -> Iterator[Record]:

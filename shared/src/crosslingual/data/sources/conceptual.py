@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from crosslingual.data.sources.files import iter_lines
+from crosslingual.data.text import iter_lines
 
 COLUMNS = {"cc3m": ("caption", "url"), "cc12m": ("url", "caption")}
 """What the columns of `Train_GCC-training.tsv` and `cc12m.tsv` are; neither file says so."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from crosslingual.data.records import Record, make_key, record_from_fields
-from crosslingual.data.sources.files import iter_json_lines
+from crosslingual.data.text import iter_json_lines
 
 
 def folder(

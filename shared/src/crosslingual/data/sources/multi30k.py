@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crosslingual.data.records import Record, make_key
-from crosslingual.data.sources.files import iter_lines
+from crosslingual.data.text import iter_lines
 
 
 def multi30k(

@@ -1,0 +1,119 @@
+"""What the files beside shards say about them: counts, sizes, languages.
+
+`index.json` is ours, `sizes.json` is open_clip's, `NAME_stats.json` is img2dataset's. With one of
+them the loader need not walk every shard at its start.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from crosslingual.data.records import Record
+from crosslingual.data.tars import INDEX
+from crosslingual.data.text import parse_json
+
+SIZES = "sizes.json"
+VERSION = 1
+
+
+class Tally:
+    """Counts of what records hold, as `index.json` has them."""
+
+    def __init__(self) -> None:
+        """Starts with no records."""
+        self.counts = Counter(num_samples=0, num_images=0, num_parallel=0, num_culture=0)
+        self.languages: Counter[str] = Counter()
+
+    def add(self, record: Record) -> None:
+        """Counts a record."""
+        self.counts["num_samples"] += 1
+        self.counts["num_images"] += record.image is not None
+        self.counts["num_parallel"] += record.parallel
+        self.counts["num_culture"] += record.culture is not None
+        self.languages.update(record.captions.keys())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts, and `languages`: samples with a caption in each."""
+        return {**self.counts, "languages": dict(sorted(self.languages.items()))}
+
+
+def read_index(folder: str | Path) -> dict[str, Any]:
+    """Reads `index.json` of a folder that `write_shards` wrote.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is broken, or of another kind or version.
+    """
+    path = Path(folder) / INDEX
+    index = _read_json(str(path))
+    if index is None:
+        raise FileNotFoundError(f"no {path}; run `crosslingual shards` to write shards with one")
+    if "shards" not in index or index.get("version") != VERSION:
+        raise ValueError(f"{path} is no index of shards of version {VERSION}")
+    return index
+
+
+def check_sizes(folder: str | Path, index: Mapping[str, Any]) -> None:
+    """Compares the shards on disk with their index, by size.
+
+    Raises:
+        ValueError: one is missing, truncated or written by something else.
+    """
+    for shard in index["shards"]:
+        path = Path(folder) / shard["name"]
+        found = path.stat().st_size if path.is_file() else 0
+        if found != shard["num_bytes"]:
+            expected = f"its index says {shard['num_bytes']}"
+            raise ValueError(f"{path} has {found} bytes, {expected}; copy or write it again")
+
+
+def shard_sizes(urls: list[str]) -> dict[str, int]:
+    """Samples by shard, for the shards whose number `sizes.json` or `NAME_stats.json` says."""
+    sizes: dict[str, int] = {}
+    for folder, names in _by_folder(urls).items():
+        known = _read_json(folder + SIZES) or {}
+        for name in names:
+            size = known.get(name)
+            if size is None:
+                stats = _read_json(f"{folder}{name.removesuffix('.tar')}_stats.json") or {}
+                size = stats.get("successes")
+            if size is not None:
+                sizes[folder + name] = int(size)
+    return sizes
+
+
+def language_counts(urls: list[str]) -> tuple[Counter[str], int]:
+    """Samples by language, and in all, of those folders with an index that are read whole."""
+    counts: Counter[str] = Counter()
+    num_samples = 0
+    for folder, names in _by_folder(urls).items():
+        index = _read_json(folder + INDEX) or {}
+        if {shard["name"] for shard in index.get("shards", [])} == set(names):
+            counts.update(index["languages"])
+            num_samples += index["num_samples"]
+    return counts, num_samples
+
+
+def _by_folder(urls: list[str]) -> dict[str, list[str]]:
+    folders: dict[str, list[str]] = {}
+    for url in urls:
+        folder, slash, name = url.rpartition("/")
+        folders.setdefault(folder + slash, []).append(name)
+    return folders
+
+
+def _read_json(url: str) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no file."""
+    filesystem, path = fsspec.core.url_to_fs(url)
+    if not filesystem.exists(path):
+        return None
+    try:
+        found = parse_json(filesystem.cat_file(path))
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+    except ValueError as error:
+        raise ValueError(f"{url} is broken ({error}); write the shards again") from error
+    return found
