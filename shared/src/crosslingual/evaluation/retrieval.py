@@ -1,4 +1,4 @@
-"""Retrieval between pictures and texts: Recall@K by the standard definition, and its results file.
+"""Retrieval between pictures and texts: Recall@K by the standard definition, and its result line.
 
 Scores are cosines in fp32, whatever the embeddings came in, since rounded scores make ties: bf16
 turns two or three points of R@1 into them. Ties are pessimistic: a wrong candidate whose score
@@ -7,11 +7,8 @@ nothing. Every text and every picture counts: what CLIP_benchmark and the COCO p
 the ranking after removing a picture's other captions, which raises R@5 and R@10 with five captions.
 """
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crosslingual.evaluation.ranking import ranks
+from crosslingual.evaluation.results import TASKS, Result, append_result, make_result
+
+__all__ = ["TASK", "TIES", "Recall", "append_result", "recall_at_k", "result_json"]
 
 # I pictures, T texts, D width, S resamplings, K numbers of first answers
 
 TIES = "pessimistic"
-TASK = "zeroshot_retrieval"  # CLIP_benchmark's name
+TASK = TASKS[0]
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,8 @@ def result_json(
     wall_s: float,
     num_bootstrap: int = 1000,
     **further: Any,
-) -> dict[str, Any]:
-    """A run's result by CLIP_benchmark's keys, ours beside them.
+) -> Result:
+    """The result line of a run of retrieval.
 
     Args:
         recall: what was found.
@@ -210,38 +210,23 @@ def result_json(
         num_bootstrap: resamplings for `interval95`; 0 leaves it out.
         further: other keys, in JSON values.
     """
-    import transformers
-
     interval = {"interval95": recall.intervals(num_bootstrap, seed)} if num_bootstrap else {}
-    return {
-        "dataset": dataset,
-        "model": model,
-        "pretrained": pretrained,
-        "task": TASK,
-        "language": language,
-        "metrics": recall.metrics(),
-        "mean_recall": recall.mean_recall,
+    return make_result(
+        TASK,
+        dataset=dataset,
+        model=model,
+        metrics=recall.metrics(),
+        protocol={"captions": captions, "ties": TIES},
+        pretrained=pretrained,
+        language=language,
+        mean_recall=recall.mean_recall,
+        n_images=recall.num_images,
+        n_texts=recall.num_texts,
+        n_ties=recall.num_ties,
+        precision=precision,
+        dataset_sha256=dataset_sha256,
+        seed=seed,
+        wall_s=wall_s,
         **interval,
-        "protocol": {"captions": captions, "ties": TIES},
-        "n_images": recall.num_images,
-        "n_texts": recall.num_texts,
-        "n_ties": recall.num_ties,
-        "precision": precision,
-        "dataset_sha256": dataset_sha256,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "seed": seed,
-        "wall_s": wall_s,
         **further,
-    }
-
-
-def append_result(path: str | Path, result: dict[str, Any]) -> None:
-    """Appends a result to a file as one line of JSON; lines that are there are never rewritten."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n"
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(file, line.encode())  # one write: two runs at a time do not mix their lines
-    finally:
-        os.close(file)
+    )
