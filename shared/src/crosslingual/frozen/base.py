@@ -241,14 +241,16 @@ class Base:
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
-    def count_parameters(self) -> dict[str, int]:
-        """Parameters of `denoiser` and `vae`, from their configs alone."""
-        vae = self.config("vae")
+    def count_parameters(self, denoiser: nn.Module | None = None) -> dict[str, int]:
+        """Parameters of `denoiser` and `vae`, from their configs alone.
+
+        Args:
+            denoiser: of `denoiser_on_meta`, where one is there already.
+        """
+        config = self.config("vae")
         with torch.device("meta"):
-            models = {
-                "denoiser": self.denoiser_on_meta(),
-                "vae": _find_class("diffusers", vae["_class_name"]).from_config(vae),
-            }
+            vae = _find_class("diffusers", config["_class_name"]).from_config(config)
+        models = {"denoiser": denoiser or self.denoiser_on_meta(), "vae": vae}
         return {name: sum(p.numel() for p in m.parameters()) for name, m in models.items()}
 
     def weights_hash(self, *parts: str) -> str | None:

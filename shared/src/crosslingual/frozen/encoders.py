@@ -4,6 +4,7 @@ hidden states of decoder-only language models.
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,6 +98,15 @@ def encoder_of(config: Any) -> nn.Module:
     """A text encoder of a config's shape, without its weights and without a pooler."""
     model_class = _encoder_class(config.model_type)
     return model_class(config, **_without_head(model_class))
+
+
+def existing_encoder(name: str, starts_from: str | None) -> str:
+    """The encoder to count: `name`, or while an earlier stage has not made that folder yet, the
+    encoder that it starts from and has the shape of.
+    """
+    if starts_from is None or Path(resolve(name)).is_dir():
+        return name
+    return starts_from
 
 
 def encoder_on_meta(name: str, revision: str | None = None) -> int:

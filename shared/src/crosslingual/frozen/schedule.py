@@ -25,15 +25,8 @@ DDPM_LIKE = (
 ).split()
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 PREDICTIONS = ("epsilon", "v_prediction")
-_USED = (
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "prediction_type",
-    "rescale_betas_zero_snr",
-)
+_REQUIRED = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+_USED = (*_REQUIRED, "trained_betas", "rescale_betas_zero_snr")
 
 
 class Latents(NamedTuple):
@@ -115,9 +108,10 @@ def read_diffusion(config: Mapping[str, Any], base: str) -> Diffusion:
             f"{base} has the schedule {name or 'of an unnamed class'}, which this code does not "
             "know: it trains on DDPM's and its samplers' (DDIM, PNDM, Euler, DPMSolver, UniPC ...)"
         )
-    defaults = inspect.signature(getattr(diffusers, name).__init__).parameters
-    known = {key: defaults[key].default for key in _USED if key in defaults}
-    used = known | {key: config[key] for key in _USED if key in config}
+    used = {key: config[key] for key in _USED if key in config}
+    if absent := set(_REQUIRED) - set(used):  # as in files of earlier versions of diffusers
+        defaults = inspect.signature(getattr(diffusers, name).__init__).parameters
+        used |= {key: defaults[key].default for key in absent}
     if config.get("use_flow_sigmas"):
         raise ValueError(f"{base} samples by flow matching (use_flow_sigmas), not by diffusion")
     if used["prediction_type"] not in PREDICTIONS:

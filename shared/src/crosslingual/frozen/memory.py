@@ -1,0 +1,343 @@
+"""How large a run is: parameters and memory of a GPU, from shapes alone, for `NAME info`.
+
+What is counted, in bytes: weights in fp32 (4 for each parameter, frozen or not), gradients (4),
+AdamW's moments (8), DeepSpeed's own fp32 copy at ZeRO 1 to 3 (4), bf16 copies that autocast keeps
+of what trains (2), the moving average (4), and what the forward pass keeps for the backward pass,
+which includes bf16 copies of the frozen weights that gradients pass. Not counted: the CUDA context,
+workspaces of kernels, communication buckets (set in ds/*.json), fragmentation, norms that autocast
+keeps in fp32, and at ZeRO 3 the layers that are gathered at a time.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+
+from crosslingual.frozen.base import Base
+from crosslingual.frozen.denoiser import Conditioning
+from crosslingual.frozen.encoders import encoder_on_meta
+
+GIB, MIB = 2**30, 2**20
+LEVELS = (0, 1, 2, 3)
+NUM_GPUS = (1, 8, 64)
+
+
+class Sizes(Protocol):
+    """The settings of a run that its memory depends on."""
+
+    train_batch_size: int
+    mixed_precision: str
+    use_ema: bool
+
+
+class AdapterRun(Sizes, Protocol):
+    """Those of a run that trains an adapter in front of a frozen denoiser."""
+
+    resolution: int
+    gradient_checkpointing: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Sizes of a run on one GPU.
+
+    Attributes:
+        trainable: parameters that train.
+        frozen: parameters of the same module that do not.
+        activations: bytes that a micro-step keeps for its backward pass.
+        is_bf16: whether autocast keeps bf16 copies.
+        has_ema: whether a moving average is kept.
+        held: parameters of frozen models outside the engine, which ZeRO 3 does not share out.
+    """
+
+    trainable: int
+    frozen: int
+    activations: int
+    is_bf16: bool
+    has_ema: bool
+    held: int = 0
+
+    def states(self, level: int, num_gpus: int) -> float:
+        """Bytes of weights, gradients, optimiser and copies on a GPU at a ZeRO level."""
+        share = 1 / num_gpus
+        weights = 4 * (self.trainable + self.frozen) * (share if level == 3 else 1)
+        weights += 4 * self.held
+        gradients = 4 * self.trainable * (share if level >= 2 else 1)
+        moments = 8 * self.trainable * (share if level >= 1 else 1)
+        master = 4 * self.trainable * share if level >= 1 else 0
+        copies = (2 * self.is_bf16 + 4 * (self.has_ema and level < 3)) * self.trainable
+        return weights + gradients + moments + master + copies
+
+    def total(self, level: int, num_gpus: int) -> float:
+        """Bytes of a GPU in all."""
+        return self.states(level, num_gpus) + self.activations
+
+    def table(self, num_gpus: tuple[int, ...] = NUM_GPUS) -> list[str]:
+        """Rows of a Markdown table: GiB of a GPU, by number of GPUs and ZeRO level."""
+        rows = [
+            "| GPUs | " + " | ".join(f"ZeRO {level}" for level in LEVELS) + " |",
+            "|---:|" + "---:|" * len(LEVELS),
+        ]
+        for number in num_gpus:
+            cells = (f"{self.total(level, number) / GIB:.1f}" for level in LEVELS)
+            rows.append(f"| {number} | {' | '.join(cells)} |")
+        return rows
+
+
+def count(module: nn.Module) -> tuple[int, int]:
+    """A module's parameters that train, and those that do not."""
+    sizes = {True: 0, False: 0}
+    for parameter in module.parameters():
+        sizes[parameter.requires_grad] += parameter.numel()
+    return sizes[True], sizes[False]
+
+
+def estimate(
+    trained: nn.Module,
+    forward: Callable[[torch.dtype], Any],
+    settings: Sizes,
+    *,
+    held: nn.Module | None = None,
+    checkpoint: Callable[[], None] | None = None,
+) -> Estimate:
+    """What training takes.
+
+    Args:
+        trained: the module that the engine holds, on the meta device, with gradients switched on
+            for what trains; left in training mode and in the run's precision.
+        forward: makes a micro-step's inputs in the given dtype, on the meta device, and calls the
+            modules.
+        settings: of the run.
+        held: what the process holds beside it, likewise.
+        checkpoint: switches gradient checkpointing on; None where the run has none.
+    """
+    is_bf16 = settings.mixed_precision == "bf16"
+    dtype = torch.bfloat16 if is_bf16 else torch.float32
+    both = nn.ModuleList([trained] if held is None else [trained, held.requires_grad_(False)])
+    nn.Module.to(both, dtype)  # past diffusers' own `to`, which warns of layers for fp32
+    both.train()
+    kept, largest = kept_bytes(both, lambda: forward(dtype), casts=is_bf16)
+    if checkpoint is not None:
+        checkpoint()
+        kept = kept_bytes(both, lambda: forward(dtype), casts=is_bf16)[0] + largest
+    num_held = 0 if held is None else sum(count(held))
+    return Estimate(*count(trained), kept, is_bf16, settings.use_ema, num_held)
+
+
+def print_info(
+    title: str,
+    found: Estimate,
+    frozen: Mapping[str, int],
+    *,
+    trains: str = "adapter",
+    num_gpus: tuple[int, ...] = NUM_GPUS,
+) -> dict[str, int]:
+    """Prints the parameters of a run's parts and the memory of a GPU as tables.
+
+    The memory of what trains is that of fp32 weights, gradients and AdamW's two moments, 16 bytes
+    for each parameter; that of frozen parts is 4 bytes in fp32.
+
+    Args:
+        title: the line above the tables.
+        found: of `estimate`.
+        frozen: parameters of the frozen parts by name, whether training holds them or features
+            alone need them.
+        trains: what trains, in a word.
+        num_gpus: rows of the table of memory.
+
+    Returns:
+        `trainable`, `total` and the frozen parts, in parameters.
+    """
+    rows = [(f"{trains} (trains)", found.trainable, 16), *((*part, 4) for part in frozen.items())]
+    total = sum(number for _, number, _ in rows)
+    size = sum(number * each for _, number, each in rows)
+    print(title)
+    print(f"{'part':<40} {'parameters':>14} {'memory, fp32':>14}")
+    for name, number, each in rows:
+        print(f"{name:<40} {number:>14,} {number * each / MIB:>10,.1f} MiB")
+    print(f"{'total':<40} {total:>14,} {size / MIB:>10,.1f} MiB")
+    print(f"trainable share {found.trainable / total:.2%}")
+    precision = "bf16 autocast" if found.is_bf16 else "fp32"
+    ema = ", a moving average" if found.has_ema else ""
+    print(
+        f"\nGiB of a GPU in training ({precision}{ema}; activations of a micro-step "
+        f"{found.activations / GIB:.2f})"
+    )
+    print("\n".join(found.table(num_gpus)))
+    return {"trainable": found.trainable, "total": total, **frozen}
+
+
+def adapter_info(
+    title: str,
+    settings: AdapterRun,
+    config: Mapping[str, Any],
+    build: Callable[[Any], nn.Module],
+    *,
+    base: Base,
+    through_denoiser: bool = True,
+    call: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]] = nn.Module.__call__,
+) -> dict[str, int]:
+    """`info` of a method whose adapter maps an encoder's states to the denoiser's.
+
+    Args:
+        title: the line above the tables.
+        settings: of the run.
+        config: the adapter's: `encoder_width`, `width`, `max_length`, its encoder, and what
+            rebuilds it.
+        build: makes the module that the config describes.
+        base: that it is trained on.
+        through_denoiser: whether the loss passes the denoiser, which training then holds.
+        call: the adapter's answer (states, pooled) to an encoder's states (B, L, C).
+    """
+    rows, edge = settings.train_batch_size, settings.resolution // base.latents.downscale
+    model = base.denoiser_on_meta()
+    counts = base.count_parameters(model)
+    with torch.device("meta"):
+        adapter = build(config)
+    if config["width"] != base.text.width:
+        base.family.drop_projection(model)
+    denoiser = base.wrap_denoiser(model, resolution=settings.resolution)
+
+    @torch.device("meta")
+    def forward(dtype: torch.dtype) -> Any:
+        states = torch.empty(rows, config["max_length"], config["encoder_width"], dtype=dtype)
+        given = call(adapter, states)
+        if not through_denoiser:
+            return given
+        latents = torch.empty(rows, base.latents.channels, edge, edge, dtype=dtype)
+        times = torch.empty(rows, dtype=torch.int64)
+        mask = torch.ones(given[0].shape[:2]) if base.text.takes_mask else None
+        return denoiser.predict(latents, times, Conditioning(*given, mask))
+
+    found = estimate(
+        adapter,
+        forward,
+        settings,
+        held=model if through_denoiser else None,
+        checkpoint=model.enable_gradient_checkpointing
+        if through_denoiser and settings.gradient_checkpointing
+        else None,
+    )
+    encoder, revision = config["text_encoder"], config["text_encoder_revision"]
+    frozen = {
+        "denoiser": counts["denoiser"],
+        "VAE": counts["vae"],
+        f"encoder {encoder}": encoder_on_meta(encoder, revision),
+    }
+    return print_info(title, found, frozen)
+
+
+class _FusedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output = query.new_empty(*query.shape[:-1], value.shape[-1])
+        normaliser = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, output, normaliser)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
+
+
+class _FusedAttentionMode(TorchFunctionMode):
+    """Counts attention as the fused kernels keep it (queries, keys, values, output and one number
+    for each query), whatever the meta device would do.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is nn.functional.scaled_dot_product_attention:
+            given = {**dict(zip(("query", "key", "value"), args, strict=False)), **(kwargs or {})}
+            return _FusedAttention.apply(given["query"], given["key"], given["value"])
+        return func(*args, **(kwargs or {}))
+
+
+class Kept:
+    """The storages that a forward pass keeps, and how many bytes they are.
+
+    Attributes:
+        num_bytes: so far.
+    """
+
+    def __init__(self, module: nn.Module, casts: bool = False):
+        """Args: module: its weights are not counted, since they are there anyway; casts: whether
+        the frozen ones are, because autocast makes a copy of each for its backward pass.
+        """
+        self.num_bytes = 0
+        there = [*module.buffers(), *module.parameters()]
+        if casts:
+            there = [*module.buffers(), *(p for p in module.parameters() if p.requires_grad)]
+        self._seen = {_storage(tensor): tensor for tensor in there}
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Counts a tensor's storage, once."""
+        storage = _storage(tensor)
+        if storage not in self._seen:
+            self._seen[storage] = tensor  # kept alive, so that its place is not given to another
+            self.num_bytes += tensor.untyped_storage().nbytes()
+        return tensor
+
+
+@contextmanager
+def counting(kept: Kept) -> Iterator[None]:
+    """Counts what forward passes inside keep."""
+    with _FusedAttentionMode(), saved_tensors_hooks(kept.add, lambda tensor: tensor):
+        yield
+
+
+def kept_bytes(
+    module: nn.Module,
+    forward: Callable[[], Any],
+    blocks: tuple[type, ...] | None = None,
+    casts: bool = False,
+) -> tuple[int, int]:
+    """Bytes that a forward pass keeps, and the most that one of its blocks keeps.
+
+    Args:
+        module: on the meta device, in training mode.
+        forward: calls it.
+        blocks: classes of the modules that gradient checkpointing computes again one at a time;
+            diffusers' and transformers' if None.
+        casts: whether autocast copies frozen weights.
+    """
+    blocks = _checkpointed() if blocks is None else blocks
+    kept, largest, starts = Kept(module, casts), 0, []
+
+    def begin(*_: Any) -> None:
+        starts.append(kept.num_bytes)
+
+    def end(*_: Any) -> None:
+        nonlocal largest
+        largest = max(largest, kept.num_bytes - starts.pop())
+
+    handles = []
+    for part in module.modules():
+        if isinstance(part, blocks):
+            handles.append(part.register_forward_pre_hook(begin))
+            handles.append(part.register_forward_hook(end))
+    try:
+        with counting(kept):
+            forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return kept.num_bytes, largest
+
+
+def _checkpointed() -> tuple[type, ...]:
+    from diffusers.models.attention import BasicTransformerBlock
+    from diffusers.models.resnet import ResnetBlock2D
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return BasicTransformerBlock, ResnetBlock2D, GradientCheckpointingLayer
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
