@@ -3,12 +3,15 @@
 import dataclasses
 import inspect
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from crosslingual.cli.settings import parse_settings
+import docstring_parser
+
+from crosslingual.cli.verbs import run_verb
 from crosslingual.data.records import Record, parse_key_map
 from crosslingual.data.shards import (
     check_sizes,
@@ -24,29 +27,16 @@ from crosslingual.worlds import REMEDY
 
 
 @dataclass
-class ShardsSettings:
-    """Settings of `crosslingual shards`.
+class WriteSettings:
+    """Settings of `crosslingual shards` that every source takes.
 
     Attributes:
         source: form of the input: folder (pictures with metadata.jsonl), webdataset
             (img2dataset's and open_clip's shards), json_keys (PEA's and AltDiffusion's shards),
             karpathy and coco (JSON), multi30k (its repository), moses (PREFIX.de and PREFIX.en),
-            or a source of an installed world: WORLD_SOURCES.
+            or a source of an installed world: {worlds}.
         output_dir: folder of shards to write; new or empty.
-        input: folder, file, prefix or address to read; a world's source takes none.
-        image_dir: folder of the pictures (karpathy, coco, multi30k).
-        split: name of the split to read (karpathy, multi30k, world).
-        languages: BCP-47 codes of the languages to read or write (multi30k, moses, world).
-        caption_language: language of captions that do not name one (folder, webdataset,
-            karpathy, coco); en if not given.
-        key_map: JSON keys and their languages, as caption_en=en caption_zh=zh (folder, json_keys).
-        task: task of multi30k: 1 (translations) or 2 (independent captions).
         num_samples: number of samples at which reading stops.
-        num_motif_samples: number of culture-specific pictures to add (world).
-        num_captions: number of wordings per language at most (world).
-        seed: seed of what is drawn (world).
-        distinct: draws each scene once, as retrieval needs them (world).
-        pictures: false writes captions alone (world).
         parallel: whether the captions of a sample translate one another; replaces what the source
             says.
         culture: language of the culture that all samples are specific to; replaces what the source
@@ -58,19 +48,7 @@ class ShardsSettings:
 
     source: str
     output_dir: str
-    input: str | None = None
-    image_dir: str | None = None
-    split: str | None = None
-    languages: list[str] | None = None
-    caption_language: str | None = None
-    key_map: list[str] | None = None
-    task: Literal[1, 2] | None = None
     num_samples: int | None = None
-    num_motif_samples: int | None = None
-    num_captions: int | None = None
-    seed: int | None = None
-    distinct: bool | None = None
-    pictures: bool | None = None
     parallel: bool | None = None
     culture: str | None = None
     samples_per_shard: int = 10_000
@@ -78,11 +56,37 @@ class ShardsSettings:
     allow_missing: bool = False
 
 
-# --help lists what is installed, without loading torch
-_FOUND = ", ".join(SOURCES.keys() - FAMILIES.keys())
-ShardsSettings.__doc__ = ShardsSettings.__doc__.replace(
-    "WORLD_SOURCES", _FOUND or f"none; {REMEDY}"
-)
+def _setting(parameter: str) -> str:
+    return "input" if parameter == "input_path" else parameter
+
+
+def _settings_of_sources() -> type[WriteSettings]:
+    """`WriteSettings` and the keyword arguments of all sources, each with its sources' words."""
+    kinds: dict[str, Any] = {}
+    words: dict[str, list[str]] = defaultdict(list)
+    for source_name, source in SOURCES.items():
+        parsed = docstring_parser.parse(source.__doc__)
+        said = {each.arg_name: " ".join(each.description.split()) for each in parsed.params}
+        for name, parameter in inspect.signature(source).parameters.items():
+            if name == "num_samples":
+                continue
+            kind = parameter.annotation
+            is_list = any(each in str(kind) for each in ("Sequence", "Mapping"))
+            kinds.setdefault(_setting(name), list[str] if is_list else kind)
+            words[_setting(name)].append(f"{source_name}: {said[name]}")
+    worlds = ", ".join(sorted(SOURCES.keys() - FAMILIES.keys()))
+    lines = [f"        {name}: {' '.join(each)}" for name, each in words.items()]
+    doc = WriteSettings.__doc__.format(worlds=worlds or f"none is; {REMEDY}").rstrip()
+    return dataclasses.make_dataclass(
+        "ShardsSettings",
+        [(name, kind | None, None) for name, kind in kinds.items()],
+        bases=(WriteSettings,),
+        namespace={"__doc__": "\n".join([doc, *lines])},
+    )
+
+
+ShardsSettings = _settings_of_sources()
+"""Settings of `crosslingual shards`."""
 
 
 @dataclass
@@ -115,13 +119,7 @@ class UrlTableSettings:
     output: str
 
 
-_OF_SOURCES = (
-    "input image_dir split languages caption_language key_map task num_samples num_motif_samples "
-    "num_captions seed distinct pictures"
-).split()
-
-
-def write(settings: ShardsSettings) -> None:
+def write(settings: WriteSettings) -> None:
     """Writes pictures and captions as WebDataset shards with an index.json."""
     from tqdm import tqdm
 
@@ -138,7 +136,7 @@ def write(settings: ShardsSettings) -> None:
         print(f"left out: {index['num_missing']} samples whose picture is missing or no picture")
 
 
-def read_source(settings: ShardsSettings) -> Iterator[Record]:
+def read_source(settings: WriteSettings) -> Iterator[Record]:
     """The records that the settings of `crosslingual shards` ask for.
 
     Raises:
@@ -151,26 +149,31 @@ def read_source(settings: ShardsSettings) -> Iterator[Record]:
             f"no source {settings.source!r}; there are {known}; for a world's source, {REMEDY}"
         )
     source = SOURCES[settings.source]
-    parameters = inspect.signature(source).parameters
-    given = {
-        "input_path" if name == "input" else name: value
-        for name in _OF_SOURCES
-        if (value := getattr(settings, name)) is not None
+    parameters = {
+        _setting(name): each for name, each in inspect.signature(source).parameters.items()
     }
-    limit = None if "num_samples" in parameters else given.pop("num_samples", None)
+    own = {field.name for field in dataclasses.fields(WriteSettings)} - parameters.keys()
+    given = {
+        name: value
+        for name, value in vars(settings).items()
+        if name not in own and value is not None
+    }
+    takes = ", ".join(f"--{name}" for name in parameters)
     for name in given.keys() - parameters.keys():
-        takes = ", ".join(_flag(parameter) for parameter in parameters)
-        raise ValueError(f"source {settings.source} takes no {_flag(name)}; it takes {takes}")
+        raise ValueError(f"source {settings.source} takes no --{name}; it takes {takes}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
-            raise ValueError(f"source {settings.source} needs {_flag(name)}")
+            raise ValueError(f"source {settings.source} needs --{name}")
     if "key_map" in given:
         given["key_map"] = parse_key_map(given["key_map"])
+    if "input" in given:
+        given["input_path"] = given.pop("input")
     changes: dict[str, bool | str] = {}
     if settings.culture is not None:
         changes |= {"culture": settings.culture, "parallel": False}
     if settings.parallel is not None:
         changes["parallel"] = settings.parallel
+    limit = settings.num_samples if "num_samples" in own else None
     for record in itertools.islice(source(**given), limit):
         yield dataclasses.replace(record, **changes)
 
@@ -209,34 +212,20 @@ def url_table(settings: UrlTableSettings) -> None:
     print(f"and train on {settings.dataset}, or see crosslingual inspect {settings.dataset}")
 
 
-def run_shards(argv: list[str]) -> None:
-    """Reads the words of `crosslingual shards`."""
-    write(
-        parse_settings(ShardsSettings, argv, prog="crosslingual shards", description=write.__doc__)
-    )
+def run_shards(argv: list[str]) -> int:
+    """Runs `crosslingual shards`."""
+    return run_verb("crosslingual shards", ShardsSettings, write, argv)
 
 
-def run_inspect(argv: list[str]) -> None:
-    """Reads the words of `crosslingual inspect`."""
+def run_inspect(argv: list[str]) -> int:
+    """Runs `crosslingual inspect`."""
     words = ["--shards", *argv] if argv and not argv[0].startswith("-") else argv
-    survey(
-        parse_settings(
-            InspectSettings, words, prog="crosslingual inspect", description=survey.__doc__
-        )
-    )
+    return run_verb("crosslingual inspect", InspectSettings, survey, words)
 
 
-def run_url_table(argv: list[str]) -> None:
-    """Reads the words of `crosslingual url-table`."""
-    url_table(
-        parse_settings(
-            UrlTableSettings, argv, prog="crosslingual url-table", description=url_table.__doc__
-        )
-    )
-
-
-def _flag(parameter: str) -> str:
-    return "--input" if parameter == "input_path" else f"--{parameter}"
+def run_url_table(argv: list[str]) -> int:
+    """Runs `crosslingual url-table`."""
+    return run_verb("crosslingual url-table", UrlTableSettings, url_table, argv)
 
 
 def _describe(shards_found: Sized, counts: Mapping[str, Any]) -> str:

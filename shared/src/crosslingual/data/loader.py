@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from crosslingual.data.index import language_counts, shard_sizes
 from crosslingual.data.pictures import decode_picture
-from crosslingual.data.reader import Options, SampleReader, UnusableSampleError
+from crosslingual.data.reader import Options, SampleReader
 from crosslingual.data.records import names_found
 from crosslingual.data.tars import expand_shards
 
@@ -175,9 +175,9 @@ class ShardLoader:
             try:
                 self._reader.read(shard, index)
                 return
-            except UnusableSampleError as error:
+            except ValueError as error:
                 reasons[self._reader.name(shard, index)] = str(error)
-            with contextlib.suppress(UnusableSampleError):
+            with contextlib.suppress(ValueError):
                 found |= set(names_found(self._reader.sample(shard, index)))
         reasons |= self._reader.pop_faults()
         if not reasons:
@@ -194,7 +194,7 @@ class ShardLoader:
         if num_samples < self.num_samples:
             counts, num_samples = Counter(), 0
             for shard, index in self._reader.first_samples(NUM_PROBED):
-                with contextlib.suppress(UnusableSampleError):
+                with contextlib.suppress(ValueError):
                     counts.update(self._reader.record(shard, index).captions.keys())
                     num_samples += 1
         missing = [name for name in languages if counts[name] < num_samples]

@@ -16,10 +16,6 @@ from crosslingual.data.tars import Shard
 MAX_IN_A_ROW = 1000
 
 
-class UnusableSampleError(Exception):
-    """Why a sample was passed over."""
-
-
 @dataclass(frozen=True)
 class Options:
     """What a reader is to do; `ShardLoader` says what each of these means.
@@ -103,48 +99,39 @@ class SampleReader(Dataset):
         """A sample's members, undecoded.
 
         Raises:
-            UnusableSampleError: the shard ends before it.
+            ValueError: the shard ends before it.
         """
         opened = self._shard(shard)
         if index >= len(opened.samples):
-            raise UnusableSampleError(f"gone: the shard ends after {len(opened.samples)} samples")
-        try:
-            return opened.read(index)
-        except ValueError as error:
-            raise UnusableSampleError(str(error)) from error
+            raise ValueError(f"gone: the shard ends after {len(opened.samples)} samples")
+        return opened.read(index)
 
     def record(self, shard: int, index: int) -> Record:
         """A sample's record.
 
         Raises:
-            UnusableSampleError: it has no caption, broken JSON, a bad key.
+            ValueError: why it is none: no caption, broken JSON, a bad key.
         """
         sample = self.sample(shard, index)
+        key_map, language = self.options.key_map, self.options.caption_language
         try:
-            return sample_to_record(
-                sample,
-                key_map=self.options.key_map,
-                caption_language=self.options.caption_language,
-            )
+            return sample_to_record(sample, key_map=key_map, caption_language=language)
         except ValueError as error:
-            prefix = f"sample {sample['__key__']!r}: "
-            raise UnusableSampleError(str(error).removeprefix(prefix)) from error
+            # the name stands beside the reason, so that equal reasons are counted together
+            raise ValueError(str(error).removeprefix(f"sample {sample['__key__']!r}: ")) from error
 
     def read(self, shard: int, index: int) -> tuple[Record, np.ndarray | None]:
         """A sample's record and its pixels, (H, W, 3) bytes; None where no resolution is set.
 
         Raises:
-            UnusableSampleError: it cannot be used, and why.
+            ValueError: why it cannot be used.
         """
         record = self.record(shard, index)
         if self.options.resolution is None:
             return record, None
         if not isinstance(record.image, bytes):
-            raise UnusableSampleError("no picture")
-        try:
-            return record, decode_pixels(record.image, self.options.resolution)
-        except ValueError as error:
-            raise UnusableSampleError(str(error)) from error
+            raise ValueError("no picture")
+        return record, decode_pixels(record.image, self.options.resolution)
 
     def _batch(self, step: int) -> dict[str, Any]:
         options = self.options
@@ -175,7 +162,7 @@ class SampleReader(Dataset):
             shard, index = self.order.locate(epoch, (position + ahead) % num_samples)
             try:
                 record, pixels = self.read(shard, index)
-            except UnusableSampleError as error:
+            except ValueError as error:
                 self._faults[self.name(shard, index)] = str(error)
                 continue
             self._check_languages(record, shard)

@@ -13,8 +13,8 @@ def coco(input_path: str, *, image_dir: str, caption_language: str = "en") -> It
 
     Args:
         input_path: the JSON file.
-        image_dir: where the pictures lie.
-        caption_language: the language of the captions: `ja` for STAIR.
+        image_dir: folder of the pictures.
+        caption_language: language of the captions: `ja` for STAIR.
 
     Raises:
         FileNotFoundError: there is no such file.

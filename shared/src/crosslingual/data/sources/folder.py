@@ -18,9 +18,9 @@ def folder(
     A line may also hold `parallel`, `culture`, and anything else, which is kept as `extra`.
 
     Args:
-        input_path: the folder; file names are relative to it.
-        key_map: JSON key to language, for captions in columns of their own.
-        caption_language: the language of `text`.
+        input_path: folder of metadata.jsonl; its file names are relative to it.
+        key_map: JSON keys and their languages (text_de=de), for captions in columns of their own.
+        caption_language: language of `text`.
 
     Raises:
         FileNotFoundError: there is no `metadata.jsonl`.

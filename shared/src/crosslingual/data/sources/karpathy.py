@@ -18,10 +18,10 @@ def karpathy(
 
     Args:
         input_path: the JSON file.
-        image_dir: where the pictures lie, under `filepath` where the file gives one.
+        image_dir: folder of the pictures; they lie under `filepath` where the file gives one.
         split: `train`, `restval`, `val`, `test`, or several as `train+restval`, the training set
             that papers on COCO use.
-        caption_language: the language of the sentences.
+        caption_language: language of the sentences.
 
     Raises:
         FileNotFoundError: there is no such file.

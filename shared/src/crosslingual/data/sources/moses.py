@@ -21,8 +21,8 @@ def moses(input_path: str, *, languages: Sequence[str] | None = None) -> Iterato
     logged. Keys carry the line number.
 
     Args:
-        input_path: the prefix, such as `opus/Tatoeba.de-en`.
-        languages: the files' endings, two or more; read from the prefix if None.
+        input_path: prefix of the files, such as `opus/Tatoeba.de-en`.
+        languages: endings of the files, two or more; read from the prefix if None.
 
     Raises:
         FileNotFoundError: a file is missing.

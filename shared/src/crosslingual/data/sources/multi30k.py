@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from crosslingual.data.records import Record, make_key
 from crosslingual.data.text import iter_lines
@@ -13,15 +14,15 @@ def multi30k(
     split: str = "train",
     languages: Sequence[str] | None = None,
     image_dir: str | None = None,
-    task: int = 1,
+    task: Literal[1, 2] = 1,
 ) -> Iterator[Record]:
     """Reads `data/task{1,2}/raw` with the picture names of `image_splits`.
 
     Args:
         input_path: the repository's folder, which holds `data/`.
         split: `train`, `val`, `test_2016_flickr`, ... (task 2: `test_2016`).
-        languages: which of those the split is in; all of them if None.
-        image_dir: the folder of the Flickr30k (or COCO) pictures; records of text alone if None.
+        languages: languages to read; all that the split has if None.
+        image_dir: folder of the Flickr30k (or COCO) pictures; records of text alone if None.
         task: 1 for one caption a language, each a translation; 2 for five, written independently.
 
     Raises:

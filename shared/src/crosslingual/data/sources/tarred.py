@@ -15,8 +15,8 @@ def webdataset(input_path: str, *, caption_language: str = "en") -> Iterator[Rec
     """Reads `KEY.jpg|png|webp` with `KEY.txt`, and `KEY.json` where there is one.
 
     Args:
-        input_path: a folder, a tar file, a brace range, an fsspec address, or several with `::`.
-        caption_language: the language of `KEY.txt`.
+        input_path: folder, tar file, brace range, fsspec address, or several joined by `::`.
+        caption_language: language of `KEY.txt`.
 
     Raises:
         FileNotFoundError: no shard matches.
@@ -30,7 +30,7 @@ def json_keys(input_path: str, *, key_map: Mapping[str, str] | None = None) -> I
 
     Args:
         input_path: as for `webdataset`.
-        key_map: JSON key to language; `caption_en` and `caption_zh` if None.
+        key_map: JSON keys and their languages; caption_en=en caption_zh=zh if not given.
 
     Raises:
         FileNotFoundError: no shard matches.
