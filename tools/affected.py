@@ -5,8 +5,8 @@
 
 `root` stands for the checks of the repository itself (ruff, import contracts, tools/tests): any
 change runs them. A page of prose runs nothing else. A package's file runs that package, a file of
-`shared` every package, and so does a file of the house that all tests pass through or that this
-script does not know.
+`shared` every package, and so does a file of the worlds, which all tests use, and a file of the
+house that all tests pass through or that this script does not know.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import PurePosixPath
 from packages import REPOSITORY, find_packages
 
 PROSE_NAMES = {"LICENSE", "CODEOWNERS", ".editorconfig", ".gitignore", ".pre-commit-config.yaml"}
+WORLDS = "tools/worlds"
 TEST_MACHINERY = {"tools/test.sh", "tools/environment.py", "tools/packages.py"}
 
 
@@ -45,7 +46,8 @@ def _affected_by(path: str, folders: dict[str, str]) -> set[str]:
         return set()
     for name, folder in folders.items():
         if path.startswith(folder + "/"):
-            return set(folders) if name == "shared" else {name}
+            is_used_by_all = name == "shared" or path.startswith(f"{WORLDS}/src/")
+            return set(folders) if is_used_by_all else {name}
     if path == "tools/new_method.py":
         return {"template"} & set(folders)
     if path.startswith("tools/") and path not in TEST_MACHINERY:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs a method alone in a new environment (.venv-demo/METHOD) and runs its demo, whose options
-# it takes: `bash tools/demo.sh`, which is pea's, `bash tools/demo.sh mclip --num_processes 1`. It
-# needs Python 3.11, a C compiler, and a package index; no GPU, no other network.
+# Installs a method and the worlds that it is shown in (its extra `demo`) in a new environment
+# (.venv-demo/METHOD) and runs its demo, whose options it takes: `bash tools/demo.sh`, which is
+# pea's, `bash tools/demo.sh mclip --num_processes 1`. It needs Python 3.11, a C compiler, and a
+# package index; no GPU, no other network.
 #
 # On Linux the plain index's torch brings CUDA along (several GB); to take the CPU build, point
 # PIP_EXTRA_INDEX_URL at the index that PyTorch's installation page names for it.
@@ -21,5 +22,5 @@ python=${PYTHON:-$(command -v python3.11 || command -v python3)}
 
 environment=.venv-demo/$method
 [ -x "$environment/bin/python" ] || "$python" -m venv "$environment"
-"$environment/bin/python" -m pip install --disable-pip-version-check -c constraints.txt -e "methods/$method"
+"$environment/bin/python" -m pip install --disable-pip-version-check -c constraints.txt -e "methods/$method[demo]"
 exec "$environment/bin/$method" demo "$@"

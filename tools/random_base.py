@@ -4,8 +4,8 @@
     python tools/random_base.py write --shape sd15 --output_dir /tmp/sd15
     python tools/random_base.py check --folder /tmp/sd15 --resolution 512
 
-`write` downloads nothing: shapes stand in `crosslingual.frozen.published_shapes`, tokenizers are the
-testbed's, weights are noise in fp16 (SD 1.5 with XLM-R large: 3.3 GB on disk, SDXL: 8 GB).
+`write` downloads nothing: shapes stand in `crosslingual.frozen.published_shapes`, tokenizers are
+the testbed's, weights are noise in fp16 (SD 1.5 with XLM-R large: 3.3 GB on disk, SDXL: 8 GB).
 
 `check` walks a user's road with the two photographs that scikit-learn ships, captioned in English
 and Chinese: folder -> shards -> features -> one training step -> a two-step picture. Each verb is a
@@ -167,8 +167,11 @@ def measure(words: list[str]) -> None:
     process takes itself (some 200 MiB) cannot be seen: a child inherits that peak.
     """
     print("$ " + " ".join(words), flush=True)
-    modules = {"pea": "pea.cli", "crosslingual": "crosslingual.cli.main"}
-    command = [sys.executable, "-m", modules[words[0]], *words[1:]]
+    program = (
+        "import sys; from importlib.metadata import entry_points; sys.argv = sys.argv[1:];"
+        "sys.exit(entry_points(group='console_scripts')[sys.argv[0]].load()())"
+    )
+    command = [sys.executable, "-c", program, *words]
     started = time.monotonic()
     _, status, usage = os.wait4(os.spawnv(os.P_NOWAIT, sys.executable, command), 0)
     seconds, cpu = time.monotonic() - started, usage.ru_utime + usage.ru_stime

@@ -81,12 +81,22 @@ install_without_dependencies() { # environment, list
     "$store/bin/python" -m pip --python "$1/bin/python" install -q --no-deps -r "$2"
 }
 
+# The tests of shared use the worlds, which bring a copy of shared along: the folder itself comes
+# last. `-e shared -e tools/worlds` in one command is two sources for one package, which pip refuses.
+install_package() { # environment, name, folder
+  local pip=("$store/bin/python" -m pip --python "$1/bin/python" install -q)
+  if [ "$2" = shared ]; then
+    "${pip[@]}" -c constraints.txt -e tools/worlds && "${pip[@]}" --no-deps -e shared
+  else
+    "${pip[@]}" -c constraints.txt -e "$3[test]"
+  fi
+}
+
 check_package() {
   local folder environment=$work/environments/$1
   folder=$("$python" tools/packages.py folder "$1")
   "$store/bin/python" tools/environment.py "$environment" "$1" &&
-    "$store/bin/python" -m pip --python "$environment/bin/python" install -q -c constraints.txt \
-      -e "$folder[test]" &&
+    install_package "$environment" "$1" "$folder" &&
     "$store/bin/python" -m pip --python "$environment/bin/python" check &&
     install_without_dependencies "$environment" "$folder/tests/no_deps.txt" &&
     run_pytest "$environment/bin/python" "$1" "$folder/tests"

@@ -8,11 +8,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 @pytest.fixture
 def house(tmp_path):
-    """A small repository: shared, benchmarks and two methods, each with an empty package."""
+    """A small repository: shared, worlds, benchmarks and two methods, each an empty package."""
     shared = '"crosslingual-shared @ {root:parent:uri}/shared"'
+    worlds = '"crosslingual-worlds @ {root:parent:parent:uri}/tools/worlds"'
     add_package(tmp_path / "shared", "crosslingual", '"numpy>=2", "pyyaml"', '"pytest"')
+    add_package(
+        tmp_path / "tools" / "worlds", "crosslingual_worlds", f'{shared}, "fonts"', '"pytest"'
+    )
     add_package(tmp_path / "benchmarks", "crosslingual_benchmarks", shared, '"pytest"')
-    add_package(tmp_path / "methods" / "iap", "iap", f'{shared}, "peft"', '"pytest", "scipy"')
+    add_package(
+        tmp_path / "methods" / "iap", "iap", f'{shared}, "peft"', f'"pytest", "scipy", {worlds}'
+    )
     add_package(tmp_path / "methods" / "pea", "pea", shared, '"pytest"')
     (tmp_path / "methods" / "no_package").mkdir()
     return tmp_path

@@ -9,6 +9,7 @@ import affected
 
 FOLDERS = {
     "shared": "shared",
+    "worlds": "tools/worlds",
     "benchmarks": "benchmarks",
     "template": "tools/template",
     "iap": "methods/iap",
@@ -30,10 +31,12 @@ ALL = ["root", *FOLDERS]
         (["benchmarks/perf/step.py"], ["root", "benchmarks"]),
         (["tools/template/src/NAME/method.py"], ["root", "template"]),
         (["tools/new_method.py"], ["root", "template"]),
-        (["tools/testbed/unet.py"], ["root"]),
+        (["tools/worlds/pretrain/unet.py", "tools/worlds/tests/test_judge.py"], ["root", "worlds"]),
+        (["tools/worlds/src/crosslingual_worlds/testing/miniatures.py"], ALL),
+        (["tools/worlds/src/crosslingual_worlds/drawn/weights/sd/unet.safetensors"], ALL),
+        (["tools/random_base.py"], ["root"]),
         (["tools/affected.py"], ["root"]),
         (["shared/src/crosslingual/loader.py"], ALL),
-        (["shared/src/crosslingual/testbed/weights/sd/unet.safetensors"], ALL),
         (["constraints.txt"], ALL),
         (["pyproject.toml"], ALL),
         (["tools/test.sh"], ALL),

@@ -25,6 +25,7 @@ def lint(house):
 def test_shared_below_and_methods_apart_keep_the_contracts(house):
     (house / "methods/pea/src/pea/train.py").write_text("import crosslingual\n")
     (house / "benchmarks/src/crosslingual_benchmarks/run.py").write_text("import crosslingual\n")
+    (house / "tools/worlds/src/crosslingual_worlds/drawn.py").write_text("import crosslingual\n")
     answer = lint(house)
     assert answer.returncode == 0, answer.stdout
     assert "Contracts: 2 kept, 0 broken" in answer.stdout
@@ -38,6 +39,10 @@ def test_shared_below_and_methods_apart_keep_the_contracts(house):
         ("benchmarks/src/crosslingual_benchmarks/run.py", "pea"),
         ("shared/src/crosslingual/engine.py", "pea"),
         ("shared/src/crosslingual/engine.py", "crosslingual_benchmarks"),
+        ("shared/src/crosslingual/engine.py", "crosslingual_worlds"),
+        ("methods/pea/src/pea/train.py", "crosslingual_worlds"),
+        ("benchmarks/src/crosslingual_benchmarks/run.py", "crosslingual_worlds"),
+        ("tools/worlds/src/crosslingual_worlds/drawn.py", "pea"),
     ],
 )
 def test_an_import_against_the_direction_breaks_them(house, file, imported):

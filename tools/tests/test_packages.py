@@ -3,7 +3,7 @@ from packages import find_packages, third_party_requirements
 
 def test_packages_are_the_folders_with_a_pyproject(house):
     packages = find_packages(house)
-    assert list(packages) == ["shared", "benchmarks", "iap", "pea"]
+    assert list(packages) == ["shared", "worlds", "benchmarks", "iap", "pea"]
     assert packages["iap"].folder == house / "methods" / "iap"
     assert packages["benchmarks"].import_name == "crosslingual_benchmarks"
 
@@ -11,15 +11,18 @@ def test_packages_are_the_folders_with_a_pyproject(house):
 def test_requirements_follow_our_packages_and_take_the_tests_of_the_named_one_only(house):
     packages = find_packages(house)
     alone = third_party_requirements([packages["iap"]], packages)
-    assert alone == ["numpy>=2", "peft", "pytest", "pyyaml", "scipy"]
-    assert third_party_requirements([packages["shared"]], packages) == [
-        "numpy>=2",
-        "pytest",
-        "pyyaml",
-    ]
+    assert alone == ["fonts", "numpy>=2", "peft", "pytest", "pyyaml", "scipy"]
+    alone = third_party_requirements([packages["pea"]], packages)
+    assert alone == ["numpy>=2", "pytest", "pyyaml"]
+
+
+def test_the_tests_of_shared_need_what_the_worlds_need(house):
+    packages = find_packages(house)
+    needed = third_party_requirements([packages["shared"]], packages)
+    assert needed == ["fonts", "numpy>=2", "pytest", "pyyaml"]
 
 
 def test_requirements_of_several_packages_are_their_union(house):
     packages = find_packages(house)
     union = third_party_requirements(list(packages.values()), packages)
-    assert union == ["numpy>=2", "peft", "pytest", "pyyaml", "scipy"]
+    assert union == ["fonts", "numpy>=2", "peft", "pytest", "pyyaml", "scipy"]

@@ -1,4 +1,4 @@
-"""Writes the pretrained parts as model folders, fp16, into the shared package: `testbed:sd`,
+"""Writes the pretrained parts as model folders, fp16, into the package: `testbed:sd`,
 `testbed:clip`, `testbed:xlm-r`.
 
 python tools/worlds/pretrain/export.py --work WORK
@@ -6,13 +6,14 @@ python tools/worlds/pretrain/export.py --work WORK
 
 import argparse
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from transformers import CLIPImageProcessor, XLMRobertaTokenizer
 
 from clip import make_clip, make_text_tower, make_tokenizer, make_vision_tower
-from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
+from crosslingual_worlds.drawn import WEIGHTS
 from loop import average_of
 from unet import latent_pool, load_vae, make_pipeline, make_unet
 from xlm_r import LanguageModel
@@ -52,6 +53,12 @@ def export_sd(work: Path, folder: Path) -> None:
     make_pipeline(work, unet, vae, factor).to(torch.float16).save_pretrained(folder)
 
 
+def size_of(parts: Iterable[str]) -> int:
+    """Bytes of these models' folders."""
+    files = [path for part in parts for path in (WEIGHTS / part).rglob("*")]
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -64,10 +71,10 @@ def main() -> None:
     options = parser.parse_args()
     writers = {"clip": export_clip, "xlm-r": export_xlm_r, "sd": export_sd}
     for part in options.parts:
-        shutil.rmtree(TESTBED_WEIGHTS / part, ignore_errors=True)
-        writers[part](options.work, TESTBED_WEIGHTS / part)
-    total = sum(path.stat().st_size for path in TESTBED_WEIGHTS.rglob("*") if path.is_file())
-    print(f"{TESTBED_WEIGHTS}: {total / 2**20:.1f} MiB")
+        shutil.rmtree(WEIGHTS / part, ignore_errors=True)
+        writers[part](options.work, WEIGHTS / part)
+    total = size_of(writers)
+    print(f"{WEIGHTS}: {total / 2**20:.1f} MiB")
     if total > MAX_BYTES:
         raise SystemExit("the embedded models are larger than 25 MiB together")
 

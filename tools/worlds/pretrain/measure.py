@@ -1,10 +1,10 @@
-"""Measures the embedded models on held-out captions and draws the pictures of shared/README.md.
+"""Measures the embedded models on held-out captions and draws the pictures of the README.
 
     python tools/worlds/pretrain/measure.py
     torchrun --standalone --nproc_per_node 2 tools/worlds/pretrain/measure.py
 
-Prints a table in Markdown, writes the figures to shared/testbed_figures.json and the pictures to
-shared/pictures/.
+Prints a table in Markdown, writes the figures to tools/worlds/testbed_figures.json and the pictures
+to tools/worlds/pictures/.
 """
 
 import argparse
@@ -21,10 +21,9 @@ from crosslingual.data.pictures import decode_picture
 from crosslingual.frozen.base import load_pipeline
 from crosslingual.frozen.weights import load_frozen, resolve
 from crosslingual.training.processes import start_processes
-from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
 from crosslingual_worlds.drawn.captions import caption
 from crosslingual_worlds.drawn.contact_sheet import Cell, contact_sheet
-from crosslingual_worlds.drawn.evaluation import Judged, judge_prompts, text_accuracy
+from crosslingual_worlds.drawn.evaluation import EVALUATION
 from crosslingual_worlds.drawn.judge import shows
 from crosslingual_worlds.drawn.languages import LANGUAGES
 from crosslingual_worlds.drawn.motifs import MOTIFS
@@ -35,8 +34,10 @@ from crosslingual_worlds.drawn.world import (
     render,
     sample_scenes,
 )
+from crosslingual_worlds.evaluation import Judged, text_accuracy
+from export import size_of
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+WORLDS = Path(__file__).resolve().parents[1]
 TARGETS = {
     "judge on true renderings": ">= 0.995",
     "testbed:sd, English prompts": ">= 0.90",
@@ -48,7 +49,7 @@ TARGETS = {
     "VAE round trip, motifs read": "",
     "testbed:clip, text->image R@1 of 1,000": ">= 0.60",
     "testbed:clip, image->text R@1 of 1,000": ">= 0.60",
-    "size of all embedded models, MiB": "<= 25",
+    "size of sd, clip and xlm-r, MiB": "<= 25",
 }
 
 
@@ -157,7 +158,7 @@ def main() -> None:
     jobs = generation_jobs(options.num_english, options.num_foreign)
     pipe = load_pipeline("testbed:sd")
     mine = [
-        (kind, language, judge_prompts(pipe, scenes, language, seed=number))
+        (kind, language, EVALUATION.judge_prompts(pipe, scenes, language, seed=number))
         for number, (kind, language, scenes) in list(enumerate(jobs))[
             ranks.rank :: ranks.world_size
         ]
@@ -172,7 +173,7 @@ def main() -> None:
         return text_accuracy([item for k, _, items in judged if k == kind for item in items])
 
     english = [item for kind, _, items in judged if kind == "english" for item in items]
-    size = sum(path.stat().st_size for path in TESTBED_WEIGHTS.rglob("*") if path.is_file()) / 2**20
+    size = size_of(("sd", "clip", "xlm-r")) / 2**20
     figures = {
         **judge_truth(),
         "testbed:sd, English prompts": accuracy("english"),
@@ -182,13 +183,13 @@ def main() -> None:
         "testbed:sd, motif prompts": accuracy("motif"),
         **round_trip(),
         **retrieval(),
-        "size of all embedded models, MiB": size,
+        "size of sd, clip and xlm-r, MiB": size,
     }
     lines = ["| figure | measured | wanted |", "|---|---:|---:|"]
     lines += [f"| {name} | {figures[name]:.3f} | {wanted} |" for name, wanted in TARGETS.items()]
     print("\n".join(lines))
-    (SHARED / "testbed_figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    draw_sheets(judged, SHARED / "pictures")
+    (WORLDS / "testbed_figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    draw_sheets(judged, WORLDS / "pictures")
 
 
 if __name__ == "__main__":

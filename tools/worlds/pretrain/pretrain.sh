@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Pretrains the embedded models from nothing and writes them into the shared package.
+# Pretrains the embedded models from nothing and writes them into the package.
 #
 #   bash tools/worlds/pretrain/pretrain.sh [WORK]      # WORK holds checkpoints; run it again to go on
 #
 # About an hour and a half on one x86 core at 2.5 GHz; each part prints its progress and its
-# measured quality. Needs an environment with `pip install -e shared`. Two parts that do not need
+# measured quality. Needs an environment with `pip install -e tools/worlds`. Two parts that do not need
 # one another may run at the same time: (vae), (clip), (xlm_r); the UNet needs the first two.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-work=${1:-../../.work/testbed}
+scripts=$(dirname "${BASH_SOURCE[0]}")
+work=${1:-$scripts/../../../.work/testbed}
+mkdir -p "$work"
+work=$(cd "$work" && pwd)
+cd "$scripts"
 python=${PYTHON:-python}
 export OMP_NUM_THREADS=1
-mkdir -p "$work"
 
 # 1. The VAE learns to encode scenes and doodles: what a latent can hold bounds all that follows.
 "$python" vae.py --work "$work"
@@ -21,6 +23,6 @@ mkdir -p "$work"
 "$python" unet.py --work "$work"
 # 4. The XLM-R reads captions of all languages; it never sees a picture or a translation.
 "$python" xlm_r.py --work "$work"
-# 5. fp16 folders in the true formats, then every figure of shared/README.md, measured.
+# 5. fp16 folders in the true formats, then every figure of README.md, measured.
 "$python" export.py --work "$work"
 "$python" measure.py

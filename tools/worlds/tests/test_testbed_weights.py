@@ -19,9 +19,9 @@ def needs(*names: str) -> pytest.MarkDecorator:
 
 
 @needs(*WORLD.models)
-def test_they_take_at_most_25_mib_together() -> None:
+def test_they_take_at_most_30_mib_together() -> None:
     files = [path for path in TESTBED_WEIGHTS.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 25 * 2**20
+    assert sum(path.stat().st_size for path in files) <= 30 * 2**20
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
 
 
