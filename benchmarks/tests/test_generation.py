@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 
 from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
-from crosslingual_benchmarks.generation.scores import Yardstick, hard_negatives
 from crosslingual_benchmarks.generation.settings import (
     GenerationSettings,
     load_prompt_set,
     with_defaults,
 )
 from crosslingual_benchmarks.generation.verb import evaluate_generation, yardstick_of
+from crosslingual_benchmarks.metrics.sample import Yardstick
+from crosslingual_benchmarks.metrics.text_accuracy import hard_negatives
 from crosslingual_benchmarks.results import read_results
 from crosslingual_benchmarks.verbs import main
 from crosslingual_worlds.drawn.captions import caption

@@ -83,7 +83,7 @@ def test_methods_are_called_with_path_and_base_or_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(generation_pipeline, "find_method", methods.__getitem__)
     monkeypatch.setattr(generation_pipeline, "installed_methods", lambda: methods)
     told = GenerationSettings("paints", "mc18", path="there", base="testbed:sd")
-    assert pipeline_of(told)() == ("there", "testbed:sd")
+    assert pipeline_of(told.method, told.path, told.base)() == ("there", "testbed:sd")
     refused = {
         "embeds draws no pictures; there are base, paints": {"method": "embeds"},
         "give --path: what `paints export` wrote": {"path": None},
@@ -91,7 +91,8 @@ def test_methods_are_called_with_path_and_base_or_refused(monkeypatch: pytest.Mo
     }
     for words, others in refused.items():
         with pytest.raises(ValueError, match=words):
-            pipeline_of(dataclasses.replace(told, **others))
+            wrong = dataclasses.replace(told, **others)
+            pipeline_of(wrong.method, wrong.path, wrong.base)
 
 
 def test_pictures_of_other_weights_in_the_same_folder_are_noticed(tmp_path: Path):

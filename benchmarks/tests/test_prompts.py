@@ -12,7 +12,7 @@ import pytest
 
 from crosslingual_benchmarks.generation.prompts import ASPECTS, mc18, read_prompts
 from crosslingual_benchmarks.generation.prompts.mg18 import mg18
-from crosslingual_benchmarks.generation.prompts.testbed import reference_pictures, scene_prompts
+from crosslingual_benchmarks.generation.prompts.world import reference_pictures, world_prompts
 from crosslingual_worlds.drawn.captions import caption
 from crosslingual_worlds.drawn.judge import shows
 from crosslingual_worlds.drawn.languages import LANGUAGES
@@ -222,7 +222,7 @@ def test_mg18_refuses_entries_without_a_key_of_their_own(xm3600: Path, line: dic
 
 
 def test_testbed_prompts_are_held_out_scenes_alike_in_every_language():
-    told = scene_prompts(["de", "ja"], 12, 0, seed=3)
+    told = world_prompts("testbed", ["de", "ja"], 12, 0, seed=3)
     assert [p.scene for p in told.prompts] == sample_scenes("test", 12, 3)
     for prompt in told.prompts:
         assert split_of(prompt.scene) == "test" and prompt.culture is None
@@ -231,7 +231,7 @@ def test_testbed_prompts_are_held_out_scenes_alike_in_every_language():
 
 
 def test_each_language_is_asked_for_its_own_motif_in_both_sizes():
-    told = scene_prompts(["de", "ja"], 0, 3)
+    told = world_prompts("testbed", ["de", "ja"], 0, 3)
     for language in ("de", "ja"):
         prompts = told.of(language)
         assert [p.culture for p in prompts] == [language] * 3
@@ -241,14 +241,14 @@ def test_each_language_is_asked_for_its_own_motif_in_both_sizes():
 
 def test_the_testbed_refuses_no_prompts_and_unknown_languages():
     with pytest.raises(ValueError, match="leave no prompt"):
-        scene_prompts(["de"], 0, 0)
+        world_prompts("testbed", ["de"], 0, 0)
     with pytest.raises(ValueError, match="no lexicon for 'sv'"):
-        scene_prompts(["sv"], 2, 0)
+        world_prompts("testbed", ["sv"], 2, 0)
 
 
 def test_reference_pictures_are_true_and_always_the_same():
-    pictures = list(reference_pictures(4))
-    again = list(reference_pictures(4))
+    pictures = list(reference_pictures("testbed", 4))
+    again = list(reference_pictures("testbed", 4))
     assert all(np.array_equal(a, b) for a, b in zip(pictures, again, strict=True))
     scenes = sample_scenes("test", 4, 2_147_483_647)
     assert all(shows(picture, scene) for picture, scene in zip(pictures, scenes, strict=True))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crosslingual.worlds import find_world
 from crosslingual_benchmarks.results import Result, command_of, make_result
 
 RESULTS = "latency.json"
@@ -32,17 +33,18 @@ class LatencySettings:
         method: an installed method's name, clip, or base (the English pipeline as it is).
         embedder: what its `load_embedder` is given; none to leave retrieval out.
         pipeline: what its `load_pipeline` is given; none to leave generation out.
-        base: of the pipeline.
+        base: hub id, folder or testbed:sd of the pipeline.
+        world: an installed world, whose captions and pictures are the queries.
         arm: its name in the results; the method's if not given.
-        dataset: in the results.
+        dataset: its name in the results.
         language: of the queries.
         output_dir: where latency.json goes.
         gallery: pictures and texts that a query is ranked among.
-        num_queries: measured, after `num_warmup` that are not.
+        num_queries: queries that are measured, after `num_warmup` that are not.
         num_warmup: first queries, which load what is loaded late.
-        num_pictures: drawn by a pipeline, fewer than queries since each takes long.
-        num_inference_steps: of those pictures.
-        guidance_scale: of those pictures.
+        num_pictures: pictures that a pipeline draws, fewer than queries since each takes long.
+        num_inference_steps: sampler's steps for each picture.
+        guidance_scale: of classifier-free guidance.
         seed: of the scenes.
     """
 
@@ -50,6 +52,7 @@ class LatencySettings:
     embedder: str | None = None
     pipeline: str | None = None
     base: str = "testbed:sd"
+    world: str = "testbed"
     arm: str | None = None
     dataset: str = "testbed"
     language: str = "de"
@@ -65,11 +68,7 @@ class LatencySettings:
 
 @dataclass
 class Timing:
-    """Milliseconds of queries, one a query.
-
-    Attributes:
-        values: in the order of the queries.
-    """
+    """Milliseconds of queries, in their order."""
 
     values: list[float] = field(default_factory=list)
 
@@ -109,13 +108,11 @@ def time_retrieval(embedder: Any, settings: LatencySettings) -> dict[str, Timing
     import numpy as np
     import torch
 
-    from crosslingual_worlds.drawn.captions import caption
-    from crosslingual_worlds.drawn.world import render, sample_scenes
-
-    scenes = sample_scenes("test", settings.gallery, settings.seed + 1)
-    texts = [caption(scene, settings.language) for scene in scenes]
+    world = find_world(settings.world).evaluation
+    scenes = world.scenes("test", settings.gallery, settings.seed + 1)
+    texts = [world.caption(scene, settings.language) for scene in scenes]
     rng = np.random.default_rng(settings.seed)
-    pictures = [render(scene, rng) for scene in scenes]
+    pictures = [world.draw(scene, rng) for scene in scenes]
     parts = range(0, len(scenes), 50)
     text_rows = torch.cat([embedder.embed_text(texts[i : i + 50]) for i in parts])
     picture_rows = torch.cat([embedder.embed_image(pictures[i : i + 50]) for i in parts])
@@ -142,11 +139,10 @@ def time_generation(pipe: Any, settings: LatencySettings) -> dict[str, Timing]:
     """
     import torch
 
-    from crosslingual_worlds.drawn.captions import caption
-    from crosslingual_worlds.drawn.world import sample_scenes
-
-    scenes = sample_scenes("test", settings.num_queries + settings.num_warmup, settings.seed + 1)
-    prompts = [caption(scene, settings.language) for scene in scenes]
+    world = find_world(settings.world).evaluation
+    count = settings.num_queries + settings.num_warmup
+    scenes = world.scenes("test", count, settings.seed + 1)
+    prompts = [world.caption(scene, settings.language) for scene in scenes]
 
     def draw(number: int, num_steps: int) -> Any:
         return pipe(
@@ -178,7 +174,7 @@ def latency(settings: LatencySettings) -> Result:
     import torch
 
     from crosslingual.evaluation.retrieval import append_result
-    from crosslingual_benchmarks.methods import find_method
+    from crosslingual_benchmarks.generation.pipeline import BASE, pipeline_of
     from crosslingual_benchmarks.retrieval.embedders import load_embedder
 
     timings: dict[str, Timing] = {}
@@ -186,15 +182,8 @@ def latency(settings: LatencySettings) -> Result:
         embedder = load_embedder(settings.method, settings.embedder)
         timings |= time_retrieval(embedder, settings)
     if settings.pipeline:
-        if settings.method == "base":
-            from crosslingual.frozen.base import load_pipeline
-
-            pipe = load_pipeline(settings.base)
-        else:
-            load = find_method(settings.method).load_pipeline
-            if load is None:
-                raise ValueError(f"{settings.method} draws no pictures: leave out --pipeline")
-            pipe = load(settings.pipeline, settings.base)
+        path = None if settings.method == BASE else settings.pipeline
+        pipe = pipeline_of(settings.method, path, settings.base)()
         pipe.set_progress_bar_config(disable=True)
         timings |= time_generation(pipe, settings)
     if not timings:

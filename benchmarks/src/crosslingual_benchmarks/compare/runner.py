@@ -107,7 +107,7 @@ class Runner:
     def write_data(self) -> None:
         """Writes the suite's shards, those that are not there."""
         from crosslingual.data.shards import write_shards
-        from crosslingual.data.sources import SOURCES
+        from crosslingual.worlds import find_world
 
         every = {**self.words(), "all": self.suite.languages}
         for number, (name, options) in enumerate(self.suite.data.items()):
@@ -117,7 +117,9 @@ class Runner:
             self.display.say(f"data: {name}")
             shutil.rmtree(place, ignore_errors=True)
             options = {"seed": self.suite.seed + number, **fill(options, every)}
-            write_shards(SOURCES["world"](**options), place)
+            sources = find_world(self.suite.world).sources
+            source = sources[options.pop("source", next(iter(sources)))]
+            write_shards(source(**options), place)
 
     def train(self, arm: Arm, plan: Plan) -> None:
         """Runs an arm's commands."""
@@ -210,7 +212,7 @@ class Runner:
         common: Values = {"method": arm.method, "arm": arm.name}
         commands = []
         if arm.pipeline is not None:
-            settings = {**common, "dataset": "testbed", "base": suite.base}
+            settings = {**common, "dataset": suite.world, "base": suite.base}
             settings |= {"path": fill(arm.pipeline, words), "prompt_language": arm.prompt_language}
             settings |= {"languages": suite.languages, "output_dir": str(self.results)}
             settings |= suite.generation
@@ -256,7 +258,7 @@ class Runner:
         """Removes the pictures of an earlier training, which `generation` would rightly refuse."""
         begun = command.place.with_suffix(".begun")
         if begun.is_file() and begun.read_text() != key:
-            shutil.rmtree(self.results / f"{arm.name}-testbed", ignore_errors=True)
+            shutil.rmtree(self.results / f"{arm.name}-{self.suite.world}", ignore_errors=True)
         begun.parent.mkdir(parents=True, exist_ok=True)
         begun.write_text(key)
 

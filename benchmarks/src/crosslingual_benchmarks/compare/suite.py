@@ -74,7 +74,7 @@ class Suite:
         clip: the English CLIP.
         trained_languages: English first.
         zero_shot_languages: tested, and never trained by an arm unless it says so.
-        data: name of a set of shards to the options of `crosslingual_worlds.drawn.source`.
+        data: name of a set of shards to the options of the world's source.
         generation: options of `crosslingual-bench generation`.
         retrieval: options of `crosslingual-bench retrieval`; the shards are `data: test`.
         arms: in the order of the tables.
@@ -102,6 +102,11 @@ class Suite:
     def languages(self) -> list[str]:
         """All that are tested."""
         return [*self.trained_languages, *self.zero_shot_languages]
+
+    @property
+    def world(self) -> str:
+        """The world whose scenes are drawn and found: that of the base."""
+        return self.base.partition(":")[0]
 
 
 def read_suite(name: str) -> Suite:

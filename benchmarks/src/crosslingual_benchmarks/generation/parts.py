@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from crosslingual.worlds import contact_sheet
 from crosslingual_benchmarks.generation.pictures import Drawn, Request
 from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
-from crosslingual_worlds.drawn.contact_sheet import Cell, contact_sheet
 
 ENGLISH = "en"
 
@@ -114,9 +114,7 @@ def draw_sheet(parts: Sequence[DrawnPart], num_shown: int) -> Image.Image | None
         return None
     rows = [
         [
-            Cell(
-                each.drawn[i].open(), each.drawn[i].request.prompt, each.part.spoken, each.marks[i]
-            )
+            (each.drawn[i].open(), each.drawn[i].request.prompt, each.part.spoken, each.marks[i])
             for i in range(num_columns)
         ]
         for each in full

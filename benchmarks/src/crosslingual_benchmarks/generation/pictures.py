@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from crosslingual.data.sources.files import iter_json_lines, read_json
+from crosslingual.data.text import iter_json_lines, read_json
 
 SETTINGS, METADATA, SAMPLE = "settings.json", "metadata.jsonl", "samples/0000.png"
 SEED_STEP = 1_000_003  # a prime above any number of prompts: no two seeds share a picture's noise

@@ -6,29 +6,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crosslingual_benchmarks.generation.settings import BASE, GenerationSettings
+from crosslingual_benchmarks.generation.settings import GenerationSettings
 from crosslingual_benchmarks.methods import find_method, installed_methods
 
+BASE = "base"  # in the place of a method: the base as it is
 
-def pipeline_of(settings: GenerationSettings) -> Callable[[], Any]:
-    """What loads the pipeline that settings name; nothing is loaded yet.
+
+def pipeline_of(method: str, path: str | None, base: str | None) -> Callable[[], Any]:
+    """What loads a method's pipeline, or with `base` that of the base; nothing is loaded yet.
 
     Raises:
         ValueError: no such method, one that draws nothing, or no path or base.
     """
-    if settings.method == BASE:
-        if settings.base is None or settings.path is not None:
+    if method == BASE:
+        if base is None or path is not None:
             raise ValueError(f"--method {BASE} takes --base, such as testbed:sd, and no --path")
-        from crosslingual.frozen.base import load_pipeline
+        from crosslingual.frozen.base import Base
 
-        return lambda: load_pipeline(settings.base)
-    method = find_method(settings.method)
-    if method.load_pipeline is None:
-        able = [name for name, found in installed_methods().items() if found.load_pipeline]
-        raise ValueError(f"{method.name} draws no pictures; there are {', '.join([BASE, *able])}")
-    if settings.path is None:
-        raise ValueError(f"give --path: what `{method.name} export` wrote")
-    return lambda: method.load_pipeline(settings.path, settings.base)
+        return lambda: Base.open(base).load_pipeline()
+    found = find_method(method)
+    if found.load_pipeline is None:
+        able = [name for name, other in installed_methods().items() if other.load_pipeline]
+        raise ValueError(f"{found.name} draws no pictures; there are {', '.join([BASE, *able])}")
+    if path is None:
+        raise ValueError(f"give --path: what `{found.name} export` wrote")
+    return lambda: found.load_pipeline(path, base)
 
 
 def prepare_pipeline(pipe: Any, settings: GenerationSettings) -> Any:

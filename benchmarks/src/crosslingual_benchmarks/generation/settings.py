@@ -1,5 +1,5 @@
-"""What `crosslingual-bench generation` is told: its settings, their defaults by data set, the
-prompts and true pictures that they name, and the words that repeat a run.
+"""The settings of `crosslingual-bench generation`, their defaults by data set, and the prompts and
+true pictures that they name.
 """
 
 import dataclasses
@@ -10,23 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crosslingual.cli.settings import nearest_name
+from crosslingual.worlds import World, find_worlds
 from crosslingual_benchmarks.generation.prompts import PromptSet, mc18, read_prompts
-from crosslingual_benchmarks.generation.prompts.mg18 import mg18
-from crosslingual_benchmarks.generation.prompts.testbed import reference_pictures, scene_prompts
-from crosslingual_worlds.drawn.languages import LANGUAGES
-from crosslingual_worlds.drawn.world import RESOLUTION
+from crosslingual_benchmarks.generation.prompts.mg18 import LANGUAGES, mg18
+from crosslingual_benchmarks.generation.prompts.world import reference_pictures, world_prompts
 
 PROG = "crosslingual-bench generation"
-BASE = "base"
-DATASETS = ("testbed", "mg18", "mc18", "prompts")
-TESTBED_DEFAULTS = {
-    "num_inference_steps": 20,
-    "guidance_scale": 3.0,
-    "resolution": RESOLUTION,
-    "clip": "testbed:clip",
-    "extractor": "testbed:clip",
-    "num_prompts": 200,
-}
+DATASETS = ("mg18", "mc18", "prompts")  # and each world that is installed
 # MG-18's (arXiv 2308.09991), which does not say whose weights its OpenCLIP B/32 has
 PUBLISHED_DEFAULTS = {
     "num_inference_steps": 50,
@@ -43,10 +33,10 @@ class GenerationSettings:
 
     Attributes:
         method: an installed method's name, or base (the base as it is).
-        dataset: testbed, mg18 (Crossmodal-3600), mc18 (culture prompts of our own in its place) or
-            prompts (a file of yours).
-        path: what the method exported.
-        base: of the pipeline, a hub id, folder or testbed:sd; the export's own if not given.
+        dataset: an installed world such as testbed, mg18 (Crossmodal-3600), mc18 (our own culture
+            prompts in its place) or prompts (a file of yours).
+        path: the folder that the method exported.
+        base: hub id, folder or testbed:sd of the pipeline; the export's own if not given.
         prompt_language: what the pipeline reads; english is the upper bound.
         arm: its name in the results; if not given the method's, and for base as_is or
             english_upper_bound.
@@ -57,11 +47,11 @@ class GenerationSettings:
         reference_dir: true pictures for FID and KID; the data set's own if not given.
         use_references: false leaves FID and KID out.
         output_dir: where generation.json and the pictures go.
-        num_prompts: of testbed (200 if not given) and of mg18 (all).
-        num_motif_prompts: of testbed, for each language's own motif.
-        num_references: true pictures of testbed.
-        prompt_seed: of the choice of prompts on testbed and mg18.
-        num_inference_steps: of the sampler; 20 on testbed, 50 elsewhere if not given.
+        num_prompts: prompts of a world (200 if not given) or of mg18 (all).
+        num_motif_prompts: prompts of a world for each language's own motif.
+        num_references: true pictures of a world.
+        prompt_seed: seed of the choice of prompts in a world and mg18.
+        num_inference_steps: steps of the sampler; 20 on testbed, 50 elsewhere if not given.
         guidance_scale: of classifier-free guidance; 3 on testbed, 9 elsewhere if not given.
         scheduler: ddim, or base for the pipeline's own.
         resolution: the pictures' edge in pixels; 64 on testbed, 512 elsewhere if not given.
@@ -71,8 +61,8 @@ class GenerationSettings:
             OpenCLIP B/32 elsewhere if not given.
         extractor: of the features of FID and KID: a CLIP, or inception-v3-compat.
         num_bootstrap: resamplings for the 95 % intervals of means; 0 for none.
-        num_fid_bootstrap: those for FID and KID, each as slow as the distance; 0 for none.
-        num_shown: pictures a language on the sheets.
+        num_fid_bootstrap: resamplings for FID and KID, each as slow as the distance; 0 for none.
+        num_shown: pictures of a language on the sheets.
         seed: of the noise, and of the resamplings.
     """
 
@@ -107,38 +97,56 @@ class GenerationSettings:
     seed: int = 0
 
 
+def world_of(settings: GenerationSettings) -> World | None:
+    """The world whose scenes are the prompts; None where the data set is no world."""
+    return find_worlds().get(settings.dataset)
+
+
 def with_defaults(settings: GenerationSettings) -> GenerationSettings:
     """A copy in which what depends on the data set is filled in.
 
     Raises:
-        ValueError: no such data set, or a setting that it does not take or cannot do with.
+        ValueError: no such data set, or a setting that it does not take or cannot do without.
     """
-    name = settings.dataset
-    if name not in DATASETS:
-        near = nearest_name(name, DATASETS) or ";"
-        raise ValueError(f"no data set {name!r}{near} there are {', '.join(DATASETS)}")
-    needed = {"root": ("mg18",), "prompts": ("prompts",), "num_prompts": ("testbed", "mg18")}
+    name, world, known = settings.dataset, world_of(settings), (*find_worlds(), *DATASETS)
+    if name not in known:
+        near = nearest_name(name, known) or ";"
+        raise ValueError(f"no data set {name!r}{near} there are {', '.join(known)}")
+    needed = {"root": ("mg18",), "prompts": ("prompts",), "num_prompts": (*find_worlds(), "mg18")}
     for key, takers in needed.items():
         value = getattr(settings, key)
         if value is not None and name not in takers:
             raise ValueError(f"data set {name} takes no --{key}")
         if value is None and name in takers and key != "num_prompts":
             raise ValueError(f"data set {name} needs --{key}")
-    defaults = TESTBED_DEFAULTS if name == "testbed" else PUBLISHED_DEFAULTS
+    defaults = world_defaults(world) if world else PUBLISHED_DEFAULTS
     given = {key: value for key in defaults if (value := getattr(settings, key)) is not None}
     filled = dataclasses.replace(settings, **{**defaults, **given})
-    if name == "testbed" and filled.resolution != RESOLUTION:
-        raise ValueError(f"the judge of the testbed reads pictures of {RESOLUTION} pixels alone")
+    if world and filled.resolution != defaults["resolution"]:
+        edge = defaults["resolution"]
+        raise ValueError(f"the judge of the {name} reads pictures of {edge} pixels alone")
     if filled.batch_size < 1 or filled.num_inference_steps < 1:
         raise ValueError("batch_size and num_inference_steps must be at least 1")
     return filled
 
 
+def world_defaults(world: World) -> dict[str, Any]:
+    """Settings of a world's data set: those that its base draws well with, and its own CLIP."""
+    names = ("num_inference_steps", "guidance_scale", "resolution")
+    told = {name: getattr(world.evaluation, name) for name in names}
+    return {
+        **told,
+        **dict.fromkeys(("clip", "extractor"), f"{world.name}:clip"),
+        "num_prompts": 200,
+    }
+
+
 def load_prompt_set(settings: GenerationSettings) -> PromptSet:
     """The prompts that settings name; see the readers in `prompts` for their errors."""
-    if settings.dataset == "testbed":
-        return scene_prompts(
-            settings.languages or LANGUAGES,
+    if world := world_of(settings):
+        return world_prompts(
+            world.name,
+            settings.languages or world.languages,
             settings.num_prompts,
             settings.num_motif_prompts,
             seed=settings.prompt_seed,
@@ -172,8 +180,8 @@ def references_of(
         return None
     if settings.reference_dir is not None:
         return settings.reference_dir
-    if settings.dataset == "testbed":
-        return list(reference_pictures(settings.num_references))
+    if world := world_of(settings):
+        return list(reference_pictures(world.name, settings.num_references))
     paths = [prompt.image for prompt in general if prompt.image is not None]
     if paths and len(paths) < len(general):
         raise ValueError(
@@ -188,6 +196,6 @@ def arm_of(settings: GenerationSettings) -> str:
     if settings.arm is not None:
         return settings.arm
     is_english = settings.prompt_language == "english"
-    if settings.method == BASE:
+    if settings.method == "base":
         return "english_upper_bound" if is_english else "as_is"
     return settings.method + "_on_english" * is_english

@@ -36,16 +36,17 @@ from crosslingual_benchmarks.generation.settings import (
     load_prompt_set,
     references_of,
     with_defaults,
+    world_of,
 )
 from crosslingual_benchmarks.results import Result, command_of, make_result
 
 if TYPE_CHECKING:
-    from crosslingual_benchmarks.generation.scores import Scores, Yardstick
+    from crosslingual_benchmarks.generation.scores import Scores
+    from crosslingual_benchmarks.metrics.sample import Yardstick
 
 RESULTS = "generation.json"
 TASK = "text_to_image"
 SHEETS = ("grid.png", "motifs.png")  # of general and of culture prompts
-SHOWN = ("text_accuracy", "culture_score", "clip_score", "fid", "kid")
 
 
 def evaluate_generation(
@@ -89,7 +90,7 @@ def evaluate_generation(
         scores = _score(parts[language], pictures, prompt_set, yardstick, told)
         shown.append(
             [
-                DrawnPart(part, drawn, scores.marks[part.score])
+                DrawnPart(part, drawn, scores.marks.get(part.score) or [None] * len(drawn))
                 for part, drawn in zip(parts[language], pictures, strict=True)
             ]
         )
@@ -114,7 +115,7 @@ def yardstick_of(settings: GenerationSettings, prompt_set: PromptSet) -> "Yardst
         FileNotFoundError: one of them is not there.
         ValueError: a network is of another kind, a picture is broken, or there are fewer than 2.
     """
-    from crosslingual_benchmarks.generation.scores import load_yardstick
+    from crosslingual_benchmarks.metrics.sample import load_yardstick
 
     told = with_defaults(settings)
     references = references_of(told, prompt_set)
@@ -124,12 +125,14 @@ def yardstick_of(settings: GenerationSettings, prompt_set: PromptSet) -> "Yardst
             f"FID of {num_general} picture means nothing: ask for more prompts, or give "
             "--use_references false"
         )
-    return load_yardstick(told.clip, told.extractor, references, told.resolution)
+    world = world_of(told)
+    shows = world and world.evaluation.shows
+    return load_yardstick(told.clip, told.extractor, references, told.resolution, shows)
 
 
 def generation(settings: GenerationSettings) -> list[Result]:
     """Prints a table, appends the lines, and returns them; see `evaluate_generation`."""
-    return evaluate_generation(pipeline_of(settings), settings)
+    return evaluate_generation(pipeline_of(settings.method, settings.path, settings.base), settings)
 
 
 def _draw(
@@ -165,20 +168,14 @@ def _score(
     settings: GenerationSettings,
 ) -> "Scores":
     from crosslingual_benchmarks.generation.scores import score_pictures
+    from crosslingual_benchmarks.metrics.sample import Sample
 
     general, culture = (
         list(zip(part.prompts, drawn, strict=True))
         for part, drawn in zip(parts, pictures, strict=True)
     )
-    return score_pictures(
-        yardstick,
-        general,
-        culture,
-        prompt_set.prompts,
-        num_bootstrap=settings.num_bootstrap,
-        num_fid_bootstrap=settings.num_fid_bootstrap,
-        seed=settings.seed,
-    )
+    counts = settings.num_bootstrap, settings.num_fid_bootstrap, settings.seed
+    return score_pictures(Sample(yardstick, general, culture, prompt_set.prompts, *counts))
 
 
 def _result(
@@ -224,20 +221,16 @@ def _result(
 
 
 def render_table(results: Sequence[Result]) -> str:
-    """A row a language: its metrics, shares in %, and below it what to know of them."""
+    """A row a language with its metrics as the report shows them, and below them the warnings."""
+    from crosslingual_benchmarks.metrics import find_metrics
+
     first = results[0]
-    names = [name for name in SHOWN if any(name in r["metrics"] for r in results)]
-    shares = ("text_accuracy", "culture_score")
+    shown = [m for m in find_metrics() if any(m.name in r["metrics"] for r in results)]
     lines = [f"{first['model']} on {first['dataset']}, {first['pretrained']}"]
-    heads = (f"{name}, %" if name in shares else name for name in names)
-    lines.append(f"{'':>8}" + "".join(f"{head:>18}" for head in heads))
+    lines.append(f"{'':>8}" + "".join(f"{metric.head:>18}" for metric in shown))
     for result in results:
-        cells = ""
-        for name in names:
-            value = result["metrics"].get(name)
-            decimals = {"kid": 5, "fid": 2, "clip_score": 2}.get(name, 1)
-            scale = 100 if name in shares else 1
-            cells += f"{'' if value is None else f'{scale * value:.{decimals}f}':>18}"
-        lines.append(f"{result['language']:>8}{cells}")
+        values = [(metric, result["metrics"].get(metric.name)) for metric in shown]
+        cells = ("" if v is None else f"{m.scale * v:.{m.decimals}f}" for m, v in values)
+        lines.append(f"{result['language']:>8}" + "".join(f"{cell:>18}" for cell in cells))
     lines += [f"{r['language']}: {warning}" for r in results for warning in r["warnings"]]
     return "\n".join(lines)

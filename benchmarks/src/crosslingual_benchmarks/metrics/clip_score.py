@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from crosslingual.frozen.clip import FrozenCLIP
+from crosslingual_benchmarks.metrics import Metric, Score
 from crosslingual_benchmarks.metrics.clip_embedding import embed_captions, embed_pictures
+from crosslingual_benchmarks.metrics.intervals import interval_of_mean
 from crosslingual_benchmarks.metrics.pictures import FIT, Pictures
+from crosslingual_benchmarks.metrics.sample import Sample, paths_of
 
 # N pairs of a picture and its caption
 
@@ -72,3 +75,23 @@ def clip_score(
         embeds.num_cut,
         protocol | {"max_length": clip.max_length, "caption_language": "en"},
     )
+
+
+def _measure(sample: Sample) -> Score:
+    """Of the general pictures, and of the culture ones where there are no others."""
+    pairs = sample.general or sample.culture
+    captions = [prompt.english for prompt, _ in pairs]
+    found = clip_score(sample.yardstick.clip, paths_of(pairs), captions)
+    interval = None
+    if sample.num_bootstrap:
+        column = found.cosine_N.double().mul(100).clamp(min=0)
+        interval = interval_of_mean(column, sample.num_bootstrap, sample.seed)
+    return Score(
+        found.clip_score,
+        interval,
+        protocol={"clip": f"{found.protocol['clip']}, {found.protocol['resize']}"},
+        further={"num_cut_captions": found.num_cut},
+    )
+
+
+METRICS = (Metric("clip_score", "CLIP score ↑", _measure, better="high", place=3),)

@@ -4,12 +4,16 @@ What the features are decides the number as much as the pictures do: `features.p
 extractor, the layer and the resize beside them, for the result's protocol. Everything here is fp64.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from crosslingual_benchmarks.metrics import Metric, Score
 from crosslingual_benchmarks.metrics.feature_statistics import FeatureStatistics
+from crosslingual_benchmarks.metrics.intervals import interval_of_statistic
 from crosslingual_benchmarks.metrics.rows import Rows, check_widths, checked_pair
+from crosslingual_benchmarks.metrics.sample import Sample
 
 # N, M rows of the two sets, D width of the features, R rows of a factor of a covariance
 
@@ -207,3 +211,39 @@ def _kernel_sum(a_ND: np.ndarray, b_MD: np.ndarray) -> float:
 def _kernel(products: np.ndarray, width: int) -> np.ndarray:
     base = products / width + 1.0
     return base * base * base  # numpy's ** 3 takes the time of ten products
+
+
+def _measure_fid(sample: Sample) -> Score | None:
+    score = _measure(sample, lambda a, b: frechet_distance(a, b).value)
+    if score is not None:
+        sizes = len(sample.general), len(sample.yardstick.references_MD)
+        warning = FrechetDistance(score.value, *sizes, sample.features_ND.shape[1]).warning
+        score = replace(score, warnings=[warning] if warning else [])
+    return score
+
+
+def _measure_kid(sample: Sample) -> Score | None:
+    return _measure(sample, kernel_distance_of_all)
+
+
+def _measure(sample: Sample, distance: Callable[[Rows, Rows], float]) -> Score | None:
+    """The general pictures against the references; None without either."""
+    references_MD = sample.yardstick.references_MD
+    if references_MD is None or not sample.general:
+        return None
+    rows_ND = sample.features_ND
+    interval = None
+    if sample.num_fid_bootstrap:
+        interval = interval_of_statistic(
+            lambda rows: distance(rows, references_MD),
+            rows_ND,
+            num_samples=sample.num_fid_bootstrap,
+            seed=sample.seed,
+        )
+    return Score(distance(rows_ND, references_MD), interval, sample.yardstick.words)
+
+
+METRICS = (
+    Metric("fid", "FID ↓", _measure_fid, better="low", place=4),
+    Metric("kid", "KID × 1000 ↓", _measure_kid, scale=1000, better="low", place=5),
+)

@@ -112,3 +112,10 @@ def every_metric(
         note=note,
         is_folded=is_folded,
     )
+
+
+def measures_of(group: Group, known: Sequence[Measure]) -> list[Measure]:
+    """Those of the known measures that lines have, then the lines' other metrics as they are."""
+    names = {name for result in group.results for name in result["metrics"]}
+    others = sorted(names - {measure.name for measure in known})
+    return [*(m for m in known if m.name in names), *(Measure(name, name, 1, 4) for name in others)]

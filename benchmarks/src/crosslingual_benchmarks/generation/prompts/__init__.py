@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.cli.settings import nearest_name
-from crosslingual.data.sources.files import iter_json_lines
-from crosslingual_worlds.drawn.world import Scene
+from crosslingual.data.text import iter_json_lines
 
 ASPECTS = ("painting", "literature", "festival", "food", "clothes", "landmark")
 MC18_FILE = Path(__file__).parent / "mc18.jsonl"
@@ -48,7 +47,7 @@ class Prompt:
         culture: the language whose culture it asks for; None in a general prompt.
         about: a line of explanation.
         image: a photograph of it.
-        scene: what it says, in the testbed's terms, which the judge reads pictures by.
+        scene: what it says in the terms of its world, whose judge reads pictures by it.
     """
 
     id: str
@@ -58,7 +57,7 @@ class Prompt:
     culture: str | None = None
     about: str = ""
     image: Path | None = None
-    scene: Scene | None = None
+    scene: Any = None
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crosslingual.data.sources.files import iter_json_lines
+from crosslingual.data.text import iter_json_lines
 from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
 
 ENGLISH = "en"
+LANGUAGES = "ar de en es fr hi it ja ko nl pl pt ru th tr uk vi zh".split()
+"""Those of AltDiffusion-m18."""
 
 
 def mg18(

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from crosslingual_benchmarks.report.document import Section
-from crosslingual_benchmarks.report.groups import Group, groups_of, note_on_groups
-from crosslingual_benchmarks.report.matrices import every_metric
+from crosslingual_benchmarks.report.groups import groups_of, note_on_groups
+from crosslingual_benchmarks.report.matrices import every_metric, measures_of
 from crosslingual_benchmarks.report.measures import Measure
 from crosslingual_benchmarks.results import Result
 
@@ -74,13 +74,6 @@ def latency_section(results: Sequence[Result]) -> Section | None:
         "machine; ranked where quartiles share no point."
     )
     return Section("latency", "Latency", [text, *note_on_groups(groups, "latency")], tables)
-
-
-def measures_of(group: Group, known: Sequence[Measure]) -> list[Measure]:
-    """Those of the known measures that lines have, then the lines' other metrics as they are."""
-    names = {name for result in group.results for name in result["metrics"]}
-    others = sorted(names - {measure.name for measure in known})
-    return [*(m for m in known if m.name in names), *(Measure(name, name, 1, 4) for name in others)]
 
 
 def _with_share(result: Result) -> Result:

@@ -5,21 +5,16 @@ from dataclasses import replace
 
 from crosslingual_benchmarks.report.document import Figure, Section, Table
 from crosslingual_benchmarks.report.groups import Group, groups_of, note_on_groups
-from crosslingual_benchmarks.report.matrices import arms_by_languages, every_metric
+from crosslingual_benchmarks.report.matrices import (
+    arms_by_languages,
+    every_metric,
+    measures_of,
+)
 from crosslingual_benchmarks.report.measures import Measure
 from crosslingual_benchmarks.report.plots import heat_map
 from crosslingual_benchmarks.results import Result
 
 TASK = "text_to_image"
-TEXT_ACCURACY = Measure("text_accuracy", "text accuracy, %", 100, 1, "high")
-CULTURE_SCORE = Measure("culture_score", "culture score, %", 100, 1, "high")
-MEASURES = (
-    TEXT_ACCURACY,
-    CULTURE_SCORE,
-    Measure("clip_score", "CLIP score ↑", 1, 2, "high"),
-    Measure("fid", "FID ↓", 1, 2, "low"),
-    Measure("kid", "KID × 1000 ↓", 1000, 2, "low"),
-)
 DEFINITIONS = (
     "Text accuracy is the share of pictures that show all that their prompt says; culture score is "
     "the share of culture prompts whose picture shows the motif. CLIP score is 100 times the "
@@ -38,12 +33,20 @@ def generation_section(results: Sequence[Result]) -> Section | None:
     groups = groups_of(results, TASK)
     if not groups:
         return None
+    from crosslingual_benchmarks.metrics import find_metrics
+
     tables: list[Table] = []
     figures: list[Figure] = []
     for group in groups:
         note = group.note
-        measured = [m for m in MEASURES if any(m.name in r["metrics"] for r in group.results)]
-        for measure in measured:
+        measured = []
+        for metric in find_metrics():
+            if not any(metric.name in r["metrics"] for r in group.results):
+                continue
+            measure = Measure(
+                metric.name, metric.head, metric.scale, metric.decimals, metric.better
+            )
+            measured.append(measure)
             name = measure.head.removesuffix(", %")
             title = f"{name[0].upper()}{name[1:]}{' in %' * (measure.scale == 100)}"
             title += f" by language, {group.name}"
@@ -51,23 +54,15 @@ def generation_section(results: Sequence[Result]) -> Section | None:
             table = arms_by_languages(group, measure, key, title, note)
             if table is None:
                 continue
-            is_share = measure in (TEXT_ACCURACY, CULTURE_SCORE)
-            tables.append(table if is_share else replace(table, is_folded=True))
-            if is_share:
+            tables.append(table if metric.is_share else replace(table, is_folded=True))
+            if metric.is_share:
                 figures.append(_figure(group, measure, title))
         title = f"Every metric, language and arm, {group.name}"
-        shown = _with_others(group, measured)
-        tables.append(every_metric(group, shown, group.key, title, note, is_folded=True))
+        columns = measures_of(group, measured)
+        tables.append(every_metric(group, columns, group.key, title, note, is_folded=True))
     paragraphs = [*DEFINITIONS, *note_on_groups(groups, "generation")]
     notes = [warning for group in groups for warning in group.warnings]
     return Section("generation", "Generation", paragraphs, tables, figures, notes=notes)
-
-
-def _with_others(group: Group, measured: Sequence[Measure]) -> list[Measure]:
-    """The known measures, then metrics that this report has no name for, as they are."""
-    known = {measure.name for measure in MEASURES}
-    others = sorted({name for r in group.results for name in r["metrics"]} - known)
-    return [*measured, *(Measure(name, name, 1, 4) for name in others)]
 
 
 def _figure(group: Group, measure: Measure, title: str) -> Figure:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from crosslingual.frozen.clip import FrozenCLIP, load_clip
-from crosslingual_benchmarks.metrics.text_choice import text_choice
+from crosslingual_benchmarks.metrics.text_accuracy import text_choice
 from crosslingual_worlds.drawn.captions import caption
 from crosslingual_worlds.drawn.world import distinct_scenes, render
 

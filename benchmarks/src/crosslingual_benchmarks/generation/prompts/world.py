@@ -1,0 +1,62 @@
+"""A world's prompts: held-out scenes in every language, and each language's own culture."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from crosslingual.worlds import find_world
+from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
+
+REFERENCE_SEED = 2_147_483_647  # apart from any seed that prompts are drawn with
+
+
+def world_prompts(
+    world: str,
+    languages: Sequence[str],
+    num_prompts: int,
+    num_motif_prompts: int,
+    *,
+    split: str = "test",
+    seed: int = 0,
+) -> PromptSet:
+    """Scenes of a split, and scenes of each language's own culture.
+
+    Args:
+        world: an installed world's name, such as `testbed`.
+        languages: of the prompts.
+        num_prompts: scenes drawn with `seed`; each is said in every language.
+        num_motif_prompts: for each language, prompts that ask in it for its own culture.
+        split: `train`, `val` or `test`.
+        seed: of the scenes.
+
+    Raises:
+        ValueError: a language or split that the world does not have, or no prompts.
+    """
+    if num_prompts < 0 or num_motif_prompts < 0 or not num_prompts + num_motif_prompts:
+        raise ValueError("num_prompts and num_motif_prompts leave no prompt; ask for some")
+    evaluation = find_world(world).evaluation
+
+    def prompt(name: str, scene: Any, languages: Sequence[str], culture: str | None) -> Prompt:
+        texts = {language: evaluation.caption(scene, language) for language in languages}
+        return Prompt(name, texts, evaluation.caption(scene, "en"), culture=culture, scene=scene)
+
+    prompts = [
+        prompt(f"{split}-{number:05d}", scene, languages, None)
+        for number, scene in enumerate(evaluation.scenes(split, num_prompts, seed))
+    ]
+    for language in dict.fromkeys(languages):
+        own = evaluation.culture_scenes(language, num_motif_prompts) if num_motif_prompts else []
+        prompts += [
+            prompt(f"{language}-motif-{number:05d}", scene, [language], language)
+            for number, scene in enumerate(own)
+        ]
+    return PromptSet(world, prompts, {"split": split, "scene_seed": seed})
+
+
+def reference_pictures(world: str, count: int, split: str = "test") -> Iterator[Image.Image]:
+    """True pictures of a split's scenes, always the same `count`, for FID to compare with."""
+    evaluation, rng = find_world(world).evaluation, np.random.default_rng(REFERENCE_SEED)
+    for scene in evaluation.scenes(split, count, REFERENCE_SEED):
+        yield evaluation.draw(scene, rng)
