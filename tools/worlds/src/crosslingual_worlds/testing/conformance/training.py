@@ -46,14 +46,42 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+Kills = Sequence[tuple[list[int], int]]
+
+
+def disturb(command: Command, settings: dict[str, Any], kills: Kills, verb: str = "train") -> Path:
+    """Stops a run by SIGTERM after step 1, then kills it again and again, resuming it each time.
+
+    Args:
+        command: of the fixture.
+        settings: of the run, `output_dir` among them.
+        kills: step and file operation of rank 0's deaths, and the checkpoint that is the latest
+            afterwards.
+        verb: that trains.
+
+    Returns:
+        The folder of the run, which has reached its end.
+    """
+    run = Path(settings["output_dir"])
+    succeeded(command(verb, {"terminate": [0, 1]}, **settings))
+    assert (run / "latest").read_text() == "checkpoint-1\n"
+    assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-1"]
+    resumed = {**settings, "resume_from_checkpoint": "latest"}
+    for fault, latest in kills:
+        killed = command(verb, {"die": fault}, **resumed)
+        assert killed["codes"] == [-9], (fault, killed["stderr"])
+        assert (run / "latest").read_text() == f"checkpoint-{latest}\n", fault
+    succeeded(command(verb, **resumed))
+    return run
+
+
 class Training:
     """Tests of a method's training.
 
     Attributes:
         golden: losses of `whole`; a change of them is a change of what is trained.
         files: of an export, if they are to be named.
-        kills: step and file operation of rank 0's deaths, and the checkpoint that is the latest
-            afterwards. Of a save's operations 3 has half of the file written; that leaves a folder
+        kills: see `disturb`. Of a save's operations 3 has half of the file written; that leaves a folder
             whose removal 0 begins and takes three; 13 is then amid the removal of the oldest
             checkpoint.
         learns: changes of the recipe under which the loss falls, a dictionary a test.
@@ -68,7 +96,7 @@ class Training:
 
     golden: ClassVar[Sequence[float]]
     files: ClassVar[set[str]] = {"README.md", "config.json", "model.safetensors"}
-    kills: ClassVar[Sequence[tuple[list[int], int]]] = (
+    kills: ClassVar[Kills] = (
         ([3], 2),
         ([4, 3], 2),
         ([4, 0], 2),
@@ -173,16 +201,7 @@ class Training:
         """Stopped by SIGTERM after step 1, killed in step 3 and, several times, in the saving of
         step 4, each time resumed from `latest`.
         """
-        run = tmp_path / "run"
-        succeeded(command("train", {"terminate": [0, 1]}, output_dir=run, **whole_recipe))
-        assert (run / "latest").read_text() == "checkpoint-1\n"
-        assert not (run / subject.exported).exists()
-        resumed = {**whole_recipe, "output_dir": run, "resume_from_checkpoint": "latest"}
-        for fault, latest in self.kills:
-            killed = command("train", {"die": fault}, **resumed)
-            assert killed["codes"] == [-9], (fault, killed["stderr"])
-            assert (run / "latest").read_text() == f"checkpoint-{latest}\n", fault
-        succeeded(command("train", **resumed))
+        run = disturb(command, {**whole_recipe, "output_dir": tmp_path / "run"}, self.kills)
         assert rows(run) == rows(whole)
         assert files_of(run / subject.exported) == files_of(whole / subject.exported)
         kept = sorted(path.name for path in run.glob("checkpoint-*"))
