@@ -90,7 +90,9 @@ def write_settings(settings: Any, path: str | Path) -> None:
     text = yaml.safe_dump(
         dataclasses.asdict(settings), sort_keys=False, allow_unicode=True, width=100
     )
-    Path(path).write_text(text, encoding="utf-8")
+    partial = Path(path).with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def run_command(function: Callable[[], int | None]) -> int:

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from crosslingual.data.loader import ShardLoader
 from crosslingual.features.compute import SampleParts, online_batches
 from crosslingual.features.loader import FeatureLoader, check_fresh, is_features
 from crosslingual.frozen.weights import resolve
-from crosslingual.training.processes import Ranks
+from crosslingual.training.processes import Ranks, row_generators  # noqa: F401, its former place
 
 
 @dataclass
@@ -92,15 +91,3 @@ def open_training_data(
         train_data, num_workers=num_workers, resolution=resolution, key_map=key_map, **place
     )
     return TrainingData(shards, parts, parts.null())
-
-
-def row_generators(
-    seed: int, micro_step: int, ranks: Ranks, batch_size: int
-) -> list[torch.Generator]:
-    """A generator a row of this rank's batch, each a function of seed and the row's place in the
-    run: what is drawn for a sample does not depend on how many ranks, or micro-steps, share a step.
-    """
-    first = (micro_step * ranks.world_size + ranks.rank) * batch_size
-    # torch's generator on CPU keeps 32 bits of a seed
-    seeds = ((seed * 0x9E3779B1 + first + row) % 2**32 for row in range(batch_size))
-    return [torch.Generator().manual_seed(value) for value in seeds]

@@ -8,17 +8,21 @@ DeepSpeed's files are pickles: the local state of one's own run, never a format 
 exports are safetensors (`artifacts`). `OUTPUT` is seen by all processes.
 """
 
+import contextlib
 import errno
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
-from crosslingual.training.manifest import check_fits, read_manifest, write_manifest
+from crosslingual.cli.settings import write_settings
+from crosslingual.training.manifest import MANIFEST, check_fits, read_manifest, write_manifest
 
 _TAG = "deepspeed"
 _last: WeakKeyDictionary[Any, Path] = WeakKeyDictionary()
@@ -32,6 +36,7 @@ def save_checkpoint(
     step: int,
     state: dict[str, Any],
     total_limit: int | None,
+    settings: Any = None,
 ) -> Path:
     """Saves trainable tensors, optimiser, schedule and state; every process must call it.
 
@@ -44,6 +49,7 @@ def save_checkpoint(
         step: how many optimiser steps were taken.
         state: anything that pickles, the same on all processes (rank 0's is kept).
         total_limit: how many checkpoints up to this one stay; None keeps all.
+        settings: the run's, an instance of a dataclass, kept as `settings.yaml`.
 
     Returns:
         The checkpoint's folder.
@@ -71,6 +77,8 @@ def save_checkpoint(
         )
         torch.distributed.barrier()
         if is_first:
+            if settings is not None:
+                write_settings(settings, partial / "settings.yaml")
             write_manifest(engine, partial, step)
             _publish(partial, final, _last.get(engine))
     except (OSError, RuntimeError) as error:
@@ -116,6 +124,65 @@ def load_checkpoint(engine: Any, path: str | Path) -> dict[str, Any]:
     return client_state["crosslingual"]
 
 
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a folder is, or the latest one of the run that it is.
+
+    Args:
+        path: a `checkpoint-N` folder, or a run's folder.
+
+    Raises:
+        FileNotFoundError: for a folder that is neither.
+    """
+    path = Path(path).resolve()
+    if (path / MANIFEST).is_file():
+        return path
+    latest = _latest_name(path)
+    if latest is None:
+        raise FileNotFoundError(f"no checkpoint in {path}; give a checkpoint-N or a run's folder")
+    return path / latest
+
+
+def settings_file(checkpoint: Path) -> Path:
+    """The settings that a checkpoint's run was started with: a YAML file that may be missing.
+
+    Checkpoints of earlier versions do not hold it; their run's folder does.
+    """
+    inside = checkpoint / "settings.yaml"
+    return inside if inside.is_file() else checkpoint.parent / "settings.yaml"
+
+
+def trained_state(path: str | Path) -> dict[str, Tensor]:
+    """Reads what a run has trained, without its model, its engine or its other processes.
+
+    Args:
+        path: a `checkpoint-N` folder, or a run's folder, whose latest checkpoint is taken.
+
+    Returns:
+        Trained tensors by name in fp32 on CPU: their moving average, where the run kept one.
+
+    Raises:
+        FileNotFoundError: for a folder without checkpoints.
+        ValueError: for a foreign or truncated checkpoint.
+    """
+    checkpoint = find_checkpoint(path)
+    manifest = read_manifest(checkpoint)
+    names, folder = list(manifest["trainable"]), checkpoint / _TAG
+    # every stage's first file holds the state that was saved; stage 0's the tensors, too
+    [file, *_] = sorted(folder.glob("*model_states.pt"))
+    content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    average = content["crosslingual"].get("ema")
+    if average is not None:
+        state = dict(zip(names, average["shadow_params"], strict=True))
+    elif manifest["zero_stage"] == 0:
+        state = content["module"]
+    else:
+        state = _merged_shards(checkpoint)
+    return {
+        name: state[name].to(torch.float32, copy=True).reshape(manifest["trainable"][name])
+        for name in names
+    }
+
+
 def resolve_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | None) -> Path | None:
     """Finds what to resume from, and keeps a new run out of an old run's folder.
 
@@ -148,6 +215,25 @@ def resolve_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | Non
             "go on with it, or choose another --output_dir"
         )
     return path
+
+
+def _merged_shards(checkpoint: Path) -> dict[str, Tensor]:
+    """The fp32 tensors that the processes of ZeRO 1-3 saved in parts."""
+    # DeepSpeed asks torch to unpickle anything: the variable overrules it
+    environment = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+    if not torch.cuda.is_available():
+        environment["DS_ACCELERATOR"] = "cpu"
+    with mock.patch.dict(os.environ, environment), contextlib.redirect_stdout(None):
+        from deepspeed.runtime.fp16.loss_scaler import LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+        from deepspeed.utils import zero_to_fp32
+        from deepspeed.utils.tensor_fragment import fragment_address
+
+        with (
+            torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]),
+            mock.patch.object(zero_to_fp32, "tqdm", lambda files, **_: files),
+        ):
+            return zero_to_fp32.get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), _TAG)
 
 
 def _latest_name(output_dir: Path) -> str | None:

@@ -135,7 +135,7 @@ def trainable_shapes(engine: Any) -> dict[str, list[int]]:
 
 
 def check_finite(
-    loss: Tensor, parts: Mapping[str, Tensor | float], *, step: int, keys: Sequence[str]
+    loss: Tensor | float, parts: Mapping[str, Tensor | float], *, step: int, keys: Sequence[str]
 ) -> None:
     """Stops a run whose loss is not a number.
 
@@ -148,11 +148,11 @@ def check_finite(
     Raises:
         ValueError: naming the step, the samples and each part, if the loss is NaN or infinite.
     """
-    if math.isfinite(loss.item()):
+    if math.isfinite(loss):
         return
-    values = ", ".join(f"{name} {torch.as_tensor(v).item():.4g}" for name, v in parts.items())
+    values = ", ".join(f"{name} {float(v):.4g}" for name, v in parts.items())
     raise ValueError(
-        f"the loss of step {step} is {loss.item()} ({values}) on samples {', '.join(keys)}; lower "
+        f"the loss of step {step} is {float(loss)} ({values}) on samples {', '.join(keys)}; lower "
         "--learning_rate, or look at these samples, and resume from the last checkpoint"
     )
 

@@ -9,7 +9,7 @@ import torch
 from crosslingual.training.engine import trainable_shapes
 
 _VERSION = 1
-_NAME = "checkpoint.json"
+MANIFEST = "checkpoint.json"
 
 
 def write_manifest(engine: Any, folder: Path, step: int) -> None:
@@ -43,7 +43,7 @@ def write_manifest(engine: Any, folder: Path, step: int) -> None:
         "trainable": trainable_shapes(engine),
         "files": files,
     }
-    (folder / _NAME).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -52,12 +52,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: for a folder that is no checkpoint of ours, or a truncated one.
     """
-    if not (path / _NAME).is_file():
-        raise ValueError(f"{path} is no checkpoint of this program: it holds no {_NAME}")
+    if not (path / MANIFEST).is_file():
+        raise ValueError(f"{path} is no checkpoint of this program: it holds no {MANIFEST}")
     try:
-        manifest = json.loads((path / _NAME).read_text(encoding="utf-8"))
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path / _NAME} is broken; resume from another one") from error
+        raise ValueError(f"{path / MANIFEST} is broken; resume from another one") from error
     if manifest["version"] != _VERSION:
         raise ValueError(f"{path} has version {manifest['version']}; this program reads {_VERSION}")
     for name, size in manifest["files"].items():

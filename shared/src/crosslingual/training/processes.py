@@ -64,6 +64,18 @@ def start_processes() -> Ranks:
     return Ranks(rank, world_size, local_rank, device)
 
 
+def row_generators(
+    seed: int, micro_step: int, ranks: Ranks, batch_size: int
+) -> list[torch.Generator]:
+    """A generator a row of this rank's batch, each a function of seed and the row's place in the
+    run: what is drawn for a sample does not depend on how many ranks, or micro-steps, share a step.
+    """
+    first = (micro_step * ranks.world_size + ranks.rank) * batch_size
+    # torch's generator on CPU keeps 32 bits of a seed
+    seeds = ((seed * 0x9E3779B1 + first + row) % 2**32 for row in range(batch_size))
+    return [torch.Generator().manual_seed(value) for value in seeds]
+
+
 class StopRequest:
     """Turns SIGTERM and SIGINT into a question that the loop asks after each step.
 

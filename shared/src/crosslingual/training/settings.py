@@ -1,0 +1,133 @@
+"""The settings that every training run has; a method's `TrainSettings` extends them.
+
+@dataclass
+class TrainSettings(DiffusionSettings):
+    \"\"\"Settings of `pea train`.
+
+    Attributes:
+        hidden_width: width of the adapter's hidden layers.
+    \"\"\"
+
+    output_dir: str = "runs/pea"    # overrides a default; the help text is inherited
+    hidden_width: int = 384
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+LrScheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+]
+
+
+@dataclass
+class RunSettings:
+    """Settings of a training run.
+
+    Attributes:
+        train_data: folder of features (made by the `features` verb) or of shards to train on.
+        output_dir: folder that gets checkpoints, metrics.jsonl and the export.
+        seed: seed of the weights, the order of samples and everything that is drawn.
+        train_batch_size: samples per process and micro-step.
+        gradient_accumulation_steps: micro-steps per optimiser step.
+        max_train_steps: optimiser steps of the whole run.
+        learning_rate: peak learning rate of AdamW.
+        lr_scheduler: how the learning rate falls after the warm-up.
+        lr_warmup_steps: optimiser steps in which the learning rate rises from 0 to its peak.
+        lr_end: learning rate at which the polynomial schedule ends.
+        adam_beta1: decay rate of AdamW's mean of gradients.
+        adam_beta2: decay rate of AdamW's mean of squared gradients.
+        adam_weight_decay: weight decay of AdamW.
+        max_grad_norm: gradients are scaled down to this norm; 0 leaves them as they are.
+        mixed_precision: no for fp32, or bf16 autocast over fp32 weights.
+        use_ema: export the moving average of the weights instead of the last ones; not at ZeRO
+            stage 3.
+        ema_decay: share of the moving average that stays at each step.
+        deepspeed_config: DeepSpeed JSON file, for ZeRO; stage 0 without one.
+        checkpointing_steps: optimiser steps between checkpoints.
+        checkpoints_total_limit: how many checkpoints are kept, the newest ones.
+        resume_from_checkpoint: checkpoint folder to resume from, or latest.
+        validation_steps: optimiser steps between validations; 0 validates nothing.
+        validation_data: held-out data to validate on; needed if validation_steps is not 0.
+        validation_rows: samples of the validation, the first ones of validation_data.
+        report_to: tracker that gets the numbers beside metrics.jsonl.
+    """
+
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
+        "output_dir max_train_steps deepspeed_config checkpointing_steps checkpoints_total_limit "
+        "resume_from_checkpoint validation_steps validation_data validation_rows "
+        "validation_prompts report_to dataloader_num_workers guidance_scale compile "
+        "gradient_checkpointing".split()
+    )
+    """Settings that a resumed run may change: they do not change what is trained. A method adds its
+    own."""
+
+    FORMER_NAMES: ClassVar[dict[str, str]] = {}
+    """Names that settings had in earlier versions: flags and files may still use them."""
+
+    train_data: str = ""
+    output_dir: str = "runs/run"
+    seed: int = 0
+    train_batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    max_train_steps: int = 1000
+    learning_rate: float = 1e-3
+    lr_scheduler: LrScheduler = "polynomial"
+    lr_warmup_steps: int = 50
+    lr_end: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    mixed_precision: Literal["no", "bf16"] = "no"
+    use_ema: bool = False
+    ema_decay: float = 0.999
+    deepspeed_config: str | None = None
+    checkpointing_steps: int = 500
+    checkpoints_total_limit: int = 2
+    resume_from_checkpoint: str | None = None
+    validation_steps: int = 0
+    validation_data: str | None = None
+    validation_rows: int = 64
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+
+
+@dataclass
+class DiffusionSettings(RunSettings):
+    """Settings of a training run through a frozen diffusion model and a text encoder.
+
+    Attributes:
+        pretrained_model_name_or_path: English base model: hub id, folder, or a world's such as
+            testbed:sd.
+        revision: git revision of the base on the hub.
+        text_encoder: multilingual text encoder: hub id, folder, or a world's such as
+            testbed:xlm-r.
+        text_encoder_revision: git revision of the text encoder on the hub.
+        max_length: tokens per prompt; the encoder's own limit, and at most 77, if not given.
+        caption_dropout: share of rows that see the empty prompt instead of their caption.
+        noise_offset: strength of a shift of the noise, one number per channel.
+        resolution: edge of the pictures in pixels.
+        dataloader_num_workers: processes that decode shards; features need none.
+        caption_keys: which JSON key of foreign shards holds which language, as caption_zh=zh.
+        guidance_scale: guidance scale that the exported config recommends, also for the pictures
+            drawn at validations.
+    """
+
+    pretrained_model_name_or_path: str = "testbed:sd"
+    revision: str | None = None
+    text_encoder: str = "testbed:xlm-r"
+    text_encoder_revision: str | None = None
+    max_length: int | None = None
+    caption_dropout: float = 0.1
+    noise_offset: float = 0.0
+    resolution: int = 64
+    lr_end: float = 5e-8
+    dataloader_num_workers: int = 0
+    caption_keys: list[str] = field(default_factory=list)
+    guidance_scale: float = 3.0
