@@ -49,7 +49,13 @@ def files_of(folder: Path) -> dict[str, bytes]:
 Kills = Sequence[tuple[list[int], int]]
 
 
-def disturb(command: Command, settings: dict[str, Any], kills: Kills, verb: str = "train") -> Path:
+def disturb(
+    command: Command,
+    settings: dict[str, Any],
+    kills: Kills,
+    exported: str,
+    verb: str = "train",
+) -> Path:
     """Stops a run by SIGTERM after step 1, then kills it again and again, resuming it each time.
 
     Args:
@@ -57,6 +63,7 @@ def disturb(command: Command, settings: dict[str, Any], kills: Kills, verb: str 
         settings: of the run, `output_dir` among them.
         kills: step and file operation of rank 0's deaths, and the checkpoint that is the latest
             afterwards.
+        exported: the folder that only the end of a run writes.
         verb: that trains.
 
     Returns:
@@ -65,7 +72,7 @@ def disturb(command: Command, settings: dict[str, Any], kills: Kills, verb: str 
     run = Path(settings["output_dir"])
     succeeded(command(verb, {"terminate": [0, 1]}, **settings))
     assert (run / "latest").read_text() == "checkpoint-1\n"
-    assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-1"]
+    assert not (run / exported).exists()
     resumed = {**settings, "resume_from_checkpoint": "latest"}
     for fault, latest in kills:
         killed = command(verb, {"die": fault}, **resumed)
@@ -81,8 +88,8 @@ class Training:
     Attributes:
         golden: losses of `whole`; a change of them is a change of what is trained.
         files: of an export, if they are to be named.
-        kills: see `disturb`. Of a save's operations 3 has half of the file written; that leaves a folder
-            whose removal 0 begins and takes three; 13 is then amid the removal of the oldest
+        kills: see `disturb`. Of a save's operations 3 has half of the file written; that leaves a
+            folder whose removal 0 begins and takes three; 13 is then amid the removal of the oldest
             checkpoint.
         learns: changes of the recipe under which the loss falls, a dictionary a test.
         shares: processes, ZeRO stage, batch and accumulation that train what `alone` did.
@@ -201,7 +208,8 @@ class Training:
         """Stopped by SIGTERM after step 1, killed in step 3 and, several times, in the saving of
         step 4, each time resumed from `latest`.
         """
-        run = disturb(command, {**whole_recipe, "output_dir": tmp_path / "run"}, self.kills)
+        settings = {**whole_recipe, "output_dir": tmp_path / "run"}
+        run = disturb(command, settings, self.kills, subject.exported)
         assert rows(run) == rows(whole)
         assert files_of(run / subject.exported) == files_of(whole / subject.exported)
         kept = sorted(path.name for path in run.glob("checkpoint-*"))
