@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import webdataset
 
-from crosslingual.data import shards
 from crosslingual.data.records import Record
 from crosslingual.data.shards import (
     check_sizes,
@@ -59,10 +59,10 @@ def test_a_source_that_fails_leaves_nothing_and_harms_nothing(tmp_path: Path) ->
 def test_a_full_disk_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = write_shards(make_records(2), tmp_path / "out")
 
-    def fill(self: shards._HashedFile, data: bytes) -> int:
+    def fill(self: webdataset.TarWriter, sample: dict) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards._HashedFile, "write", fill)
+    monkeypatch.setattr(webdataset.TarWriter, "write", fill)
     with pytest.raises(OSError, match="No space left"):
         write_shards(make_records(9), tmp_path / "out", overwrite=True)
     assert names_in(tmp_path / "out") == ["00000.tar", "index.json", "sizes.json"]

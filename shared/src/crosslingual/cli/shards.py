@@ -186,7 +186,7 @@ def survey(settings: InspectSettings) -> None:
         key_map=parse_key_map(settings.key_map) if settings.key_map else None,
         caption_language=settings.caption_language,
     )
-    print(f"{settings.shards}: {_describe(paths, found.tally.as_dict())}")
+    print(f"{settings.shards}: {_describe(paths, found.as_dict())}")
     names = (f"{name} {count}" for name, count in found.names.items())
     print("members and keys: " + ", ".join(names))
     if found.first is not None:

@@ -9,11 +9,9 @@ import hashlib
 import itertools
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from crosslingual.data.index import SIZES, VERSION, Tally, check_sizes, read_index
 from crosslingual.data.records import Record, names_found, record_to_sample, sample_to_record
@@ -95,57 +93,25 @@ def iter_shards(
                 raise ValueError(f"{path}: {error} (the sample holds {found})") from error
 
 
-@dataclass
-class Survey:
-    """What shards hold.
-
-    Attributes:
-        tally: counts of the records.
-        names: how many samples have each member and each key of their JSON.
-        faults: one line for each sample that makes no record.
-        first: the first record.
-    """
-
-    tally: Tally = field(default_factory=Tally)
-    names: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-    first: Record | None = None
-
-
 def survey_shards(
     paths: Iterable[str],
     *,
     key_map: Mapping[str, str] | None = None,
     caption_language: str = "en",
-) -> Survey:
+) -> Tally:
     """Reads shards and counts what they hold; the options are those of `sample_to_record`.
 
     Raises:
         ValueError: a shard cannot be read.
     """
-    survey = Survey()
+    tally = Tally()
     for sample in itertools.chain.from_iterable(map(iter_samples, paths)):
-        survey.names.update(names_found(sample))
+        tally.names.update(names_found(sample))
         try:
-            record = sample_to_record(sample, key_map=key_map, caption_language=caption_language)
+            tally.add(sample_to_record(sample, key_map=key_map, caption_language=caption_language))
         except ValueError as error:
-            survey.faults.append(str(error))
-            continue
-        survey.first = survey.first or record
-        survey.tally.add(record)
-    return survey
-
-
-class _HashedFile:
-    """Counts and hashes what is written, so that no shard is read again for its index."""
-
-    def __init__(self, file: IO[bytes]):
-        self.file, self.sha256, self.num_bytes = file, hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        self.num_bytes += len(data)
-        return self.file.write(data)
+            tally.faults.append(str(error))
+    return tally
 
 
 def _write_all(
@@ -201,17 +167,19 @@ def _write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> dict[str, Any
     # owner, mode and time are constants, so that the same samples give the same bytes
     constants = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "encoder": False}
     num_samples = 0
-    with path.open("wb") as file:
-        stream = _HashedFile(file)
-        with webdataset.TarWriter(stream, **constants) as tar:
+    with path.open("w+b") as file:
+        with webdataset.TarWriter(file, **constants) as tar:
             for sample in samples:
                 tar.write(sample)
                 num_samples += 1
+        num_bytes = file.tell()
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "name": path.name,
         "num_samples": num_samples,
-        "sha256": stream.sha256.hexdigest(),
-        "num_bytes": stream.num_bytes,
+        "sha256": sha256,
+        "num_bytes": num_bytes,
     }
 
 

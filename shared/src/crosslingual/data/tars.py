@@ -15,11 +15,14 @@ compressed shard into a temporary file.
 """
 
 import contextlib
+import itertools
+import operator
 import os
 import shutil
 import tarfile
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -63,11 +66,9 @@ def expand_shards(spec: str | Path) -> list[str]:
     for part in str(spec).split("::"):
         expanded = [part] if Path(part).exists() else list(braceexpand.braceexpand(part))
         for name in expanded:
-            found = _list_remote(name) if "://" in name else _list_local(Path(name))
-            if not found:
-                raise FileNotFoundError(
-                    f"no shard matches {name!r}; run `crosslingual shards` first"
-                )
+            if not (found := _list(name)):
+                message = f"no shard matches {name!r}; run `crosslingual shards` first"
+                raise FileNotFoundError(message)
             paths += found
     return paths
 
@@ -163,35 +164,27 @@ class Shard:
         if file.read(2) == b"\x1f\x8b":
             raise ValueError(f"{self.url} is compressed: samples are read at random, gunzip it")
         file.seek(0)
-        members: list[Member] = []
-        last_key = None
+        found: list[tuple[str | None, Member]] = []
         for name, member in _walk(file, num_bytes):
-            if isinstance(member, str):
-                self.faults[name] = member
-                if (split_member(name) or (None,))[0] == last_key:
-                    members.clear()
-                continue
             key, extension = split_member(name) or (None, "")
-            fault = _member_fault(member, key)
+            fault = member if isinstance(member, str) else _member_fault(member, key)
             if fault is not None:
                 self.faults[name] = fault
             elif not member.isdir():
-                if key != last_key:
-                    self._add(last_key, members)
-                    last_key, members = key, []
-                members.append(Member(extension, member.offset_data, member.size))
-        self._add(last_key, members)
+                found.append((key, Member(extension, member.offset_data, member.size)))
+            while fault == CUT_OFF and found and found[-1][0] == key:
+                found.pop()  # a sample must not lose a part in silence
+        for key, group in itertools.groupby(found, key=operator.itemgetter(0)):
+            self._add(key, [member for _, member in group])
 
-    def _add(self, key: str | None, members: list[Member]) -> None:
+    def _add(self, key: str, members: list[Member]) -> None:
         wanted = self._extensions
         known = [each for each in members if wanted is None or each.extension in wanted]
-        names = [f"{key}.{each.extension}" for each in known]
-        if key is None or not members:
-            return
+        counts = Counter(each.extension for each in known)
         if not known:
             self.faults[f"{key}.{members[0].extension}"] = FOREIGN
-        elif twice := [name for place, name in enumerate(names) if name in names[:place]]:
-            self.faults[twice[0]] = "two members of one name"
+        elif len(counts) < len(known):
+            self.faults[f"{key}.{counts.most_common(1)[0][0]}"] = "two members of one name"
         else:
             self.samples.append((key, known))
 
@@ -265,16 +258,14 @@ def _unpacked(url: str) -> Iterator[str]:
         yield plain.name
 
 
-def _list_local(path: Path) -> list[str]:
-    if not path.is_dir():
-        return [str(path)] if path.is_file() else []
-    if (path / PARTIAL).exists() and not (path / INDEX).exists():
-        raise FileNotFoundError(f"{path} was never finished; run `crosslingual shards` again")
-    return sorted(str(tar) for tar in path.glob("*.tar"))
-
-
-def _list_remote(address: str) -> list[str]:
-    if address.endswith((".tar", ".tar.gz")):
-        return [address]
+def _list(address: str) -> list[str]:
+    is_remote = "://" in address
+    if is_remote and address.endswith((".tar", ".tar.gz")):
+        return [address]  # asking for each of a thousand would take minutes
     files, path = fsspec.core.url_to_fs(address)
-    return sorted(files.unstrip_protocol(name) for name in files.glob(f"{path.rstrip('/')}/*.tar"))
+    if files.isfile(path):
+        return [address]
+    if files.exists(f"{path}/{PARTIAL}") and not files.exists(f"{path}/{INDEX}"):
+        raise FileNotFoundError(f"{address} was never finished; run `crosslingual shards` again")
+    found = sorted(files.glob(f"{path.rstrip('/')}/*.tar"))
+    return [files.unstrip_protocol(name) for name in found] if is_remote else found
