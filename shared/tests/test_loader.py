@@ -1,72 +1,25 @@
 """The loader: one order for every number of ranks and workers, resumed at any step."""
 
-import io
 import itertools
 import json
 import pickle
-import tarfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from crosslingual.data import order as sample_order
-from crosslingual.data.loader import ShardLoader
+from crosslingual_worlds.testing.shards import (
+    open_loader,
+    picture,
+    sample,
+    samples,
+    take_keys,
+    write_folder,
+    write_tar,
+)
 
 RESOLUTION = 8
-Members = list[tuple[str, bytes]]
-
-
-def picture(color: tuple[int, int, int] = (250, 20, 40), size: tuple[int, int] = (8, 8)) -> bytes:
-    """A picture of one colour, as PNG."""
-    buffer = io.BytesIO()
-    Image.new("RGB", size, color).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def sample(
-    key: str, image: bytes | None = None, languages: Iterable[str] = ("en", "de")
-) -> Members:
-    """The members of one sample in our layout."""
-    captions = {language: [f"{language} {key}"] for language in languages}
-    fields = {"captions": captions, "parallel": True, "culture": None, "number": int(key)}
-    return [(f"{key}.png", image or picture()), (f"{key}.json", json.dumps(fields).encode())]
-
-
-def write_tar(path: Path, members: Members) -> Path:
-    """A tar of members in the given order."""
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def write_folder(folder: Path, sizes: list[int], replaced: dict[int, Members] | None = None) -> str:
-    """Shards of the given sizes with keys counted through; some samples are replaced."""
-    folder.mkdir()
-    numbers = itertools.count()
-    for shard, size in enumerate(sizes):
-        samples = [
-            (replaced or {}).get(n, sample(f"{n:04d}")) for n in itertools.islice(numbers, size)
-        ]
-        write_tar(folder / f"{shard:05d}.tar", list(itertools.chain(*samples)))
-    return str(folder)
-
-
-def open_loader(shards: str, **options: Any) -> ShardLoader:
-    """A loader of small pictures."""
-    defaults = {"batch_size": 4, "seed": 3, "resolution": RESOLUTION, "languages": ["en", "de"]}
-    return ShardLoader(shards, **{**defaults, **options})
-
-
-def take_keys(loader: ShardLoader, num_steps: int, start_step: int = 0) -> list[list[str]]:
-    """The keys of some batches."""
-    return [batch["keys"] for batch in itertools.islice(loader.batches(start_step), num_steps)]
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +150,7 @@ def test_stored_order_gives_each_usable_sample_once(tmp_path: Path) -> None:
 
 def test_captions_alone_need_no_picture(tmp_path: Path) -> None:
     """Without a resolution, text-only samples load."""
-    write_tar(tmp_path / "0.tar", [m for n in range(4) for m in sample(f"{n:04d}")[1:]])
+    write_tar(tmp_path / "0.tar", samples(4)[1::2])
     batch = next(open_loader(str(tmp_path), resolution=None).batches())
     assert batch["images"] is None and len(batch["captions"]) == 4
     with pytest.raises(ValueError, match="no picture; names found: json:captions, json:culture"):

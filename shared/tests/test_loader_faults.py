@@ -3,67 +3,22 @@
 import io
 import itertools
 import json
-import tarfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from crosslingual.data.loader import ShardLoader
 from crosslingual.data.tars import Shard
-
-Members = list[tuple[str, bytes]]
-
-
-def picture(size: tuple[int, int] = (8, 8)) -> bytes:
-    """A red picture, as PNG."""
-    buffer = io.BytesIO()
-    Image.new("RGB", size, "red").save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def sample(
-    key: str, image: bytes | None = None, languages: Iterable[str] = ("en", "de")
-) -> Members:
-    """The members of one sample in our layout."""
-    captions = {language: [f"{language} {key}"] for language in languages}
-    fields = {"captions": captions, "parallel": True, "culture": None, "number": int(key)}
-    return [(f"{key}.png", image or picture()), (f"{key}.json", json.dumps(fields).encode())]
-
-
-def write_tar(path: Path, members: Members) -> Path:
-    """A tar of members in the given order."""
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def write_folder(folder: Path, sizes: list[int], replaced: dict[int, Members] | None = None) -> str:
-    """Shards of the given sizes with keys counted through; some samples are replaced."""
-    folder.mkdir()
-    numbers = itertools.count()
-    for shard, size in enumerate(sizes):
-        samples = [
-            (replaced or {}).get(n, sample(f"{n:04d}")) for n in itertools.islice(numbers, size)
-        ]
-        write_tar(folder / f"{shard:05d}.tar", list(itertools.chain(*samples)))
-    return str(folder)
-
-
-def open_loader(shards: str, **options: Any) -> ShardLoader:
-    """A loader of small pictures."""
-    defaults = {"batch_size": 4, "seed": 3, "resolution": 8, "languages": ["en", "de"]}
-    return ShardLoader(shards, **{**defaults, **options})
-
-
-def take_keys(loader: ShardLoader, num_steps: int) -> list[list[str]]:
-    """The keys of some batches."""
-    return [batch["keys"] for batch in itertools.islice(loader.batches(), num_steps)]
+from crosslingual_worlds.testing.shards import (
+    Members,
+    open_loader,
+    picture,
+    sample,
+    samples,
+    take_keys,
+    write_folder,
+    write_tar,
+)
 
 
 def broken_pictures() -> dict[str, bytes]:
@@ -123,7 +78,7 @@ def foreign_members() -> dict[str, Members]:
 def test_a_foreign_member_is_passed_over_and_counted(tmp_path: Path, reason: str) -> None:
     """At the start of the tar, between a sample's members, at the end."""
     strange = foreign_members()[reason]
-    members = [m for n in range(20) for m in sample(f"{n:04d}")]
+    members = samples(20)
     if "9.txt" in dict(strange):
         members += strange
     else:
@@ -139,7 +94,7 @@ def test_a_foreign_member_is_passed_over_and_counted(tmp_path: Path, reason: str
 
 def test_a_damaged_header_ends_a_shard_aloud(tmp_path: Path) -> None:
     """`tarfile` would end there without a word."""
-    path = write_tar(tmp_path / "0.tar", [m for n in range(4) for m in sample(f"{n:04d}")])
+    path = write_tar(tmp_path / "0.tar", samples(4))
     data = bytearray(path.read_bytes())
     at = Shard(str(path)).samples[2][1][0].offset - 512
     data[at : at + 40] = b"\xff" * 40

@@ -1,10 +1,8 @@
 """Shards under faults: a failing source, a full disk, a kill, truncated and foreign tar files."""
 
 import errno
-import io
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from crosslingual.data.shards import (
     iter_shards,
     write_shards,
 )
+from crosslingual_worlds.testing.shards import write_tar
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(3000)
 
@@ -27,14 +26,6 @@ def make_records(count: int) -> list[Record]:
     return [
         Record(f"r{n:03d}", PNG, {"en": [f"cat {n}"], "de": ["Katze"]}, True) for n in range(count)
     ]
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
 
 
 def names_in(folder: Path) -> list[str]:
@@ -120,16 +111,14 @@ def test_a_damaged_header_and_a_foreign_file_are_errors(tmp_path: Path) -> None:
 
 def test_foreign_members_are_passed_over_and_bad_ones_named(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
-    write_tar(path, {"README": b"hello", "a.txt": b"x", ".DS_Store": b"", "a.png": PNG})
+    write_tar(path, [("README", b"x"), ("a.txt", b"x"), (".DS_Store", b""), ("a.png", PNG)])
     assert [record.key for record in iter_shards([str(path)])] == ["a"]
-    write_tar(path, {"../../etc/cron.txt": b"x"})
+    write_tar(path, [("../../etc/cron.txt", b"x")])
     with pytest.raises(ValueError, match="x.tar: '../../etc/cron.txt': path points outside"):
         list(iter_shards([str(path)]))
-    write_tar(path, {"a.png": PNG})
+    write_tar(path, [("a.png", PNG)])
     with pytest.raises(ValueError, match="no caption.* holds png"):
         list(iter_shards([str(path)]))
-    with tarfile.open(path, "w") as tar:
-        tar.addfile(tarfile.TarInfo("a.txt"))
-        tar.addfile(tarfile.TarInfo("a.txt"))
+    write_tar(path, [("a.txt", b""), ("a.txt", b"")])
     with pytest.raises(ValueError, match="'a.txt': two members of one name"):
         list(iter_shards([str(path)]))

@@ -1,10 +1,8 @@
 """Every source on files in the true layout, and on what is wrong with files in practice."""
 
 import gzip
-import io
 import json
 import logging
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 from crosslingual.data.records import Record
 from crosslingual.data.sources import SOURCES
 from crosslingual.data.sources.conceptual import write_url_table
+from crosslingual_worlds.testing.shards import write_tar
 
 JPG = b"\xff\xd8\xff\xe0 picture"
 
@@ -24,15 +23,6 @@ def read(source: str, *args: Any, **options: Any) -> list[Record]:
 def write_gz(path: Path, *lines: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode()))
-
-
-def write_shard(path: Path, samples: list[dict[str, bytes]]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for number, sample in enumerate(samples):
-            for extension, data in sample.items():
-                member = tarfile.TarInfo(f"{number:09d}.{extension}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
 
 
 def test_folder(tmp_path: Path) -> None:
@@ -79,9 +69,14 @@ def test_folder_without_metadata_says_what_to_write(tmp_path: Path) -> None:
 
 def test_webdataset_of_img2dataset(tmp_path: Path) -> None:
     fields = {"caption": "a cat", "url": "http://x/a.jpg", "key": "0", "width": 256}
-    write_shard(
+    write_tar(
         tmp_path / "00000.tar",
-        [{"jpg": JPG, "txt": b"a cat", "json": json.dumps(fields).encode()}, {"txt": b"a dog"}],
+        [
+            ("000000000.jpg", JPG),
+            ("000000000.json", json.dumps(fields).encode()),
+            ("000000000.txt", b"a cat"),
+            ("000000001.txt", b"a dog"),
+        ],
     )
     (tmp_path / "00000_stats.json").write_text("{}")
     first, second = read("webdataset", tmp_path)
@@ -94,7 +89,7 @@ def test_webdataset_of_img2dataset(tmp_path: Path) -> None:
 
 def test_json_keys_of_pea(tmp_path: Path) -> None:
     fields = {"caption_en": "a lantern", "caption_zh": "灯笼", "caption_ori": "红灯笼"}
-    write_shard(tmp_path / "a.tar", [{"jpg": JPG, "json": json.dumps(fields).encode()}])
+    write_tar(tmp_path / "a.tar", [("0.jpg", JPG), ("0.json", json.dumps(fields).encode())])
     (record,) = read("json_keys", tmp_path)
     assert record.captions == {"en": ["a lantern"], "zh": ["灯笼"]}
     assert (record.parallel, record.extra) == (True, {"caption_ori": "红灯笼"})

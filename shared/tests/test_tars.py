@@ -1,0 +1,117 @@
+"""Tar shards: members are found where the library finds them, and damage is never silent."""
+
+import gzip
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from crosslingual.data.tars import Shard, iter_samples
+from crosslingual_worlds.testing.shards import samples, write_tar
+
+
+def test_links_and_folders_in_a_tar(tmp_path: Path) -> None:
+    """A link is refused, since it may point anywhere; a folder is no fault."""
+    path = write_tar(tmp_path / "0.tar", samples(4))
+    with tarfile.open(path, "a") as tar:
+        for kind, name in [(tarfile.SYMTYPE, "0009.png"), (tarfile.DIRTYPE, "folder")]:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+    shard = Shard(str(path))
+    assert shard.faults == {"0009.png": "link or device"} and len(shard.samples) == 4
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_found_where_tarfile_finds_them(tmp_path: Path, form: int) -> None:
+    """Long and non-ASCII names in every dialect; the same names and bytes as the library's."""
+    names = ["a.png", "a.json", f"{'d' * 60}/{'f' * 60}.txt"]
+    if form != tarfile.USTAR_FORMAT:
+        names += [f"{'d' * 120}/{'é' * 90}.txt", "ключ.txt"]
+    members = [(name, bytes([number]) * 700 * number) for number, name in enumerate(names)]
+    write_tar(tmp_path / "0.tar", members, form)
+    shard = Shard(str(tmp_path / "0.tar"))
+    found = {}
+    for index in range(len(shard.samples)):
+        read = shard.read(index)
+        key = read.pop("__key__")
+        found |= {f"{key}.{extension}": data for extension, data in read.items()}
+    assert shard.faults == {}
+    assert found == dict(members)
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_truncated_tar_yields_what_is_whole_and_says_so(tmp_path: Path, cut: int) -> None:
+    """Wherever it is cut, no member comes in part, and the cut is a fault."""
+    path = write_tar(tmp_path / "0.tar", samples(4))
+    shard = Shard(str(path))
+    whole = [shard.read(index).items() for index in range(4)]
+    end = shard.samples[-1][1][-1].offset + 512
+    path.write_bytes(path.read_bytes()[: end * cut // 12])
+    cut_off = Shard(str(path))
+    assert len(cut_off.samples) <= 4 * cut / 12 + 1
+    assert all(cut_off.read(i).items() <= whole[i] for i in range(len(cut_off.samples)))
+    assert len(cut_off.faults) == 1 and "cut off" in str(cut_off.faults)
+    with pytest.raises(ValueError, match="the shard is cut off"):
+        shard.read(3)
+
+
+def test_a_compressed_shard_is_read_from_front_to_back_and_never_at_random(tmp_path: Path) -> None:
+    """By the ending of its name, as fsspec tells it; cut off, it is an error."""
+    path = write_tar(tmp_path / "0.tar", samples(4))
+    packed = tmp_path / "0.tar.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert list(iter_samples(str(packed))) == list(iter_samples(str(path)))
+    with pytest.raises(ValueError, match="is compressed"):
+        Shard(str(packed))
+    packed.write_bytes(packed.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="0.tar.gz is truncated or no tar file"):
+        list(iter_samples(str(packed)))
+
+
+def sparse_header() -> bytes:
+    """GNU's sparse file whose map goes on in a block that is cut off."""
+    header = bytearray(header_of("0.png", 0, tarfile.GNUTYPE_SPARSE))
+    header[482] = 1
+    return seal(header)
+
+
+def backwards_header() -> bytes:
+    """A pax header that says a negative size of the member after it."""
+    pax = b"17 size=-1048576\n"
+    head = header_of("pax", len(pax), tarfile.XHDTYPE) + pax.ljust(512, b"\0")
+    return head + header_of("0.png", 0)
+
+
+def header_of(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header as tarfile writes it."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def seal(header: bytearray) -> bytes:
+    """A header with the checksum that it should have."""
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (header_of("0.png", -512), "damaged header"),
+        (header_of("0.png", 1 << 50), "cut off"),
+        (header_of("pax", 1 << 40, tarfile.XHDTYPE), "damaged header"),
+        (backwards_header(), "damaged header"),
+        (sparse_header(), "damaged header"),
+    ],
+)
+def test_sizes_that_lie_end_the_walk_at_once(tmp_path: Path, header: bytes, reason: str) -> None:
+    """Neither a loop backwards, nor a terabyte read, nor an error that only `tarfile` knows."""
+    path = write_tar(tmp_path / "0.tar", samples(2))
+    last = Shard(str(path)).samples[-1][1][-1]
+    path.write_bytes(path.read_bytes()[: last.offset + 512] + header)
+    shard = Shard(str(path))
+    assert len(shard.samples) == 2
+    assert len(shard.faults) == 1 and reason in str(shard.faults)
