@@ -5,13 +5,16 @@ needs nothing of the user's is run, with tiny settings.
 """
 
 import ast
+import functools
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -19,9 +22,11 @@ from crosslingual_worlds.testing.fixtures import Command, Subject, succeeded
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL = ("bash", "sh", "shell", "console")
-OURS = ("crosslingual", "crosslingual-bench")
-PROGRAMS = ("bash", "deepspeed", "pip", "pytest", "python", "sbatch", "torchrun", *OURS)
+NAMES = re.compile(r"--([\w-]+)")
+PROGRAMS = ("bash", "deepspeed", "pip", "pytest", "python", "sbatch", "torchrun")
 LAUNCHERS = ("torchrun", "deepspeed", "python")
+
+Help = Callable[[str, str], str]  # what PROGRAM VERB --help prints
 
 
 def commands_on(text: str) -> list[str]:
@@ -36,7 +41,7 @@ def commands_on(text: str) -> list[str]:
         elif not language:
             blocks.append("\n".join(re.findall(r"^\$ (.*)$", body, re.MULTILINE)))
     indented = re.findall(r"^    (?:\$ )?((?:[\w-]+) .*)$", FENCE.sub("", text), re.MULTILINE)
-    blocks += [line for line in indented if line.split()[0] in PROGRAMS]
+    blocks += [line for line in indented if line.split()[0] in (*PROGRAMS, "crosslingual")]
     return list(_split("\n".join(blocks)))
 
 
@@ -76,84 +81,104 @@ def without_launcher(words: list[str]) -> list[str]:
     return words
 
 
+def help_of(program: str, verb: str) -> str:
+    """What `PROGRAM VERB --help` prints, in a process of its own."""
+    command = [str(Path(sys.executable).with_name(program)), verb, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def check_command(line: str, folder: Path, ours: Mapping[str, Help]) -> None:
+    """Asserts that a command's verb, settings and files exist.
+
+    Args:
+        line: the command.
+        folder: of the page; paths are relative to it or to the repository's root.
+        ours: commands that have verbs, and what prints a verb's help.
+    """
+    words = without_launcher(shlex.split(line))
+    program, *rest = words
+    if program in ours:
+        if rest and not rest[0].startswith("-"):
+            known = {
+                name.replace("-", "_") for name in NAMES.findall(ours[program](program, rest[0]))
+            }
+            for word in rest[1:]:
+                if word.startswith("--") and word != "--help":
+                    name = word[2:].partition("=")[0].replace("-", "_")
+                    assert name in known, f"{line}: {program} {rest[0]} has no --{name}"
+    elif program not in PROGRAMS:
+        raise AssertionError(f"{line}: no check for {program}; give a reason among the skips")
+    root = next(p for p in (folder, *folder.parents) if (p / "constraints.txt").is_file())
+    for word in rest:
+        path = word.partition("[")[0]
+        is_file = path.startswith(("configs/", "scripts/", "methods/", "tools/"))
+        is_file |= path.endswith((".sh", ".py"))
+        if is_file or (program in ("bash", "sbatch", "pytest") and "/" in path):
+            assert (folder / path).exists() or (root / path).exists(), f"{line}: no {path}"
+        if program == "pip" and "[" in word and "/" in word:
+            table = tomllib.loads((root / path / "pyproject.toml").read_text())["project"]
+            extras = set(word.partition("[")[2].rstrip("]").split(","))
+            assert extras <= set(table["optional-dependencies"]), line
+
+
+def check_page(page: Path, ours: Mapping[str, Help], skips: Mapping[str, str]) -> None:
+    """Asserts that every command on a page exists with its settings and files.
+
+    Args:
+        page: in Markdown.
+        ours: commands that have verbs, and what prints a verb's help, such as `help_of`.
+        skips: the start of a command that cannot be checked to the reason why.
+    """
+    lines = commands_on(page.read_text(encoding="utf-8"))
+    assert lines, f"{page} has no command"
+    for start in skips:
+        assert any(line.startswith(start) for line in lines), f"{page} has no {start!r} to skip"
+    for line in lines:
+        if not any(line.startswith(start) for start in skips):
+            check_command(line, page.parent, ours)
+
+
 class Pages:
     """Tests of a method's README.md and configs.
 
     Attributes:
-        runs: the start of a command to the words that make it tiny; these are run in order in one
-            folder, beside the method's configs. `--help` instead asks for help.
-        skips: the start of a command that cannot be checked to the reason why.
+        pages: in Markdown, relative to the method's folder.
+        runs: the start of a command of README.md to the words that make it tiny; these are run in
+            order in one folder, beside the method's configs.
+        skips: the start of a command that cannot be checked to the reason why, by page.
     """
 
+    pages: ClassVar[Sequence[str]] = ("README.md",)
     runs: ClassVar[Mapping[str, str]] = {}
-    skips: ClassVar[Mapping[str, str]] = {}
+    skips: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """A test a config; the method's folder is its tests' parent."""
+        """A test a page and a config; the method's folder is its tests' parent."""
+        if "page" in metafunc.fixturenames:
+            metafunc.parametrize("page", self.pages)
         if "config" in metafunc.fixturenames:
             configs = Path(metafunc.module.__file__).parents[1] / "configs"
             found = sorted(configs.glob("*.yaml"))
             metafunc.parametrize("config", found, ids=[path.stem for path in found])
 
-    @pytest.fixture(scope="class")
-    def settings_of(self, command: Command) -> Any:
-        """The settings that a verb of one of our commands lists, asked for once."""
-        told: dict[tuple[str, str], set[str]] = {}
+    @pytest.fixture(scope="session")
+    @classmethod
+    def ours(cls, subject: Subject, command: Command) -> dict[str, Help]:
+        """Our commands, whose help is asked for once a verb."""
 
-        def ask(program: str, verb: str) -> set[str]:
-            if (program, verb) not in told:
-                request = {"program": program, "argv": [verb, "--help"]}
-                text = succeeded(command(verb, request))["stdout"][0]
-                told[program, verb] = set(re.findall(r"--([\w-]+)", text)) | {"help"}
-            return told[program, verb]
+        @functools.cache
+        def help_in_fork(program: str, verb: str) -> str:
+            request = {"program": program, "argv": [verb, "--help"]}
+            return succeeded(command(verb, request))["stdout"][0]
 
-        return ask
+        return {subject.name: help_in_fork, "crosslingual": help_in_fork}
 
-    def check(self, line: str, folder: Path, settings_of: Any, ours: tuple[str, ...]) -> None:
-        """Asserts that a command's verb, settings and files exist.
-
-        Args:
-            line: the command.
-            folder: of the page.
-            settings_of: of the fixture.
-            ours: commands that have verbs.
-        """
-        words = without_launcher(shlex.split(line))
-        program, *rest = words
-        if program in ours:
-            if not rest or rest[0].startswith("-"):
-                return
-            known = settings_of(program, rest[0])
-            for word in rest[1:]:
-                if word.startswith("--"):
-                    name = word[2:].partition("=")[0]
-                    assert {name, name.replace("-", "_")} & known, f"{line}: no --{name}"
-        elif program not in PROGRAMS:
-            raise AssertionError(f"{line}: no check for {program}; add it to runs or skips")
-        root = _root(folder)
-        for word in rest:
-            path = word.partition("[")[0]
-            is_ours = program in ("bash", "sbatch", "pytest") and "/" in path
-            is_ours |= path.startswith(("configs/", "scripts/", "methods/", "tools/"))
-            is_ours |= path.endswith((".sh", ".py"))
-            if is_ours:
-                assert (folder / path).exists() or (root / path).exists(), f"{line}: no {path}"
-            if program == "pip" and "[" in word and "/" in word:
-                table = tomllib.loads((root / path / "pyproject.toml").read_text())["project"]
-                extras = word.partition("[")[2].rstrip("]").split(",")
-                assert set(extras) <= set(table["optional-dependencies"]), line
-
-    def test_commands_of_the_readme_exist_with_their_settings_and_files(
-        self, subject: Subject, settings_of: Any
+    def test_commands_on_a_page_exist_with_their_settings_and_files(
+        self, subject: Subject, ours: dict[str, Help], page: str
     ) -> None:
-        text = (subject.folder / "README.md").read_text(encoding="utf-8")
-        lines = commands_on(text)
-        assert lines, "a page without a command"
-        for line in lines:
-            if not any(line.startswith(start) for start in self.skips):
-                self.check(line, subject.folder, settings_of, (subject.name, *OURS))
-        for start in {**self.skips, **self.runs}:
-            assert any(line.startswith(start) for line in lines), f"the page has no {start!r}"
+        check_page((subject.folder / page).resolve(), ours, self.skips.get(page, {}))
 
     def test_commands_of_the_readme_run(
         self, subject: Subject, command: Command, tmp_path: Path
@@ -162,7 +187,10 @@ class Pages:
         for name in ("configs", "ds"):
             if (subject.folder / name).is_dir():
                 (tmp_path / name).symlink_to(subject.folder / name)
-        for line in commands_on((subject.folder / "README.md").read_text(encoding="utf-8")):
+        lines = commands_on((subject.folder / "README.md").read_text(encoding="utf-8"))
+        for start in self.runs:
+            assert any(line.startswith(start) for line in lines), f"the page has no {start!r}"
+        for line in lines:
             for start, more in self.runs.items():
                 if line.startswith(start):
                     program, *words = without_launcher(shlex.split(line))
@@ -192,13 +220,7 @@ class Pages:
         assert not any(tmp_path.iterdir())
 
     def test_commands_in_the_head_of_a_config_exist_with_their_settings_and_files(
-        self, subject: Subject, settings_of: Any, config: Path
+        self, subject: Subject, ours: dict[str, Help], config: Path
     ) -> None:
-        ours = (subject.name, *OURS)
         for line in commands_in_head(config.read_text(encoding="utf-8"), (*ours, *LAUNCHERS)):
-            self.check(line, subject.folder, settings_of, ours)
-
-
-def _root(folder: Path) -> Path:
-    """The repository's root above a folder."""
-    return next(p for p in (folder, *folder.parents) if (p / "constraints.txt").is_file())
+            check_command(line, subject.folder, ours)
