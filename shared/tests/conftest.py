@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crosslingual_worlds.testing.processes import forked_runs
+from crosslingual_worlds.testing.fork_server import forked_runs
 
 TinyRun = Callable[..., dict[str, Any]]
 

@@ -17,7 +17,7 @@ import diffusers.optimization  # noqa: F401, imported once for all the forks
 import torch
 from torch import Tensor, nn
 
-from crosslingual.cli.settings import run_command
+from crosslingual.cli.verbs import run_command
 from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from crosslingual.training.engine import (
     Ranks,
@@ -27,7 +27,7 @@ from crosslingual.training.engine import (
     full_state_dict,
     start_processes,
 )
-from crosslingual_worlds.testing.processes import DeathClock, serve
+from crosslingual_worlds.testing.fork_server import DeathClock, serve
 
 DEFAULTS = {
     "output_dir": "",
