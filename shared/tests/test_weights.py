@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from crosslingual.features.frozen_parts import FrozenParts
-from crosslingual.frozen.weights import locate, weights_hash
+from crosslingual.frozen.weights import locate, quiet_libraries, weights_hash
 from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
 
 
@@ -66,3 +66,32 @@ def test_a_local_folder_is_named_wherever_one_stands(
     assert locate("encoder") == str(tmp_path / "encoder")
     assert locate("testbed:xlm-r") == "testbed:xlm-r"
     assert locate("FacebookAI/xlm-roberta-base") == "FacebookAI/xlm-roberta-base"
+
+
+def test_loading_leaves_the_libraries_as_talkative_as_they_were() -> None:
+    import diffusers
+    import transformers
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    def state() -> list[object]:
+        logs = [library.utils.logging for library in (diffusers, transformers)]
+        said = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+        return [*said, are_progress_bars_disabled()]
+
+    before = state()
+    try:
+        for is_quiet in (False, True):
+            for log in (diffusers.utils.logging, transformers.utils.logging):
+                (log.disable_progress_bar if is_quiet else log.enable_progress_bar)()
+                log.set_verbosity(30 if is_quiet else 20)
+            wanted = state()
+            with pytest.raises(RuntimeError), quiet_libraries():
+                assert state()[0] == state()[1] == (40, False)
+                raise RuntimeError
+            assert state() == wanted
+    finally:
+        for log, (level, has_bar) in zip(
+            (diffusers.utils.logging, transformers.utils.logging), before[:2], strict=True
+        ):
+            log.set_verbosity(level)
+            (log.enable_progress_bar if has_bar else log.disable_progress_bar)()

@@ -203,16 +203,16 @@ def adapter_info(
         base.family.drop_projection(model)
     denoiser = base.wrap_denoiser(model, resolution=settings.resolution)
 
-    @torch.device("meta")
     def forward(dtype: torch.dtype) -> Any:
-        states = torch.empty(rows, config["max_length"], config["encoder_width"], dtype=dtype)
-        given = call(adapter, states)
-        if not through_denoiser:
-            return given
-        latents = torch.empty(rows, base.latents.channels, edge, edge, dtype=dtype)
-        times = torch.empty(rows, dtype=torch.int64)
-        mask = torch.ones(given[0].shape[:2]) if base.text.takes_mask else None
-        return denoiser.predict(latents, times, Conditioning(*given, mask))
+        with torch.device("meta"):
+            states = torch.empty(rows, config["max_length"], config["encoder_width"], dtype=dtype)
+            given = call(adapter, states)
+            if not through_denoiser:
+                return given
+            latents = torch.empty(rows, base.latents.channels, edge, edge, dtype=dtype)
+            times = torch.empty(rows, dtype=torch.int64)
+            mask = torch.ones(given[0].shape[:2]) if base.text.takes_mask else None
+            return denoiser.predict(latents, times, Conditioning(*given, mask))
 
     found = estimate(
         adapter,

@@ -1,0 +1,355 @@
+"""What every family of bases promises, on miniatures of the true formats; and that a new family is
+one class and one line of the registry, whatever its noise and its attention.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from torch import Tensor, nn
+
+from crosslingual.frozen import families
+from crosslingual.frozen.base import Base, Conditioning
+from crosslingual.frozen.denoiser import Config, Denoiser, Family, PartConfig, TextShape
+from crosslingual.frozen.families import family_of
+from crosslingual.frozen.families.sd import UNetDenoiser
+from crosslingual.frozen.schedule import Process
+from crosslingual_worlds.testing.miniatures import (
+    RESOLUTION,
+    fill,
+    write_base,
+    write_pixart,
+    write_sd,
+    write_sdxl,
+)
+
+CPU, ROWS, WIDTH = torch.device("cpu"), 3, 16
+WRITERS = {"sd": write_sd, "sdxl": write_sdxl, "pixart": write_pixart}
+EXPECTED = {
+    "sd": TextShape(16, None, 16, 16, (16,)),
+    "sdxl": TextShape(32, 20, 16, 32, (16, 16), added_embedding=(44, 32)),
+    "pixart": TextShape(8, None, 120, 16, (8,), takes_mask=True),
+}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
+    return {
+        name: Base.open(write(tmp_path_factory.mktemp(name))) for name, write in WRITERS.items()
+    }
+
+
+def latents() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(ROWS, 4, 4, 4, generator=generator)
+    return {"latent_mean": mean, "latent_std": torch.ones_like(mean)}
+
+
+def noisy(base: Base) -> Any:
+    return base.schedule(device=CPU).draw(latents(), torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_family_is_recognised_and_says_what_text_it_takes(
+    bases: dict[str, Base], name: str
+) -> None:
+    base = bases[name]
+    assert base.family.name == name and base.text == EXPECTED[name]
+    assert base.latents == (4, 0.18215, 0.0, 8)
+    pipe = base.load_pipeline()
+    family, model = family_of(pipe)
+    assert family is base.family and model is pipe.components[family.part]
+    assert not any(p.requires_grad for p in model.parameters())
+    assert base.count_parameters()["denoiser"] == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_prediction_is_what_the_stock_pipeline_calls_its_model_for(
+    bases: dict[str, Base], name: str
+) -> None:
+    """The stock pipeline's first call of its model, of the same latents, time and prompt, with the
+    picture whole and square.
+    """
+    base = bases[name]
+    pipe, calls = base.load_pipeline(), []
+    _, model = family_of(pipe)
+
+    def keep(_: nn.Module, inputs: tuple, named: dict[str, Any], output: Any) -> None:
+        named = dict(zip(("hidden_states",), inputs, strict=False)) | named
+        given = inputs[0] if inputs else named["hidden_states"]
+        time = named["timestep"] if "timestep" in named else inputs[1]
+        calls.append((given, time, output[0]))
+
+    model.register_forward_hook(keep, with_kwargs=True)
+    prompts = ["a house", "two trees", "rain"]
+    pipe(
+        prompts,
+        num_inference_steps=1,
+        guidance_scale=1.0,
+        height=RESOLUTION,
+        width=RESOLUTION,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+        **({"use_resolution_binning": False} if name == "pixart" else {}),
+    )
+    given, time, expected = calls[0]
+    text = base.load_text(CPU).encode(prompts)
+    denoiser = base.load_denoiser(CPU, resolution=RESOLUTION)
+    with torch.no_grad():
+        found = denoiser.predict(given, torch.as_tensor(time).expand(ROWS), text)
+    assert found.shape == (ROWS, 4, 4, 4)
+    torch.testing.assert_close(found, expected[:, :4], atol=1e-5, rtol=1e-5)
+    shape = base.text
+    assert text.states.shape == (ROWS, shape.length, shape.width)
+    assert (None if text.pooled is None else text.pooled.shape[1]) == shape.pooled_width
+    assert (text.mask is not None) == shape.takes_mask
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_blocks_and_cross_attentions_run_in_the_order_they_are_named(
+    bases: dict[str, Base], name: str
+) -> None:
+    base = bases[name]
+    denoiser = base.load_denoiser(CPU, resolution=RESOLUTION, gradient_checkpointing=True)
+    blocks, layers = denoiser.blocks(), denoiser.cross_attentions()
+    ran: list[nn.Module] = []
+    for module in [*blocks, *(layer for _, layer in layers)]:
+        module.register_forward_hook(lambda module, *_: ran.append(module))
+    with torch.no_grad():
+        drawn = noisy(base)
+        denoiser.predict(drawn.latents, drawn.timesteps, base.load_text(CPU).encode(["x"] * ROWS))
+    assert blocks and [module for module in ran if module in blocks] == blocks
+    assert layers and [m for m in ran if m not in blocks] == [layer for _, layer in layers]
+    parts = [label.split(".")[0] for label, _ in layers]
+    assert set(parts) <= {"down_blocks", "mid_block", "up_blocks", "transformer_blocks"}
+    assert all(label.endswith("attn2") for label, _ in layers)
+
+
+def test_a_denoiser_without_its_projection_takes_states_of_the_inner_width(
+    bases: dict[str, Base],
+) -> None:
+    for base in bases.values():
+        drawn, shape = noisy(base), base.text
+        denoiser = base.load_denoiser(CPU, resolution=RESOLUTION, project_text=False)
+        pooled = None if shape.pooled_width is None else torch.randn(ROWS, shape.pooled_width)
+        mask = torch.ones(ROWS, 5) if shape.takes_mask else None
+        text = Conditioning(torch.randn(ROWS, 5, shape.inner_width), pooled, mask)
+        with torch.no_grad():
+            assert denoiser.predict(drawn.latents, drawn.timesteps, text).shape == (ROWS, 4, 4, 4)
+
+
+def test_the_model_itself_may_train_and_come_from_another_folder(
+    bases: dict[str, Base], tmp_path: Path
+) -> None:
+    base = bases["sd"]
+    changed = base.load_model()
+    with torch.no_grad():
+        changed.conv_in.bias += 1
+    changed.save_pretrained(tmp_path / "alone")
+    base.load_pipeline(denoiser=changed).save_pretrained(tmp_path / "pipeline")
+    for folder in ("alone", "pipeline"):
+        found = base.load_model(str(tmp_path / folder))
+        assert torch.equal(found.conv_in.bias, changed.conv_in.bias)
+    trained = changed.requires_grad_(True)
+    denoiser = base.wrap_denoiser(trained, resolution=RESOLUTION)
+    assert isinstance(denoiser, UNetDenoiser)
+    drawn = noisy(base)
+    text = Conditioning(torch.randn(ROWS, 5, WIDTH))
+    denoiser.predict(drawn.latents, drawn.timesteps, text).square().mean().backward()
+    assert trained.conv_in.bias.grad is not None
+
+
+# A family of another kind, in one place: flow matching (x_t = (1 - s) x + s e, v = e - x; Lipman et
+# al., arXiv 2210.02747) through joint attention, by diffusers' SD3 transformer.
+
+
+class FlowMatching(Process):
+    """Times s in (0, 1), told to the model as 1000 s."""
+
+    def draw_timesteps(self, rows: list[torch.Generator]) -> Tensor:
+        return 1000 * torch.cat([torch.rand(1, generator=row) for row in rows])
+
+    def spread_timesteps(self, num_rows: int) -> Tensor:
+        return 1000 * (torch.arange(num_rows) + 0.5) / num_rows
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        s = (timesteps / 1000).view(-1, 1, 1, 1)
+        return (1 - s) * clean + s * noise, noise - clean
+
+
+class JointDenoiser(Denoiser):
+    """Text and picture in one attention: there is no cross-attention."""
+
+    def _call(self, latents: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
+        inputs = {"encoder_hidden_states": text.states, "pooled_projections": text.pooled}
+        return self.model(latents, timestep=timesteps, **inputs, return_dict=False)[0]
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.model.transformer_blocks)
+
+    def cross_attentions(self) -> list[tuple[str, nn.Module]]:
+        return []
+
+
+class Joint(Family):
+    """One text encoder's states and pooled vector."""
+
+    name, part, model_class = "joint", "transformer", "SD3Transformer2DModel"
+
+    def widths(self, config: Config) -> tuple[int, int | None, int]:
+        width = config["joint_attention_dim"]
+        return width, config["pooled_projection_dim"], width
+
+    def text(self, config_of: PartConfig) -> TextShape:
+        width, pooled_width, _ = self.widths(config_of(self.part))
+        return TextShape(width, pooled_width, 16, width, (width,))
+
+    def process(self, scheduler: Config, base: str) -> Process:
+        assert scheduler["_class_name"] == "FlowMatchEulerDiscreteScheduler"
+        return FlowMatching()
+
+    def denoiser(self, model: Any, resolution: int, mixed_precision: str = "no") -> Denoiser:
+        return JointDenoiser(model, resolution, mixed_precision)
+
+    def encode(self, pipe: Any, prompts: list[str]) -> Conditioning:
+        raise NotImplementedError
+
+    def set_text(self, pipe: Any, text_encoder: Any, tokenizer: Any, **_: Any) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("joint")
+    transformer = SD3Transformer2DModel(
+        sample_size=4,
+        patch_size=1,
+        in_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        caption_projection_dim=16,
+        pooled_projection_dim=8,
+        out_channels=4,
+        pos_embed_max_size=8,
+    )
+    write_base(folder, "StableDiffusion3Pipeline", transformer=("diffusers", fill(transformer)))
+    FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
+    return str(folder)
+
+
+def test_a_new_family_of_another_kind_trains_with_one_line_of_registry(
+    joint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"SD3Transformer2DModel of a kind that no family .*sdxl"):
+        Base.open(joint)
+    monkeypatch.setattr(families, "FAMILIES", [*families.FAMILIES, Joint()])
+    base = Base.open(joint)
+    assert base.family.name == "joint" and base.text.pooled_width == 8
+    denoiser = base.load_denoiser(CPU, resolution=RESOLUTION)
+    assert len(denoiser.blocks()) == 2 and denoiser.cross_attentions() == []
+    before = {name: tensor.clone() for name, tensor in denoiser.model.state_dict().items()}
+    noising = base.schedule(device=CPU, caption_dropout=0.1)
+    torch.manual_seed(0)
+    adapter = nn.Linear(12, WIDTH + 8)
+    optimizer = torch.optim.Adam(adapter.parameters(), 0.1)
+    prompts, losses = torch.randn(ROWS, 5, 12), []
+    for _ in range(20):
+        drawn = noising.draw(latents(), torch.Generator().manual_seed(1))
+        given = adapter(prompts)
+        text = Conditioning(given[..., :WIDTH], given[..., WIDTH:].mean(dim=1))
+        predicted = denoiser.predict(drawn.latents, drawn.timesteps, text)
+        loss = (predicted - drawn.target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.98 * losses[0]
+    assert all(torch.equal(tensor, before[n]) for n, tensor in denoiser.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "schedule FlowMatchEulerDiscrete"),
+        ({"_class_name": "EDMEulerScheduler"}, "schedule EDMEulerScheduler, which this code does"),
+        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "by flow matching"),
+        ({"prediction_type": "sample"}, "predicts 'sample'; known are epsilon and v_prediction"),
+        ({"beta_schedule": "laplace"}, "beta_schedule 'laplace'; known are linear"),
+        ({"rescale_betas_zero_snr": True}, "zero terminal SNR"),
+    ],
+)
+def test_a_schedule_that_is_not_known_is_refused_by_name(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    base = write_sd(tmp_path)
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=message) as raised:
+        Base.open(base)
+    assert "\n" not in str(raised.value) and str(tmp_path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["DDPM", "DDIM", "PNDM", "EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep", "LMS"]
+)
+def test_a_samplers_config_gives_the_noise_that_it_was_trained_with(
+    tmp_path: Path, name: str
+) -> None:
+    """Karras' spacing and the like are the sampler's own affair."""
+    import diffusers
+
+    sampler_class = getattr(diffusers, {"LMS": "LMSDiscrete"}.get(name, name) + "Scheduler")
+    sampler = sampler_class(beta_start=0.001, beta_end=0.01, beta_schedule="scaled_linear")
+    base = write_sd(tmp_path)
+    sampler.save_pretrained(tmp_path / "scheduler")
+    found = Base.open(base).process.alphas_cumprod
+    torch.testing.assert_close(found, sampler.alphas_cumprod, atol=1e-6, rtol=1e-6)
+
+
+def test_zero_terminal_snr_goes_with_the_velocity(tmp_path: Path) -> None:
+    base = write_sd(tmp_path)
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    changes = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    process = Base.open(base).process
+    clean, noise = torch.randn(2, 1, 4, 4, 4)
+    noised, target = process.add_noise(clean, noise, torch.tensor([999]))
+    torch.testing.assert_close(noised, noise)
+    torch.testing.assert_close(target, -clean)
+
+
+def test_what_is_no_base_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no complete diffusers .* no model_index\.json"):
+        Base.open(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no folder and no reachable hub entry named"):
+        Base.open("/nowhere/at-all")
+    base = write_sd(tmp_path / "sd")
+    (tmp_path / "sd" / "vae" / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"it has no vae/config\.json"):
+        _ = Base.open(base).latents
+
+
+def test_a_base_is_opened_once_in_a_process_wherever_it_is_called_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "there"):
+        write_sd(tmp_path / name / "sd")
+    opened = []
+    for name in ("here", "there", "here"):
+        monkeypatch.chdir(tmp_path / name)
+        opened.append(Base.open("sd"))
+        assert opened[-1].location == str(tmp_path / name / "sd")
+    assert opened[0] is opened[2] and opened[0] is not opened[1]
+
+
+def test_a_pipeline_without_a_denoiser_that_is_known_is_refused(tmp_path: Path) -> None:
+    write_base(tmp_path, "StableCascadePriorPipeline")
+    with pytest.raises(
+        ValueError, match="is a StableCascadePriorPipeline, which has no part named"
+    ):
+        Base.open(str(tmp_path))
