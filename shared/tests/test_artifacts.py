@@ -19,7 +19,7 @@ from crosslingual.adapter.artifact import (
     model_card,
     save_artifact,
 )
-from crosslingual.cli.settings import run_command
+from crosslingual.cli.verbs import run_command
 
 CONFIG = {"method": "pea", "width": 4, "null": "encoded", "languages": ["de", "zh"]}
 

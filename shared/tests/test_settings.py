@@ -5,21 +5,37 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 import yaml
 
-from crosslingual.cli.settings import parse_settings, run_command, write_settings
+from crosslingual.cli.settings import parse_settings, read_settings, write_settings
+from crosslingual.cli.verbs import run_command
 
 
 @dataclass
-class Example:
+class Common:
+    """Settings that every example has.
+
+    Attributes:
+        learning_rate: the peak of the schedule.
+        seed: of everything.
+    """
+
+    FORMER_NAMES: ClassVar[dict[str, str]] = {"random_seed": "seed"}
+
+    train_data: str
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+
+@dataclass
+class Example(Common):
     """Settings of an example.
 
     Attributes:
         train_data: where the shards are.
-        learning_rate: the peak of the schedule.
         languages: what to train on.
         mixed_precision: the dtype of autocast.
         max_train_steps: steps of the optimiser.
@@ -27,7 +43,6 @@ class Example:
         validation_prompts: prompts to draw while training.
     """
 
-    train_data: str
     learning_rate: float = 1e-4
     languages: list[str] = field(default_factory=lambda: ["en"])
     mixed_precision: Literal["no", "bf16"] = "no"
@@ -48,7 +63,7 @@ def test_flags_override_the_config_file(tmp_path: Path) -> None:
         "train_data: shards\nlearning_rate: 1e-3\nlanguages: [no, de]\nuse_ema: yes\n"
     )
     settings = parse("--config", str(config), "--learning_rate", "3e-4")
-    assert settings == Example("shards", 3e-4, ["no", "de"], use_ema=True)
+    assert settings == Example("shards", 3e-4, 0, ["no", "de"], use_ema=True)
 
 
 @pytest.mark.parametrize("words", [["--languages", "de", "fr"], ["--languages=de,fr"]])
@@ -121,7 +136,11 @@ def test_missing_settings_and_files_are_named(tmp_path: Path) -> None:
     "settings",
     [
         Example("shards"),
-        Example("null", 1e-7, ["no", "zh"], "bf16", 7, True, ["ein Stern: rot", "星, 红", "null"]),
+        Example(
+            "null", 1e-7, 5, ["no", "zh"], "bf16", 7, True, ["ein Stern: rot", "星, 红", "null"]
+        ),
+        Example("x", languages=["de,fr"], validation_prompts=["--a", "null"]),
+        Example("x", languages=[]),
     ],
 )
 def test_written_settings_run_again(tmp_path: Path, settings: Example) -> None:
@@ -131,13 +150,40 @@ def test_written_settings_run_again(tmp_path: Path, settings: Example) -> None:
     assert parse("--config", str(tmp_path / "s.yaml")) == settings
 
 
+def test_paths_are_relative_to_what_holds_them(tmp_path: Path) -> None:
+    """`../` in a file starts at the file's folder, on the command line at the working folder."""
+    config = tmp_path / "configs" / "c.yaml"
+    config.parent.mkdir()
+    config.write_text("train_data: ../shards\nvalidation_prompts: [./a, b]\n")
+    settings = parse("--config", str(config))
+    assert settings.train_data == str(tmp_path / "shards")
+    assert settings.validation_prompts == [str(config.parent / "a"), "b"]
+    assert parse("--train_data", "./shards").train_data == str(Path.cwd() / "shards")
+
+
+def test_the_last_file_wins_and_flags_win_over_files(tmp_path: Path) -> None:
+    """Wherever `--config` stands; a line `verb:` is no setting."""
+    for name, rate in (("a", 1), ("b", 2)):
+        (tmp_path / name).write_text(f"verb: train\ntrain_data: {name}\nlearning_rate: {rate}\n")
+    files = ["--config", str(tmp_path / "a"), "--config", str(tmp_path / "b")]
+    assert parse("--learning_rate", "3", *files) == Example("b", 3)
+    assert parse(*files) == Example("b", 2)
+
+
+def test_former_names_are_read(tmp_path: Path) -> None:
+    """By flag and in files that an earlier version wrote."""
+    (tmp_path / "s.yaml").write_text("train_data: x\nrandom_seed: 7\n")
+    assert read_settings(Example, tmp_path / "s.yaml").seed == 7
+    assert parse("--train_data", "x", "--random_seed", "8").seed == 8
+
+
 def test_help_shows_every_field_with_its_docs(capsys: pytest.CaptureFixture[str]) -> None:
     """The dataclass's docstring is the help."""
     with pytest.raises(SystemExit) as raised:
         parse("--help")
     text = capsys.readouterr().out
     assert raised.value.code == 0
-    assert "the peak of the schedule. (type: float, default: 0.0001)" in " ".join(text.split())
+    assert "the peak of the schedule. (a number; default: 0.0001)" in " ".join(text.split())
     assert all(f"--{name}" in text for name in [*vars(Example("x")), "config"])
     assert "Trains an example." in text and "+" not in text
 
@@ -177,7 +223,7 @@ def test_other_faults_keep_their_traceback() -> None:
 def test_a_reader_that_has_gone_is_no_error() -> None:
     """`NAME VERB | head -1` ends without a traceback."""
     code = (
-        "import crosslingual.cli.settings as s; s.run_command(lambda: print('text' * 99_999))"
+        "import crosslingual.cli.verbs as s; s.run_command(lambda: print('text' * 99_999))"
         " == 141 or exit(1)"
     )
     writer = subprocess.Popen(
@@ -191,6 +237,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 
 def test_settings_import_neither_torch_nor_transformers() -> None:
     """`--help` must not pay for them."""
-    code = "import sys, crosslingual.cli.settings as s; print(*{'torch', 'transformers'} & {*sys.modules})"
+    code = "import sys, crosslingual.cli.settings, crosslingual.training.settings; "
+    code += "print(*{'torch', 'transformers', 'pydantic'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == ""

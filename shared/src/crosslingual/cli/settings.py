@@ -2,20 +2,18 @@
 
     pea train --config configs/testbed.yaml --learning_rate 3e-4 --languages de fr --use_ema
 
-Flags override the file. Values of both are read as text by the type of their field, so that a
+Flags override the file. pydantic reads the words of both by the type of their field, so that a
 language `no` in YAML is Norwegian and `1e-4` is a number.
 """
 
+import argparse
 import dataclasses
 import difflib
-import errno
 import os
 import re
-import sys
-import traceback
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,11 +21,12 @@ import yaml
 
 Settings = TypeVar("Settings")
 
+_Words = str | list[str]
+"""What a setting is given as: a word, or any other number of them."""
+
 _NULLS = ("null", "~", "None", "")
 _COMMA_LIST = re.compile(r"[\w./:-]+(?:,[\w./:-]+)+", re.ASCII)
-_USER_ERRNOS = (
-    "ENOSPC EDQUOT EROFS EACCES EPERM EEXIST EISDIR ENOTDIR ENOTEMPTY ENAMETOOLONG".split()
-)
+_NO_SETTINGS = ("local_rank", "verb")
 
 
 def parse_settings(
@@ -37,12 +36,14 @@ def parse_settings(
 
     Booleans are `--use_ema true|false` or a bare `--use_ema`; lists are `--languages de fr` or
     `--languages de,fr` (a text with spaces in it is never split); `null` is None where the field
-    may be None. `--help` prints every field and exits. The `--local_rank` of the deepspeed
-    launcher is accepted and ignored: the environment says the same.
+    may be None. A path that starts with `./` or `../` is relative to the file that holds it.
+    `--help` prints every field and exits. The `--local_rank` of the deepspeed launcher is ignored:
+    the environment says the same.
 
     Args:
-        cls: a dataclass of `str`, `int`, `float`, `bool`, `Literal`, `list[str]` and optional
-            fields, whose docstring describes each under `Attributes:`.
+        cls: a dataclass of `str`, `int`, `float`, `bool`, `Literal`, list and optional fields. Its
+            docstring, or that of a class it extends, describes each under `Attributes:`. A class
+            attribute `FORMER_NAMES` maps names that flags and files may still use.
         argv: the words after the command's name.
         prog: the command's name, as help and errors print it.
         description: what the command does, for `--help`.
@@ -56,28 +57,33 @@ def parse_settings(
         FileNotFoundError: for a config file that does not exist.
     """
     if "--help" in argv or "-h" in argv:
-        parser = _parser(cls, prog, description)
-        parser.add_argument(
-            "--config", metavar="FILE.yaml", help="a YAML file of settings, which flags override"
-        )
-        print(_spell_lists(parser.format_help()))
+        print(_help(cls, prog, description))
         raise SystemExit(0)
-    hints = typing.get_type_hints(cls)
-    values: dict[str, Any] = {}
-    flags: dict[str, Any] = {}
+    hints, former = typing.get_type_hints(cls), getattr(cls, "FORMER_NAMES", {})
+    in_files: list[tuple[str, _Words, Path]] = []
+    by_flag: list[tuple[str, _Words, Path]] = []
     for name, words in _split_flags(argv):
-        if name == "config":
-            for path in words:
-                values |= _read_yaml(Path(path), hints)
-        elif name != "local_rank":
-            flags[name] = _flag_value(name, words, hints)
-    values |= flags
-    missing = [f.name for f in dataclasses.fields(cls) if _is_required(f) and f.name not in values]
-    if missing:
-        raise ValueError(
-            f"{prog} needs --{missing[0]} (by flag or in the --config file); see {prog} --help"
-        )
-    return _typed(cls, values, hints, prog)
+        if name != "config":
+            by_flag.append((name, words[0] if len(words) == 1 else words, Path.cwd()))
+            continue
+        for path in map(Path, words):
+            in_files += [(key, words, path.parent) for key, words in read_yaml(path).items()]
+    values: dict[str, Any] = {}
+    for name, words, folder in in_files + by_flag:
+        if name not in _NO_SETTINGS:
+            name = former.get(name, name)
+            values[name] = _read(name, words, folder.absolute(), hints)
+    for field in dataclasses.fields(cls):
+        if field.name not in values and _is_required(field):
+            raise ValueError(
+                f"{prog} needs --{field.name} (by flag or in the --config file); see {prog} --help"
+            )
+    return cls(**values)
+
+
+def read_settings(cls: type[Settings], path: str | Path) -> Settings:
+    """Reads what `write_settings` wrote."""
+    return parse_settings(cls, ["--config", str(path)], prog=f"the run of {path}")
 
 
 def write_settings(settings: Any, path: str | Path) -> None:
@@ -95,50 +101,34 @@ def write_settings(settings: Any, path: str | Path) -> None:
     partial.replace(path)
 
 
-def run_command(function: Callable[[], int | None]) -> int:
-    """Runs a command and turns what a user can cause into one line on stderr and an exit code.
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a file of settings, every value as the words that stand there.
 
-    `CROSSLINGUAL_TRACEBACK=1` in the environment prints the traceback as well.
-
-    Args:
-        function: the command; its return value is the exit code, None being 0.
-
-    Returns:
-        The command's code; 2 after a `ValueError`, a missing file, a full disk, a refused
-        permission; 130 after Ctrl-C; 141 where the reader of the output has gone (`| head`).
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, or not lines of `name: value`.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"no config file {path}; give an existing YAML file to --config")
     try:
-        return function() or 0
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Python flushes at its end, which would fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and not _is_user_fault(error):
-            raise
-        if os.environ.get("CROSSLINGUAL_TRACEBACK") == "1":
-            traceback.print_exc()
-        text = re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
-        print(f"error: {text}", file=sys.stderr)
-        return 2
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold lines of 'name: value'")
+    return values
+
+
+def config_verb(argv: Sequence[str]) -> str | None:
+    """The verb that the `--config` file of a command names as its own, None without one."""
+    paths = [path for name, words in _split_flags(argv) if name == "config" for path in words]
+    return read_yaml(Path(paths[-1])).get("verb") if paths else None
 
 
 def nearest_name(name: str, names: Sequence[str]) -> str:
     """Says `; did you mean 'x'?` of the name most like `name`, or nothing where none is like it."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def _is_user_fault(error: OSError) -> bool:
-    # transformers and huggingface_hub raise OSErrors without a number for an id that does not exist
-    is_named = error.errno is None or errno.errorcode[error.errno] in _USER_ERRNOS
-    return isinstance(error, FileNotFoundError) or is_named
-
-
-def _is_required(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _split_flags(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -155,41 +145,38 @@ def _split_flags(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
     return groups
 
 
-def _read_yaml(path: Path, hints: dict[str, Any]) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no config file {path}; give an existing YAML file to --config")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if values in (None, ""):
-        return {}
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold lines of 'name: value'")
-    for name in values:
-        _check_known(name, hints)
-    return values
+def _read(name: str, words: _Words, folder: Path, hints: Mapping[str, Any]) -> Any:
+    """Turns the words of a flag, or of a line in a file, into the type of their field."""
+    import pydantic
 
-
-def _check_known(name: str, hints: dict[str, Any]) -> None:
     if name not in hints:
         raise ValueError(f"unknown setting '{name}'{nearest_name(name, list(hints))}")
-
-
-def _flag_value(name: str, words: list[str], hints: dict[str, Any]) -> str | list[str]:
-    _check_known(name, hints)
     kinds = _alternatives(hints[name])
+    if type(None) in kinds and words in _NULLS:
+        return None
     if any(typing.get_origin(kind) is list for kind in kinds):
-        if len(words) == 1 and _COMMA_LIST.fullmatch(words[0]):
-            return words[0].split(",")
-        return words[0] if type(None) in kinds and words in (["null"], ["None"]) else words
-    if not words and bool in kinds:
-        return "true"
-    if len(words) != 1:
-        raise ValueError(
-            f"setting '{name}' takes one value, not {len(words)}: {' '.join(words) or 'nothing'}"
-        )
-    return words[0]
+        if isinstance(words, str):
+            words = words.split(",") if _COMMA_LIST.fullmatch(words) else [words]
+        words = [_placed(word, folder) for word in words]
+    elif not words and bool in kinds:
+        return True
+    elif isinstance(words, list):
+        found = " ".join(map(str, words)) or "nothing"
+        raise ValueError(f"setting '{name}' takes one value, not {len(words)}: {found}")
+    else:
+        words = _placed(words, folder)
+    adapter = pydantic.TypeAdapter(hints[name])
+    try:
+        is_list = isinstance(words, list)
+        return adapter.validate_python(words) if is_list else adapter.validate_strings(words)
+    except pydantic.ValidationError:
+        kind = _describe(hints[name])
+        raise ValueError(f"setting '{name}' must be {kind}, not '{words}'") from None
+
+
+def _placed(word: str, folder: Path) -> str:
+    """A path that is relative to the folder, made absolute; any other word as it is."""
+    return os.path.normpath(folder / word) if word.startswith(("./", "../")) else word
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -197,54 +184,53 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if is_union else (hint,)
 
 
-def _typed(
-    cls: type[Settings], values: dict[str, Any], hints: dict[str, Any], prog: str
-) -> Settings:
-    """Turns texts into the types of their fields, by jsonargparse."""
-    import jsonargparse
-
-    for name, value in values.items():
-        kinds = _alternatives(hints[name])
-        if type(None) in kinds and value in _NULLS:
-            values[name] = None
-        elif bool in kinds and isinstance(value, str):
-            values[name] = {"yes": "true", "no": "false"}.get(value.lower(), value.lower())
-    try:
-        return cls(**_parser(cls, prog, "").parse_object(values).as_dict())
-    except jsonargparse.ArgumentError as error:
-        found = re.match(r'Parser key "(\w+)"', str(error))
-        if found is None:
-            raise
-        name = found[1]
-        raise ValueError(
-            f"setting '{name}' must be {_describe(hints[name])}, not '{values[name]}'"
-        ) from error
-
-
 def _describe(hint: Any) -> str:
+    """What a setting may be, in words."""
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
     words: list[str] = []
     for kind in _alternatives(hint):
         if typing.get_origin(kind) is Literal:
             words += map(str, typing.get_args(kind))
-        elif kind is type(None):
-            words.append("null")
+        elif typing.get_origin(kind) is list:
+            [item] = typing.get_args(kind)
+            words.append(f"a list of {'whole numbers' if item is int else 'texts'}")
         else:
-            words.append(names.get(kind, "a list of texts"))
+            words.append("null" if kind is type(None) else names[kind])
     return " or ".join(words)
 
 
-def _spell_lists(text: str) -> str:
-    """Shows lists as this module reads them: without jsonargparse's brackets and its `--name+`."""
-    text = re.sub(r", --\w+\+ (?:\[ITEM,\.\.\.\]|\w+)", "", text)
-    return text.replace("[ITEM,...]", "ITEM ...").rstrip()
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _parser(cls: type, prog: str, description: str) -> Any:
-    import jsonargparse
+def _help(cls: type, prog: str, description: str) -> str:
+    import docstring_parser
 
-    parser = jsonargparse.ArgumentParser(
-        prog=prog, description=description or None, exit_on_error=False
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, usage="%(prog)s [--name value ...]"
     )
-    parser.add_class_arguments(cls, as_group=False)
-    return parser
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help="YAML file of settings, which flags override"
+    )
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        parsed = docstring_parser.parse(base.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
+        docs |= {parameter.arg_name: parameter.description or "" for parameter in parsed.params}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kind = f"{_describe(hints[field.name])}; {_default(field)}"
+        words = f"{docs.get(field.name, '')} ({kind})".replace("%", "%%")
+        parser.add_argument(f"--{field.name}", metavar="", help=words)
+    return parser.format_help().rstrip()
+
+
+def _default(field: dataclasses.Field) -> str:
+    if _is_required(field):
+        return "required"
+    has_factory = field.default_factory is not dataclasses.MISSING
+    value = field.default_factory() if has_factory else field.default
+    if isinstance(value, list):
+        return f"default: {' '.join(map(str, value)) or 'none'}"
+    if isinstance(value, bool):
+        value = str(value).lower()
+    return f"default: {'null' if value is None else 'none' if value == '' else value}"

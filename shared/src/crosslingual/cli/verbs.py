@@ -1,45 +1,95 @@
 """Commands made of verbs: `crosslingual VERB`, `pea VERB`, each with settings of its own.
 
-A verb's module, and what reads settings, is imported when it is called, so that `NAME --help`
-answers at once.
+    VERBS = {"train": Verb("train an adapter", "pea.train:train", "pea.settings:TrainSettings")}
+
+A package's `__main__.py` calls `run_verbs`, so that `pea train`, `python -m pea train`,
+`torchrun --nproc_per_node 2 -m pea train` and `deepspeed --module pea train` are the same.
+
+A verb's modules are imported when it is called, so that `NAME --help` answers at once.
 """
 
+import errno
+import os
 import pkgutil
+import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+_USER_ERRNOS = (
+    "ENOSPC EDQUOT EROFS EACCES EPERM EEXIST EISDIR ENOTDIR ENOTEMPTY ENAMETOOLONG".split()
+)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A function and its settings.
+
+    Attributes:
+        summary: its line in the command's `--help`.
+        function: `module:function`, called with the settings.
+        settings: `module:Class` of the settings, a dataclass.
+        positional: the setting that words before the first flag belong to.
+        takes_any_config: whether the settings are those of the verb that the `--config` file names
+            in its line `verb:`, as `info` takes them; `settings` are those without a file.
+    """
+
+    summary: str
+    function: str
+    settings: str
+    positional: str | None = None
+    takes_any_config: bool = False
 
 
 def run_verbs(
-    prog: str, description: str, verbs: Mapping[str, tuple[str, str]], argv: Sequence[str]
+    prog: str, description: str, verbs: Mapping[str, Any], argv: Sequence[str] | None = None
 ) -> int:
     """Runs the verb that `argv` starts with; without one, lists the verbs.
 
     Args:
         prog: the command's name.
         description: one line on it, for the list.
-        verbs: verb to its line in `--help` and the `module:function` that takes the words after it.
-        argv: the words after the command's name.
+        verbs: the command's `Verb`s by name.
+        argv: the words after the command's name; those of the process if None.
 
     Returns:
-        The exit code: the verb's, or 2 after an error of the user's, which is printed.
+        The exit code: 0, 2 after an error of the user's, which is printed, and those of
+        `run_command`.
     """
-    if not argv or argv[0] in ("-h", "--help"):
+    words = list(sys.argv[1:] if argv is None else argv)
+    while words and words[0].startswith(("--local_rank=", "--local-rank=")):
+        del words[0]  # the deepspeed launcher's; the environment says the same
+    if not words or words[0] in ("-h", "--help"):
         print(f"{description}\n\nusage: {prog} VERB [--name value ...]\n")
         width = max(map(len, verbs))
-        for name, (summary, _) in verbs.items():
-            print(f"  {name:{width}}  {summary}")
+        for name, verb in verbs.items():
+            print(f"  {name:{width}}  {verb[0] if isinstance(verb, tuple) else verb.summary}")
         print(f"\n{prog} VERB --help lists a verb's settings.")
         return 0
-    from crosslingual.cli.settings import nearest_name, run_command
+    name, *rest = words
+    return run_command(lambda: _run_verb(prog, name, verbs, rest))
 
-    def run() -> int | None:
-        if argv[0] not in verbs:
-            near = nearest_name(argv[0], list(verbs))
-            raise ValueError(f"{prog} has no verb '{argv[0]}'{near or ';'} see {prog} --help")
-        return pkgutil.resolve_name(verbs[argv[0]][1])(list(argv[1:]))
 
-    return run_command(run)
+def _run_verb(prog: str, name: str, verbs: Mapping[str, Verb], words: list[str]) -> None:
+    from crosslingual.cli.settings import config_verb, nearest_name, parse_settings
+
+    if name not in verbs:
+        near = nearest_name(name, list(verbs))
+        raise ValueError(f"{prog} has no verb '{name}'{near or ';'} see {prog} --help")
+    verb = verbs[name]
+    if isinstance(verb, tuple):
+        return pkgutil.resolve_name(verb[1])(words)
+    if verb.positional and words and not words[0].startswith("-"):
+        words = [f"--{verb.positional}", *words]
+    of_config = config_verb(words) if verb.takes_any_config else None
+    if of_config is not None and of_config not in verbs:
+        raise ValueError(f"the config's verb '{of_config}' is none of {prog}; see {prog} --help")
+    cls = pkgutil.resolve_name(verbs[of_config].settings if of_config else verb.settings)
+    settings = parse_settings(cls, words, prog=f"{prog} {name}", description=f"{verb.summary}.")
+    pkgutil.resolve_name(verb.function)(settings)
+    return None
 
 
 def run_verb(
@@ -54,12 +104,12 @@ def run_verb(
         prog: command and verb, as help and errors print them.
         settings_class: the dataclass of the verb's settings.
         function: called with the settings.
-        argv: the words after the verb; those of the process if None (`python -m pea.train`).
+        argv: the words after the verb; those of the process if None.
 
     Returns:
         The exit code.
     """
-    from crosslingual.cli.settings import parse_settings, run_command
+    from crosslingual.cli.settings import parse_settings
 
     words = sys.argv[1:] if argv is None else argv
 
@@ -67,3 +117,40 @@ def run_verb(
         function(parse_settings(settings_class, words, prog=prog))
 
     return run_command(run)
+
+
+def run_command(function: Callable[[], object]) -> int:
+    """Runs a command and turns what a user can cause into one line on stderr and an exit code.
+
+    `CROSSLINGUAL_TRACEBACK=1` in the environment prints the traceback as well.
+
+    Args:
+        function: the command; an `int` that it returns is the exit code.
+
+    Returns:
+        The command's code; 2 after a `ValueError`, a missing file, a full disk, a refused
+        permission; 130 after Ctrl-C; 141 where the reader of the output has gone (`| head`).
+    """
+    try:
+        code = function()
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Python flushes at its end, which would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and not _is_user_fault(error):
+            raise
+        if os.environ.get("CROSSLINGUAL_TRACEBACK") == "1":
+            traceback.print_exc()
+        text = re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
+        print(f"error: {text}", file=sys.stderr)
+        return 2
+
+
+def _is_user_fault(error: OSError) -> bool:
+    # transformers and huggingface_hub raise OSErrors without a number for an id that does not exist
+    is_named = error.errno is None or errno.errorcode[error.errno] in _USER_ERRNOS
+    return isinstance(error, FileNotFoundError) or is_named

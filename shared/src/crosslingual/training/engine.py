@@ -148,11 +148,12 @@ def check_finite(
     Raises:
         ValueError: naming the step, the samples and each part, if the loss is NaN or infinite.
     """
-    if math.isfinite(loss):
+    value = torch.as_tensor(loss).item()
+    if math.isfinite(value):
         return
-    values = ", ".join(f"{name} {float(v):.4g}" for name, v in parts.items())
+    values = ", ".join(f"{name} {torch.as_tensor(v).item():.4g}" for name, v in parts.items())
     raise ValueError(
-        f"the loss of step {step} is {float(loss)} ({values}) on samples {', '.join(keys)}; lower "
+        f"the loss of step {step} is {value} ({values}) on samples {', '.join(keys)}; lower "
         "--learning_rate, or look at these samples, and resume from the last checkpoint"
     )
 

@@ -1,0 +1,106 @@
+"""Commands made of verbs: the list, a verb's settings, and whose settings `info` takes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crosslingual.cli.verbs import Verb, run_verbs
+
+HERE = "test_verbs_module"
+seen: list[Any] = []
+
+
+@dataclass
+class TrainSettings:
+    """Settings of training.
+
+    Attributes:
+        steps: how many.
+    """
+
+    steps: int = 1
+
+
+@dataclass
+class TextSettings:
+    """Settings of the text half.
+
+    Attributes:
+        words: what is said.
+    """
+
+    words: list[str] = field(default_factory=list)
+
+
+def record(settings: Any) -> str:
+    seen.append(settings)
+    return "a path, which is no exit code"
+
+
+VERBS = {
+    "train": Verb("train it", f"{HERE}:record", f"{HERE}:TrainSettings"),
+    "say": Verb("say it", f"{HERE}:record", f"{HERE}:TextSettings", positional="words"),
+    "info": Verb("count it", f"{HERE}:record", f"{HERE}:TrainSettings", takes_any_config=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This file under a name that a verb can be resolved by."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, HERE, sys.modules[__name__])
+    seen.clear()
+
+
+def run(*argv: str) -> int:
+    return run_verbs("example", "An example.", VERBS, argv)
+
+
+def test_a_verb_gets_its_settings() -> None:
+    assert run("train", "--steps", "3") == 0
+    assert run("say", "hello", "world") == 0
+    assert seen == [TrainSettings(3), TextSettings(["hello", "world"])]
+
+
+def test_the_launchers_local_rank_may_come_first() -> None:
+    """`deepspeed --module example train` puts it before the verb."""
+    assert run("--local_rank=1", "train", "--steps", "2") == 0
+    assert seen == [TrainSettings(2)]
+
+
+def test_info_takes_the_config_of_any_verb(tmp_path: Path) -> None:
+    (tmp_path / "text.yaml").write_text("verb: say\nwords: [a]\n")
+    (tmp_path / "plain.yaml").write_text("steps: 4\n")
+    assert run("info", "--config", str(tmp_path / "text.yaml"), "--words", "b") == 0
+    assert run("info", "--config", str(tmp_path / "plain.yaml")) == 0
+    assert run("info") == 0
+    assert seen == [TextSettings(["b"]), TrainSettings(4), TrainSettings()]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "example has no verb 'trian'; did you mean 'train'?"),
+        (["train", "--stepz", "1"], "unknown setting 'stepz'; did you mean 'steps'?"),
+        (["info", "--config", "{tmp}/odd.yaml"], "the config's verb 'paint' is none of example"),
+    ],
+)
+def test_a_users_mistake_is_one_line(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "odd.yaml").write_text("verb: paint\n")
+    assert run(*(word.replace("{tmp}", str(tmp_path)) for word in words)) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not seen
+
+
+def test_help_lists_verbs_and_a_verbs_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == run("--help") == 0
+    assert "  train  train it\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run("train", "--help")
+    text = capsys.readouterr().out
+    assert "usage: example train" in text and "train it." in text and "--steps" in text
