@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from transformers import CLIPModel, CLIPTokenizerFast
 
 from crosslingual.data.pictures import decode_picture
-from crosslingual.frozen.base import load_pipeline
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.weights import load_frozen, resolve
 from crosslingual.training.processes import start_processes
 from crosslingual_worlds.drawn.captions import caption
@@ -64,7 +64,7 @@ def judge_truth() -> dict[str, float]:
 @torch.no_grad()
 def round_trip() -> dict[str, float]:
     """What the judge still reads after the VAE's encoder and decoder."""
-    pipe = load_pipeline("testbed:sd")
+    pipe = Base.open("testbed:sd").load_pipeline()
     rng = np.random.default_rng(102)
     rates = {}
     for name, scenes in (
@@ -156,7 +156,7 @@ def main() -> None:
     options = parser.parse_args()
     ranks = start_processes()
     jobs = generation_jobs(options.num_english, options.num_foreign)
-    pipe = load_pipeline("testbed:sd")
+    pipe = Base.open("testbed:sd").load_pipeline()
     mine = [
         (kind, language, EVALUATION.judge_prompts(pipe, scenes, language, seed=number))
         for number, (kind, language, scenes) in list(enumerate(jobs))[

@@ -39,7 +39,8 @@ class Painter:
 
 @pytest.fixture
 def english_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "load_pipeline", lambda base: Painter("en"))
+    base = SimpleNamespace(load_pipeline=lambda: Painter("en"))
+    monkeypatch.setattr(generation.Base, "open", lambda name: base)
 
 
 def settings_of(folder: Path, *languages: str) -> EvaluateSettings:

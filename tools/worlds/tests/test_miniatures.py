@@ -3,24 +3,32 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from crosslingual.frozen.base import encode_english, load_config, load_pipeline
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import load_multilingual_encoder
 from crosslingual.frozen.weights import weights_hash
-from crosslingual_worlds.testing.miniatures import MAX_TOKENS, write_encoder, write_sd, write_sdxl
+from crosslingual_worlds.testing.miniatures import (
+    MAX_TOKENS,
+    write_encoder,
+    write_pixart,
+    write_sd,
+    write_sdxl,
+)
 
 
 @pytest.mark.parametrize(
-    ("write", "width", "pooled"), [(write_sd, 16, None), (write_sdxl, 32, (2, 20))]
+    ("write", "width", "pooled"),
+    [(write_sd, 16, None), (write_sdxl, 32, (2, 20)), (write_pixart, 8, None)],
 )
 def test_a_base_is_loaded_strictly_and_encodes_english(
     tmp_path: Path, write, width: int, pooled: tuple[int, int] | None
 ) -> None:
-    folder = write(tmp_path)
-    states, vectors = encode_english(load_pipeline(folder), ["a house", "a tree"])
-    assert states.shape == (2, MAX_TOKENS, width)
-    assert load_config(folder, "unet")["cross_attention_dim"] == width
-    assert (None if vectors is None else tuple(vectors.shape)) == pooled
+    base = Base.open(write(tmp_path))
+    told = base.load_text(torch.device("cpu")).encode(["a house", "a tree"])
+    assert told.states.shape[0] == 2 and told.states.shape[2] == width == base.text.width
+    assert base.family.name == "pixart" or told.states.shape[1] == MAX_TOKENS
+    assert (None if told.pooled is None else tuple(told.pooled.shape)) == pooled
 
 
 def test_weights_are_the_same_wherever_they_are_made(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from crosslingual.frozen.base import load_unet, load_vae
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import load_multilingual_encoder
 from crosslingual.frozen.weights import load_frozen, resolve
 from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
@@ -27,7 +27,8 @@ def test_they_take_at_most_30_mib_together() -> None:
 
 @needs("sd")
 def test_the_diffusion_base_loads_strictly_and_fits_together() -> None:
-    unet, vae = load_unet("testbed:sd"), load_vae("testbed:sd")
+    base = Base.open("testbed:sd")
+    unet, vae = base.load_model(), base.load_vae(torch.device("cpu"))
     picture = torch.zeros(1, 3, RESOLUTION, RESOLUTION)
     with torch.no_grad():
         latents = vae.encode(picture).latent_dist.mode()

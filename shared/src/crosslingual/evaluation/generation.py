@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crosslingual.frozen.base import load_pipeline
+from crosslingual.frozen.base import Base
 from crosslingual.training.processes import start_processes
 from crosslingual.worlds import find_world, find_worlds
 
@@ -112,7 +112,7 @@ def judge_pipelines(
 
     @functools.cache
     def made(name: str, language: str) -> Any:
-        return load_pipeline(base) if name == AS_IS else arms[name].load(language)
+        return Base.open(base).load_pipeline() if name == AS_IS else arms[name].load(language)
 
     def load(name: str, language: str) -> Any:
         return made(name, language if name != AS_IS and arms[name].by_language else languages[0])
