@@ -6,32 +6,33 @@
 A verb is a line in `VERBS`.
 """
 
-import sys
 from collections.abc import Sequence
 
-from crosslingual.cli.verbs import run_verbs
+from crosslingual.cli.verbs import Verb, run_verbs
 
 VERBS = {
-    "shards": (
+    "shards": Verb(
         "write pictures and captions as WebDataset shards",
-        "crosslingual.cli.shards:run_shards",
+        "crosslingual.cli.shards:write",
+        "crosslingual.cli.shards:ShardsSettings",
     ),
-    "inspect": (
+    "inspect": Verb(
         "say what shards hold: counts, languages, key names",
-        "crosslingual.cli.shards:run_inspect",
+        "crosslingual.cli.shards:survey",
+        "crosslingual.cli.shards:InspectSettings",
+        positional="shards",
     ),
-    "url-table": (
+    "url-table": Verb(
         "make of CC3M or CC12M the table that img2dataset takes",
-        "crosslingual.cli.shards:run_url_table",
+        "crosslingual.cli.shards:url_table",
+        "crosslingual.cli.shards:UrlTableSettings",
     ),
 }
-"""Verb to its line in `--help` and the `module:function` that takes the words after it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command's entry point."""
-    words = sys.argv[1:] if argv is None else argv
-    return run_verbs("crosslingual", "Data for cross-lingual image generation.", VERBS, words)
+    return run_verbs("crosslingual", "Data for cross-lingual image generation.", VERBS, argv)
 
 
 if __name__ == "__main__":

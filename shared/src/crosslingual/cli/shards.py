@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import docstring_parser
 
-from crosslingual.cli.verbs import run_verb
 from crosslingual.data.records import Record, parse_key_map
 from crosslingual.data.shards import (
     check_sizes,
@@ -210,22 +209,6 @@ def url_table(settings: UrlTableSettings) -> None:
         f"--caption_col caption --output_format webdataset --output_folder {settings.dataset}\n"
     )
     print(f"and train on {settings.dataset}, or see crosslingual inspect {settings.dataset}")
-
-
-def run_shards(argv: list[str]) -> int:
-    """Runs `crosslingual shards`."""
-    return run_verb("crosslingual shards", ShardsSettings, write, argv)
-
-
-def run_inspect(argv: list[str]) -> int:
-    """Runs `crosslingual inspect`."""
-    words = ["--shards", *argv] if argv and not argv[0].startswith("-") else argv
-    return run_verb("crosslingual inspect", InspectSettings, survey, words)
-
-
-def run_url_table(argv: list[str]) -> int:
-    """Runs `crosslingual url-table`."""
-    return run_verb("crosslingual url-table", UrlTableSettings, url_table, argv)
 
 
 def _describe(shards_found: Sized, counts: Mapping[str, Any]) -> str:
