@@ -121,6 +121,7 @@ def test_url_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("shards --source world --output_dir o", "source world needs --languages"),
         ("shards --source coco --output_dir o --input x", "source coco needs --image_dir"),
         ("shards --source moses --split val --output_dir o", "takes no --split; it takes --input"),
+        ("shards --source folder --input x --task 2 --output_dir o", "folder takes no --task"),
         ("shards --source folder --input gone --output_dir o", "no gone/metadata.jsonl"),
         ("shards --source fold --output_dir o", "no source 'fold'; there are folder, webdataset, "),
         ("shards --source folder --ouput_dir o", "did you mean 'output_dir'?"),

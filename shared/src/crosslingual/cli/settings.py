@@ -9,6 +9,7 @@ language `no` in YAML is Norwegian and `1e-4` is a number.
 import argparse
 import dataclasses
 import difflib
+import itertools
 import os
 import re
 import types
@@ -165,6 +166,10 @@ def _read(name: str, words: _Words, folder: Path, hints: Mapping[str, Any]) -> A
         raise ValueError(f"setting '{name}' takes one value, not {len(words)}: {found}")
     else:
         words = _placed(words, folder)
+        literals = [kind for kind in kinds if typing.get_origin(kind) is Literal]
+        for value in itertools.chain.from_iterable(map(typing.get_args, literals)):
+            if words == str(value):
+                return value  # pydantic takes no text for a number among literals
     adapter = pydantic.TypeAdapter(hints[name])
     try:
         is_list = isinstance(words, list)
