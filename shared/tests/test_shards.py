@@ -1,13 +1,16 @@
-"""Shards: written whole or not at all, the same bytes each time, and read back."""
+"""Shards: written whole or not at all whatever fails, the same bytes each time, and read back."""
 
+import errno
 import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
+import webdataset
 
 from crosslingual.data.records import Record
 from crosslingual.data.shards import (
@@ -59,8 +62,6 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_webdataset_reads_our_shards(tmp_path: Path) -> None:
-    import webdataset
-
     write_shards(make_records(3), tmp_path / "out")
     path = str(tmp_path / "out/00000.tar")
     samples = list(webdataset.WebDataset(path, shardshuffle=False).decode())
@@ -160,8 +161,58 @@ def test_a_foreign_index_is_refused(tmp_path: Path) -> None:
             read_index(tmp_path)
 
 
-def test_reading_imports_no_torch() -> None:
-    modules = "crosslingual.data.records, crosslingual.data.shards, crosslingual.data.sources, crosslingual.cli.main"
-    code = f"import {modules}, sys; print('torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
+def test_a_source_that_fails_leaves_nothing_and_harms_nothing(tmp_path: Path) -> None:
+    def failing() -> Iterator[Record]:
+        yield from make_records(3)
+        raise ValueError("line 4 is broken")
+
+    with pytest.raises(ValueError, match="line 4"):
+        write_shards(failing(), tmp_path / "new", samples_per_shard=1)
+    assert not (tmp_path / "new").exists()
+    index = write_shards(make_records(2), tmp_path / "old")
+    with pytest.raises(ValueError, match="line 4"):
+        write_shards(failing(), tmp_path / "old", overwrite=True)
+    check_sizes(tmp_path / "old", index)
+    assert ".partial" not in names_in(tmp_path / "old")
+
+
+def test_a_full_disk_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = write_shards(make_records(2), tmp_path / "out")
+
+    def fill(self: webdataset.TarWriter, sample: dict) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(webdataset.TarWriter, "write", fill)
+    with pytest.raises(OSError, match="No space left"):
+        write_shards(make_records(9), tmp_path / "out", overwrite=True)
+    assert names_in(tmp_path / "out") == ["00000.tar", "index.json", "sizes.json"]
+    check_sizes(tmp_path / "out", index)
+
+
+def test_a_truly_full_disk_is_one_line(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        words = "shards --source world --languages en --num_samples 200 --output_dir".split()
+        command = [sys.executable, "-m", "crosslingual.cli.main", *words, str(disk / "out")]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 2
+        assert "No space left on device" in run.stderr.splitlines()[-1]
+        assert "Traceback" not in run.stderr
+        assert names_in(disk) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_killed_write_is_no_folder_of_shards_and_can_be_repeated(tmp_path: Path) -> None:
+    (tmp_path / "out/.partial").mkdir(parents=True)
+    (tmp_path / "out/.partial/00000.tar").write_bytes(b"half")
+    (tmp_path / "out/00007.tar").write_bytes(b"moved just before the kill")
+    with pytest.raises(FileNotFoundError, match="never finished"):
+        expand_shards(tmp_path / "out")
+    (tmp_path / "out/00007.tar").unlink()
+    write_shards(make_records(1), tmp_path / "out")
+    assert list(iter_shards(expand_shards(tmp_path / "out"))) == make_records(1)

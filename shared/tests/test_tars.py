@@ -2,12 +2,17 @@
 
 import gzip
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from crosslingual.data.records import Record
+from crosslingual.data.shards import check_sizes, iter_shards, write_shards
 from crosslingual.data.tars import Shard, iter_samples
 from crosslingual_worlds.testing.shards import samples, write_tar
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(3000)
 
 
 def test_links_and_folders_in_a_tar(tmp_path: Path) -> None:
@@ -115,3 +120,42 @@ def test_sizes_that_lie_end_the_walk_at_once(tmp_path: Path, header: bytes, reas
     shard = Shard(str(path))
     assert len(shard.samples) == 2
     assert len(shard.faults) == 1 and reason in str(shard.faults)
+
+
+def nine_records() -> Iterator[Record]:
+    return (Record(f"r{n:03d}", PNG, {"en": ["cat"]}, True) for n in range(9))
+
+
+@pytest.mark.parametrize("kept", [600, 1024, 5000, 5632, 20_000])
+def test_a_truncated_tar_is_an_error_wherever_it_ends(kept: int, tmp_path: Path) -> None:
+    index = write_shards(nine_records(), tmp_path)
+    path = tmp_path / "00000.tar"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match="00000.tar is truncated or no tar"):
+        list(iter_samples(str(path)))
+    with pytest.raises(ValueError, match=f"has {kept} bytes, its index says"):
+        check_sizes(tmp_path, index)
+
+
+def test_a_damaged_header_and_a_foreign_file_are_errors(tmp_path: Path) -> None:
+    write_shards(nine_records(), tmp_path)
+    path = tmp_path / "00000.tar"
+    for data in (path.read_bytes().replace(b"r003.txt", b"r003.tzt"), b"<html>" * 1000, b""):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="00000.tar is truncated or no tar"):
+            list(iter_samples(str(path)))
+
+
+def test_foreign_members_are_passed_over_and_bad_ones_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    write_tar(path, [("README", b"x"), ("a.txt", b"x"), (".DS_Store", b""), ("a.png", PNG)])
+    assert [record.key for record in iter_shards([str(path)])] == ["a"]
+    write_tar(path, [("../../etc/cron.txt", b"x")])
+    with pytest.raises(ValueError, match="x.tar: '../../etc/cron.txt': path points outside"):
+        list(iter_shards([str(path)]))
+    write_tar(path, [("a.png", PNG)])
+    with pytest.raises(ValueError, match="no caption.* holds png"):
+        list(iter_shards([str(path)]))
+    write_tar(path, [("a.txt", b""), ("a.txt", b"")])
+    with pytest.raises(ValueError, match="'a.txt': two members of one name"):
+        list(iter_shards([str(path)]))

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from crosslingual.data.index import language_counts, shard_sizes
 from crosslingual.data.pictures import decode_picture
-from crosslingual.data.reader import Options, SampleReader
+from crosslingual.data.reader import SampleReader
 from crosslingual.data.records import names_found
 from crosslingual.data.tars import expand_shards
 
@@ -87,7 +87,9 @@ class ShardLoader:
         self.num_workers, self.max_corrupt, self.shuffle = num_workers, max_corrupt, shuffle
         self.faults: dict[str, str] = {}
         self.num_read = 0
-        options = Options(
+        self._reader = SampleReader(
+            urls=self.urls,
+            sizes=shard_sizes(self.urls),
             batch_size=batch_size,
             seed=seed if shuffle else None,
             rank=rank,
@@ -97,7 +99,6 @@ class ShardLoader:
             key_map=key_map,
             caption_language=caption_language,
         )
-        self._reader = SampleReader(self.urls, shard_sizes(self.urls), options)
         self.num_samples = self._reader.order.num_samples
         self._check_samples(shards)
         if languages and not allow_missing:

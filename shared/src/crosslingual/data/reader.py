@@ -16,13 +16,23 @@ from crosslingual.data.tars import Shard
 MAX_IN_A_ROW = 1000
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a reader is to do; `ShardLoader` says what each of these means.
+@dataclass(eq=False, kw_only=True)
+class SampleReader(Dataset):
+    """Maps a step to its batch and to the faults met on the way.
 
-    `seed` None is stored order, every sample once; `languages` are those a sample must have.
+    A batch is one worker's, whole: how many workers there are cannot change the order.
+
+    Attributes:
+        urls: the shards, in stored order.
+        sizes: samples by shard, as an index has them; the other shards are walked at the start.
+        seed: of the order; None is stored order, every sample once.
+        languages: those a sample must have.
+
+    The others are arguments of `ShardLoader`.
     """
 
+    urls: list[str]
+    sizes: dict[str, int]
     batch_size: int
     seed: int | None
     rank: int
@@ -32,29 +42,14 @@ class Options:
     key_map: Mapping[str, str] | None
     caption_language: str
 
-
-class SampleReader(Dataset):
-    """Maps a step to its batch and to the faults met on the way.
-
-    A batch is one worker's, whole: how many workers there are cannot change the order.
-    """
-
-    def __init__(self, urls: list[str], sizes: Mapping[str, int], options: Options):
-        """Takes the shards in stored order.
-
-        Args:
-            urls: the shards.
-            sizes: samples by shard, as an index has them; the other shards are walked now.
-            options: what to read of them.
-        """
-        self.urls, self.options = urls, options
+    def __post_init__(self) -> None:
+        """Walks the shards whose sizes are not known."""
         self._faults: dict[str, str] = {}
         self._shards: dict[int, Shard] = {}
-        self._sizes = dict(sizes)
-        counts = [sizes.get(url) for url in urls]
-        found = [len(self._shard(i).samples) if n is None else n for i, n in enumerate(counts)]
-        self._sizes = dict(zip(urls, found, strict=True))
-        self.order = SampleOrder(found, options.seed)
+        known = [self.sizes.get(url) for url in self.urls]
+        found = [len(self._shard(i).samples) if n is None else n for i, n in enumerate(known)]
+        self.sizes = dict(zip(self.urls, found, strict=True))
+        self.order = SampleOrder(found, self.seed)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves open files behind: a worker that is not forked opens its own."""
@@ -63,8 +58,8 @@ class SampleReader(Dataset):
     @property
     def num_steps(self) -> int:
         """Steps an epoch."""
-        global_batch = self.options.batch_size * self.options.world_size
-        kept = self.options.seed is None
+        global_batch = self.batch_size * self.world_size
+        kept = self.seed is None
         return (self.order.num_samples + (global_batch - 1 if kept else 0)) // global_batch
 
     def __getitem__(self, step: int) -> tuple[dict[str, Any] | Exception, dict[str, str]]:
@@ -113,7 +108,7 @@ class SampleReader(Dataset):
             ValueError: why it is none: no caption, broken JSON, a bad key.
         """
         sample = self.sample(shard, index)
-        key_map, language = self.options.key_map, self.options.caption_language
+        key_map, language = self.key_map, self.caption_language
         try:
             return sample_to_record(sample, key_map=key_map, caption_language=language)
         except ValueError as error:
@@ -127,22 +122,21 @@ class SampleReader(Dataset):
             ValueError: why it cannot be used.
         """
         record = self.record(shard, index)
-        if self.options.resolution is None:
+        if self.resolution is None:
             return record, None
         if not isinstance(record.image, bytes):
             raise ValueError("no picture")
-        return record, decode_pixels(record.image, self.options.resolution)
+        return record, decode_pixels(record.image, self.resolution)
 
     def _batch(self, step: int) -> dict[str, Any]:
-        options = self.options
         epoch, place = divmod(step, self.num_steps)
-        start = (place * options.world_size + options.rank) * options.batch_size
-        stop = min(start + options.batch_size, self.order.num_samples)
+        start = (place * self.world_size + self.rank) * self.batch_size
+        stop = min(start + self.batch_size, self.order.num_samples)
         taken = [self._take(epoch, position) for position in range(start, stop)]
         items = [item for item in taken if item is not None]
         images = None
-        if options.resolution is not None:
-            blank = np.empty((0, options.resolution, options.resolution, 3), np.uint8)
+        if self.resolution is not None:
+            blank = np.empty((0, self.resolution, self.resolution, 3), np.uint8)
             images = pixels_to_images(np.stack([item[1] for item in items]) if items else blank)
         records = [record for record, _ in items]
         return {
@@ -157,7 +151,7 @@ class SampleReader(Dataset):
     def _take(self, epoch: int, position: int) -> tuple[Record, np.ndarray | None] | None:
         """The sample at a position, or the next usable one; None in stored order."""
         num_samples = self.order.num_samples
-        is_replaced = self.options.seed is not None
+        is_replaced = self.seed is not None
         for ahead in range(min(num_samples, MAX_IN_A_ROW) if is_replaced else 1):
             shard, index = self.order.locate(epoch, (position + ahead) % num_samples)
             try:
@@ -172,7 +166,7 @@ class SampleReader(Dataset):
         return None
 
     def _check_languages(self, record: Record, shard: int) -> None:
-        missing = [name for name in self.options.languages or [] if name not in record.captions]
+        missing = [name for name in self.languages or [] if name not in record.captions]
         if missing:
             raise ValueError(
                 f"{record.key} of {self.urls[shard]} has no caption in {', '.join(missing)} (it "
@@ -195,5 +189,5 @@ class SampleReader(Dataset):
     def _note_faults(self, shard: Shard) -> None:
         for name, reason in shard.faults.items():
             self._faults[f"{shard.url}: {name}"] = reason
-        for key, _ in shard.samples[self._sizes.get(shard.url, len(shard.samples)) :]:
+        for key, _ in shard.samples[self.sizes.get(shard.url, len(shard.samples)) :]:
             self._faults[f"{shard.url}: {key}"] = "more than the index beside the shard knows of"
