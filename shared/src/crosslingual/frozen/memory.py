@@ -8,10 +8,9 @@ workspaces of kernels, communication buckets (set in ds/*.json), fragmentation, 
 keeps in fp32, and at ZeRO 3 the layers that are gathered at a time.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,21 +24,6 @@ from crosslingual.frozen.encoders import encoder_on_meta
 GIB, MIB = 2**30, 2**20
 LEVELS = (0, 1, 2, 3)
 NUM_GPUS = (1, 8, 64)
-
-
-class Sizes(Protocol):
-    """The settings of a run that its memory depends on."""
-
-    train_batch_size: int
-    mixed_precision: str
-    use_ema: bool
-
-
-class AdapterRun(Sizes, Protocol):
-    """Those of a run that trains an adapter in front of a frozen denoiser."""
-
-    resolution: int
-    gradient_checkpointing: bool
 
 
 @dataclass(frozen=True)
@@ -62,31 +46,23 @@ class Estimate:
     has_ema: bool
     held: int = 0
 
-    def states(self, level: int, num_gpus: int) -> float:
-        """Bytes of weights, gradients, optimiser and copies on a GPU at a ZeRO level."""
+    def total(self, level: int, num_gpus: int) -> float:
+        """Bytes of a GPU at a ZeRO level."""
         share = 1 / num_gpus
         weights = 4 * (self.trainable + self.frozen) * (share if level == 3 else 1)
-        weights += 4 * self.held
         gradients = 4 * self.trainable * (share if level >= 2 else 1)
         moments = 8 * self.trainable * (share if level >= 1 else 1)
         master = 4 * self.trainable * share if level >= 1 else 0
         copies = (2 * self.is_bf16 + 4 * (self.has_ema and level < 3)) * self.trainable
-        return weights + gradients + moments + master + copies
+        return weights + 4 * self.held + gradients + moments + master + copies + self.activations
 
-    def total(self, level: int, num_gpus: int) -> float:
-        """Bytes of a GPU in all."""
-        return self.states(level, num_gpus) + self.activations
-
-    def table(self, num_gpus: tuple[int, ...] = NUM_GPUS) -> list[str]:
-        """Rows of a Markdown table: GiB of a GPU, by number of GPUs and ZeRO level."""
-        rows = [
-            "| GPUs | " + " | ".join(f"ZeRO {level}" for level in LEVELS) + " |",
-            "|---:|" + "---:|" * len(LEVELS),
-        ]
+    def table(self, num_gpus: tuple[int, ...] = NUM_GPUS) -> str:
+        """A Markdown table: GiB of a GPU, by number of GPUs and ZeRO level."""
+        rows = [["GPUs", *(f"ZeRO {level}" for level in LEVELS)], ["---:"] * (len(LEVELS) + 1)]
         for number in num_gpus:
-            cells = (f"{self.total(level, number) / GIB:.1f}" for level in LEVELS)
-            rows.append(f"| {number} | {' | '.join(cells)} |")
-        return rows
+            totals = (self.total(level, number) / GIB for level in LEVELS)
+            rows.append([str(number), *(f"{total:.1f}" for total in totals)])
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def count(module: nn.Module) -> tuple[int, int]:
@@ -100,7 +76,7 @@ def count(module: nn.Module) -> tuple[int, int]:
 def estimate(
     trained: nn.Module,
     forward: Callable[[torch.dtype], Any],
-    settings: Sizes,
+    settings: Any,
     *,
     held: nn.Module | None = None,
     checkpoint: Callable[[], None] | None = None,
@@ -110,10 +86,10 @@ def estimate(
     Args:
         trained: the module that the engine holds, on the meta device, with gradients switched on
             for what trains; left in training mode and in the run's precision.
-        forward: makes a micro-step's inputs in the given dtype, on the meta device, and calls the
-            modules.
-        settings: of the run.
-        held: what the process holds beside it, likewise.
+        forward: called with the meta device as default: makes a micro-step's inputs in the given
+            dtype and calls the modules.
+        settings: of the run; `mixed_precision` and `use_ema` count.
+        held: what the process holds besides, likewise.
         checkpoint: switches gradient checkpointing on; None where the run has none.
     """
     is_bf16 = settings.mixed_precision == "bf16"
@@ -121,21 +97,17 @@ def estimate(
     both = nn.ModuleList([trained] if held is None else [trained, held.requires_grad_(False)])
     nn.Module.to(both, dtype)  # past diffusers' own `to`, which warns of layers for fp32
     both.train()
-    kept, largest = kept_bytes(both, lambda: forward(dtype), casts=is_bf16)
-    if checkpoint is not None:
-        checkpoint()
-        kept = kept_bytes(both, lambda: forward(dtype), casts=is_bf16)[0] + largest
+    with torch.device("meta"):
+        kept, largest = kept_bytes(both, lambda: forward(dtype), casts=is_bf16)
+        if checkpoint is not None:
+            checkpoint()
+            kept = kept_bytes(both, lambda: forward(dtype), casts=is_bf16)[0] + largest
     num_held = 0 if held is None else sum(count(held))
     return Estimate(*count(trained), kept, is_bf16, settings.use_ema, num_held)
 
 
 def print_info(
-    title: str,
-    found: Estimate,
-    frozen: Mapping[str, int],
-    *,
-    trains: str = "adapter",
-    num_gpus: tuple[int, ...] = NUM_GPUS,
+    title: str, found: Estimate, frozen: Mapping[str, int], trains: str = "adapter"
 ) -> dict[str, int]:
     """Prints the parameters of a run's parts and the memory of a GPU as tables.
 
@@ -148,7 +120,6 @@ def print_info(
         frozen: parameters of the frozen parts by name, whether training holds them or features
             alone need them.
         trains: what trains, in a word.
-        num_gpus: rows of the table of memory.
 
     Returns:
         `trainable`, `total` and the frozen parts, in parameters.
@@ -158,23 +129,19 @@ def print_info(
     size = sum(number * each for _, number, each in rows)
     print(title)
     print(f"{'part':<40} {'parameters':>14} {'memory, fp32':>14}")
-    for name, number, each in rows:
-        print(f"{name:<40} {number:>14,} {number * each / MIB:>10,.1f} MiB")
-    print(f"{'total':<40} {total:>14,} {size / MIB:>10,.1f} MiB")
+    for name, number, num_bytes in (*((n, p, p * b) for n, p, b in rows), ("total", total, size)):
+        print(f"{name:<40} {number:>14,} {num_bytes / MIB:>10,.1f} MiB")
     print(f"trainable share {found.trainable / total:.2%}")
     precision = "bf16 autocast" if found.is_bf16 else "fp32"
     ema = ", a moving average" if found.has_ema else ""
-    print(
-        f"\nGiB of a GPU in training ({precision}{ema}; activations of a micro-step "
-        f"{found.activations / GIB:.2f})"
-    )
-    print("\n".join(found.table(num_gpus)))
+    kept = f"activations of a micro-step {found.activations / GIB:.2f}"
+    print(f"\nGiB of a GPU in training ({precision}{ema}; {kept})\n{found.table()}")
     return {"trainable": found.trainable, "total": total, **frozen}
 
 
 def adapter_info(
     title: str,
-    settings: AdapterRun,
+    settings: Any,
     config: Mapping[str, Any],
     build: Callable[[Any], nn.Module],
     *,
@@ -194,42 +161,41 @@ def adapter_info(
         through_denoiser: whether the loss passes the denoiser, which training then holds.
         call: the adapter's answer (states, pooled) to an encoder's states (B, L, C).
     """
-    rows, edge = settings.train_batch_size, settings.resolution // base.latents.downscale
     model = base.denoiser_on_meta()
     counts = base.count_parameters(model)
     with torch.device("meta"):
         adapter = build(config)
-    if config["width"] != base.text.width:
-        base.family.drop_projection(model)
-    denoiser = base.wrap_denoiser(model, resolution=settings.resolution)
 
     def forward(dtype: torch.dtype) -> Any:
-        with torch.device("meta"):
-            states = torch.empty(rows, config["max_length"], config["encoder_width"], dtype=dtype)
-            given = call(adapter, states)
-            if not through_denoiser:
-                return given
-            latents = torch.empty(rows, base.latents.channels, edge, edge, dtype=dtype)
-            times = torch.empty(rows, dtype=torch.int64)
-            mask = torch.ones(given[0].shape[:2]) if base.text.takes_mask else None
-            return denoiser.predict(latents, times, Conditioning(*given, mask))
+        shape = settings.train_batch_size, config["max_length"], config["encoder_width"]
+        text = Conditioning(*call(adapter, torch.empty(shape, dtype=dtype)))
+        if not through_denoiser:
+            return text
+        mask = torch.ones(text.states.shape[:2]) if base.text.takes_mask else None
+        return predict_on_meta(base, model, settings, text._replace(mask=mask))
 
-    found = estimate(
-        adapter,
-        forward,
-        settings,
-        held=model if through_denoiser else None,
-        checkpoint=model.enable_gradient_checkpointing
-        if through_denoiser and settings.gradient_checkpointing
-        else None,
-    )
+    held = checkpoint = None
+    if through_denoiser:
+        held = model
+        if config["width"] != base.text.width:
+            base.family.drop_projection(model)
+        if settings.gradient_checkpointing:
+            checkpoint = model.enable_gradient_checkpointing
+    found = estimate(adapter, forward, settings, held=held, checkpoint=checkpoint)
     encoder, revision = config["text_encoder"], config["text_encoder_revision"]
-    frozen = {
-        "denoiser": counts["denoiser"],
-        "VAE": counts["vae"],
-        f"encoder {encoder}": encoder_on_meta(encoder, revision),
-    }
-    return print_info(title, found, frozen)
+    frozen = {"denoiser": counts["denoiser"], "VAE": counts["vae"]}
+    return print_info(
+        title, found, {**frozen, f"encoder {encoder}": encoder_on_meta(encoder, revision)}
+    )
+
+
+def predict_on_meta(base: Base, model: nn.Module, settings: Any, text: Conditioning) -> Tensor:
+    """A denoiser's prediction for a micro-step's latents, in the precision of the text states."""
+    edge = settings.resolution // base.latents.downscale
+    shape = settings.train_batch_size, base.latents.channels, edge, edge
+    latents = torch.empty(shape, dtype=text.states.dtype)
+    times = torch.empty(settings.train_batch_size, dtype=torch.int64)
+    return base.wrap_denoiser(model, resolution=settings.resolution).predict(latents, times, text)
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -259,76 +225,47 @@ class _FusedAttentionMode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class Kept:
-    """The storages that a forward pass keeps, and how many bytes they are.
-
-    Attributes:
-        num_bytes: so far.
-    """
-
-    def __init__(self, module: nn.Module, casts: bool = False):
-        """Args: module: its weights are not counted, since they are there anyway; casts: whether
-        the frozen ones are, because autocast makes a copy of each for its backward pass.
-        """
-        self.num_bytes = 0
-        there = [*module.buffers(), *module.parameters()]
-        if casts:
-            there = [*module.buffers(), *(p for p in module.parameters() if p.requires_grad)]
-        self._seen = {_storage(tensor): tensor for tensor in there}
-
-    def add(self, tensor: Tensor) -> Tensor:
-        """Counts a tensor's storage, once."""
-        storage = _storage(tensor)
-        if storage not in self._seen:
-            self._seen[storage] = tensor  # kept alive, so that its place is not given to another
-            self.num_bytes += tensor.untyped_storage().nbytes()
-        return tensor
-
-
-@contextmanager
-def counting(kept: Kept) -> Iterator[None]:
-    """Counts what forward passes inside keep."""
-    with _FusedAttentionMode(), saved_tensors_hooks(kept.add, lambda tensor: tensor):
-        yield
-
-
 def kept_bytes(
     module: nn.Module,
     forward: Callable[[], Any],
     blocks: tuple[type, ...] | None = None,
     casts: bool = False,
 ) -> tuple[int, int]:
-    """Bytes that a forward pass keeps, and the most that one of its blocks keeps.
+    """Bytes that a forward pass keeps for its backward pass, and the most that one of its blocks
+    keeps. Autograd hands every tensor that it keeps to a hook; each storage counts once.
 
     Args:
-        module: on the meta device, in training mode.
+        module: on the meta device, in training mode. Its weights do not count.
         forward: calls it.
         blocks: classes of the modules that gradient checkpointing computes again one at a time;
             diffusers' and transformers' if None.
-        casts: whether autocast copies frozen weights.
+        casts: whether autocast makes copies of frozen weights, which count.
     """
-    blocks = _checkpointed() if blocks is None else blocks
-    kept, largest, starts = Kept(module, casts), 0, []
+    weights = (p for p in module.parameters() if p.requires_grad or not casts)
+    seen = {_storage(tensor): tensor for tensor in (*module.buffers(), *weights)}
+    num_bytes, largest, starts = 0, 0, []
 
-    def begin(*_: Any) -> None:
-        starts.append(kept.num_bytes)
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal num_bytes
+        if _storage(tensor) not in seen:
+            seen[_storage(tensor)] = tensor  # alive, so that no other storage gets its place
+            num_bytes += tensor.untyped_storage().nbytes()
+        return tensor
 
     def end(*_: Any) -> None:
         nonlocal largest
-        largest = max(largest, kept.num_bytes - starts.pop())
+        largest = max(largest, num_bytes - starts.pop())
 
     handles = []
     for part in module.modules():
-        if isinstance(part, blocks):
-            handles.append(part.register_forward_pre_hook(begin))
+        if isinstance(part, _checkpointed() if blocks is None else blocks):
+            handles.append(part.register_forward_pre_hook(lambda *_: starts.append(num_bytes)))
             handles.append(part.register_forward_hook(end))
-    try:
-        with counting(kept):
-            forward()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return kept.num_bytes, largest
+    with _FusedAttentionMode(), saved_tensors_hooks(keep, lambda tensor: tensor):
+        forward()
+    for handle in handles:
+        handle.remove()
+    return num_bytes, largest
 
 
 def _checkpointed() -> tuple[type, ...]:
