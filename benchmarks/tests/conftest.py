@@ -9,7 +9,7 @@ from PIL import Image
 
 from crosslingual.method import Method
 from crosslingual_benchmarks import methods
-from crosslingual_benchmarks.verbs import main
+from crosslingual_benchmarks.__main__ import main
 
 
 def draw(shade: int) -> bytes:

@@ -12,10 +12,10 @@ import torch
 from crosslingual.data.shards import write_shards
 from crosslingual_benchmarks.baselines import FULL_FINETUNING, TRANSLATE_TEST, translate_test
 from crosslingual_benchmarks.baselines.full_finetuning import (
-    FullFinetuningSettings,
     build_joint,
     build_text_encoder,
 )
+from crosslingual_benchmarks.baselines.settings import FinetuneSettings
 from crosslingual_benchmarks.baselines.translate_test import (
     TranslatingEmbedder,
     TranslatingPipeline,
@@ -25,12 +25,10 @@ from crosslingual_benchmarks.methods import installed_methods
 from crosslingual_worlds.drawn.source import world
 from crosslingual_worlds.testing.miniatures import write_encoder, write_sd
 
-MODULE = "crosslingual_benchmarks.baselines.full_finetuning"
 
-
-def run(module, **settings):
-    """Runs a module in a process of its own."""
-    words = [sys.executable, "-m", module]
+def run(verb, **settings):
+    """Runs a verb in a process of its own."""
+    words = [sys.executable, "-m", "crosslingual_benchmarks", verb]
     for name, value in settings.items():
         words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     done = subprocess.run(
@@ -48,10 +46,10 @@ def trained(tmp_path_factory):
     write_shards(world(languages=languages, num_samples=16), folder / "shards")
     models = {"pretrained_model_name_or_path": base, "text_encoder": encoder}
     models |= {"languages": languages, "resolution": 64}
-    run(f"{MODULE}_features", shards=folder / "shards", features_dir=folder / "features", **models)
+    run("finetune-features", shards=folder / "shards", features_dir=folder / "features", **models)
     recipe = {**models, "train_batch_size": 4, "max_train_steps": 6, "lr_warmup_steps": 1}
     recipe |= {"checkpointing_steps": 3, "learning_rate": 3e-3, "train_data": folder / "features"}
-    run(MODULE, output_dir=folder / "run", **recipe)
+    run("finetune", output_dir=folder / "run", **recipe)
     return SimpleNamespace(folder=folder, recipe=recipe, base=base, encoder=encoder)
 
 
@@ -64,14 +62,16 @@ def losses_of(run_folder):
 def test_resuming_takes_the_very_same_steps(trained):
     again = trained.folder / "again"
     place = trained.folder / "run" / "checkpoint-3"
-    run(MODULE, output_dir=again, resume_from_checkpoint=place, **trained.recipe)
+    run("finetune", output_dir=again, resume_from_checkpoint=place, **trained.recipe)
     expected, found = losses_of(trained.folder / "run"), losses_of(again)
     assert set(expected) == {1, 2, 3, 4, 5, 6} and set(found) == {4, 5, 6}
     assert all(found[step] == expected[step] for step in found)
 
 
 def test_unet_and_text_encoder_train_whole_and_stock_diffusers_loads_them(trained):
-    settings = FullFinetuningSettings("", "", trained.base, trained.encoder)
+    settings = FinetuneSettings(
+        pretrained_model_name_or_path=trained.base, text_encoder=trained.encoder
+    )
     start = dict(build_joint(settings).named_parameters())
     pipe = FULL_FINETUNING.load_pipeline(str(trained.folder / "run" / "pipeline"), None)
     ends = {f"unet.{name}": p for name, p in pipe.unet.named_parameters()}

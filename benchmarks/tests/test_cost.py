@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from crosslingual_benchmarks.__main__ import main
 from crosslingual_benchmarks.cost.measured import point_costs, training_costs
 from crosslingual_benchmarks.cost.verb import (
     CostSettings,
@@ -13,7 +14,6 @@ from crosslingual_benchmarks.cost.verb import (
     reference_price,
 )
 from crosslingual_benchmarks.published.spans import divide, multiply, span_text
-from crosslingual_benchmarks.verbs import main
 
 SECONDS = {"train_s": 1800.0, "num_processes": 2, "steps": 100, "step_s": 9.0}
 

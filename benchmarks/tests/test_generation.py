@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from crosslingual_benchmarks.__main__ import main
 from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
 from crosslingual_benchmarks.generation.settings import (
     GenerationSettings,
@@ -24,7 +25,6 @@ from crosslingual_benchmarks.generation.verb import evaluate_generation, yardsti
 from crosslingual_benchmarks.metrics.sample import Yardstick
 from crosslingual_benchmarks.metrics.text_accuracy import hard_negatives
 from crosslingual_benchmarks.results import read_results
-from crosslingual_benchmarks.verbs import main
 from crosslingual_worlds.drawn.captions import caption
 from crosslingual_worlds.drawn.world import Scene, Thing, render, sample_scenes
 

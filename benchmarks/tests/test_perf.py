@@ -1,22 +1,21 @@
 import pytest
 
-from crosslingual_benchmarks.perf import find_perf_scripts
-from crosslingual_benchmarks.verbs import VERBS, main
+from crosslingual_benchmarks.__main__ import main
+from crosslingual_benchmarks.perf import find_perf_cases
+from crosslingual_benchmarks.verbs import VERBS
 
 
-def test_scripts_are_listed_by_name_with_the_first_line_of_their_docstring(tmp_path):
+def test_cases_are_listed_by_name_with_the_first_line_of_their_docstring(tmp_path):
     (tmp_path / "step.py").write_text('"""Times a step.\n\nMore.\n"""\nraise SystemExit(1)\n')
     (tmp_path / "loader.py").write_text("import no_such_module\n")
-    scripts = find_perf_scripts(tmp_path)
-    assert [(script.path.name, script.summary) for script in scripts] == [
+    cases = find_perf_cases(tmp_path)
+    assert [(case.path.name, case.summary) for case in cases] == [
         ("loader.py", ""),
         ("step.py", "Times a step."),
     ]
 
 
-def test_a_folder_without_scripts_is_a_one_line_error_with_exit_code_2(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_folder_without_cases_is_a_one_line_error_with_exit_code_2(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("crosslingual_benchmarks.perf.PERF_FOLDER", tmp_path)
     monkeypatch.setattr("sys.argv", ["crosslingual-bench", "perf"])
     assert main() == 2

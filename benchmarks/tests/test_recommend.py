@@ -5,10 +5,10 @@ import json
 
 import pytest
 
+from crosslingual_benchmarks.__main__ import main
 from crosslingual_benchmarks.recommend.advice import advise
 from crosslingual_benchmarks.recommend.rules import CRITERIA, load_rules
 from crosslingual_benchmarks.recommend.verb import measured_numbers
-from crosslingual_benchmarks.verbs import main
 
 
 def recommend(words):
@@ -208,7 +208,7 @@ def test_results_without_a_wishs_metric_are_said(tmp_path, capsys):
     [
         ([], "nothing is wished for"),
         (["--budget", "-1"], "budget is -1.0: it must be 0 or more"),
-        (["--budget", "nan"], "'budget' must be a number or null"),
+        (["--budget", "nan"], "budget is nan: it must be 0 or more"),
         (["--cultur"], "unknown setting 'cultur'; did you mean 'culture'"),
         (["--culture", "--results", "nowhere.json"], "no result files at nowhere.json"),
     ],

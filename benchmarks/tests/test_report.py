@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from crosslingual_benchmarks.__main__ import main
 from crosslingual_benchmarks.report.verb import ReportSettings, report
-from crosslingual_benchmarks.verbs import main
 
 pytestmark = pytest.mark.filterwarnings("error:constrained_layout")  # a plot without room
 

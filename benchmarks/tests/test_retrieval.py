@@ -10,9 +10,9 @@ from crosslingual.data.shards import write_shards
 from crosslingual.data.sources import SOURCES
 from crosslingual.evaluation.retrieval import recall_at_k
 from crosslingual.frozen.clip import load_clip
+from crosslingual_benchmarks.__main__ import main
 from crosslingual_benchmarks.results import by_protocol, read_results
 from crosslingual_benchmarks.retrieval.embedders import PlainCLIP
-from crosslingual_benchmarks.verbs import main
 
 
 def test_a_method_is_found_loaded_and_scored_in_every_language(

@@ -5,7 +5,7 @@ import torch
 
 from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
-from crosslingual_benchmarks.verbs import main
+from crosslingual_benchmarks.__main__ import main
 
 
 def test_a_missing_picture_is_an_error_unless_allowed_and_then_recorded(

@@ -1,32 +1,32 @@
-"""The scripts of `benchmarks/perf`: each measures ratios of speed or memory within one run."""
+"""The cases of `benchmarks/perf`: each measures ratios of speed or memory within one run."""
 
 import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-PERF_FOLDER = Path(__file__).parents[2] / "perf"
+PERF_FOLDER = Path(__file__).parents[2] / "perf" / "cases"
 
 
 @dataclass(frozen=True)
-class PerfScript:
-    """A script and the first line of what it says of itself."""
+class PerfCase:
+    """A case's file and the first line of its docstring."""
 
     path: Path
     summary: str
 
 
-def find_perf_scripts(folder: Path) -> list[PerfScript]:
-    """Lists the scripts of a folder by name, without running or importing any.
+def find_perf_cases(folder: Path) -> list[PerfCase]:
+    """Lists the cases of a folder by name, without running or importing any.
 
     Raises:
-        FileNotFoundError: where the folder holds no script.
+        FileNotFoundError: where the folder holds no case.
     """
-    paths = sorted(folder.glob("*.py"))
+    paths = sorted(set(folder.glob("*.py")) - {folder / "__init__.py"})
     if not paths:
         raise FileNotFoundError(
-            f"no script in {folder}; install from a checkout: pip install -e benchmarks"
+            f"no case in {folder}; install from a checkout: pip install -e benchmarks"
         )
-    return [PerfScript(path, _summary(path)) for path in paths]
+    return [PerfCase(path, _summary(path)) for path in paths]
 
 
 def _summary(path: Path) -> str:
@@ -40,6 +40,6 @@ class PerfSettings:
 
 
 def perf(settings: PerfSettings) -> None:
-    """Prints how to run each script of `benchmarks/perf`, and what it measures."""
-    for script in find_perf_scripts(PERF_FOLDER):
-        print(f"python {script.path}\n    {script.summary}")
+    """Prints how to run each case of `benchmarks/perf`, and what it measures."""
+    for case in find_perf_cases(PERF_FOLDER):
+        print(f"python {PERF_FOLDER.with_name('run.py')} {case.path.stem}\n    {case.summary}")

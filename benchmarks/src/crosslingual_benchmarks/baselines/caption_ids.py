@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from crosslingual.features.frozen_parts import FrozenParts
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.weights import resolve
 
 
@@ -18,14 +19,14 @@ class CaptionIdParts:
     """VAE and tokenizer, which samples pass once.
 
     Attributes:
-        base: id of the diffusion base, for its VAE.
+        base: diffusion base, for its VAE.
         encoder: id of the encoder whose tokenizer reads the captions.
         languages: of the captions, in the order of their axis.
         max_length: tokens a caption.
         device: where the VAE runs.
     """
 
-    base: str
+    base: Base
     encoder: str
     languages: list[str]
     max_length: int

@@ -1,20 +1,19 @@
 """What retrieval evaluation costs: seconds and memory of Recall@K with five captions a picture.
 
-    pip install -e shared
-    python benchmarks/perf/retrieval.py
+    python benchmarks/perf/run.py retrieval
 
 25,000 texts against 5,000 pictures, 512 numbers each, fp32, two threads, both ways. Targets: 10 s
 and 2 GiB of peak memory. The two products that it cannot do without stand beside it.
 """
 
 import argparse
-import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from cases import peak_mib
 from crosslingual.evaluation.retrieval import recall_at_k
 
 
@@ -38,12 +37,7 @@ def seconds(function: Callable[[], object], num_rounds: int) -> tuple[float, flo
     return min(walls), min(spent)
 
 
-def peak_mib() -> float:
-    """The most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Prints seconds and memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num_images", type=int, default=5000)
@@ -51,7 +45,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--num_rounds", type=int, default=3)
     parser.add_argument("--num_threads", type=int, default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.num_threads)
     images, texts = make_embeddings(options.num_images, options.num_captions, options.width)
     own = torch.arange(options.num_images).repeat_interleave(options.num_captions)
@@ -71,7 +65,3 @@ def main() -> None:
     print(f"{'  over two bare products, by CPU':36} {cpu / (2 * bare):7.2f} x")
     print(f"{'  peak memory, with torch itself':36} {peak_mib():7.0f} MiB  (target <= 2,048 MiB)")
     print(f"{'  of it for the evaluation':36} {peak_mib() - start_mib:7.0f} MiB")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Samples/s of the loader from raw shards against plain webdataset iteration, decoding alike.
 
-    python benchmarks/perf/loader.py
-    python benchmarks/perf/loader.py --num_photographs 500 --resolution 512
+    python benchmarks/perf/run.py loader
+    python benchmarks/perf/run.py loader --num_photographs 500 --resolution 512
 
 Writes shards of photograph-like JPEGs and of the picture world into a temporary folder and reads
 each epoch after epoch, one process, taking turns, so that the ratio is of one run. The loader's
@@ -15,7 +15,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from crosslingual.data.loader import ShardLoader
 from crosslingual.data.pictures import decode_pixels, pixels_to_images
 from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
-from crosslingual_worlds.drawn.source import world
+from crosslingual.worlds import find_world
 
 BATCH_SIZE = 32
 
@@ -98,24 +98,22 @@ def compare(name: str, shards: Path, resolution: int, num_rounds: int) -> None:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Writes the shards and compares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num_photographs", type=int, default=256)
     parser.add_argument("--num_scenes", type=int, default=4096)
     parser.add_argument("--resolution", type=int, default=512, help="of the photographs")
     parser.add_argument("--num_rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        scenes = world(languages=["en", "de", "zh"], num_samples=options.num_scenes)
+        scenes = find_world("testbed").sources["world"](
+            languages=["en", "de", "zh"], num_samples=options.num_scenes
+        )
         write_shards(scenes, Path(folder, "world"), samples_per_shard=1024)
         compare("picture world, 64 px", Path(folder, "world"), 64, options.num_rounds)
         pictures = photographs(options.num_photographs)
         write_shards(pictures, Path(folder, "photographs"), samples_per_shard=64)
         name = f"photographs, {options.resolution} px"
         compare(name, Path(folder, "photographs"), options.resolution, options.num_rounds)
-
-
-if __name__ == "__main__":
-    main()

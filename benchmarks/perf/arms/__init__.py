@@ -1,1 +1,0 @@
-"""What the scripts beside this folder compare."""

@@ -1,0 +1,51 @@
+"""The settings of full fine-tuning."""
+
+from dataclasses import dataclass, field
+
+from crosslingual.training.settings import RunSettings
+
+
+@dataclass
+class FinetuneSettings(RunSettings):
+    """Settings of `crosslingual-bench finetune`.
+
+    Attributes:
+        train_data: folder of shards, or of features that `finetune-features` wrote.
+        pretrained_model_name_or_path: English base model: hub id, folder or testbed:sd.
+        text_encoder: XLM-R to start from: hub id, folder or testbed:xlm-r.
+        languages: languages whose captions train; each row draws one of those that it has.
+        resolution: edge of the pictures in pixels.
+        caption_dropout: share of rows that see the empty prompt instead of their caption.
+    """
+
+    output_dir: str = "runs/full_finetuning"
+    pretrained_model_name_or_path: str = "testbed:sd"
+    text_encoder: str = "testbed:xlm-r"
+    languages: list[str] = field(default_factory=list)
+    resolution: int = 64
+    caption_dropout: float = 0.1
+    train_batch_size: int = 24
+    adam_beta2: float = 0.98
+
+
+@dataclass
+class FeaturesSettings:
+    """Settings of `crosslingual-bench finetune-features`.
+
+    Attributes:
+        shards: pictures with captions.
+        features_dir: folder that gets the features.
+        pretrained_model_name_or_path: base model, for its VAE.
+        text_encoder: XLM-R whose tokenizer reads the captions.
+        languages: languages of the captions.
+        resolution: edge of the pictures in pixels.
+        encode_batch_size: pictures at a time.
+    """
+
+    shards: str
+    features_dir: str
+    pretrained_model_name_or_path: str = "testbed:sd"
+    text_encoder: str = "testbed:xlm-r"
+    languages: list[str] = field(default_factory=list)
+    resolution: int = 64
+    encode_batch_size: int = 32
