@@ -16,10 +16,10 @@ from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
 from crosslingual.data.sources import SOURCES
 from crosslingual.training.processes import Ranks, start_processes
-from mclip.pair_tokens import PairTokens
-from mclip.parallel_text import expand_pairs, open_sources, sentence_pairs
-from mclip.token_batches import PairOrder, TokenBatches
-from mclip.tokens import load_tokenizer, read_index, write_tokens
+from mclip.stage1.data import PairOrder, PairTokens, TokenBatches
+from mclip.stage1.parallel_text import expand_pairs, open_sources, sentence_pairs
+from mclip.stage1.settings import TrainEncoderSettings
+from mclip.stage1.tokens import load_tokenizer, read_index, write_tokens
 
 MULTI30K = Path(
     os.environ.get("MULTI30K", Path(__file__).parents[4] / "shared" / "data" / "multi30k")
@@ -147,9 +147,9 @@ def test_stale_tokens_are_refused(
 
 
 def batches_of(tokens: Path, ranks: Ranks, batch_size: int, **options: Any) -> TokenBatches:
-    settings = {"temperature": 5.0, "seed": 3, "pad": 1, **options}
+    settings = TrainEncoderSettings(train_batch_size=batch_size, **{"seed": 3, **options})
     pairs = [("de", "en"), ("en", "de"), ("en", "fr")]
-    return TokenBatches(tokens, pairs, batch_size=batch_size, ranks=ranks, **settings)
+    return TokenBatches(tokens, pairs, settings, ranks, pad=1)
 
 
 def test_two_processes_share_the_batches_of_one(tokens: Path) -> None:
@@ -166,7 +166,7 @@ def test_two_processes_share_the_batches_of_one(tokens: Path) -> None:
 def test_a_resume_at_any_micro_step_gives_the_same_batches(
     tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mclip.token_batches.DRAWS_AT_A_TIME", 64)
+    monkeypatch.setattr("mclip.stage1.data.DRAWS_AT_A_TIME", 64)
     seen = list(islice(batches_of(tokens, ONE, 8).batches(), 200))
     for start in (1, 63, 64, 150, 192):
         batch = next(batches_of(tokens, ONE, 8).batches(start))
@@ -187,7 +187,7 @@ def test_an_epoch_has_each_row_at_most_once_and_all_but_a_rest(tokens: Path) -> 
 def test_neighbourhoods_of_a_large_pair_are_gone_through_whole(
     tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mclip.token_batches.SHUFFLED_ROWS", 30)
+    monkeypatch.setattr("mclip.stage1.data.SHUFFLED_ROWS", 30)
     order = PairOrder(PairTokens(tokens, read_index(tokens), ("en", "fr")), 8, seed=0)
     rows = [order.rows(number) for number in range(12)]
     assert len(set(np.concatenate(rows).tolist())) == 96
@@ -208,7 +208,7 @@ def test_sentences_of_similar_length_are_batched(tokens: Path) -> None:
 
 
 def test_pairs_are_drawn_by_temperature(tokens: Path) -> None:
-    batches = batches_of(tokens, ONE, 8, temperature=1.0)
+    batches = batches_of(tokens, ONE, 8, pair_temperature=1.0)
     shares = np.array([199, 199, 99]) / 497
     assert batches.shares == pytest.approx(shares)
     drawn = Counter(
@@ -216,10 +216,10 @@ def test_pairs_are_drawn_by_temperature(tokens: Path) -> None:
         for batch in islice(batches.batches(), 600)
     )
     assert [drawn[pair] / 600 for pair in batches.pairs] == pytest.approx(shares, abs=0.06)
-    flat = batches_of(tokens, ONE, 8, temperature=1e9)
+    flat = batches_of(tokens, ONE, 8, pair_temperature=1e9)
     assert flat.shares == pytest.approx(np.full(3, 1 / 3))
     with pytest.raises(ValueError, match="pair_temperature is 0"):
-        batches_of(tokens, ONE, 8, temperature=0)
+        batches_of(tokens, ONE, 8, pair_temperature=0)
     with pytest.raises(ValueError, match="99 sentence pairs of en-fr do not fill one batch of 100"):
         batches_of(tokens, ONE, 100)
 
@@ -229,7 +229,7 @@ def test_multi30k_has_few_sentences_twice_in_a_batch(
     encoder: str, ranks: Ranks, tmp_path: Path
 ) -> None:
     """A sentence that stands twice in a batch is a negative of its own translation."""
-    records = SOURCES["multi30k"](input_path=str(MULTI30K), split="val")
+    records = SOURCES["multi30k"](str(MULTI30K), split="val")
     write_shards(records, tmp_path / "shards")
     sources = open_sources([str(tmp_path / "shards")])
     pairs = expand_pairs(["en-centric"], [sources[0].languages])
@@ -237,9 +237,6 @@ def test_multi30k_has_few_sentences_twice_in_a_batch(
     folder = tmp_path / "tokens"
     index = write_tokens(sources, pairs, folder, tokenizer, max_length, ranks)
     assert index["num_rows"] == {"cs-en": 1014, "de-en": 1014, "en-fr": 1014}
-    options = {"batch_size": 64, "temperature": 5.0, "seed": 0, "ranks": ONE, "pad": 1}
-    repeated = [
-        64 - len(batch["target_ids"].unique(dim=0))
-        for batch in islice(TokenBatches(folder, pairs, **options).batches(), 90)
-    ]
+    batches = TokenBatches(folder, pairs, TrainEncoderSettings(), ONE, pad=1).batches()
+    repeated = [64 - len(batch["target_ids"].unique(dim=0)) for batch in islice(batches, 90)]
     assert sum(repeated) / (90 * 64) < 0.01

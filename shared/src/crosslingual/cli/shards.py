@@ -55,10 +55,6 @@ class WriteSettings:
     allow_missing: bool = False
 
 
-def _setting(parameter: str) -> str:
-    return "input" if parameter == "input_path" else parameter
-
-
 def _settings_of_sources() -> type[WriteSettings]:
     """`WriteSettings` and the keyword arguments of all sources, each with its sources' words."""
     kinds: dict[str, Any] = {}
@@ -71,8 +67,8 @@ def _settings_of_sources() -> type[WriteSettings]:
                 continue
             kind = parameter.annotation
             is_list = any(each in str(kind) for each in ("Sequence", "Mapping"))
-            kinds.setdefault(_setting(name), list[str] if is_list else kind)
-            words[_setting(name)].append(f"{source_name}: {said[name]}")
+            kinds.setdefault(name, list[str] if is_list else kind)
+            words[name].append(f"{source_name}: {said[name]}")
     worlds = ", ".join(sorted(SOURCES.keys() - FAMILIES.keys()))
     lines = [f"        {name}: {' '.join(each)}" for name, each in words.items()]
     doc = WriteSettings.__doc__.format(worlds=worlds or f"none is; {REMEDY}").rstrip()
@@ -148,15 +144,10 @@ def read_source(settings: WriteSettings) -> Iterator[Record]:
             f"no source {settings.source!r}; there are {known}; for a world's source, {REMEDY}"
         )
     source = SOURCES[settings.source]
-    parameters = {
-        _setting(name): each for name, each in inspect.signature(source).parameters.items()
-    }
+    parameters = inspect.signature(source).parameters
     own = {field.name for field in dataclasses.fields(WriteSettings)} - parameters.keys()
-    given = {
-        name: value
-        for name, value in vars(settings).items()
-        if name not in own and value is not None
-    }
+    given = {name: value for name, value in vars(settings).items() if value is not None}
+    given = {name: value for name, value in given.items() if name not in own}
     takes = ", ".join(f"--{name}" for name in parameters)
     for name in given.keys() - parameters.keys():
         raise ValueError(f"source {settings.source} takes no --{name}; it takes {takes}")
@@ -165,8 +156,6 @@ def read_source(settings: WriteSettings) -> Iterator[Record]:
             raise ValueError(f"source {settings.source} needs --{name}")
     if "key_map" in given:
         given["key_map"] = parse_key_map(given["key_map"])
-    if "input" in given:
-        given["input_path"] = given.pop("input")
     changes: dict[str, bool | str] = {}
     if settings.culture is not None:
         changes |= {"culture": settings.culture, "parallel": False}

@@ -1,8 +1,8 @@
 """Sources: what the field has on disk, as records. One file a family; a new one is one file and a
 line in `FAMILIES`.
 
-A source is a generator of `Record`s. Its keyword arguments are settings of `crosslingual shards`,
-`input_path` being `--input`; that verb refuses a setting that the source does not take.
+A source is a generator of `Record`s. Its arguments are settings of `crosslingual shards`, and their
+docstrings its help; that verb refuses a setting that the chosen source does not take.
 """
 
 import pkgutil

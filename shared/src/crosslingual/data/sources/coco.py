@@ -8,11 +8,11 @@ from crosslingual.data.records import Record, make_key, record_from_fields
 from crosslingual.data.text import read_json
 
 
-def coco(input_path: str, *, image_dir: str, caption_language: str = "en") -> Iterator[Record]:
+def coco(input: str, *, image_dir: str, caption_language: str = "en") -> Iterator[Record]:
     """Reads the pictures that have captions, in the order of `images`.
 
     Args:
-        input_path: the JSON file.
+        input: the JSON file.
         image_dir: folder of the pictures.
         caption_language: language of the captions: `ja` for STAIR.
 
@@ -21,7 +21,7 @@ def coco(input_path: str, *, image_dir: str, caption_language: str = "en") -> It
         ValueError: the file is of another kind, has no captions, or captions a picture that it
             does not list.
     """
-    path = Path(input_path)
+    path = Path(input)
     try:
         document = read_json(path)
         captions: dict[int, list[str]] = defaultdict(list)

@@ -8,7 +8,7 @@ from crosslingual.data.text import iter_json_lines
 
 
 def folder(
-    input_path: str,
+    input: str,
     *,
     key_map: Mapping[str, str] | None = None,
     caption_language: str = "en",
@@ -18,7 +18,7 @@ def folder(
     A line may also hold `parallel`, `culture`, and anything else, which is kept as `extra`.
 
     Args:
-        input_path: folder of metadata.jsonl; its file names are relative to it.
+        input: folder of metadata.jsonl; its file names are relative to it.
         key_map: JSON keys and their languages (text_de=de), for captions in columns of their own.
         caption_language: language of `text`.
 
@@ -26,7 +26,7 @@ def folder(
         FileNotFoundError: there is no `metadata.jsonl`.
         ValueError: a line is malformed; it is named.
     """
-    path = Path(input_path) / "metadata.jsonl"
+    path = Path(input) / "metadata.jsonl"
     if not path.is_file():
         raise FileNotFoundError(
             f"no {path}; write one line per picture: "

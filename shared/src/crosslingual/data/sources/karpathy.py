@@ -8,7 +8,7 @@ from crosslingual.data.text import read_json
 
 
 def karpathy(
-    input_path: str,
+    input: str,
     *,
     image_dir: str,
     split: str = "train",
@@ -17,7 +17,7 @@ def karpathy(
     """Reads the pictures of a split with their sentences.
 
     Args:
-        input_path: the JSON file.
+        input: the JSON file.
         image_dir: folder of the pictures; they lie under `filepath` where the file gives one.
         split: `train`, `restval`, `val`, `test`, or several as `train+restval`, the training set
             that papers on COCO use.
@@ -27,7 +27,7 @@ def karpathy(
         FileNotFoundError: there is no such file.
         ValueError: the file is of another kind, or has no picture in the split.
     """
-    path = Path(input_path)
+    path = Path(input)
     try:
         images = read_json(path)["images"]
         wanted = split.split("+")

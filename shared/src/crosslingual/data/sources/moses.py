@@ -14,14 +14,14 @@ logger = logging.getLogger(__name__)
 _PAIR = re.compile(r"\.([a-z]{2,3})-([a-z]{2,3})(-(train|dev|test))?$")
 
 
-def moses(input_path: str, *, languages: Sequence[str] | None = None) -> Iterator[Record]:
+def moses(input: str, *, languages: Sequence[str] | None = None) -> Iterator[Record]:
     """Reads `PREFIX.de` and `PREFIX.en`, plain or `.gz`, as records of text alone.
 
     Lines that are empty in some language translate nothing; they are left out, and their number is
     logged. Keys carry the line number.
 
     Args:
-        input_path: prefix of the files, such as `opus/Tatoeba.de-en`.
+        input: prefix of the files, such as `opus/Tatoeba.de-en`.
         languages: endings of the files, two or more; read from the prefix if None.
 
     Raises:
@@ -29,12 +29,12 @@ def moses(input_path: str, *, languages: Sequence[str] | None = None) -> Iterato
         ValueError: line counts differ, or the prefix names no languages.
     """
     if languages is None:
-        found = _PAIR.search(input_path)
+        found = _PAIR.search(input)
         if found is None:
-            raise ValueError(f"{input_path} names no pair like '.de-en'; give --languages de en")
+            raise ValueError(f"{input} names no pair like '.de-en'; give --languages de en")
         languages = found.groups()[:2]
-    paths = [_find(input_path, language) for language in languages]
-    name = make_key(Path(input_path).name)
+    paths = [_find(input, language) for language in languages]
+    name = make_key(Path(input).name)
     num_empty = 0
     rows = itertools.zip_longest(*map(iter_lines, paths))
     for number, row in enumerate(rows, 1):
@@ -48,7 +48,7 @@ def moses(input_path: str, *, languages: Sequence[str] | None = None) -> Iterato
         captions = {language: [text] for language, text in zip(languages, texts, strict=True)}
         yield Record(f"{name}-{number:09d}", None, captions, parallel=True)
     if num_empty:
-        logger.warning("%s: %d lines are empty in a language and left out", input_path, num_empty)
+        logger.warning("%s: %d lines are empty in a language and left out", input, num_empty)
 
 
 def _find(prefix: str, language: str) -> Path:

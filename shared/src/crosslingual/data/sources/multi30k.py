@@ -9,7 +9,7 @@ from crosslingual.data.text import iter_lines
 
 
 def multi30k(
-    input_path: str,
+    input: str,
     *,
     split: str = "train",
     languages: Sequence[str] | None = None,
@@ -19,7 +19,7 @@ def multi30k(
     """Reads `data/task{1,2}/raw` with the picture names of `image_splits`.
 
     Args:
-        input_path: the repository's folder, which holds `data/`.
+        input: the repository's folder, which holds `data/`.
         split: `train`, `val`, `test_2016_flickr`, ... (task 2: `test_2016`).
         languages: languages to read; all that the split has if None.
         image_dir: folder of the Flickr30k (or COCO) pictures; records of text alone if None.
@@ -29,37 +29,36 @@ def multi30k(
         FileNotFoundError: the split, or a language of it, is not there.
         ValueError: line counts differ.
     """
-    root = Path(input_path) / "data" / f"task{task}"
+    root = Path(input) / "data" / f"task{task}"
     suffix = "" if task == 1 else "_images"
     names_path = root / "image_splits" / f"{split}{suffix}.txt"
-    raw = {path.name: path for path in sorted((root / "raw").glob(f"{split}.*.gz"))}
-    found = sorted({name.split(".")[-2] for name in raw})
-    if not found or not names_path.is_file():
+    raw: dict[str, list[Path]] = {}
+    for path in sorted((root / "raw").glob(f"{split}.*.gz")):
+        raw.setdefault(path.name.split(".")[-2], []).append(path)
+    if not raw or not names_path.is_file():
         splits = sorted(path.stem.removesuffix(suffix) for path in names_path.parent.glob("*.txt"))
         raise FileNotFoundError(
             f"no Multi30K split {split!r} in {root}; there are: {', '.join(splits) or 'none'}"
         )
-    if unknown := sorted(set(languages or ()) - set(found)):
+    if unknown := sorted(set(languages or ()) - set(raw)):
         raise FileNotFoundError(
-            f"Multi30K's {split} is not in {', '.join(unknown)}; it is in {', '.join(found)}"
+            f"Multi30K's {split} is not in {', '.join(unknown)}; it is in {', '.join(sorted(raw))}"
         )
-    columns = [
-        (language, _read_column(path, names_path))
-        for language in (languages or found)
-        for name, path in raw.items()
-        if name.split(".")[-2] == language
-    ]
-    for row, image_name in enumerate(iter_lines(names_path)):
-        captions: dict[str, list[str]] = {}
-        for language, lines in columns:
-            captions.setdefault(language, []).append(lines[row])
-        image = Path(image_dir) / image_name.split("#")[0] if image_dir else None
-        yield Record(make_key(image_name), image, captions, parallel=task == 1)
+    names = list(iter_lines(names_path))
+    columns = {
+        language: [_read_column(path, len(names), names_path) for path in raw[language]]
+        for language in languages or sorted(raw)
+    }
+    for row, name in enumerate(names):
+        captions = {
+            language: [lines[row] for lines in files] for language, files in columns.items()
+        }
+        image = Path(image_dir) / name.split("#")[0] if image_dir else None
+        yield Record(make_key(name), image, captions, parallel=task == 1)
 
 
-def _read_column(path: Path, names_path: Path) -> list[str]:
+def _read_column(path: Path, num_images: int, names_path: Path) -> list[str]:
     lines = [line.strip() for line in iter_lines(path)]
-    num_images = sum(1 for _ in iter_lines(names_path))
     if len(lines) != num_images:
         raise ValueError(
             f"{path} has {len(lines)} lines, {names_path} has {num_images}; fetch both again"

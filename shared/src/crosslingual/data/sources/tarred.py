@@ -11,29 +11,29 @@ from crosslingual.data.shards import expand_shards, iter_shards
 PEA_KEYS = {"caption_en": "en", "caption_zh": "zh"}
 
 
-def webdataset(input_path: str, *, caption_language: str = "en") -> Iterator[Record]:
+def webdataset(input: str, *, caption_language: str = "en") -> Iterator[Record]:
     """Reads `KEY.jpg|png|webp` with `KEY.txt`, and `KEY.json` where there is one.
 
     Args:
-        input_path: folder, tar file, brace range, fsspec address, or several joined by `::`.
+        input: folder, tar file, brace range, fsspec address, or several joined by `::`.
         caption_language: language of `KEY.txt`.
 
     Raises:
         FileNotFoundError: no shard matches.
         ValueError: a shard or a sample cannot be read.
     """
-    return iter_shards(expand_shards(input_path), caption_language=caption_language)
+    return iter_shards(expand_shards(input), caption_language=caption_language)
 
 
-def json_keys(input_path: str, *, key_map: Mapping[str, str] | None = None) -> Iterator[Record]:
+def json_keys(input: str, *, key_map: Mapping[str, str] | None = None) -> Iterator[Record]:
     """Reads `KEY.jpg` with `KEY.json` whose keys name the languages, as PEA and AltDiffusion do.
 
     Args:
-        input_path: as for `webdataset`.
+        input: as for `webdataset`.
         key_map: JSON keys and their languages; caption_en=en caption_zh=zh if not given.
 
     Raises:
         FileNotFoundError: no shard matches.
         ValueError: a shard or a sample cannot be read; the keys that it holds are named.
     """
-    return iter_shards(expand_shards(input_path), key_map=key_map or PEA_KEYS)
+    return iter_shards(expand_shards(input), key_map=key_map or PEA_KEYS)
