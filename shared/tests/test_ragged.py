@@ -10,10 +10,12 @@ from crosslingual.data.loader import ShardLoader
 from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
 from crosslingual.features.blocks import read_block
-from crosslingual.features.compute import compute_features, online_batches
-from crosslingual.features.loader import FeatureLoader, finish_features
+from crosslingual.features.compute import write_features
+from crosslingual.features.loader import FeatureLoader
 from crosslingual.features.ragged import Ragged, concatenate
+from crosslingual.features.training_data import TrainingData
 from crosslingual.frozen.encoders import load_multilingual_encoder
+from crosslingual.training.processes import Ranks
 
 TEXTS = ["a star", "十", "ein großer roter Stern über einem kleinen blauen Ring", "x y"]
 
@@ -51,8 +53,8 @@ def loader(shards: str, tmp_path_factory: pytest.TempPathFactory) -> FeatureLoad
     """The features of 22 captions in blocks of 6."""
     folder = tmp_path_factory.mktemp("features")
     sizes = {"batch_size": 3, "batches_per_block": 2}
-    compute_features(LetterParts(), shards, folder, resolution=None, **sizes)
-    finish_features(folder)
+    ranks = Ranks(0, 1, 0, torch.device("cpu"))
+    write_features(LetterParts(), shards, str(folder), ranks=ranks, resolution=None, **sizes)
     return FeatureLoader(folder, batch_size=4, seed=0)
 
 
@@ -93,7 +95,7 @@ def test_what_comes_online_from_shards_is_what_the_features_hold(
     loader: FeatureLoader, shards: str
 ) -> None:
     online = ShardLoader(shards, batch_size=5, seed=0, resolution=None)
-    batch = next(online_batches(LetterParts(), online))
+    batch = next(TrainingData(online, LetterParts(), {}).batches(0))
     keys = loader.keys(torch.arange(22))
     stored = loader.rows(torch.tensor([keys.index(key) for key in batch["keys"]]))
     assert torch.equal(stored["letters"].values, batch["letters"].values)

@@ -1,7 +1,7 @@
-"""Blocks of features: the same arrays for consecutive samples, as one file of safetensors.
+"""Blocks of features: the same arrays for consecutive samples, in one file of safetensors.
 
-An array of varying rows (`Ragged`) is stored flat under its name, and its rows' lengths beside it
-under NAME.lengths.
+An array of varying rows (`Ragged`) is stored flat under its name, and the lengths of its rows under
+NAME.lengths.
 """
 
 import json
@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -29,8 +30,8 @@ def join(pieces: Sequence[Arrays]) -> dict[str, Tensor | Ragged]:
 
 
 def save_block(path: Path, arrays: Arrays, keys: list[str]) -> None:
-    """Writes one block; a block that is there is complete."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Writes one block under a temporary name and renames it, so that it is complete or absent."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     tensors: dict[str, Tensor] = {}
     for name, array in arrays.items():
         if isinstance(array, Ragged):
@@ -38,12 +39,18 @@ def save_block(path: Path, arrays: Arrays, keys: list[str]) -> None:
         else:
             tensors[name] = array
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, beside, metadata={"keys": json.dumps(keys)})
-    os.replace(beside, path)
+    save_file(tensors, temporary, metadata={"keys": json.dumps(keys)})
+    os.replace(temporary, path)
+
+
+def read_keys(path: Path) -> list[str]:
+    """The sample keys of a block, without its arrays."""
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["keys"])
 
 
 def read_block(path: Path) -> dict[str, Tensor | Ragged]:
-    """The arrays of a block, memory-mapped: what is not looked at is not read."""
+    """The arrays of a block, memory-mapped, so that only the rows in use are read."""
     tensors = load_file(path)
     ragged = {name.removesuffix(LENGTHS) for name in tensors if name.endswith(LENGTHS)}
     return {
@@ -63,8 +70,8 @@ def gather(
 
     Args:
         blocks: that hold the batch's rows.
-        places: of each block, where its rows go in the batch.
-        local: of each block, the numbers of those rows in it.
+        places: where the rows of each block go in the batch.
+        local: the numbers of those rows in each block.
         names: the arrays to read; None for all.
 
     Raises:
@@ -76,10 +83,8 @@ def gather(
     result: dict[str, Tensor | Ragged] = {}
     for name in held if names is None else names:
         arrays = [block[name] for block in blocks]
-        if isinstance(arrays[0], Ragged):
-            result[name] = _gather_ragged(arrays, places, local)
-        else:
-            result[name] = _gather_dense(arrays, places, local)
+        is_ragged = isinstance(arrays[0], Ragged)
+        result[name] = (_gather_ragged if is_ragged else _gather_dense)(arrays, places, local)
     return result
 
 
@@ -88,8 +93,7 @@ def _gather_dense(
 ) -> Tensor:
     if len(arrays) == 1:
         return arrays[0].index_select(0, local[0])
-    total = sum(map(len, places))
-    result = torch.empty(total, *arrays[0].shape[1:], dtype=arrays[0].dtype)
+    result = arrays[0].new_empty(sum(map(len, places)), *arrays[0].shape[1:])
     for array, place, rows in zip(arrays, places, local, strict=True):
         result[place] = array[rows]
     return result
@@ -98,16 +102,12 @@ def _gather_dense(
 def _gather_ragged(
     arrays: Sequence[Ragged], places: Sequence[Tensor], local: Sequence[Tensor]
 ) -> Ragged:
-    if len(arrays) == 1:
-        return arrays[0].select(local[0])
     chosen = [array.select(rows) for array, rows in zip(arrays, local, strict=True)]
-    lengths = _gather_dense([part.lengths for part in chosen], places, [_all(p) for p in chosen])
+    if len(chosen) == 1:
+        return chosen[0]
+    lengths = torch.cat([part.lengths for part in chosen])[torch.cat(places).argsort()]
     starts = lengths.cumsum(0) - lengths
     result = chosen[0].values.new_empty(int(lengths.sum()), *chosen[0].values.shape[1:])
     for part, place in zip(chosen, places, strict=True):
         result[spans(starts[place], part.lengths)] = part.values
     return Ragged(result, lengths)
-
-
-def _all(part: Ragged) -> Tensor:
-    return torch.arange(len(part))

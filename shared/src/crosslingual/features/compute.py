@@ -1,10 +1,8 @@
-"""The pass over shards that computes features, and the same computation online, batch by batch.
-
-`compute_features` stores what a method's parts make of a batch and `online_batches` hands it
-straight on, so that training on shards and on features sees the same.
+"""The pass over shards that computes features: stores what a method's parts make of a batch.
+`TrainingData` hands the same straight on where training reads shards.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from crosslingual.data.index import INDEX
+from crosslingual.data.index import read_index as read_shard_index
 from crosslingual.data.loader import ShardLoader
-from crosslingual.data.shards import read_index as read_shard_index
+from crosslingual.data.records import parse_key_map
 from crosslingual.features.blocks import join, save_block
 from crosslingual.features.loader import NULL, claim, finish_features
 from crosslingual.features.ragged import Ragged
@@ -31,48 +31,49 @@ class SampleParts(Protocol):
 
     @property
     def made_of(self) -> dict[str, Any]:
-        """What the arrays depend on, `languages` among it; nothing is loaded for it."""
+        """What the arrays depend on, `languages` among it; it loads no model."""
 
     def encode(self, batch: dict[str, Any]) -> dict[str, Tensor | Ragged]:
-        """Arrays of a loader's batch, a row a sample."""
+        """Arrays of a loader's batch, a row for each sample."""
 
     def null(self) -> dict[str, Tensor]:
         """The states of the empty prompt; empty where a method drops no captions."""
 
 
-def compute_features(
+def write_features(
     parts: SampleParts,
     shards: str,
-    output_dir: str | Path,
+    output_dir: str,
     *,
+    ranks: Ranks,
     resolution: int | None,
     batch_size: int = 32,
     batches_per_block: int = 16,
     num_workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
     key_map: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes the features of all samples of `shards`; ranks share the blocks, and complete blocks
-    are kept.
-
-    Once all ranks are through, `finish_features` completes the folder.
+    """Writes the features of all samples of `shards`. Ranks share the blocks; blocks that are
+    complete stay, so that a second run continues the first.
 
     Args:
         parts: what the samples pass through.
         shards: as `crosslingual.data.shards.expand_shards` takes them.
         output_dir: the features' folder.
-        resolution: of the pictures; None leaves them out.
-        batch_size: pictures at a time.
-        batches_per_block: batches a file.
+        ranks: this process among those that share the blocks.
+        resolution: edge of the pictures in pixels; None leaves them out.
+        batch_size: samples at a time.
+        batches_per_block: batches in a file.
         num_workers: processes that decode.
-        rank: this process.
-        world_size: processes.
         key_map: JSON key to language, for captions of others' shards.
 
+    Returns:
+        The folder.
+
     Raises:
-        ValueError: the folder holds features of something else.
+        ValueError: a setting is missing, or the folder holds features of something else.
     """
+    if not (shards and output_dir and parts.languages):
+        raise ValueError("`features` needs --shards, --features_dir and --languages")
     loader = ShardLoader(
         shards,
         batch_size=batch_size,
@@ -84,53 +85,23 @@ def compute_features(
     )
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    made_of = {
-        **parts.made_of,
-        "resolution": resolution,
-        "shards": shards_hash(shards),
-        "batch_size": batch_size,
-    }
-    claim(folder, made_of)
-    for number in range(rank, -(-len(loader) // batches_per_block), world_size):
+    of_run = {"resolution": resolution, "shards": shards_hash(shards), "batch_size": batch_size}
+    claim(folder, {**parts.made_of, **of_run})
+    firsts = range(0, len(loader), batches_per_block)
+    for number in range(ranks.rank, len(firsts), ranks.world_size):
         path = folder / f"block-{number:05d}.safetensors"
         if path.exists():
             continue
-        first = number * batches_per_block
         pieces, keys = [], []
-        for batch in islice(loader.batches(first), min(batches_per_block, len(loader) - first)):
+        num_batches = min(batches_per_block, len(loader) - firsts[number])
+        for batch in islice(loader.batches(firsts[number]), num_batches):
             pieces.append(parts.encode(batch))
             keys += batch["keys"]
         save_block(path, join(pieces), keys)
-    if rank == 0:
+    if ranks.rank == 0:
         save_block(folder / NULL, parts.null(), [])
-    return folder
-
-
-def write_features(
-    parts: SampleParts, shards: str, output_dir: str, *, ranks: Ranks, **options: Any
-) -> Path:
-    """A method's `features` verb: `compute_features` on all ranks, then the index, and a line on
-    what there is; a second run goes on where the first one stopped.
-
-    Args:
-        parts: what the samples pass through.
-        shards: as `crosslingual.data.shards.expand_shards` takes them.
-        output_dir: the features' folder.
-        ranks: this process among those that share the blocks.
-        options: the others of `compute_features`.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: a setting is missing, or the folder holds features of something else.
-    """
-    if not (shards and output_dir and parts.languages):
-        raise ValueError("`features` needs --shards, --features_dir and --languages")
-    folder = compute_features(
-        parts, shards, output_dir, rank=ranks.rank, world_size=ranks.world_size, **options
-    )
-    torch.distributed.barrier()
+    if ranks.world_size > 1:
+        torch.distributed.barrier()
     if ranks.rank == 0:
         index = finish_features(folder)
         size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
@@ -140,19 +111,32 @@ def write_features(
     return folder
 
 
-def shards_hash(shards: str) -> str:
-    """The hash that the shards' own index gives them; their names where they have no index (shards
-    of others).
+def write_run_features(
+    settings: Any, parts: SampleParts, ranks: Ranks, *, has_pictures: bool = True
+) -> Path:
+    """`write_features` as the settings of a `features` verb say, which also hold a training run's.
+
+    Args:
+        settings: a `training.settings.FeaturesSettings` that is a `DiffusionSettings` as well.
+        parts: what the samples pass through.
+        ranks: this process among those that share the blocks.
+        has_pictures: whether the method looks at pictures, and not at captions alone.
     """
-    folder = Path(shards)
-    if (folder / "index.json").is_file():
-        return str(read_shard_index(folder)["sha256"])
-    return shards
+    return write_features(
+        parts,
+        settings.shards,
+        settings.features_dir,
+        ranks=ranks,
+        resolution=settings.resolution if has_pictures else None,
+        batch_size=settings.encode_batch_size,
+        num_workers=settings.dataloader_num_workers,
+        key_map=parse_key_map(settings.caption_keys) or None,
+    )
 
 
-def online_batches(
-    parts: SampleParts, loader: ShardLoader, start_step: int = 0
-) -> Iterator[dict[str, Tensor | Ragged]]:
-    """What `FeatureLoader.batches` yields, computed from pictures and captions as they come."""
-    for batch in loader.batches(start_step):
-        yield {**parts.encode(batch), "keys": batch["keys"]}
+def shards_hash(shards: str) -> str:
+    """The hash in the shards' own index, or their names where they have no index, as shards of
+    others.
+    """
+    has_index = (Path(shards) / INDEX).is_file()
+    return str(read_shard_index(shards)["sha256"]) if has_index else shards

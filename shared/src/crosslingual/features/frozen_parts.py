@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.frozen.base import Base, Conditioning, TextEncoders
+from crosslingual.frozen.base import Base, TextEncoders
 from crosslingual.frozen.encoders import (
     MultilingualEncoder,
     encoder_shape,
@@ -73,9 +73,7 @@ class FrozenParts:
 
     @cached_property
     def made_of(self) -> dict[str, Any]:
-        """What the arrays depend on, for the features' key; no model is loaded for it, but weights
-        on this disk are hashed.
-        """
+        """What the arrays depend on. It loads no model, but hashes the weights on this disk."""
         max_length = self.max_length
         if self.encoder is not None and max_length is None:
             max_length = encoder_shape(self.encoder, self.encoder_revision)[1]
@@ -99,60 +97,57 @@ class FrozenParts:
 
         Returns:
             latent_mean, latent_std (B, 4, h, w), where there are pictures; english_states (B, L, D)
-            and english_pooled (B, P) for SDXL, of the first English caption; multilingual_states
-            (B, N, M, C) and, if wanted, multilingual_mask (B, N, M) of the first caption in each
-            language; has_english (B,), has_language
-            (B, N), native (B,): not parallel, so without a teacher.
+            and, where the base has them, english_pooled (B, P) and english_mask (B, L), of the
+            first English caption; multilingual_states (B, N, M, C) and, if wanted,
+            multilingual_mask (B, N, M), of the first caption in each language; has_english (B,),
+            has_language (B, N), native (B,): whether the captions are no translations of one
+            another, so that English cannot teach.
         """
-        arrays = {}
+        arrays, captions = {}, batch["captions"]
         if batch["images"] is not None:
             images = batch["images"].to(self.device)
             mean, std = self.base.family.posterior(self.vae, images)
             arrays = {"latent_mean": mean, "latent_std": std}
-        captions = batch["captions"]
-        if self.with_english:
-            texts = [_first(c, "en") for c in captions]
-            arrays |= _english(self.english.encode(texts))
+        arrays |= self._english([_first(c, "en") for c in captions])
         arrays["has_english"] = torch.tensor([bool(c.get("en")) for c in captions])
         arrays["has_language"] = torch.tensor(
             [[bool(c.get(name)) for name in self.languages] for c in captions]
         )
         arrays["native"] = ~batch["parallel"]
-        if self.multilingual is not None:
-            texts = [_first(c, name) for c in captions for name in self.languages]
-            states, mask = self.multilingual.encode(texts)
-            shape = (len(captions), len(self.languages))
-            arrays["multilingual_states"] = states.unflatten(0, shape)
-            if self.with_mask:
-                arrays["multilingual_mask"] = mask.bool().unflatten(0, shape)
-        return {
-            name: array.to("cpu", STORED if array.is_floating_point() else None)
-            for name, array in arrays.items()
-        }
+        texts = [_first(c, name) for c in captions for name in self.languages]
+        shape = (len(captions), len(self.languages))
+        arrays |= {n: array.unflatten(0, shape) for n, array in self._multilingual(texts).items()}
+        return _stored(arrays)
 
     def null(self) -> dict[str, Tensor]:
         """The states of the empty prompt: english_states (L, D), english_pooled (P,),
-        multilingual_states (M, C), multilingual_mask (M,), those that are wanted.
+        multilingual_states (M, C), multilingual_mask (M,), those that `encode` gives.
         """
-        arrays = {}
-        if self.with_english:
-            arrays = _english(self.english.encode([""]))
-        if self.multilingual is not None:
-            arrays["multilingual_states"], mask = self.multilingual.encode([""])
-            if self.with_mask:
-                arrays["multilingual_mask"] = mask.bool()
-        return {
-            name: array[0].to("cpu", STORED if array.is_floating_point() else None)
-            for name, array in arrays.items()
-        }
+        arrays = self._english([""]) | self._multilingual([""])
+        return {name: array[0] for name, array in _stored(arrays).items()}
+
+    def _english(self, texts: list[str]) -> dict[str, Tensor]:
+        if not self.with_english:
+            return {}
+        found = self.english.encode(texts)._asdict()
+        return {f"english_{name}": array for name, array in found.items() if array is not None}
+
+    def _multilingual(self, texts: list[str]) -> dict[str, Tensor]:
+        if self.multilingual is None:
+            return {}
+        states, mask = self.multilingual.encode(texts)
+        masks = {"multilingual_mask": mask.bool()} if self.with_mask else {}
+        return {"multilingual_states": states, **masks}
+
+
+def _stored(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On CPU, floats as they are stored."""
+    return {
+        name: array.to("cpu", STORED if array.is_floating_point() else None)
+        for name, array in arrays.items()
+    }
 
 
 def _first(captions: dict[str, list[str]], language: str) -> str:
     texts = captions.get(language)
     return texts[0] if texts else ""
-
-
-def _english(text: Conditioning) -> dict[str, Tensor]:
-    """Arrays by name, of what the base has."""
-    named = {f"english_{name}": array for name, array in text._asdict().items()}
-    return {name: array for name, array in named.items() if array is not None}

@@ -1,16 +1,16 @@
-"""Features: the outputs of frozen parts, computed once, stored as safetensors blocks, read back in
-batches.
+"""Features: the outputs of frozen parts, computed once, stored in blocks, read back in batches.
 
 A folder of features holds `block-00000.safetensors`, ... with the same arrays for consecutive
 samples, `null.safetensors` with the states of the empty prompt, and `index.json`, written last.
 `index.json` names what the features were made of; features made of anything else are stale and
-refused. Blocks are memory-mapped, so that a batch reads its rows alone (`feature_blocks.py`).
+refused. Blocks are memory-mapped, so that a batch reads only its own rows.
 """
 
 import json
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from crosslingual.features.blocks import gather, read_block
+from crosslingual.features.blocks import gather, read_block, read_keys
 from crosslingual.features.ragged import Ragged
 
 INDEX = "index.json"
@@ -55,10 +55,10 @@ def is_features(path: str | Path) -> bool:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a small text file beside its place and renames it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    os.replace(beside, path)
+    """Writes a small text file under a temporary name and renames it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
 
 
 def claim(folder: Path, made_of: dict[str, Any]) -> None:
@@ -77,13 +77,9 @@ def claim(folder: Path, made_of: dict[str, Any]) -> None:
 
 def finish_features(folder: Path) -> FeatureIndex:
     """Writes `index.json` over all blocks, which makes the folder's features complete."""
-    from safetensors import safe_open
-
     made_of = json.loads((folder / CLAIM).read_text())
-    blocks = []
-    for path in sorted(folder.glob("block-*.safetensors")):
-        with safe_open(path, "pt") as file:
-            blocks.append({"name": path.name, "num_rows": len(json.loads(file.metadata()["keys"]))})
+    paths = sorted(folder.glob("block-*.safetensors"))
+    blocks = [{"name": path.name, "num_rows": len(read_keys(path))} for path in paths]
     index = FeatureIndex(made_of, blocks, made_of["languages"])
     write_atomically(folder / INDEX, json.dumps({"version": VERSION, **vars(index)}, indent=1))
     return index
@@ -94,6 +90,7 @@ def read_index(folder: str | Path) -> FeatureIndex:
 
     Raises:
         FileNotFoundError: the folder holds no complete features.
+        ValueError: they are of another version of this format.
     """
     path = Path(folder) / INDEX
     if not path.is_file():
@@ -111,9 +108,8 @@ def read_index(folder: str | Path) -> FeatureIndex:
 
 
 def check_fresh(index: FeatureIndex, made_of: dict[str, Any], folder: str | Path) -> None:
-    """Refuses features that were made of other models, settings or shards.
-
-    `made_of` may name fewer keys than the index: those it names must agree.
+    """Refuses features that were made of other models, settings or shards; only the keys that
+    `made_of` names have to agree.
 
     Raises:
         ValueError: with the first difference.
@@ -131,8 +127,8 @@ class FeatureLoader:
     """Batches of features in an order that is a function of (seed, epoch) alone.
 
     The global batch of a step is a slice of the epoch's permutation, and each rank takes its part
-    of it: the data do not depend on the number of ranks as long as `world_size x batch_size` stays,
-    and resuming costs nothing.
+    of it. As long as `world_size x batch_size` stays, the number of ranks changes nothing, and a
+    run resumes at any step without reading what came before.
     """
 
     def __init__(
@@ -142,17 +138,16 @@ class FeatureLoader:
 
         Args:
             folder: of features.
-            batch_size: samples a rank and step.
+            batch_size: samples of a rank and step.
             seed: of the order.
             rank: this process.
             world_size: processes.
 
         Raises:
-            FileNotFoundError: no complete features, or a block is gone.
+            FileNotFoundError: no complete features, or a block is missing.
             ValueError: fewer samples than one global batch.
         """
-        self.folder = Path(folder)
-        self.index = read_index(folder)
+        self.folder, self.index = Path(folder), read_index(folder)
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         if len(self) == 0:
             raise ValueError(
@@ -160,18 +155,19 @@ class FeatureLoader:
                 f"ranks x {batch_size}: "
                 "lower train_batch_size or add data"
             )
-        missing = [b["name"] for b in self.index.blocks if not (self.folder / b["name"]).is_file()]
+        self._paths = [self.folder / block["name"] for block in self.index.blocks]
+        missing = [path.name for path in self._paths if not path.is_file()]
         if missing:
             raise FileNotFoundError(f"{folder} lacks {missing[0]}: make the features anew")
         self._blocks: dict[int, dict[str, Tensor | Ragged]] = {}
-        ends = torch.tensor([block["num_rows"] for block in self.index.blocks]).cumsum(0)
-        self._starts = torch.cat([torch.zeros(1, dtype=torch.long), ends[:-1]])
-        self._ends = ends
+        num_rows = torch.tensor([block["num_rows"] for block in self.index.blocks])
+        self._ends = num_rows.cumsum(0)
+        self._starts = self._ends - num_rows
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.long))
 
     def __len__(self) -> int:
-        """Steps an epoch, equal on all ranks; what does not fill a global batch waits for another
-        epoch.
+        """Steps of an epoch, equal on all ranks; samples that do not fill a global batch wait for
+        another epoch.
         """
         return self.index.num_rows // (self.batch_size * self.world_size)
 
@@ -181,7 +177,7 @@ class FeatureLoader:
 
     def _block(self, number: int) -> dict[str, Tensor | Ragged]:
         if number not in self._blocks:
-            self._blocks[number] = read_block(self.folder / self.index.blocks[number]["name"])
+            self._blocks[number] = read_block(self._paths[number])
         return self._blocks[number]
 
     def rows(
@@ -202,10 +198,8 @@ class FeatureLoader:
         numbers = torch.searchsorted(self._ends, indices, right=True)
         chosen = numbers.unique().tolist()
         places = [(numbers == number).nonzero().flatten() for number in chosen]
-        local = [
-            indices[place] - self._starts[number]
-            for number, place in zip(chosen, places, strict=True)
-        ]
+        pairs = zip(chosen, places, strict=True)
+        local = [indices[place] - self._starts[number] for number, place in pairs]
         return gather([self._block(number) for number in chosen], places, local, names)
 
     def indices(self, step: int) -> Tensor:
@@ -219,19 +213,13 @@ class FeatureLoader:
 
     def keys(self, indices: Tensor) -> list[str]:
         """The sample keys of the given rows, for messages."""
-        from safetensors import safe_open
-
-        names = []
-        for index in indices.tolist():
-            number = int(torch.searchsorted(self._ends, index, right=True))
-            with safe_open(self.folder / self.index.blocks[number]["name"], "pt") as file:
-                names.append(json.loads(file.metadata()["keys"])[index - int(self._starts[number])])
-        return names
+        numbers = torch.searchsorted(self._ends, indices, right=True)
+        local = indices - self._starts[numbers]
+        pairs = zip(numbers.tolist(), local.tolist(), strict=True)
+        return [read_keys(self._paths[number])[row] for number, row in pairs]
 
     def batches(self, start_step: int = 0) -> Iterator[dict[str, Tensor | Ragged]]:
         """Endless batches from a step on; `rows` holds the sample numbers, for `keys`."""
-        step = start_step
-        while True:
+        for step in count(start_step):
             chosen = self.indices(step)
             yield {**self.rows(chosen), "rows": chosen}
-            step += 1

@@ -1,29 +1,32 @@
-"""Where training batches come from: features on disk, or shards through the frozen parts as they
-come. Both give the same arrays, by the same flag.
+"""Where training batches come from: features on disk, or shards that pass the frozen parts as they
+are read. Both give the same arrays, by the same flag.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from crosslingual.data.loader import ShardLoader
-from crosslingual.features.compute import SampleParts, online_batches
+from crosslingual.data.records import parse_key_map
+from crosslingual.features.compute import SampleParts
 from crosslingual.features.loader import FeatureLoader, check_fresh, is_features
 from crosslingual.frozen.weights import resolve
 from crosslingual.training.processes import Ranks, row_generators  # noqa: F401, its former place
+from crosslingual.training.settings import DiffusionSettings, RunSettings
 
 
 @dataclass
 class TrainingData:
-    """Batches of arrays, and the empty prompt's states.
+    """Batches of arrays.
 
     Attributes:
         loader: of features or of shards.
         parts: what the samples of shards pass through.
-        null: `english_states` (L, D), `english_pooled` (P,), `multilingual_states` (M, C), as far
-            as the base and the method have them.
+        null: the empty prompt's `english_states` (L, D), `english_pooled` (P,) and
+            `multilingual_states` (M, C), those that the base and the method have.
     """
 
     loader: FeatureLoader | ShardLoader
@@ -32,17 +35,13 @@ class TrainingData:
 
     def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
         """Endless batches of the arrays of `parts.encode` from a micro-step on."""
-        if isinstance(self.loader, FeatureLoader):
-            return self.loader.batches(start_step)
-        return online_batches(self.parts, self.loader, start_step)
+        for batch in self.loader.batches(start_step):
+            is_stored = isinstance(self.loader, FeatureLoader)
+            yield batch if is_stored else {**self.parts.encode(batch), "keys": batch["keys"]}
 
     def keys(self, batch: dict[str, Any]) -> list[str]:
         """The sample keys of a batch, for messages."""
-        return (
-            self.loader.keys(batch["rows"])
-            if isinstance(self.loader, FeatureLoader)
-            else batch["keys"]
-        )
+        return batch["keys"] if "keys" in batch else self.loader.keys(batch["rows"])
 
 
 def open_training_data(
@@ -61,8 +60,8 @@ def open_training_data(
     Args:
         train_data: the folder, or whatever `crosslingual.data.shards.expand_shards` takes.
         parts: what samples pass, or passed, through.
-        resolution: of the pictures; None where the method looks at captions alone.
-        batch_size: samples a process and micro-step.
+        resolution: edge of the pictures in pixels; None where captions alone train.
+        batch_size: samples of a process and micro-step.
         seed: of the order.
         ranks: this process among the others.
         num_workers: processes that decode shards.
@@ -91,3 +90,41 @@ def open_training_data(
         train_data, num_workers=num_workers, resolution=resolution, key_map=key_map, **place
     )
     return TrainingData(shards, parts, parts.null())
+
+
+def open_run_data(
+    settings: DiffusionSettings, parts: SampleParts, ranks: Ranks, *, has_pictures: bool = True
+) -> TrainingData:
+    """`open_training_data` as a run's settings say.
+
+    Args:
+        settings: the run's.
+        parts: what samples pass, or passed, through.
+        ranks: this process among the others.
+        has_pictures: whether the method looks at pictures, and not at captions alone.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_training_data`.
+    """
+    return open_training_data(
+        settings.train_data,
+        parts,
+        resolution=settings.resolution if has_pictures else None,
+        batch_size=settings.train_batch_size,
+        seed=settings.seed,
+        ranks=ranks,
+        num_workers=settings.dataloader_num_workers,
+        key_map=parse_key_map(settings.caption_keys) or None,
+    )
+
+
+def validation_batch(settings: RunSettings) -> dict[str, Tensor] | None:
+    """The first rows of `validation_data`, None where nothing is validated.
+
+    Raises:
+        FileNotFoundError, ValueError: `validation_data` is no folder of features.
+    """
+    if not settings.validation_steps:
+        return None
+    loader = FeatureLoader(settings.validation_data, batch_size=1, seed=0)
+    return loader.rows(torch.arange(min(settings.validation_rows, loader.index.num_rows)))
