@@ -5,7 +5,7 @@ import io
 import torch
 from PIL import Image
 
-from crosslingual.data.loader import decode_picture
+from crosslingual.data.pictures import decode_picture
 
 
 def test_pictures_are_upright_cropped_and_on_white() -> None:

@@ -18,12 +18,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from crosslingual.data.index import language_counts, shard_sizes
-from crosslingual.data.pictures import decode_picture
 from crosslingual.data.reader import SampleReader
 from crosslingual.data.records import names_found
 from crosslingual.data.tars import expand_shards
-
-__all__ = ["ShardLoader", "decode_picture"]
 
 NUM_PROBED = 64
 NUM_LOGGED = 10  # faults that are logged as they are met; all are in `faults` and `report()`
