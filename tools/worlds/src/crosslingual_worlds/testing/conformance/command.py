@@ -27,7 +27,7 @@ from importlib.metadata import entry_points
 main = script.load()
 sys.argv = ["{name}", "--help"]
 assert main() == 0
-assert not {{"torch", "numpy", "jsonargparse", "tyro"}} & set(sys.modules), "help pays for nothing"
+assert not {{"torch", "numpy", "pydantic"}} & set(sys.modules), "help pays for nothing"
 print("seconds", time.process_time())
 import {name}.method
 heavy = {{"deepspeed", "diffusers", "transformers", "PIL"}}
