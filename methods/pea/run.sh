@@ -1,65 +1,73 @@
 #!/usr/bin/env bash
 # PEA from raw pairs to judged pictures, on the embedded models: every command, in order, and why.
+# `pea demo` runs this file; its flags are the variables below.
 #
-#   pip install -c ../../constraints.txt -e .     # once, in an environment of your own
-#   bash run.sh                                   # minutes on two cores; nothing is downloaded
-#   OUT=/tmp/pea NUM_PROCESSES=1 bash run.sh
+#   pip install -c ../../constraints.txt -e '.[demo]'   # once, in an environment of your own
+#   bash run.sh                                         # minutes on two cores; no download
+#   OUTPUT_DIR=/tmp/pea MAX_TRAIN_STEPS=50 NUM_PROCESSES=1 bash run.sh
 #
-# Each arrow of `raw pairs -> shards -> features -> adapter -> pictures` is one command and one folder
-# under $OUT. `pea demo` does the same with a table at the end; this file is to be read and changed.
+# Each arrow of `raw pairs -> shards -> features -> adapter -> pictures` is one command and one
+# folder under $OUTPUT_DIR. Copy this file and change it for your own data.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-OUT=${OUT:-runs/testbed}
-NUM_PROCESSES=${NUM_PROCESSES:-2}
-export OMP_NUM_THREADS=1  # a thread a process
-launch() { torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m "$@"; }
+OUTPUT_DIR=${OUTPUT_DIR:-runs/pea-demo}
+NUM_PROCESSES=${NUM_PROCESSES:-$(($(nproc) < 2 ? 1 : 2))}
+MAX_TRAIN_STEPS=${MAX_TRAIN_STEPS:-600}
+NUM_SAMPLES=${NUM_SAMPLES:-2000}
+NUM_PROMPTS=${NUM_PROMPTS:-24}
+LANGUAGES=${LANGUAGES:-de zh}
+ZERO_SHOT_LANGUAGES=${ZERO_SHOT_LANGUAGES-ja nl}
+SEED=${SEED:-0}
 
-# ---------------------------------------------------------------------------------------------------
-# What will train, and what it takes. Computed from shapes: no weights are read.
-pea info --config configs/testbed.yaml
+export OMP_NUM_THREADS=1  # one thread for each process
+CONFIG=$HERE/configs/testbed.yaml
+SECONDS=0
+say() { printf '[%5d s] %s\n' "$SECONDS" "$*"; }
+pea() {
+  if [ "$NUM_PROCESSES" = 1 ]; then python -m pea "$@"; else
+    torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m pea "$@"
+  fi
+}
 
-# ---------------------------------------------------------------------------------------------------
-# Raw pairs -> shards. The picture world draws scenes and says them in each language; these captions
-# translate one another, so all rows are parallel and the English pipeline can teach them. Of your
-# own pictures: --source folder --input DIR, a folder with metadata.jsonl.
-crosslingual shards --source world --split train --num_samples 2000 --seed 0 \
-  --languages en de zh --output_dir "$OUT/shards" --overwrite
-crosslingual inspect "$OUT/shards"
+# --------------------------------------------------------------------------------------------------
+# An earlier demo's folder is replaced; a folder that holds anything else is refused.
+python -m crosslingual.cli.demo "$OUTPUT_DIR"
 
-# Held-out scenes for validation: splits go by what a caption says, in every language at once.
-crosslingual shards --source world --split val --num_samples 64 --seed 0 \
-  --languages en de zh --output_dir "$OUT/val-shards" --overwrite
+# Raw pairs -> shards. The picture world draws scenes and describes them in each language; these
+# captions translate one another, so all rows are parallel and the English pipeline can teach them.
+# For your own pictures: --source folder --input DIR, a folder with metadata.jsonl.
+say "shards: $NUM_SAMPLES pictures, captions in en $LANGUAGES"
+# shellcheck disable=SC2086  # languages are words
+crosslingual shards --source world --split train --num_samples "$NUM_SAMPLES" --seed "$SEED" \
+  --languages en $LANGUAGES --output_dir "$OUTPUT_DIR/shards"
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Shards -> features. VAE, English text encoder and multilingual encoder are frozen: they run once,
 # here, and never again. Ranks share the blocks; a second call goes on where the first one stopped.
-launch pea.features --config configs/testbed.yaml \
-  --shards "$OUT/shards" --features_dir "$OUT/features"
-launch pea.features --config configs/testbed.yaml \
-  --shards "$OUT/val-shards" --features_dir "$OUT/val-features"
+say "features: VAE latents, English and multilingual text states, once"
+pea features --config "$CONFIG" --languages $LANGUAGES --seed "$SEED" \
+  --shards "$OUTPUT_DIR/shards" --features_dir "$OUTPUT_DIR/features"
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Features -> adapter. One frozen UNet is teacher and student; the adapter alone is in the optimiser
 # and in the checkpoints. Ctrl-C or a kill loses nothing: the same command with
 # `--resume_from_checkpoint latest` takes the very steps that the whole run would have taken.
-launch pea.train --config configs/testbed.yaml \
-  --train_data "$OUT/features" --output_dir "$OUT/pea" \
-  --validation_data "$OUT/val-features" --validation_steps 200 \
-  --validation_prompts "ein großer roter Stern" "一颗红色的大五角星"
+say "training: $MAX_TRAIN_STEPS steps, $NUM_PROCESSES processes, one frozen UNet"
+before=$SECONDS
+pea train --config "$CONFIG" --languages $LANGUAGES --seed "$SEED" \
+  --train_data "$OUTPUT_DIR/features" --output_dir "$OUTPUT_DIR/run" \
+  --max_train_steps "$MAX_TRAIN_STEPS" --checkpointing_steps "$MAX_TRAIN_STEPS"
+train_s=$((SECONDS - before))
 
-# ---------------------------------------------------------------------------------------------------
-# Adapter -> pictures. `pea train` has exported the last step to $OUT/pea/adapter; any checkpoint can
-# be exported by hand. The folder is config.json, model.safetensors and a model card.
-pea export --checkpoint "$OUT/pea" --output_dir "$OUT/adapter"
-pea generate --adapter "$OUT/adapter" --output_dir "$OUT/pictures" \
-  --prompt "ein großer roter Stern" "一颗红色的大五角星" "een grote rode ster"
-
-# ---------------------------------------------------------------------------------------------------
-# How good is it? The judge reads held-out pictures exactly. `as_is` is the English model with the
-# foreign prompt, `english` the upper bound; hi, ja, nl and ru never trained. Writes accuracy.json
-# and grid.png.
-launch pea.evaluate --adapter "$OUT/adapter" --output_dir "$OUT" \
-  --languages de zh hi ja nl ru --num_prompts 50
-
-echo "adapter $OUT/adapter, pictures $OUT/grid.png, figures $OUT/accuracy.json, curve $OUT/pea/metrics.jsonl"
+# --------------------------------------------------------------------------------------------------
+# Adapter -> pictures, judged. Training has exported its last step to run/adapter; `pea export` does
+# it for any checkpoint, `pea generate --adapter FOLDER --prompt ...` draws your own prompts. The
+# judge reads held-out pictures exactly. as-is is the English model with the foreign prompt.
+say "pictures: $NUM_PROMPTS held-out prompts in each of en $LANGUAGES $ZERO_SHOT_LANGUAGES"
+pea evaluate --adapter "$OUTPUT_DIR/run/adapter" --output_dir "$OUTPUT_DIR" --seed "$SEED" \
+  --languages $LANGUAGES $ZERO_SHOT_LANGUAGES --num_prompts "$NUM_PROMPTS"
+say "done"
+echo "trained in $train_s s, all in $SECONDS s" | tee -a "$OUTPUT_DIR/table.md"
+echo "pictures: $OUTPUT_DIR/grid.png"
+echo "adapter:  $OUTPUT_DIR/run/adapter"

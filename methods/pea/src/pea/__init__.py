@@ -11,15 +11,15 @@ __all__ = ["METHOD", "attach"]
 
 def attach(pipe: Any, adapter: str) -> Any:
     """Makes a diffusers pipeline on the adapter's base read its languages; see
-    `pea.generate.attach`.
+    `pea.pipeline.attach`.
     """
-    from pea.generate import attach as attach_adapter
+    from pea.pipeline import attach as attach_adapter
 
     return attach_adapter(pipe, adapter)
 
 
 def _load_pipeline(path: str, base: str | None = None) -> Any:
-    from pea.generate import load_pipeline
+    from pea.pipeline import load_pipeline
 
     return load_pipeline(path, base)
 

@@ -1,45 +1,18 @@
-"""What PEA trains on: the frozen parts of its samples, and their arrays from features or shards."""
+"""What PEA trains on: the arrays that its frozen parts make of a sample."""
 
-import torch
-
-from crosslingual.data.records import parse_key_map
 from crosslingual.features.frozen_parts import FrozenParts
-from crosslingual.features.training_data import TrainingData, open_training_data
+from crosslingual.frozen.base import Base
 from crosslingual.training.processes import Ranks
-from pea.config import TrainSettings
+from pea.settings import TrainSettings
 
 
-def key_map(settings: TrainSettings) -> dict[str, str] | None:
-    """`caption_keys` as a mapping of JSON key to language, None where there are none."""
-    return parse_key_map(settings.caption_keys) or None
-
-
-def frozen_parts(settings: TrainSettings, device: torch.device) -> FrozenParts:
-    """The parts whose outputs PEA trains on."""
+def frozen_parts(settings: TrainSettings, ranks: Ranks) -> FrozenParts:
+    """The parts whose outputs PEA trains on: VAE latents, and the states of both text encoders."""
     return FrozenParts(
-        settings.pretrained_model_name_or_path,
+        Base.open(settings.pretrained_model_name_or_path, settings.revision),
         settings.text_encoder,
         settings.languages,
         settings.max_length,
-        settings.revision,
-        settings.text_encoder_revision,
-        device,
-    )
-
-
-def open_data(settings: TrainSettings, ranks: Ranks) -> TrainingData:
-    """Opens `train_data`, features or shards.
-
-    Raises:
-        FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
-    """
-    return open_training_data(
-        settings.train_data,
-        frozen_parts(settings, ranks.device),
-        resolution=settings.resolution,
-        batch_size=settings.train_batch_size,
-        seed=settings.seed,
-        ranks=ranks,
-        num_workers=settings.dataloader_num_workers,
-        key_map=key_map(settings),
+        encoder_revision=settings.text_encoder_revision,
+        device=ranks.device,
     )

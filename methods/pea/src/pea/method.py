@@ -10,6 +10,7 @@ translation (native captions) the student learns from the noise itself.
 Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled width.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -101,19 +102,15 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
 
 
 class BlockOutputs:
-    """Collects the outputs of every down, mid and up block of a UNet while it is entered.
+    """Collects the outputs of a denoiser's blocks while it is entered.
 
-    SD 1.x has 4 + 1 + 4 of them, SDXL 3 + 1 + 3. A down block's output is its hidden state, not its
-    residuals.
+    SD 1.x has 4 + 1 + 4 of them (down, mid, up), SDXL 3 + 1 + 3. A down block's output is its
+    hidden state, not its residuals.
     """
 
-    def __init__(self, unet: nn.Module):
-        """`unet` is any of diffusers' UNets with down, mid and up blocks."""
-        self.blocks = [
-            *unet.down_blocks,
-            *([unet.mid_block] if unet.mid_block is not None else []),
-            *unet.up_blocks,
-        ]
+    def __init__(self, blocks: Sequence[nn.Module]):
+        """`blocks` answer with a tensor, or with a tuple that starts with it."""
+        self.blocks = blocks
         self.outputs: list[Tensor] = []
 
     def _keep(self, _module: nn.Module, _inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:

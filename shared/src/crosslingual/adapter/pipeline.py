@@ -7,7 +7,6 @@ LoRA, LCM) as it is: those call their text encoder and take what it answers.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crosslingual.adapter.artifact import load_artifact_config
+from crosslingual.adapter.settings import GenerateSettings
 from crosslingual.adapter.text_encoder import AdaptedTextEncoder, build_adapter
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.denoiser import Denoiser
@@ -220,39 +220,6 @@ def encode_prompts(
         if pooled is not None:
             result[f"{prefix}pooled_prompt_embeds"] = pooled
     return result
-
-
-@dataclass
-class GenerateSettings:
-    """Settings of a method's `generate`.
-
-    Attributes:
-        prompt: one or more prompts, in any language that the adapter reads.
-        adapter: folder of an exported adapter; without one the base reads the prompt by itself.
-        pretrained_model_name_or_path: hub id, folder or WORLD:NAME of another base of the
-            adapter's family; the adapter's own base if not given.
-        output_dir: folder that the pictures are written to.
-        negative_prompt: what no picture should show.
-        num_inference_steps: steps of the sampler for each picture.
-        guidance_scale: strength of classifier-free guidance; the adapter's recommendation if not
-            given.
-        num_images_per_prompt: pictures for each prompt.
-        height: of a picture in pixels; the base's own if not given.
-        width: of a picture in pixels; the base's own if not given.
-        seed: of the noise.
-    """
-
-    prompt: list[str]
-    adapter: str | None = None
-    pretrained_model_name_or_path: str | None = None
-    output_dir: str = "pictures"
-    negative_prompt: str | None = None
-    num_inference_steps: int = 20
-    guidance_scale: float | None = None
-    num_images_per_prompt: int = 1
-    height: int | None = None
-    width: int | None = None
-    seed: int = 0
 
 
 def write_pictures(

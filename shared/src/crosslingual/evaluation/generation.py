@@ -8,10 +8,11 @@ more takes its parts, `judge_pipelines` and `write_evaluation`.
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crosslingual.evaluation.settings import EvaluateSettings
 from crosslingual.frozen.base import Base
 from crosslingual.training.processes import start_processes
 from crosslingual.worlds import find_world, find_worlds
@@ -19,25 +20,6 @@ from crosslingual.worlds import find_world, find_worlds
 AS_IS = "as_is"
 
 Judged = dict[tuple[str, str], list[Any]]  # (language, arm) to judged pictures
-
-
-@dataclass(kw_only=True)
-class EvaluateSettings:
-    """Settings of text accuracy.
-
-    Attributes:
-        output_dir: folder for accuracy.json, table.md and grid.png.
-        languages: languages of the prompts; those that were trained if not given.
-        num_prompts: held-out prompts in each language; the scenes are the same in all.
-        split: which held-out scenes are asked for, val or test.
-        seed: seed of the scenes and of the noise.
-    """
-
-    output_dir: str
-    languages: list[str] = field(default_factory=list)
-    num_prompts: int = 100
-    split: str = "test"
-    seed: int = 0
 
 
 @dataclass(frozen=True)

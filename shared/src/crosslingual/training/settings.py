@@ -1,4 +1,4 @@
-"""The settings that every training run has; a method's `TrainSettings` extends them.
+"""The settings that every training run, `features` and `export` has; those of a method extend them.
 
 @dataclass
 class TrainSettings(DiffusionSettings):
@@ -131,3 +131,34 @@ class DiffusionSettings(RunSettings):
     dataloader_num_workers: int = 0
     caption_keys: list[str] = field(default_factory=list)
     guidance_scale: float = 3.0
+
+
+@dataclass
+class FeaturesSettings:
+    """What a `features` verb needs beside the settings of training, of which the frozen parts and
+    the languages matter, so that one file serves both.
+
+    A method's own are `class FeaturesSettings(settings.FeaturesSettings, TrainSettings)`.
+
+    Attributes:
+        shards: folder of shards (or their names) to compute features of.
+        features_dir: folder that the features go to.
+        encode_batch_size: samples that pass the frozen parts at a time.
+    """
+
+    shards: str = ""
+    features_dir: str = ""
+    encode_batch_size: int = 32
+
+
+@dataclass
+class ExportSettings:
+    """Settings of an `export` verb.
+
+    Attributes:
+        checkpoint: checkpoint folder, or a run's folder, whose latest checkpoint is taken.
+        output_dir: folder that the export goes to.
+    """
+
+    checkpoint: str
+    output_dir: str

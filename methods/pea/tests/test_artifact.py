@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from pea.config import ImportSettings
-from pea.export import load_adapter
+from pea.artifact import import_published, load_adapter
 from pea.method import build_adapter
-from pea.published import import_published
+from pea.settings import ImportSettings
 
 
 @pytest.mark.parametrize(("pooled_width", "width"), [(None, 16), (20, 32)])

@@ -1,18 +1,19 @@
 """One step: what teacher and student share, what is frozen, what the adapter learns from."""
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from crosslingual.frozen.base import load_noise_scheduler, load_unet
-from pea.config import TrainSettings
-from pea.distillation import Distillation
+from crosslingual.frozen.base import Base
 from pea.method import build_adapter
+from pea.settings import TrainSettings
+from pea.step import Frozen, load_frozen, pea_step
 
-ROWS, ENCODER_WIDTH, RESOLUTION, VAE_SCALING = 6, 12, 32, 0.5
+ROWS, ENCODER_WIDTH, RESOLUTION = 6, 12, 32
 
 
 class Calls(list):
@@ -27,8 +28,28 @@ class Calls(list):
         added = named["added_cond_kwargs"] or {}
         self.append(
             {"latents": latents, "timesteps": timesteps, "states": states}
-            | {**added, "predicted": output.sample}
+            | {**added, "predicted": output[0]}
         )
+
+
+@dataclass
+class Built:
+    """A step on a base: what is frozen, an adapter, the run's settings, and the UNet's calls."""
+
+    frozen: Frozen
+    adapter: nn.Module
+    settings: TrainSettings
+    calls: Calls
+
+    @property
+    def unet(self) -> nn.Module:
+        return self.frozen.denoiser.model
+
+    def loss(
+        self, batch: dict[str, Tensor], seed: int = 0, stratified: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        draws = torch.Generator().manual_seed(seed)
+        return pea_step(self.adapter, self.frozen, batch, draws, self.settings, stratified)
 
 
 def batch_of(width: int, pooled_width: int | None = None, **changes: Any) -> dict[str, Tensor]:
@@ -52,11 +73,10 @@ def batch_of(width: int, pooled_width: int | None = None, **changes: Any) -> dic
     return batch | changes
 
 
-def build(base: str, **changes: Any) -> tuple[Distillation, nn.Module, Calls]:
-    """A base's distillation, an adapter for it, and the UNet's calls as they come."""
-    unet = load_unet(base)
-    width = unet.config.cross_attention_dim
-    pooled_width = 20 if unet.config.addition_embed_type else None
+def build(folder: str, **changes: Any) -> Built:
+    """A step on a base, with random states of the empty prompt."""
+    base = Base.open(folder)
+    width, pooled_width = base.text.width, base.text.pooled_width
     settings = TrainSettings(**{"resolution": RESOLUTION, "hidden_width": 24, **changes})
     generator = torch.Generator().manual_seed(1)
     null = {
@@ -68,34 +88,29 @@ def build(base: str, **changes: Any) -> tuple[Distillation, nn.Module, Calls]:
     torch.manual_seed(0)
     shape = {"encoder_width": ENCODER_WIDTH, "width": width, "pooled_width": pooled_width}
     shape |= {"hidden_width": 24, "rank": 4, "variant": settings.variant}
-    scheduler = load_noise_scheduler(base)
-    distillation = Distillation(unet, scheduler, null, VAE_SCALING, settings)
-    return distillation, build_adapter(shape), Calls(unet)
-
-
-def draws(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    frozen = load_frozen(settings, base, null, torch.device("cpu"))
+    return Built(frozen, build_adapter(shape), settings, Calls(frozen.denoiser.model))
 
 
 def test_frozen_unet_stays_and_the_adapter_moves(sd: str) -> None:
-    distillation, adapter, _ = build(sd)
-    frozen, trained = (copy.deepcopy(part.state_dict()) for part in (distillation.unet, adapter))
-    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-3)
+    built = build(sd)
+    frozen, trained = (copy.deepcopy(part.state_dict()) for part in (built.unet, built.adapter))
+    optimizer = torch.optim.AdamW(built.adapter.parameters(), lr=1e-3)
     for step in range(2):
-        distillation.loss(adapter, batch_of(16), draws(step))[0].backward()
+        built.loss(batch_of(16), step)[0].backward()
         optimizer.step()
-    assert not distillation.unet.training
-    assert all(p.grad is None and not p.requires_grad for p in distillation.unet.parameters())
-    after = distillation.unet.state_dict()
+    assert not built.unet.training
+    assert all(p.grad is None and not p.requires_grad for p in built.unet.parameters())
+    after = built.unet.state_dict()
     assert all(torch.equal(frozen[name], tensor) for name, tensor in after.items())
-    moved = adapter.state_dict()
+    moved = built.adapter.state_dict()
     assert not any(torch.equal(trained[name], tensor) for name, tensor in moved.items())
 
 
 def test_teachers_pass_has_no_graph_and_both_see_one_noisy_latent(sd: str) -> None:
-    distillation, adapter, calls = build(sd)
-    distillation.loss(adapter, batch_of(16), draws())
-    teacher, student = calls
+    built = build(sd)
+    built.loss(batch_of(16))
+    teacher, student = built.calls
     assert not teacher["predicted"].requires_grad and student["predicted"].requires_grad
     assert torch.equal(teacher["latents"], student["latents"])
     assert torch.equal(teacher["timesteps"], student["timesteps"])
@@ -105,17 +120,17 @@ def test_teachers_pass_has_no_graph_and_both_see_one_noisy_latent(sd: str) -> No
 def test_teacher_and_student_drop_the_same_rows_sequence_and_pooled_vector_together(
     request: pytest.FixtureRequest, base: str, pooled_width: int | None
 ) -> None:
-    distillation, adapter, calls = build(request.getfixturevalue(base), caption_dropout=0.5)
-    batch = batch_of(distillation.unet.config.cross_attention_dim, pooled_width)
+    built = build(request.getfixturevalue(base), caption_dropout=0.5)
+    batch = batch_of(built.unet.config.cross_attention_dim, pooled_width)
     batch["multilingual_states"][:, 1] = batch["multilingual_states"][:, 0]
-    distillation.loss(adapter, batch, draws())[0].backward()
-    assert all(p.grad.abs().sum() > 0 for p in adapter.parameters())
-    teacher, student = calls
-    null = distillation.null
+    built.loss(batch)[0].backward()
+    assert all(p.grad.abs().sum() > 0 for p in built.adapter.parameters())
+    teacher, student = built.calls
+    null = built.frozen.null
     dropped = [torch.equal(states, null["english_states"][0]) for states in teacher["states"]]
     assert 0 < sum(dropped) < ROWS
-    of_null = adapter(null["multilingual_states"])
-    of_rows = adapter(batch["multilingual_states"][:, 0])
+    of_null = built.adapter(null["multilingual_states"])
+    of_rows = built.adapter(batch["multilingual_states"][:, 0])
     kinds = [("states", "english_states")]
     kinds += [("text_embeds", "english_pooled")] if pooled_width else []
     for place, (seen, english) in enumerate(kinds):
@@ -127,46 +142,41 @@ def test_teacher_and_student_drop_the_same_rows_sequence_and_pooled_vector_toget
 
 
 def test_sdxl_is_told_the_sizes_of_an_uncropped_picture(sdxl: str) -> None:
-    distillation, adapter, calls = build(sdxl)
-    distillation.loss(adapter, batch_of(32, pooled_width=20), draws())
+    built = build(sdxl)
+    built.loss(batch_of(32, pooled_width=20))
     sizes = torch.tensor([RESOLUTION, RESOLUTION, 0, 0, RESOLUTION, RESOLUTION]).float()
-    assert all(torch.equal(call["time_ids"], sizes.expand(ROWS, -1)) for call in calls)
+    assert all(torch.equal(call["time_ids"], sizes.expand(ROWS, -1)) for call in built.calls)
 
 
 def test_dropped_rows_go_through_the_adapter_and_give_it_a_gradient(sd: str) -> None:
-    distillation, adapter, _ = build(sd, caption_dropout=1.0)
-    distillation.loss(adapter, batch_of(16), draws())[0].backward()
-    assert all(p.grad.abs().sum() > 0 for p in adapter.parameters())
+    built = build(sd, caption_dropout=1.0)
+    built.loss(batch_of(16))[0].backward()
+    assert all(p.grad.abs().sum() > 0 for p in built.adapter.parameters())
 
 
 def test_native_rows_learn_from_the_noise_and_rows_without_english_are_native(sd: str) -> None:
-    distillation, adapter, _ = build(sd)
+    built = build(sd)
     half = torch.arange(ROWS) < ROWS // 2
-    native = distillation.loss(adapter, batch_of(16, native=half), draws())
-    no_english = distillation.loss(adapter, batch_of(16, has_english=~half), draws())
+    native = built.loss(batch_of(16, native=half))
+    no_english = built.loss(batch_of(16, has_english=~half))
     assert torch.equal(native[0], no_english[0])
-    _, parts = distillation.loss(
-        adapter, batch_of(16, native=torch.ones(ROWS, dtype=torch.bool)), draws()
-    )
+    _, parts = built.loss(batch_of(16, native=torch.ones(ROWS, dtype=torch.bool)))
     assert parts["native"] > 0 and parts["output"] == 0 and parts["feature"] == 0
 
 
 def test_validation_is_deterministic_over_equal_spans_of_time_and_drops_nothing(sd: str) -> None:
-    distillation, adapter, calls = build(sd, caption_dropout=1.0)
-    first, again, other = (
-        distillation.loss(adapter, batch_of(16), draws(seed), stratified=True)[0]
-        for seed in (0, 0, 1)
-    )
+    built = build(sd, caption_dropout=1.0)
+    first, again, other = (built.loss(batch_of(16), seed, stratified=True)[0] for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert torch.equal(calls[0]["states"], batch_of(16)["english_states"])
-    spans = (calls[0]["timesteps"] * ROWS / 1000).long()
+    assert torch.equal(built.calls[0]["states"], batch_of(16)["english_states"])
+    spans = (built.calls[0]["timesteps"] * ROWS / 1000).long()
     assert torch.equal(spans, torch.arange(ROWS))
 
 
 def test_seed_variant_trains_by_configuration(sd: str) -> None:
-    distillation, adapter, _ = build(sd, variant="seed")
-    adapter.up.weight.data.normal_(generator=draws())
-    loss, parts = distillation.loss(adapter, batch_of(16), draws())
+    built = build(sd, variant="seed")
+    built.adapter.up.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    loss, parts = built.loss(batch_of(16))
     loss.backward()
     assert set(parts) == {"kl", "recon"}
-    assert all(p.grad.abs().sum() > 0 for p in adapter.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in built.adapter.parameters())

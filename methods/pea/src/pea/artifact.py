@@ -1,0 +1,116 @@
+"""The adapter as a folder: its config, written, read back, and made of the authors' files."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from crosslingual.adapter import artifact
+from crosslingual.frozen.base import Base
+from crosslingual.frozen.encoders import encoder_shape
+from pea.method import build_adapter
+from pea.settings import ImportSettings, TrainSettings
+
+CARD = """\
+A PEA adapter: {count:,} parameters between the frozen encoder `{text_encoder}` and the frozen UNet
+of `{base}`, distilled from the English pipeline (PEA-Diffusion, arXiv 2311.17086; variant
+{variant}).
+
+```python
+{import_base}
+import pea
+
+pipe = {load_base}
+pea.attach(pipe, "this/folder")
+pipe("...").images[0]
+```
+"""
+
+
+def adapter_config(settings: TrainSettings) -> dict[str, Any]:
+    """What the adapter's config.json says: its shape, its base and its encoder."""
+    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
+    return {
+        "method": "pea",
+        "variant": settings.variant,
+        "encoder_width": encoder_width,
+        "width": base.text.width,
+        "pooled_width": base.text.pooled_width,
+        "hidden_width": settings.hidden_width,
+        "rank": settings.rank,
+        "max_length": settings.max_length or longest,
+        "null_policy": "adapter",
+        "base": base.id,
+        "base_revision": base.revision,
+        "text_encoder": settings.text_encoder,
+        "text_encoder_revision": settings.text_encoder_revision,
+        "languages": settings.languages,
+        "guidance_scale": settings.guidance_scale,
+    }
+
+
+def save_adapter(
+    state: dict[str, Tensor], config: dict[str, Any], folder: str | Path, results: list[dict] = ()
+) -> Path:
+    """Writes config.json, model.safetensors and the model card, with a table of `results` where
+    there are any.
+    """
+    count = sum(tensor.numel() for tensor in state.values())
+    card = artifact.adapter_card("PEA adapter", CARD, config, count, results)
+    return artifact.save_artifact(folder, state=state, config=config, card=card)
+
+
+def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Reads an exported adapter, frozen, and its config.
+
+    Raises:
+        FileNotFoundError, ValueError: no adapter there, a pickle, another method's, or keys that do
+            not fit.
+    """
+    return artifact.load_adapter(folder, "pea", build_adapter)
+
+
+def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
+    """The adapter's widths, read off a published state dict: names `layernorm.*`,
+    `projector.{0,2,4}.weight`, for SDXL also `fc.*`.
+
+    Raises:
+        ValueError: names that are not PEA's.
+    """
+    wanted = {"layernorm.weight", "layernorm.bias", *(f"projector.{i}.weight" for i in (0, 2, 4))}
+    if set(state) not in (wanted, wanted | {"fc.weight", "fc.bias"}):
+        odd = sorted(set(state) ^ wanted)
+        raise ValueError(
+            f"this is not a published PEA: names {', '.join(odd[:4])} are too many or missing"
+        )
+    hidden_width, encoder_width = state["projector.0.weight"].shape
+    last = state["projector.4.weight"].shape[0]
+    pooled_width = last if "fc.weight" in state else None
+    width = state["fc.weight"].shape[0] if pooled_width else last
+    shape = {
+        "encoder_width": encoder_width,
+        "width": width,
+        "hidden_width": hidden_width,
+        "pooled_width": pooled_width,
+    }
+    return {"variant": "published", "rank": 0, **shape}
+
+
+def import_published(settings: ImportSettings) -> Path:
+    """Writes a published state dict as config.json + model.safetensors."""
+    state = artifact.read_state_dict(settings.state_dict)
+    config = {
+        "method": "pea",
+        **published_shape(state),
+        "max_length": settings.max_length,
+        "null_policy": "adapter",
+        "base": settings.pretrained_model_name_or_path,
+        "base_revision": None,
+        "text_encoder": settings.text_encoder,
+        "text_encoder_revision": None,
+        "languages": settings.languages,
+        "guidance_scale": 7.5,
+    }
+    build_adapter(config).load_state_dict(state)
+    return save_adapter(state, config, settings.output_dir)

@@ -1,0 +1,29 @@
+"""From an exported adapter to a pipeline that reads its languages."""
+
+from pathlib import Path
+from typing import Any
+
+from crosslingual.adapter.pipeline import attach_adapter, load_adapted
+from pea.artifact import load_adapter
+
+
+def attach(pipe: Any, adapter: str | Path) -> Any:
+    """Makes any diffusers pipeline on the adapter's base read the adapter's languages.
+
+    Args:
+        pipe: text-to-image, img2img, inpainting, ControlNet, with LoRA or LCM: whatever takes
+            `text_encoder`.
+        adapter: an exported folder.
+
+    Returns:
+        The pipeline.
+
+    Raises:
+        ValueError: the adapter's cross-attention width or pooled vector is not the UNet's.
+    """
+    return attach_adapter(pipe, *load_adapter(adapter))
+
+
+def load_pipeline(path: str, base: str | None = None) -> Any:
+    """The adapter's base (or another of its family) with the adapter attached."""
+    return load_adapted(*load_adapter(path), base)

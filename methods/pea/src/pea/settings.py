@@ -1,0 +1,98 @@
+"""The settings of PEA's verbs, as far as they are not every method's."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from crosslingual.cli import demo
+from crosslingual.evaluation import settings as evaluation
+from crosslingual.training import settings
+
+
+@dataclass
+class TrainSettings(settings.DiffusionSettings):
+    """Settings of `pea train`; the defaults are for the testbed, configs/ holds the published ones.
+
+    Attributes:
+        languages: BCP-47 codes of the captions to train on.
+        variant: published (the paper's adapter and loss) or seed (residual bottleneck, KL +
+            reconstruction).
+        hidden_width: width of the published adapter's hidden layers.
+        rank: width of the seed adapter's bottleneck.
+        feature_weight: weight of the distillation of block outputs in the published loss.
+        recon_weight: weight of the reconstruction in the seed's loss, its alpha.
+        temperature: temperature of both softmaxes in the seed's KL.
+        gradient_checkpointing: recompute the UNet's activations in the backward pass, which takes
+            time and saves memory.
+        compile: compile the UNet.
+        validation_prompts: prompts to draw a picture of at each validation.
+    """
+
+    output_dir: str = "runs/pea"
+    languages: list[str] = field(default_factory=list)
+    variant: Literal["published", "seed"] = "published"
+    hidden_width: int = 384
+    rank: int = 64
+    feature_weight: float = 0.1
+    recon_weight: float = 1.0
+    temperature: float = 1.0
+    adam_weight_decay: float = 0.1
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    validation_prompts: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FeaturesSettings(settings.FeaturesSettings, TrainSettings):
+    """Settings of `pea features`."""
+
+
+@dataclass
+class ImportSettings:
+    """Settings of `pea import`.
+
+    Attributes:
+        state_dict: the published file: .safetensors, .pt, .pth, .bin or .ckpt.
+        output_dir: folder that the adapter goes to.
+        pretrained_model_name_or_path: base that the adapter was trained for.
+        text_encoder: multilingual encoder that the adapter was trained after.
+        languages: BCP-47 codes of the languages that the adapter reads.
+        max_length: tokens per prompt.
+    """
+
+    state_dict: str
+    output_dir: str
+    pretrained_model_name_or_path: str
+    text_encoder: str
+    languages: list[str] = field(default_factory=list)
+    max_length: int = 77
+
+
+@dataclass(kw_only=True)
+class EvaluateSettings(evaluation.EvaluateSettings):
+    """Settings of `pea evaluate`.
+
+    Attributes:
+        adapter: folder of an exported adapter.
+    """
+
+    adapter: str
+
+
+@dataclass
+class DemoSettings(demo.DemoSettings):
+    """Settings of `pea demo`; each is a variable of run.sh.
+
+    Attributes:
+        max_train_steps: optimiser steps of the adapter's training.
+        num_samples: pictures to train on.
+        num_prompts: held-out prompts to draw in each language.
+        languages: BCP-47 codes of the captions to train on.
+        zero_shot_languages: BCP-47 codes that are only evaluated.
+    """
+
+    output_dir: str = "runs/pea-demo"
+    max_train_steps: int = 600
+    num_samples: int = 2000
+    num_prompts: int = 24
+    languages: list[str] = field(default_factory=lambda: ["de", "zh"])
+    zero_shot_languages: list[str] = field(default_factory=lambda: ["ja", "nl"])

@@ -1,0 +1,91 @@
+"""`NAME demo`: runs a method's `run.sh`, the whole pipeline, with settings as variables.
+
+    pea demo --max_train_steps 50          is          MAX_TRAIN_STEPS=50 bash run.sh
+
+`run.sh` stands beside the method's sources, and inside of the package where it is installed from a
+wheel. It makes its folder by `python -m crosslingual.cli.demo FOLDER`.
+"""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from crosslingual.cli.verbs import run_command
+
+
+@dataclass
+class DemoSettings:
+    """Settings of a method's demo, which extends them; each is a variable of its `run.sh`.
+
+    Attributes:
+        output_dir: folder of everything that the demo makes; an earlier demo's is replaced.
+        num_processes: processes that share a verb; as many as cores, at most 2, if not given.
+        seed: seed of the data, the weights and the noise.
+    """
+
+    output_dir: str = "runs/demo"
+    num_processes: int | None = None
+    seed: int = 0
+
+
+def run_demo(settings: DemoSettings) -> None:
+    """Runs the `run.sh` of the package that defines the settings' class.
+
+    Raises:
+        ValueError: a verb failed; its own message stands above.
+    """
+    package = type(settings).__module__.split(".")[0]
+    variables = {
+        field.name.upper(): _words(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+        if getattr(settings, field.name) is not None
+    }
+    commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, **variables, "PATH": commands}
+    done = subprocess.run(["bash", str(find_script(package))], env=environment, check=False)
+    if done.returncode != 0:
+        raise ValueError(
+            f"{package} demo ended with code {done.returncode}; its verb's message stands above"
+        )
+
+
+def find_script(package: str) -> Path:
+    """A method's `run.sh`, in the installed package or beside its sources.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    folder = Path(import_module(package).__file__ or "").parent
+    for place in (folder, folder.parents[1]):
+        if (place / "run.sh").is_file():
+            return place / "run.sh"
+    raise FileNotFoundError(f"no run.sh in {folder} or {folder.parents[1]}: install it again")
+
+
+def make_demo_folder(folder: str | Path) -> Path:
+    """Makes a demo's folder anew; refuses one that holds something else.
+
+    Raises:
+        ValueError: the folder is not empty and no demo's.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        if not (folder / "demo.json").exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty and no demo's: choose another --output_dir")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / "demo.json").write_text("{}")
+    return folder
+
+
+def _words(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: make_demo_folder(sys.argv[1])))
