@@ -50,11 +50,23 @@ def measure(arm: Arm, setup: Setup) -> tuple[float, float]:
             launch(replace(arm, settings={**arm.settings, "output_dir": place}, place=place))
             peaks = PEAK.findall(place.with_suffix(".log").read_text(encoding="utf-8"))
             return step_time(place / "metrics.jsonl").median_s, 1024 * float((peaks or [0])[-1])
+    return _in_a_process(_time_steps, arm, setup)
+
+
+def _in_a_process(function: Callable[..., Any], *args: Any) -> Any:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_time_steps, arm, setup).result()
+        return pool.submit(function, *args).result()
+
+
+def _imported_mib() -> float:
+    """What a process holds that has imported the libraries of a training."""
+    import deepspeed  # noqa: F401
+
+    return peak_mib()
 
 
 def _time_steps(make_step: Callable[[Setup], Step], setup: Setup) -> tuple[float, float]:
+    _imported_mib()
     torch.set_num_threads(1)
     step, seconds = make_step(setup), []
     for _ in range(setup.num_steps):
@@ -67,6 +79,7 @@ def _time_steps(make_step: Callable[[Setup], Step], setup: Setup) -> tuple[float
 def compare(case: Case, setup: Setup, num_rounds: int) -> None:
     """Prints the seconds and memory of each arm, and the ratios."""
     arms = dict(case.prepare(setup))
+    imported = _in_a_process(_imported_mib)
     found = {name: Measured() for name in arms}
     for number in range(num_rounds):
         names = list(arms)
@@ -78,7 +91,7 @@ def compare(case: Case, setup: Setup, num_rounds: int) -> None:
         seconds = statistics.median(measured.seconds)
         print(
             f"{name:14} {1e3 * seconds:9.1f} ms a step {setup.batch_size / seconds:9.1f} samples/s "
-            f"{measured.peak_mib:8.0f} MiB at most",
+            f"{measured.peak_mib - imported:8.0f} MiB above the imports",
             flush=True,
         )
     for ratio in case.ratios:

@@ -1,7 +1,6 @@
 """Benchmarks on COCO's pictures, in small files of their true layouts: COCO, XTD10, xFlickr&CO."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,12 +10,12 @@ TRAIN = "COCO_train2014_{:012d}.jpg"
 VAL = "COCO_val2014_{:012d}.jpg"
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
-def captions_file(numbers: list[int], text: str, file_name: str = VAL) -> dict:
+def captions_file(numbers, text, file_name=VAL):
     """Of COCO's form, the captions in another order than the pictures."""
     images = [{"id": number, "file_name": file_name.format(number)} for number in numbers]
     annotations = [
@@ -31,7 +30,7 @@ def captions_file(numbers: list[int], text: str, file_name: str = VAL) -> dict:
 def coco_root(tmp_path):
     """Karpathy's test of pictures 1 and 2, STAIR on 1 to 3, COCO-CN's test of picture 7."""
 
-    def entry(number: int, split: str) -> dict:
+    def entry(number, split):
         sentences = [{"raw": f"en {number}.{k}", "tokens": []} for k in range(2)]
         name = {"filename": VAL.format(number), "filepath": "val2014", "cocoid": number}
         return {**name, "split": split, "sentences": sentences}

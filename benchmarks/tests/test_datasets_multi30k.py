@@ -15,7 +15,7 @@ MULTI30K = Path(
 needs_multi30k = pytest.mark.skipif(not MULTI30K.is_dir(), reason="Multi30K is not here")
 
 
-def write(path: Path, *lines: str) -> None:
+def write(path, *lines):
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(f"{line}\n" for line in lines).encode()
     path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)

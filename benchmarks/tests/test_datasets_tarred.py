@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from crosslingual_benchmarks.datasets import DATASETS
 JPG = b"\xff\xd8\xff\xe0 picture "
 
 
-def write_tar(path: Path, members: dict[str, bytes]) -> None:
+def write_tar(path, members):
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for name, data in members.items():

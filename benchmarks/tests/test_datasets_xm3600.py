@@ -12,13 +12,13 @@ CODES = (
 ).split()
 
 
-def write(tmp_path, *rows: dict) -> str:
+def write(tmp_path, *rows):
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     (tmp_path / "captions.jsonl").write_text("".join(lines), encoding="utf-8")
     return str(tmp_path)
 
 
-def row(key: str, **captions: list[str]) -> dict:
+def row(key, **captions):
     told = {
         code: {"caption": texts, "caption/tokenized": texts} for code, texts in captions.items()
     }

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,6 @@ from crosslingual_benchmarks.generation.settings import (
     with_defaults,
 )
 from crosslingual_benchmarks.generation.verb import evaluate_generation, yardstick_of
-from crosslingual_benchmarks.metrics.sample import Yardstick
 from crosslingual_benchmarks.metrics.text_accuracy import hard_negatives
 from crosslingual_benchmarks.results import read_results
 from crosslingual_worlds.drawn.captions import caption
@@ -38,14 +36,14 @@ class Painter:
         calls: the prompts and noise seeds of each call.
     """
 
-    def __init__(self, draw: Draw):
+    def __init__(self, draw):
         self.draw, self.calls = draw, []
         self.components = {"unet": torch.nn.Linear(2, 3), "tokenizer": None}
 
-    def to(self, *places: Any) -> "Painter":
+    def to(self, *places):
         return self
 
-    def __call__(self, prompts: list[str], generator: list[Any], **options: Any) -> Any:
+    def __call__(self, prompts, generator, **options):
         assert options["output_type"] == "np" and options["height"] == options["width"] == 64
         seeds = [each.initial_seed() for each in generator]
         self.calls.append((prompts, seeds))
@@ -53,39 +51,39 @@ class Painter:
         return SimpleNamespace(images=np.stack(drawn))
 
     @property
-    def seed_of(self) -> dict[str, int]:
+    def seed_of(self):
         return {p: s for prompts, seeds in self.calls for p, s in zip(prompts, seeds, strict=True)}
 
 
-def noise(prompt: str, seed: int) -> np.ndarray:
+def noise(prompt, seed):
     return np.random.default_rng(seed).random((64, 64, 3), dtype=np.float32)
 
 
-def blank(prompt: str, seed: int) -> np.ndarray:
+def blank(prompt, seed):
     return np.ones((64, 64, 3), np.float32)
 
 
-def nan(prompt: str, seed: int) -> np.ndarray:
+def nan(prompt, seed):
     return np.full((64, 64, 3), np.nan, np.float32)
 
 
-def truth(prompt_set: PromptSet) -> Draw:
+def truth(prompt_set):
     """Draws what each prompt says, in whatever language."""
     told = prompt_set.prompts
     return painted({text: p.scene for p in told for text in (*p.prompts.values(), p.english)})
 
 
-def painted(scenes: dict[str, Scene]) -> Draw:
+def painted(scenes):
     """Draws a scene a prompt."""
 
-    def draw(prompt: str, seed: int) -> np.ndarray:
+    def draw(prompt, seed):
         picture = render(scenes[prompt], np.random.default_rng(seed))
         return np.asarray(picture, dtype=np.float32) / 255
 
     return draw
 
 
-def settings_of(tmp_path: Path, **others: Any) -> GenerationSettings:
+def settings_of(tmp_path, **others):
     told = {"method": "painter", "dataset": "testbed", "languages": ["de", "ja"]}
     told |= {"num_prompts": 6, "num_motif_prompts": 2, "num_references": 20, "num_bootstrap": 50}
     told |= {"num_fid_bootstrap": 5, "scheduler": "base", "output_dir": str(tmp_path / "out")}
@@ -93,18 +91,16 @@ def settings_of(tmp_path: Path, **others: Any) -> GenerationSettings:
 
 
 @pytest.fixture(scope="module")
-def yardstick() -> Yardstick:
+def yardstick():
     return yardstick_of(*with_prompts(settings_of(Path("."))))
 
 
-def with_prompts(settings: GenerationSettings) -> tuple[GenerationSettings, PromptSet]:
+def with_prompts(settings):
     return settings, load_prompt_set(with_defaults(settings))
 
 
 @pytest.mark.parametrize(("painter", "share"), [("truth", 1.0), ("blank", 0.0)])
-def test_true_pictures_score_one_and_blank_ones_zero(
-    tmp_path: Path, yardstick: Yardstick, painter: str, share: float
-):
+def test_true_pictures_score_one_and_blank_ones_zero(tmp_path, yardstick, painter, share):
     settings, prompt_set = with_prompts(settings_of(tmp_path))
     made = Painter(truth(prompt_set) if painter == "truth" else blank)
     results = evaluate_generation(lambda: made, settings, yardstick=yardstick)
@@ -120,7 +116,7 @@ def test_true_pictures_score_one_and_blank_ones_zero(
 
 
 def test_true_pictures_are_nearer_to_the_references_and_captions_than_blank_ones(
-    tmp_path: Path, yardstick: Yardstick
+    tmp_path, yardstick
 ):
     settings, prompt_set = with_prompts(settings_of(tmp_path, languages=["de"]))
     found = {}
@@ -133,7 +129,7 @@ def test_true_pictures_are_nearer_to_the_references_and_captions_than_blank_ones
     assert found["true"]["clip_score"] > found["blank"]["clip_score"] + 10
 
 
-def test_fid_of_pictures_against_themselves_is_zero(tmp_path: Path):
+def test_fid_of_pictures_against_themselves_is_zero(tmp_path):
     settings = settings_of(tmp_path, languages=["de"], num_motif_prompts=0)
     told = dataclasses.replace(settings, use_references=False)
     (line,) = evaluate_generation(lambda: Painter(noise), told)
@@ -145,9 +141,7 @@ def test_fid_of_pictures_against_themselves_is_zero(tmp_path: Path):
     assert line["num_kept"] == line["protocol"]["num_references"] == 6
 
 
-def test_pictures_that_are_not_finite_are_counted_and_never_right(
-    tmp_path: Path, yardstick: Yardstick
-):
+def test_pictures_that_are_not_finite_are_counted_and_never_right(tmp_path, yardstick):
     # black as a broken picture is shown, which the judge would read as this very scene
     scene = Scene(Thing("square", "black", "big"))
     prompts = [Prompt(f"p{i}", {"de": "ein Quadrat"}, "a square", scene=scene) for i in range(2)]
@@ -162,7 +156,7 @@ def test_pictures_that_are_not_finite_are_counted_and_never_right(
     assert again["num_invalid"] == again["num_kept"] == 2
 
 
-def test_every_language_s_general_prompts_have_the_same_noise(tmp_path: Path, yardstick: Yardstick):
+def test_every_language_s_general_prompts_have_the_same_noise(tmp_path, yardstick):
     settings, prompt_set = with_prompts(settings_of(tmp_path))
     made = Painter(truth(prompt_set))
     evaluate_generation(lambda: made, settings, yardstick=yardstick)
@@ -171,9 +165,7 @@ def test_every_language_s_general_prompts_have_the_same_noise(tmp_path: Path, ya
     assert all(seed["de"] == seed["ja"] for seed in seeds)
 
 
-def test_the_upper_bound_reads_english_and_draws_the_general_prompts_once(
-    tmp_path: Path, yardstick: Yardstick
-):
+def test_the_upper_bound_reads_english_and_draws_the_general_prompts_once(tmp_path, yardstick):
     settings, prompt_set = with_prompts(settings_of(tmp_path, prompt_language="english"))
     made = Painter(truth(prompt_set))
     german, japanese = evaluate_generation(lambda: made, settings, yardstick=yardstick)
@@ -202,9 +194,7 @@ CULTURE_SCENES = {
     [([0, 1, 2], [1.0, 1.0, 1.0]), ([1, 2, 0], [0.0, 0.0, 0.0]), ([0, 0, 0], [1.0, 0.0, 0.0])],
     ids=["right", "mixed up", "always the same"],
 )
-def test_a_clip_chooses_a_culture_s_picture_among_other_cultures(
-    tmp_path: Path, order: list[int], shares: list[float]
-):
+def test_a_clip_chooses_a_culture_s_picture_among_other_cultures(tmp_path, order, shares):
     path = tmp_path / "mine.jsonl"
     lines = [
         {"id": n, "culture": n, "aspect": "food", "prompts": {n: text}, "english": english}
@@ -229,7 +219,7 @@ def test_a_clip_chooses_a_culture_s_picture_among_other_cultures(
     assert (sheet / "motifs.png").is_file() and not (sheet / "grid.png").exists()
 
 
-def test_mg18_is_scored_against_its_photographs_and_by_a_choice_among_captions(tmp_path: Path):
+def test_mg18_is_scored_against_its_photographs_and_by_a_choice_among_captions(tmp_path):
     (tmp_path / "images").mkdir()
     scenes = sample_scenes("test", 5, 1)
     entries = []
@@ -251,7 +241,7 @@ def test_mg18_is_scored_against_its_photographs_and_by_a_choice_among_captions(t
     assert told.items() <= line["protocol"].items() and line["dataset"] == "mg18"
 
 
-def test_hard_negatives_are_the_nearest_other_captions(yardstick: Yardstick):
+def test_hard_negatives_are_the_nearest_other_captions(yardstick):
     star, near, far = "a big red star", "a small red star", "a small blue ring below a big moon"
     assert hard_negatives(yardstick.clip, [star, near, far, star], 1) == [
         [near],
@@ -262,7 +252,7 @@ def test_hard_negatives_are_the_nearest_other_captions(yardstick: Yardstick):
     assert hard_negatives(yardstick.clip, [star, star], 3) == [[], []]
 
 
-def test_the_sheet_shows_rows_of_languages(tmp_path: Path, yardstick: Yardstick):
+def test_the_sheet_shows_rows_of_languages(tmp_path, yardstick):
     settings, prompt_set = with_prompts(settings_of(tmp_path, num_shown=3))
     evaluate_generation(lambda: Painter(truth(prompt_set)), settings, yardstick=yardstick)
     with Image.open(tmp_path / "out" / "painter-testbed" / "grid.png") as grid:
@@ -275,9 +265,7 @@ def test_the_sheet_shows_rows_of_languages(tmp_path: Path, yardstick: Yardstick)
     }
 
 
-def test_the_command_draws_with_the_testbed_s_base_and_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_the_command_draws_with_the_testbed_s_base_and_goes_on(tmp_path, capsys):
     words = "--method base --base testbed:sd --dataset testbed --languages en --num_prompts 2"
     words += " --num_motif_prompts 1 --num_inference_steps 6 --num_references 10"
     words += " --num_fid_bootstrap 0 --output_dir"

@@ -2,8 +2,6 @@
 
 import dataclasses
 import shlex
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +20,7 @@ from crosslingual_benchmarks.generation.verb import evaluate_generation
 from crosslingual_benchmarks.results import command_of
 
 
-def settings_of(tmp_path: Path, **others: Any) -> GenerationSettings:
+def settings_of(tmp_path, **others):
     told = {"method": "painter", "dataset": "testbed", "languages": ["de", "ja"]}
     told |= {"num_prompts": 6, "num_motif_prompts": 2, "num_references": 20, "num_bootstrap": 50}
     told |= {"num_fid_bootstrap": 5, "scheduler": "base", "output_dir": str(tmp_path / "out")}
@@ -43,26 +41,26 @@ def settings_of(tmp_path: Path, **others: Any) -> GenerationSettings:
         ({"dataset": "mc18", "num_prompts": None, "languages": ["sv"]}, "no prompt in 'sv'"),
     ],
 )
-def test_settings_that_do_not_fit_the_data_are_refused(tmp_path: Path, others: Any, words: str):
+def test_settings_that_do_not_fit_the_data_are_refused(tmp_path, others, words):
     with pytest.raises(ValueError, match=words):
         evaluate_generation(lambda: None, settings_of(tmp_path, **others))
     assert not (tmp_path / "out").exists()
 
 
-def test_some_photographs_without_the_others_are_refused(tmp_path: Path):
+def test_some_photographs_without_the_others_are_refused(tmp_path):
     prompts = [Prompt("a", {"de": "x"}, "x", image=tmp_path), Prompt("b", {"de": "y"}, "y")]
     settings = settings_of(tmp_path, dataset="mc18", num_prompts=None, languages=["de"])
     with pytest.raises(ValueError, match="1 of 2 general prompts of mine name no image"):
         evaluate_generation(lambda: None, settings, PromptSet("mine", prompts, {}))
 
 
-def test_published_settings_are_mg18_s_and_flags_override_them(tmp_path: Path):
+def test_published_settings_are_mg18_s_and_flags_override_them(tmp_path):
     told = with_defaults(settings_of(tmp_path, dataset="mg18", root="x", guidance_scale=7.5))
     names = ("num_inference_steps", "guidance_scale", "resolution", "extractor")
     assert [getattr(told, n) for n in names] == [50, 7.5, 512, "inception-v3-compat"]
 
 
-def test_the_command_repeats_the_settings(tmp_path: Path):
+def test_the_command_repeats_the_settings(tmp_path):
     settings = settings_of(tmp_path, arm="my arm", seed=3, use_references=False, base="testbed:sd")
     words = shlex.split(command_of(PROG, settings))
     assert words[:2] == ["crosslingual-bench", "generation"]
@@ -76,7 +74,7 @@ def test_the_base_is_as_is_or_the_upper_bound():
     assert arm_of(dataclasses.replace(told, arm="mine")) == "mine"
 
 
-def test_methods_are_called_with_path_and_base_or_refused(monkeypatch: pytest.MonkeyPatch):
+def test_methods_are_called_with_path_and_base_or_refused(monkeypatch):
     paints = Method("paints", "none", lambda path, base: (path, base), None)
     embeds = Method("embeds", "none", None, lambda path: path)
     methods = {"embeds": embeds, "paints": paints}
@@ -95,7 +93,7 @@ def test_methods_are_called_with_path_and_base_or_refused(monkeypatch: pytest.Mo
             pipeline_of(wrong.method, wrong.path, wrong.base)
 
 
-def test_pictures_of_other_weights_in_the_same_folder_are_noticed(tmp_path: Path):
+def test_pictures_of_other_weights_in_the_same_folder_are_noticed(tmp_path):
     for place, kind in (("a", ""), ("b", "kind:")):
         (tmp_path / place / "de").mkdir(parents=True)
         weights = tmp_path / place / "de" / "model.safetensors"

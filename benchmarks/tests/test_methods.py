@@ -11,11 +11,11 @@ Install = Callable[..., None]
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch) -> Install:
+def install(tmp_path, monkeypatch):
     """Makes a distribution importable whose module holds `METHOD`."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def add(name: str, source: str, module: str | None = None) -> None:
+    def add(name, source, module=None):
         module = module or f"method_{name}"
         sys.modules.pop(module, None)  # of the test before
         (tmp_path / f"{module}.py").write_text(source)

@@ -1,6 +1,5 @@
 """A new metric is one file: results and tables hold it with no other change."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,10 +29,10 @@ METRICS = (Metric("ink", "ink, %", ink, scale=100, decimals=1, better="low", is_
 
 
 @pytest.fixture
-def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def added(tmp_path, monkeypatch):
     """Adds a file to the folder of the metrics, for the time of a test."""
 
-    def add(name: str, source: str) -> None:
+    def add(name, source):
         (tmp_path / f"{name}.py").write_text(source)
         monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(tmp_path)])
         find_metrics.cache_clear()

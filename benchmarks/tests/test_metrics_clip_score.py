@@ -1,13 +1,9 @@
 """CLIP score equals a plain transcription through transformers, long captions included."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from crosslingual.frozen.clip import FrozenCLIP, load_clip
@@ -23,25 +19,23 @@ CAPTIONS = [caption(scene, "en") for scene in SCENES]
 
 
 @pytest.fixture(scope="module")
-def clip() -> FrozenCLIP:
+def clip():
     return load_clip("testbed:clip")
 
 
 @pytest.fixture(scope="module")
-def model() -> CLIPModel:
+def model():
     return CLIPModel.from_pretrained(FOLDER, dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def pictures():
     draw = np.random.default_rng(0)
     return [render(scene, draw) for scene in SCENES]
 
 
 @torch.no_grad()
-def plain_cosines(
-    model: CLIPModel, pictures: Sequence[Image.Image], token_ids: Sequence[Sequence[int]]
-) -> Tensor:
+def plain_cosines(model, pictures, token_ids):
     """A pair at a time, by transformers alone."""
     processor = CLIPImageProcessorPil.from_pretrained(FOLDER)
     found = []
@@ -53,9 +47,7 @@ def plain_cosines(
     return torch.stack(found)
 
 
-def test_cosines_equal_the_transcription(
-    clip: FrozenCLIP, model: CLIPModel, pictures: list[Image.Image]
-) -> None:
+def test_cosines_equal_the_transcription(clip, model, pictures):
     ids = AutoTokenizer.from_pretrained(FOLDER)(CAPTIONS).input_ids
     expected = plain_cosines(model, pictures, ids)
     found = clip_score(clip, pictures, CAPTIONS, batch_size=3)
@@ -67,9 +59,7 @@ def test_cosines_equal_the_transcription(
     assert shifted.cosine < found.cosine - 0.1
 
 
-def test_larger_pictures_are_fitted_as_transformers_does(
-    clip: FrozenCLIP, model: CLIPModel, pictures: list[Image.Image]
-) -> None:
+def test_larger_pictures_are_fitted_as_transformers_does(clip, model, pictures):
     large = [picture.resize((150, 128), Image.Resampling.BICUBIC) for picture in pictures]
     ids = AutoTokenizer.from_pretrained(FOLDER)(CAPTIONS).input_ids
     found = clip_score(clip, large, CAPTIONS)
@@ -77,15 +67,15 @@ def test_larger_pictures_are_fitted_as_transformers_does(
     torch.testing.assert_close(found.cosine_N, plain_cosines(model, large, ids), atol=0.03, rtol=0)
 
 
-def test_negative_cosines_count_as_zero_in_the_score_and_not_in_the_mean() -> None:
+def test_negative_cosines_count_as_zero_in_the_score_and_not_in_the_mean():
     found = ClipScore(torch.tensor([0.5, -0.3, 0.1]), 0, {})
     assert found.cosine == pytest.approx(0.1)
     assert found.clip_score == pytest.approx(100 * (0.5 + 0 + 0.1) / 3, rel=1e-6)
 
 
 def test_a_caption_beyond_the_context_scores_as_cut_with_its_end_and_not_as_cut_through_it(
-    clip: FrozenCLIP, model: CLIPModel, pictures: list[Image.Image]
-) -> None:
+    clip, model, pictures
+):
     long = [f"{text}, " + "on a white background, " * 9 for text in CAPTIONS]
     ids = clip.tokenizer(long, verbose=False).input_ids
     length, end = clip.max_length, clip.tokenizer.eos_token_id
@@ -100,9 +90,7 @@ def test_a_caption_beyond_the_context_scores_as_cut_with_its_end_and_not_as_cut_
     assert abs(found.cosine - whole.cosine) < whole.cosine - cut_through.mean().item()
 
 
-def test_a_folder_gives_what_its_pictures_give_and_the_protocol_says_how(
-    clip: FrozenCLIP, pictures: list[Image.Image], tmp_path: Path
-) -> None:
+def test_a_folder_gives_what_its_pictures_give_and_the_protocol_says_how(clip, pictures, tmp_path):
     for place, picture in enumerate(pictures):
         picture.save(tmp_path / f"{place:04d}.png")
     found, expected = (clip_score(clip, source, CAPTIONS) for source in (tmp_path, pictures))
@@ -115,9 +103,7 @@ def test_a_folder_gives_what_its_pictures_give_and_the_protocol_says_how(
     }
 
 
-def test_pairs_that_cannot_be_scored_are_refused(
-    clip: FrozenCLIP, pictures: list[Image.Image]
-) -> None:
+def test_pairs_that_cannot_be_scored_are_refused(clip, pictures):
     with pytest.raises(ValueError, match="5 pictures for 6"):
         clip_score(clip, pictures[1:], CAPTIONS)
     with pytest.raises(ValueError, match=r"caption 2 is blank \(1 of 6"):
@@ -128,7 +114,7 @@ def test_pairs_that_cannot_be_scored_are_refused(
         clip_score(clip, [], [])
 
 
-def test_a_clip_of_nan_is_refused(pictures: list[Image.Image]) -> None:
+def test_a_clip_of_nan_is_refused(pictures):
     broken = load_clip("testbed:clip")
     broken.model.visual_projection.weight.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"embedding of picture 0 is not finite \(6 of 6"):
@@ -139,12 +125,10 @@ def test_a_clip_of_nan_is_refused(pictures: list[Image.Image]) -> None:
         clip_score(broken, pictures, CAPTIONS)
 
 
-def test_captions_that_clip_reads_alike_are_encoded_once_and_have_equal_rows(
-    clip: FrozenCLIP, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_captions_that_clip_reads_alike_are_encoded_once_and_have_equal_rows(clip, monkeypatch):
     encode, encoded = FrozenCLIP.encode_texts, []
 
-    def recording(self: FrozenCLIP, texts: list[str]) -> Tensor:
+    def recording(self, texts):
         encoded.extend(texts)
         return encode(self, texts)
 

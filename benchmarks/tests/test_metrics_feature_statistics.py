@@ -1,7 +1,5 @@
 """Means and covariances go to files and come back, and other programs' files are read."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -17,12 +15,12 @@ from crosslingual_benchmarks.metrics.frechet import (
 )
 
 
-def two_sets() -> tuple[np.ndarray, np.ndarray]:
+def two_sets():
     draw = np.random.default_rng(0)
     return draw.normal(size=(100, 8)), 1.3 * draw.normal(size=(90, 8)) + 0.2
 
 
-def test_statistics_come_back_from_their_file(tmp_path: Path) -> None:
+def test_statistics_come_back_from_their_file(tmp_path):
     a, b = two_sets()
     path = tmp_path / "real.stats"
     write_statistics(path, feature_statistics(a))
@@ -34,7 +32,7 @@ def test_statistics_come_back_from_their_file(tmp_path: Path) -> None:
     assert (found.num_rows_a, found.num_rows_b) == (100, 90)
 
 
-def test_statistics_of_other_programs_are_read_without_a_count(tmp_path: Path) -> None:
+def test_statistics_of_other_programs_are_read_without_a_count(tmp_path):
     a, b = two_sets()
     path = tmp_path / "real.npz"
     np.savez(path, mu=a.mean(axis=0), sigma=np.cov(a, rowvar=False).astype(np.float32))
@@ -44,7 +42,7 @@ def test_statistics_of_other_programs_are_read_without_a_count(tmp_path: Path) -
     assert "5 pictures in 8 dimensions" in found.warning
 
 
-def test_files_that_hold_no_statistics_are_refused(tmp_path: Path) -> None:
+def test_files_that_hold_no_statistics_are_refused(tmp_path):
     path = tmp_path / "real.npz"
     with pytest.raises(FileNotFoundError, match="no statistics at .*real.npz"):
         read_statistics(path)
@@ -68,15 +66,13 @@ def test_files_that_hold_no_statistics_are_refused(tmp_path: Path) -> None:
         (np.zeros(2), np.diag([1.0, -0.2]), "variance is negative"),
     ],
 )
-def test_what_is_no_mean_and_covariance_is_refused(
-    mu: np.ndarray, sigma: np.ndarray, message: str
-) -> None:
+def test_what_is_no_mean_and_covariance_is_refused(mu, sigma, message):
     good = FeatureStatistics(np.zeros(2), np.eye(2))
     with pytest.raises(ValueError, match=message):
         frechet_distance_of_statistics(good, FeatureStatistics(mu, sigma))
 
 
-def test_statistics_of_other_widths_are_refused() -> None:
+def test_statistics_of_other_widths_are_refused():
     with pytest.raises(ValueError, match="widths 2 and 3"):
         frechet_distance_of_statistics(
             FeatureStatistics(np.zeros(2), np.eye(2)), FeatureStatistics(np.zeros(3), np.eye(3))

@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from crosslingual.frozen.clip import load_clip
@@ -28,14 +27,14 @@ from crosslingual_benchmarks.metrics.pictures import list_pictures, picture_batc
 from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
 
 
-def random_pictures(count: int, width: int = 64, height: int = 64) -> list[Image.Image]:
+def random_pictures(count, width=64, height=64):
     draw = np.random.default_rng(width)
     coarse = draw.integers(0, 256, (count, 6, 6, 3)).astype(np.uint8)
     return [Image.fromarray(p).resize((width, height), Image.Resampling.BICUBIC) for p in coarse]
 
 
 @pytest.mark.parametrize("layer", ["projected", "pooled"])
-def test_clips_features_equal_transformers(layer: str) -> None:
+def test_clips_features_equal_transformers(layer):
     pictures = random_pictures(7)
     found = image_features(pictures, load_extractor("testbed:clip", layer), batch_size=3)
     folder = TESTBED_WEIGHTS / "clip"
@@ -55,7 +54,7 @@ def test_clips_features_equal_transformers(layer: str) -> None:
     }
 
 
-def test_the_resize_alone_moves_fid() -> None:
+def test_the_resize_alone_moves_fid():
     extractor = load_extractor("testbed:clip")
     pictures = random_pictures(40, 256, 256)
     nearest = [picture.resize((64, 64), Image.Resampling.NEAREST) for picture in pictures]
@@ -64,7 +63,7 @@ def test_the_resize_alone_moves_fid() -> None:
     assert frechet_distance(first, second).value > 1e-3
 
 
-def test_folders_in_genevals_layout_give_their_samples_alone(tmp_path: Path) -> None:
+def test_folders_in_genevals_layout_give_their_samples_alone(tmp_path):
     pictures = random_pictures(4)
     for place, picture in enumerate(pictures):
         folder = tmp_path / f"{place // 2:05d}"
@@ -84,7 +83,7 @@ def test_folders_in_genevals_layout_give_their_samples_alone(tmp_path: Path) -> 
         image_features(tmp_path, extractor)
 
 
-def test_plain_folders_are_read_in_the_order_of_their_paths(tmp_path: Path) -> None:
+def test_plain_folders_are_read_in_the_order_of_their_paths(tmp_path):
     pictures = random_pictures(3)
     (tmp_path / "part").mkdir()
     for name, picture in zip(("a.png", "b.PNG", "part/a.webp"), pictures, strict=True):
@@ -100,7 +99,7 @@ def test_plain_folders_are_read_in_the_order_of_their_paths(tmp_path: Path) -> N
     np.testing.assert_array_equal(pixels, np.stack([np.asarray(p) for p in pictures]))
 
 
-def test_pictures_that_are_missing_broken_or_too_few_are_refused(tmp_path: Path) -> None:
+def test_pictures_that_are_missing_broken_or_too_few_are_refused(tmp_path):
     extractor = load_extractor("testbed:clip")
     with pytest.raises(FileNotFoundError, match="no folder"):
         image_features(tmp_path / "none", extractor)
@@ -115,7 +114,7 @@ def test_pictures_that_are_missing_broken_or_too_few_are_refused(tmp_path: Path)
         image_features(random_pictures(1), extractor)
 
 
-def test_features_that_are_not_finite_are_refused() -> None:
+def test_features_that_are_not_finite_are_refused():
     clip = load_clip("testbed:clip")
     clip.model.visual_projection.weight[3] = float("nan")
     with pytest.raises(ValueError, match=r"features of picture 0 are not finite \(5 of 5"):
@@ -125,7 +124,7 @@ def test_features_that_are_not_finite_are_refused() -> None:
     )
 
 
-def test_unknown_layers_and_a_clips_resolution_are_refused() -> None:
+def test_unknown_layers_and_a_clips_resolution_are_refused():
     with pytest.raises(ValueError, match="no layer 'logits'; a CLIP has projected and pooled"):
         load_extractor("testbed:clip", "logits")
     with pytest.raises(ValueError, match="reads pictures at its own size"):
@@ -137,24 +136,24 @@ def test_unknown_layers_and_a_clips_resolution_are_refused() -> None:
 class MeanColour(nn.Module):
     """Takes and gives what torch-fidelity's Inception does, and knows colours alone."""
 
-    def __init__(self, name: str, layers: list[str]) -> None:
+    def __init__(self, name, layers):
         super().__init__()
         assert (name, layers) == ("inception-v3-compat", ["2048"])
         self.weight = nn.Parameter(torch.ones(1))
 
-    def forward(self, pixels_B3HW: Tensor) -> tuple[Tensor]:
+    def forward(self, pixels_B3HW):
         assert pixels_B3HW.dtype == torch.uint8 and pixels_B3HW.shape[1] == 3
         return (pixels_B3HW.float().mean(dim=(2, 3)) * self.weight,)
 
 
 @pytest.fixture
-def fake_fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_fidelity(monkeypatch):
     module = ModuleType("torch_fidelity")
     module.FeatureExtractorInceptionV3 = MeanColour
     monkeypatch.setitem(sys.modules, "torch_fidelity", module)
 
 
-def test_inception_gets_bytes_as_they_are_or_at_a_resolution(fake_fidelity: None) -> None:
+def test_inception_gets_bytes_as_they_are_or_at_a_resolution(fake_fidelity):
     pictures = random_pictures(5)
     expected = torch.tensor(np.stack([np.asarray(p).mean(axis=(0, 1)) for p in pictures]))
     found = image_features(pictures, load_extractor(INCEPTION), batch_size=2)
@@ -171,10 +170,8 @@ def test_inception_gets_bytes_as_they_are_or_at_a_resolution(fake_fidelity: None
 
 
 @pytest.mark.parametrize("as_files", [False, True])
-def test_inception_refuses_pictures_of_several_sizes_as_they_are(
-    fake_fidelity: None, tmp_path: Path, as_files: bool
-) -> None:
-    def given(pictures: list[Image.Image]) -> list:
+def test_inception_refuses_pictures_of_several_sizes_as_they_are(fake_fidelity, tmp_path, as_files):
+    def given(pictures):
         paths = [tmp_path / f"{place}.png" for place in range(len(pictures))]
         for path, picture in zip(paths, pictures, strict=True):
             picture.save(path)
@@ -189,14 +186,14 @@ def test_inception_refuses_pictures_of_several_sizes_as_they_are(
     assert image_features(mixed, load_extractor(INCEPTION, resolution=64)).rows_ND.shape == (3, 3)
 
 
-def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)  # an import of it now fails
     with pytest.raises(ValueError, match="pip install torch-fidelity"):
         load_extractor(INCEPTION)
 
 
 @pytest.fixture
-def random_inception(monkeypatch: pytest.MonkeyPatch) -> Callable[..., nn.Module]:
+def random_inception(monkeypatch):
     """torch-fidelity's network with random weights instead of fetched ones."""
     if importlib.util.find_spec("torch_fidelity") is None:
         pytest.skip("torch-fidelity is not installed")
@@ -211,7 +208,7 @@ def random_inception(monkeypatch: pytest.MonkeyPatch) -> Callable[..., nn.Module
     return network
 
 
-def test_the_true_inception_reads_what_it_is_given(random_inception: Callable) -> None:
+def test_the_true_inception_reads_what_it_is_given(random_inception):
     torch.manual_seed(0)
     pictures = random_pictures(3)
     found = image_features(pictures, load_extractor(INCEPTION)).rows_ND

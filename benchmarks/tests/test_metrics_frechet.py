@@ -24,12 +24,12 @@ TORCHVISION = ("torchvision", "torchvision.datasets", "torchvision.transforms")
 TORCHVISION += ("torchvision.transforms.functional",)
 
 
-def is_installed(name: str) -> bool:
+def is_installed(name):
     return importlib.util.find_spec(name) is not None
 
 
 @pytest.fixture(scope="module", autouse=True)
-def import_of_torch_fidelity() -> None:
+def import_of_torch_fidelity():
     """It imports torchvision at once, for datasets and other networks; a stub does where that is
     absent. torchmetrics takes it as it finds it.
     """
@@ -40,9 +40,7 @@ def import_of_torch_fidelity() -> None:
             importlib.import_module("torch_fidelity")
 
 
-def two_sets(
-    num_a: int, num_b: int, width: int, dtype: type = np.float64
-) -> tuple[np.ndarray, np.ndarray]:
+def two_sets(num_a, num_b, width, dtype=np.float64):
     """Correlated features of two distributions."""
     draw = np.random.default_rng(num_a)
     mix = draw.normal(size=(width, width)) / width**0.5
@@ -51,7 +49,7 @@ def two_sets(
     return a.astype(dtype), b.astype(dtype)
 
 
-def plain_fid(a: np.ndarray, b: np.ndarray) -> float:
+def plain_fid(a, b):
     """Eq. 6 of Heusel et al. 2017 as it stands."""
     covariance_a, covariance_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     root = scipy.linalg.sqrtm(covariance_a @ covariance_b).real
@@ -59,13 +57,13 @@ def plain_fid(a: np.ndarray, b: np.ndarray) -> float:
     return difference @ difference + np.trace(covariance_a + covariance_b - 2 * root)
 
 
-def plain_kid(a: np.ndarray, b: np.ndarray) -> float:
+def plain_kid(a, b):
     """The unbiased estimate, a kernel at a time."""
 
-    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+    def kernel(x, y):
         return (float(x @ y) / len(x) + 1) ** 3
 
-    def within(rows: np.ndarray) -> float:
+    def within(rows):
         pairs = [kernel(x, y) for i, x in enumerate(rows) for j, y in enumerate(rows) if i != j]
         return sum(pairs) / len(pairs)
 
@@ -73,7 +71,7 @@ def plain_kid(a: np.ndarray, b: np.ndarray) -> float:
     return within(a) + within(b) - 2 * sum(across) / len(across)
 
 
-def test_distances_of_two_points_each_equal_the_hand_computed() -> None:
+def test_distances_of_two_points_each_equal_the_hand_computed():
     a, b = np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]])
     # means 1 and 3, variances 2 and 8: 4 + 2 + 8 - 2 sqrt(16)
     assert frechet_distance(a, b).value == pytest.approx(6, abs=1e-12)
@@ -83,7 +81,7 @@ def test_distances_of_two_points_each_equal_the_hand_computed() -> None:
 
 
 @pytest.mark.parametrize(("num_a", "num_b", "width"), [(300, 300, 48), (90, 400, 32), (60, 64, 1)])
-def test_fid_equals_its_definition(num_a: int, num_b: int, width: int) -> None:
+def test_fid_equals_its_definition(num_a, num_b, width):
     a, b = two_sets(num_a, num_b, width)
     if width == 1:
         expected = (a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2
@@ -98,7 +96,7 @@ def test_fid_equals_its_definition(num_a: int, num_b: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("num_rows", [2, 30, 500])
-def test_equal_sets_have_distance_zero_whatever_their_order(num_rows: int) -> None:
+def test_equal_sets_have_distance_zero_whatever_their_order(num_rows):
     a, _ = two_sets(num_rows, 2, 64)
     assert frechet_distance(a, a).value == pytest.approx(0, abs=1e-11)
     assert frechet_distance(a, a[::-1]).value == pytest.approx(0, abs=1e-11)
@@ -106,7 +104,7 @@ def test_equal_sets_have_distance_zero_whatever_their_order(num_rows: int) -> No
     assert frechet_distance_of_statistics(statistics, statistics).value < 1e-6
 
 
-def test_fid_of_fewer_rows_than_dimensions_is_that_in_the_dimensions_they_span() -> None:
+def test_fid_of_fewer_rows_than_dimensions_is_that_in_the_dimensions_they_span():
     a, b = two_sets(20, 25, 5)
     draw = np.random.default_rng(0)
     turn, _ = np.linalg.qr(draw.normal(size=(80, 80)))
@@ -119,7 +117,7 @@ def test_fid_of_fewer_rows_than_dimensions_is_that_in_the_dimensions_they_span()
     assert by_statistics.warning == found.warning
 
 
-def test_moving_one_set_adds_the_squared_way_and_moving_both_nothing() -> None:
+def test_moving_one_set_adds_the_squared_way_and_moving_both_nothing():
     a, b = two_sets(200, 150, 16)
     way = np.linspace(-2, 2, 16)
     still = frechet_distance(a, a + way).value
@@ -127,9 +125,7 @@ def test_moving_one_set_adds_the_squared_way_and_moving_both_nothing() -> None:
     assert frechet_distance(a + way, b + way).value == pytest.approx(frechet_distance(a, b).value)
 
 
-def test_kid_of_all_rows_equals_its_definition_whatever_the_chunks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_kid_of_all_rows_equals_its_definition_whatever_the_chunks(monkeypatch):
     a, b = two_sets(40, 31, 12)
     expected = plain_kid(a, b)
     assert kernel_distance_of_all(a, b) == pytest.approx(expected, abs=1e-10)
@@ -137,7 +133,7 @@ def test_kid_of_all_rows_equals_its_definition_whatever_the_chunks(
     assert kernel_distance_of_all(a, b) == pytest.approx(expected, abs=1e-10)
 
 
-def test_kid_by_subsets_is_the_mean_of_the_definition_over_seeded_draws() -> None:
+def test_kid_by_subsets_is_the_mean_of_the_definition_over_seeded_draws():
     a, b = two_sets(30, 24, 6)
     found = kernel_distance(a, b, num_subsets=5, subset_size=9, seed=3)
     draw = np.random.RandomState(3)
@@ -150,7 +146,7 @@ def test_kid_by_subsets_is_the_mean_of_the_definition_over_seeded_draws() -> Non
     assert found.mean != kernel_distance(a, b, num_subsets=5, subset_size=9, seed=4).mean
 
 
-def test_kid_of_small_sets_takes_them_whole() -> None:
+def test_kid_of_small_sets_takes_them_whole():
     a, b = two_sets(50, 50, 6)
     found = kernel_distance(a, b, num_subsets=3)
     assert (found.subset_size, found.num_subsets, found.num_rows_a) == (50, 3, 50)
@@ -160,7 +156,7 @@ def test_kid_of_small_sets_takes_them_whole() -> None:
     assert kernel_distance(a, b, num_subsets=1).subset_size == 1000
 
 
-def test_kid_is_unbiased_and_fid_is_not() -> None:
+def test_kid_is_unbiased_and_fid_is_not():
     draw = np.random.default_rng(0)
     sets = [(draw.normal(size=(40, 8)), draw.normal(size=(60, 8))) for _ in range(300)]
     kids = np.array([kernel_distance_of_all(a, b) for a, b in sets])
@@ -171,7 +167,7 @@ def test_kid_is_unbiased_and_fid_is_not() -> None:
 
 @pytest.mark.skipif(not is_installed("torch_fidelity"), reason="torch-fidelity is not installed")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_both_equal_torch_fidelity(dtype: type) -> None:
+def test_both_equal_torch_fidelity(dtype):
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_kid import kid_features_to_metric
 
@@ -190,7 +186,7 @@ def test_both_equal_torch_fidelity(dtype: type) -> None:
 
 @pytest.mark.skipif(not is_installed("torchmetrics"), reason="torchmetrics is not installed")
 @pytest.mark.filterwarnings("ignore")  # it says how much memory features take
-def test_both_equal_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_equal_torchmetrics(monkeypatch):
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -216,7 +212,7 @@ def test_both_equal_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
     [frechet_distance, kernel_distance, kernel_distance_of_all],
     ids=lambda f: f.__name__,
 )
-def test_features_that_cannot_be_compared_are_refused(distance) -> None:
+def test_features_that_cannot_be_compared_are_refused(distance):
     good = np.random.default_rng(0).normal(size=(6, 3))
     spoilt = good.copy()
     spoilt[[2, 4], 1] = np.nan
@@ -233,7 +229,7 @@ def test_features_that_cannot_be_compared_are_refused(distance) -> None:
         distance(good[:, 0], good)
 
 
-def test_subsets_that_cannot_be_drawn_are_refused() -> None:
+def test_subsets_that_cannot_be_drawn_are_refused():
     a, b = two_sets(9, 8, 2)
     for options in ({"subset_size": 9}, {"subset_size": 1}, {"num_subsets": 0}):
         with pytest.raises(ValueError, match="cannot be drawn from 9 and 8"):

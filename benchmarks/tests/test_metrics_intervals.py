@@ -13,25 +13,25 @@ from crosslingual_benchmarks.metrics.intervals import (
 )
 
 
-def share_covered(found: list[list[float]], value: float) -> float:
+def share_covered(found, value):
     return sum(low <= value <= high for low, high in found) / len(found)
 
 
-def test_a_fair_coins_interval_holds_a_half_in_95_of_100_repetitions() -> None:
+def test_a_fair_coins_interval_holds_a_half_in_95_of_100_repetitions():
     draw = np.random.default_rng(0)
     found = [interval_of_mean(draw.random(200) < 0.5, 300, seed) for seed in range(500)]
     assert share_covered(found, 0.5) == pytest.approx(0.95, abs=0.03)
     assert share_covered(found, 0.6) < 0.5
 
 
-def test_the_interval_of_a_share_is_as_wide_as_a_proportions() -> None:
+def test_the_interval_of_a_share_is_as_wide_as_a_proportions():
     hits = torch.arange(400) % 10 < 3
     low, high = interval_of_mean(hits, 4000)
     assert (low + high) / 2 == pytest.approx(0.3, abs=0.01)
     assert high - low == pytest.approx(2 * 1.96 * (0.3 * 0.7 / 400) ** 0.5, rel=0.1)
 
 
-def test_the_interval_is_that_of_all_resamplings_by_enumeration() -> None:
+def test_the_interval_is_that_of_all_resamplings_by_enumeration():
     # of rows 0 and 1 the mean of a drawn pair is 0, 1/2, 1 in 1, 2, 1 of 4 cases
     assert interval_of_mean([0.0, 1.0]) == [0, 1]
     # of sixty 1s and forty 0s, the quantiles of a binomial (100, 0.6)
@@ -39,9 +39,7 @@ def test_the_interval_is_that_of_all_resamplings_by_enumeration() -> None:
     assert low == pytest.approx(0.50, abs=0.0101) and high == pytest.approx(0.69, abs=0.0101)
 
 
-def test_intervals_repeat_by_seed_whatever_is_drawn_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_intervals_repeat_by_seed_whatever_is_drawn_at_once(monkeypatch):
     values = np.random.default_rng(0).normal(size=50)
     first = interval_of_mean(values, 100, seed=1)
     assert first == interval_of_mean(values, 100, seed=1) != interval_of_mean(values, 100, seed=2)
@@ -49,12 +47,12 @@ def test_intervals_repeat_by_seed_whatever_is_drawn_at_once(
     assert interval_of_mean(values, 100, seed=1) == first
 
 
-def test_clusters_of_one_row_are_rows() -> None:
+def test_clusters_of_one_row_are_rows():
     values = np.random.default_rng(0).normal(size=50)
     assert interval_of_cluster_mean(values, range(50)) == interval_of_mean(values)
 
 
-def test_intervals_over_clusters_cover_where_those_over_rows_do_not() -> None:
+def test_intervals_over_clusters_cover_where_those_over_rows_do_not():
     draw = np.random.default_rng(0)
     by_cluster, by_row = [], []
     for seed in range(500):
@@ -67,7 +65,7 @@ def test_intervals_over_clusters_cover_where_those_over_rows_do_not() -> None:
     assert share_covered(by_row, 0) < 0.75
 
 
-def test_large_clusters_count_by_their_rows() -> None:
+def test_large_clusters_count_by_their_rows():
     # drawn: the cluster of three zeros and the single one; half the draws hold both: mean 1/4
     low, high = interval_of_cluster_mean([0.0, 0.0, 0.0, 1.0], ["a", "a", "a", "b"], 1000)
     assert [low, high] == [0, 1]
@@ -75,7 +73,7 @@ def test_large_clusters_count_by_their_rows() -> None:
     assert values == [2, 2]
 
 
-def test_the_statistic_of_a_mean_has_the_means_interval() -> None:
+def test_the_statistic_of_a_mean_has_the_means_interval():
     values = np.random.default_rng(0).normal(size=(300, 1))
     for removes_bias in (False, True):
         found = interval_of_statistic(np.mean, values, num_samples=1000, removes_bias=removes_bias)
@@ -87,10 +85,10 @@ def test_the_statistic_of_a_mean_has_the_means_interval() -> None:
     [kernel_distance_of_all, lambda a, b: frechet_distance(a, b).value],
     ids=["kid", "fid"],
 )
-def test_distances_need_the_shift_to_cover_what_they_estimate(statistic) -> None:
+def test_distances_need_the_shift_to_cover_what_they_estimate(statistic):
     draw = np.random.default_rng(0)
 
-    def two_sets() -> tuple[np.ndarray, np.ndarray]:
+    def two_sets():
         return draw.normal(size=(60, 12)), draw.normal(size=(60, 12)) * 1.1 + 0.1
 
     expected = np.mean([statistic(*two_sets()) for _ in range(500)])
@@ -112,14 +110,14 @@ def test_distances_need_the_shift_to_cover_what_they_estimate(statistic) -> None
         ([[1.0], [2.0]], r"values have shape \(2, 1\)"),
     ],
 )
-def test_values_without_a_mean_are_refused(values: list, message: str) -> None:
+def test_values_without_a_mean_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         interval_of_mean(values)
     with pytest.raises(ValueError, match=message):
         interval_of_cluster_mean(values, ["a"] * len(values))
 
 
-def test_statistics_without_a_value_are_refused() -> None:
+def test_statistics_without_a_value_are_refused():
     rows = np.arange(8.0)[:, None]
     with pytest.raises(ValueError, match="no tables"):
         interval_of_statistic(np.mean)
@@ -133,7 +131,7 @@ def test_statistics_without_a_value_are_refused() -> None:
         interval_of_statistic(lambda a: np.nan, rows, num_samples=10)
 
 
-def test_clusters_and_resamplings_are_checked() -> None:
+def test_clusters_and_resamplings_are_checked():
     with pytest.raises(ValueError, match="2 values and 1 clusters"):
         interval_of_cluster_mean([0.0, 1.0], ["a"])
     with pytest.raises(ValueError, match="num_samples is 0"):

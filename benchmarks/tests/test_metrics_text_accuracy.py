@@ -16,23 +16,23 @@ WRONG = [[RIGHT[(place + step) % 16] for step in (1, 5, 11)] for place in range(
 
 
 @pytest.fixture(scope="module")
-def clip() -> FrozenCLIP:
+def clip():
     return load_clip("testbed:clip")
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def pictures():
     draw = np.random.default_rng(0)
     return [render(scene, draw) for scene in SCENES]
 
 
 @pytest.fixture
-def spoilt() -> FrozenCLIP:
+def spoilt():
     """A CLIP of one's own, to break."""
     return load_clip("testbed:clip")
 
 
-def test_choices_equal_a_loop_over_cosines(clip: FrozenCLIP, pictures: list[Image.Image]) -> None:
+def test_choices_equal_a_loop_over_cosines(clip, pictures):
     found = text_choice(clip, pictures, RIGHT, WRONG, batch_size=7)
     expected = []
     for picture, right, wrong in zip(pictures, RIGHT, WRONG, strict=True):
@@ -46,16 +46,12 @@ def test_choices_equal_a_loop_over_cosines(clip: FrozenCLIP, pictures: list[Imag
     assert found.protocol["ties"] == "pessimistic" and found.protocol["clip"] == "testbed:clip"
 
 
-def test_pictures_of_another_prompt_are_wrong(
-    clip: FrozenCLIP, pictures: list[Image.Image]
-) -> None:
+def test_pictures_of_another_prompt_are_wrong(clip, pictures):
     found = text_choice(clip, [*pictures[1:], pictures[0]], RIGHT, WRONG)
     assert found.text_accuracy < 0.2
 
 
-def test_an_encoder_that_says_the_same_of_every_text_scores_zero(
-    spoilt: FrozenCLIP, pictures: list[Image.Image]
-) -> None:
+def test_an_encoder_that_says_the_same_of_every_text_scores_zero(spoilt, pictures):
     norm = spoilt.model.text_model.final_layer_norm
     norm.weight.zero_()
     norm.bias.copy_(torch.linspace(-1, 1, len(norm.bias)))
@@ -63,9 +59,7 @@ def test_an_encoder_that_says_the_same_of_every_text_scores_zero(
     assert (found.text_accuracy, found.num_ties) == (0, 16)
 
 
-def test_a_random_encoder_is_right_as_often_as_chance(
-    clip: FrozenCLIP, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_random_encoder_is_right_as_often_as_chance(clip, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     for name in ("encode_images", "encode_texts"):
         monkeypatch.setattr(
@@ -79,15 +73,13 @@ def test_a_random_encoder_is_right_as_often_as_chance(
     assert found.text_accuracy == pytest.approx(found.chance, abs=4 * (0.25 / 1200) ** 0.5)
 
 
-def test_captions_that_differ_beyond_the_context_tie_and_are_wrong(
-    clip: FrozenCLIP, pictures: list[Image.Image]
-) -> None:
+def test_captions_that_differ_beyond_the_context_tie_and_are_wrong(clip, pictures):
     long = ", on a white background" * 10
     found = text_choice(clip, pictures[:1], [RIGHT[0] + long], [[RIGHT[0] + long + " twice"]])
     assert (found.text_accuracy, found.num_ties, found.num_cut) == (0, 1, 2)
 
 
-def test_nan_embeddings_are_refused(spoilt: FrozenCLIP, pictures: list[Image.Image]) -> None:
+def test_nan_embeddings_are_refused(spoilt, pictures):
     spoilt.model.text_projection.weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"embedding of caption 0 is not finite \(64 of 64"):
         text_choice(spoilt, pictures, RIGHT, WRONG)
@@ -105,12 +97,7 @@ def test_nan_embeddings_are_refused(spoilt: FrozenCLIP, pictures: list[Image.Ima
     ],
 )
 def test_choices_that_make_no_sense_are_refused(
-    clip: FrozenCLIP,
-    pictures: list[Image.Image],
-    num_pictures: int,
-    right: list[str],
-    wrong: list[list[str]],
-    message: str,
-) -> None:
+    clip, pictures, num_pictures, right, wrong, message
+):
     with pytest.raises(ValueError, match=message):
         text_choice(clip, pictures[:num_pictures], right, wrong)

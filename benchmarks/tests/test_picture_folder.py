@@ -3,9 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,13 +21,13 @@ class Painter:
         calls: the prompts and noise seeds of each call.
     """
 
-    def __init__(self, draw: Draw):
+    def __init__(self, draw):
         self.draw, self.calls = draw, []
 
-    def to(self, *places: Any) -> "Painter":
+    def to(self, *places):
         return self
 
-    def __call__(self, prompts: list[str], generator: list[Any], **options: Any) -> Any:
+    def __call__(self, prompts, generator, **options):
         assert options["output_type"] == "np" and options["height"] == options["width"] == 64
         seeds = [each.initial_seed() for each in generator]
         self.calls.append((prompts, seeds))
@@ -37,24 +35,24 @@ class Painter:
         return SimpleNamespace(images=np.stack(drawn))
 
     @property
-    def seed_of(self) -> dict[str, int]:
+    def seed_of(self):
         return {p: s for prompts, seeds in self.calls for p, s in zip(prompts, seeds, strict=True)}
 
 
-def noise(prompt: str, seed: int) -> np.ndarray:
+def noise(prompt, seed):
     return np.random.default_rng(seed).random((64, 64, 3), dtype=np.float32)
 
 
-def requests(count: int) -> list[Request]:
+def requests(count):
     return [Request(number, f"id-{number}", f"prompt {number}") for number in range(count)]
 
 
-def draw(folder: Path, painter: Painter, count: int = 5, **others: Any) -> list[Any]:
+def draw(folder, painter, count=5, **others):
     told = {"made_with": {"path": "abc"}, "batch_size": 2, "sampling": SAMPLING, **others}
     return draw_pictures(folder, requests(count), lambda: painter, **told)
 
 
-def test_pictures_lie_in_geneval_s_layout_with_their_prompts(tmp_path: Path):
+def test_pictures_lie_in_geneval_s_layout_with_their_prompts(tmp_path):
     drawn = draw(tmp_path / "p", Painter(noise), 2)
     place = tmp_path / "p" / "00001"
     assert [path.name for path in sorted(place.rglob("*"))] == [
@@ -68,7 +66,7 @@ def test_pictures_lie_in_geneval_s_layout_with_their_prompts(tmp_path: Path):
     assert np.array_equal(drawn[1].open(), expected)
 
 
-def test_noise_depends_on_seed_and_place_alone(tmp_path: Path):
+def test_noise_depends_on_seed_and_place_alone(tmp_path):
     painters = [Painter(noise) for _ in range(3)]
     draw(tmp_path / "a", painters[0], batch_size=2)
     draw(tmp_path / "b", painters[1], batch_size=5)
@@ -78,7 +76,7 @@ def test_noise_depends_on_seed_and_place_alone(tmp_path: Path):
     assert len({*painters[0].seed_of.values(), *painters[2].seed_of.values()}) == 10
 
 
-def test_a_resumed_run_draws_only_what_is_missing_or_broken_and_alike(tmp_path: Path):
+def test_a_resumed_run_draws_only_what_is_missing_or_broken_and_alike(tmp_path):
     whole = draw(tmp_path / "p", Painter(noise))
     bytes_of = [each.path.read_bytes() for each in whole]
     whole[1].path.unlink()
@@ -91,7 +89,7 @@ def test_a_resumed_run_draws_only_what_is_missing_or_broken_and_alike(tmp_path: 
     assert [each.path.read_bytes() for each in again] == bytes_of
 
 
-def test_a_finished_folder_loads_no_pipeline(tmp_path: Path):
+def test_a_finished_folder_loads_no_pipeline(tmp_path):
     draw(tmp_path / "p", Painter(noise))
     none = None
     assert all(each.is_kept for each in draw(tmp_path / "p", none))
@@ -108,13 +106,13 @@ def test_a_finished_folder_loads_no_pipeline(tmp_path: Path):
         ({"made_with": {"path": "abc", "more": 1}}, "more None, not 1"),
     ],
 )
-def test_a_folder_of_other_settings_is_refused(tmp_path: Path, others: Any, words: str):
+def test_a_folder_of_other_settings_is_refused(tmp_path, others, words):
     draw(tmp_path / "p", Painter(noise))
     with pytest.raises(ValueError, match=f"made with {words}.*another --output_dir"):
         draw(tmp_path / "p", Painter(noise), **others)
 
 
-def test_a_folder_of_other_prompts_or_of_unknown_settings_is_refused(tmp_path: Path):
+def test_a_folder_of_other_prompts_or_of_unknown_settings_is_refused(tmp_path):
     draw(tmp_path / "p", Painter(noise))
     changed = [Request(0, "id-0", "another prompt")]
     with pytest.raises(ValueError, match="picture of 'prompt 0', not of 'another prompt'"):
@@ -124,7 +122,7 @@ def test_a_folder_of_other_prompts_or_of_unknown_settings_is_refused(tmp_path: P
         draw(tmp_path / "p", Painter(noise))
 
 
-def test_a_pipeline_that_draws_another_size_is_refused(tmp_path: Path):
+def test_a_pipeline_that_draws_another_size_is_refused(tmp_path):
     small = Painter(lambda prompt, seed: np.ones((32, 32, 3), np.float32))
     with pytest.raises(ValueError, match="drew .32, 32, 3., not squares of 64 pixels"):
         draw(tmp_path / "p", small)

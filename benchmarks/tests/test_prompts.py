@@ -4,8 +4,6 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +43,7 @@ LETTERS = {
 OWN = {"ja": "ぁ-んァ-ヶ", "vi": "àáảãạăằắẳẵặâầấẩẫậđèéẻẽẹêềếểễệìíỉĩịòóỏõọôồốổỗộơờớởỡợùúủũụưừứửữự"}
 
 
-def letters_of(text: str) -> str:
+def letters_of(text):
     lowered = text.replace("İ", "i").lower()  # str.lower leaves a dot above
     return "".join(c for c in lowered if unicodedata.category(c)[0] in "LM")
 
@@ -59,7 +57,7 @@ def test_every_language_has_one_prompt_of_every_aspect():
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_culture_prompts_are_written_in_their_language_s_letters(language: str):
+def test_culture_prompts_are_written_in_their_language_s_letters(language):
     for prompt in mc18().of(language):
         letters = letters_of(prompt.prompts[language])
         odd = re.sub(f"[{LETTERS[language]}]", "", letters)
@@ -98,13 +96,13 @@ def test_the_sheet_s_fonts_have_every_sign_of_the_culture_prompts():
             assert all(glyph != 0 for _, glyph, _, _ in line.glyphs), (prompt.id, text)
 
 
-def write_lines(path: Path, *lines: Any) -> Path:
+def write_lines(path, *lines):
     words = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     path.write_text("\n".join(words) + "\n", encoding="utf-8")
     return path
 
 
-def test_a_prompt_file_s_texts_come_back_in_nfc_with_english_from_its_own_column(tmp_path: Path):
+def test_a_prompt_file_s_texts_come_back_in_nfc_with_english_from_its_own_column(tmp_path):
     (tmp_path / "house.jpg").write_bytes(b"")
     path = write_lines(
         tmp_path / "mine.jsonl",
@@ -138,28 +136,26 @@ GOOD = {"id": "a", "prompts": {"de": "ein Haus"}, "english": "a house"}
         ({**GOOD, "id": "b", "image": "none.jpg"}, "line 2: no photograph .*none.jpg"),
     ],
 )
-def test_a_line_that_is_no_prompt_is_refused_by_file_and_line(
-    tmp_path: Path, line: Any, words: str
-):
+def test_a_line_that_is_no_prompt_is_refused_by_file_and_line(tmp_path, line, words):
     path = write_lines(tmp_path / "mine.jsonl", GOOD, line)
     with pytest.raises((ValueError, FileNotFoundError), match=f"mine.jsonl {words}"):
         read_prompts(path)
 
 
-def test_a_missing_and_an_empty_prompt_file_are_refused(tmp_path: Path):
+def test_a_missing_and_an_empty_prompt_file_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no prompt file"):
         read_prompts(tmp_path / "none.jsonl")
     with pytest.raises(ValueError, match="is empty"):
         read_prompts(write_lines(tmp_path / "empty.jsonl"))
 
 
-def test_an_empty_language_is_refused_with_those_that_there_are(tmp_path: Path):
+def test_an_empty_language_is_refused_with_those_that_there_are(tmp_path):
     with pytest.raises(ValueError, match="mc18 has no prompt in 'sv'; it has ar, de, en"):
         mc18().of("sv")
 
 
 @pytest.fixture
-def xm3600(tmp_path: Path) -> Path:
+def xm3600(tmp_path):
     """Eight entries in Crossmodal-3600's layout, with photographs of no bytes."""
     (tmp_path / "images").mkdir()
     entries = []
@@ -175,7 +171,7 @@ def xm3600(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_mg18_takes_first_captions_with_the_english_one_and_the_photograph(xm3600: Path):
+def test_mg18_takes_first_captions_with_the_english_one_and_the_photograph(xm3600):
     told = mg18(xm3600, ["th", "de"])
     assert sorted(p.id for p in told.prompts) == [f"{n:016x}" for n in range(8)]
     for prompt in told.prompts:
@@ -190,13 +186,13 @@ def test_mg18_takes_first_captions_with_the_english_one_and_the_photograph(xm360
     }
 
 
-def test_mg18_s_sample_is_seeded_and_a_smaller_one_begins_a_larger_one(xm3600: Path):
+def test_mg18_s_sample_is_seeded_and_a_smaller_one_begins_a_larger_one(xm3600):
     ids = [[p.id for p in mg18(xm3600, ["de"], 5, seed=s).prompts] for s in (0, 0, 1)]
     assert ids[0] == ids[1] != ids[2]
     assert [p.id for p in mg18(xm3600, ["th", "en"], 3).prompts] == ids[0][:3]
 
 
-def test_mg18_refuses_what_it_cannot_sample(xm3600: Path, tmp_path: Path):
+def test_mg18_refuses_what_it_cannot_sample(xm3600, tmp_path):
     with pytest.raises(ValueError, match="line 1 has no caption in 'fr'; it has de, en, quz, th"):
         mg18(xm3600, ["fr"])
     for count in (0, 9):
@@ -206,7 +202,7 @@ def test_mg18_refuses_what_it_cannot_sample(xm3600: Path, tmp_path: Path):
         mg18(tmp_path / "nowhere", ["de"])
 
 
-def test_mg18_counts_missing_photographs_unless_they_are_not_wanted(xm3600: Path):
+def test_mg18_counts_missing_photographs_unless_they_are_not_wanted(xm3600):
     for number in (2, 3):
         (xm3600 / "images" / f"{number:016x}.jpg").unlink()
     with pytest.raises(FileNotFoundError, match="2 of 8 photographs are missing, the first"):
@@ -215,7 +211,7 @@ def test_mg18_counts_missing_photographs_unless_they_are_not_wanted(xm3600: Path
 
 
 @pytest.mark.parametrize("line", [{"de": {"caption": ["x"]}}, {"image/key": "0" * 16}])
-def test_mg18_refuses_entries_without_a_key_of_their_own(xm3600: Path, line: dict[str, Any]):
+def test_mg18_refuses_entries_without_a_key_of_their_own(xm3600, line):
     write_lines(xm3600 / "captions.jsonl", {"image/key": "0" * 16, "en": {"caption": ["x"]}}, line)
     with pytest.raises(ValueError, match="line 2 has no image/key of its own"):
         mg18(xm3600, ["en"])

@@ -5,7 +5,6 @@ and a collapsed encoder.
 import io
 import math
 import tarfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ KS = (1, 5, 10)
 class Fixed:
     """An encoder of pictures by their colour and of texts by their number, from given rows."""
 
-    def __init__(self, image_rows: torch.Tensor, text_rows: torch.Tensor):
+    def __init__(self, image_rows, text_rows):
         self.image_rows, self.text_rows = image_rows, text_rows
 
     def embed_image(self, pictures):
@@ -31,7 +30,7 @@ class Fixed:
         return self.text_rows[[int(text) for text in texts]]
 
 
-def write_wds(root: Path, num_captions: int) -> None:
+def write_wds(root, num_captions):
     """A picture of one colour a number, and captions that are numbers of rows."""
     (root / "test").mkdir(parents=True)
     (root / "dataset_type.txt").write_text("retrieval")
@@ -74,7 +73,7 @@ def run(tmp_path, monkeypatch):
     return call
 
 
-def random_rows(num_captions: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_rows(num_captions):
     """Vectors whose texts are near their pictures, so that recall is neither 0 nor 1."""
     generator = torch.Generator().manual_seed(3)
     images = torch.randn(NUM_PICTURES, 8, generator=generator)
@@ -83,7 +82,7 @@ def random_rows(num_captions: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.nn.functional.normalize(images), torch.nn.functional.normalize(texts)
 
 
-def text_to_image(scores: list[list[float]], picture_of: list[int], k: int) -> float:
+def text_to_image(scores, picture_of, k):
     """The share of texts whose own picture is among their k best."""
     found = 0
     for row, picture in zip(scores, picture_of, strict=True):
@@ -92,7 +91,7 @@ def text_to_image(scores: list[list[float]], picture_of: list[int], k: int) -> f
     return found / len(scores)
 
 
-def image_to_text_any(scores: list[list[float]], picture_of: list[int], k: int) -> float:
+def image_to_text_any(scores, picture_of, k):
     """The share of pictures of whose texts any is among their k best."""
     found = 0
     for picture in range(NUM_PICTURES):

@@ -5,7 +5,7 @@
 - published: what the published script does on the same shapes: two UNets, VAE and both text
   encoders online, the empty prompt encoded for every row, weight gradients of the student's UNet.
 
-Training should hold one UNet and not two: compare the memory of the processes.
+Training should hold one UNet and not two: compare the memory above the imports.
 """
 
 from collections.abc import Mapping

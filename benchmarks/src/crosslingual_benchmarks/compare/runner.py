@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +18,8 @@ from crosslingual_benchmarks.compare.display import Display
 from crosslingual_benchmarks.compare.plan import RUN, STEPS, Plan
 from crosslingual_benchmarks.compare.record import append_training
 from crosslingual_benchmarks.compare.suite import Arm, Step, Suite, Values, fill
-from crosslingual_benchmarks.methods import GROUP
 
 PACKAGE = "crosslingual_benchmarks"
-
-
-def package_folders() -> dict[str, str]:
-    """The folders of the installed methods' packages by name; none is imported for it.
-
-    Those in the working folder are relative to it: a result's command then repeats it elsewhere.
-    """
-    specs = {
-        entry.name: find_spec(entry.module.partition(".")[0]) for entry in entry_points(group=GROUP)
-    }
-    folders = {name: Path(spec.origin).parent for name, spec in specs.items() if spec}
-    here = Path.cwd()
-    return {
-        name: str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
-        for name, folder in folders.items()
-    }
 
 
 @dataclass
@@ -72,7 +53,6 @@ class Runner:
             "clip": suite.clip,
             "trained": suite.trained_languages,
             "foreign": [name for name in suite.trained_languages if name != "en"],
-            "packages": package_folders(),
         }
         return words | ({"arm": str(self.folder / "arms" / arm.name)} if arm else {})
 

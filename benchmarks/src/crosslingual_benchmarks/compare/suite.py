@@ -9,7 +9,6 @@ lines in a suite. Words in braces stand for places and languages:
 | `{arm}` | the arm's own folder |
 | `{arms}` | the folder of all arms, for an arm that goes on from another's |
 | `{base}`, `{clip}` | the suite's |
-| `{packages[NAME]}` | the folder of a method's installed package |
 | `{trained}`, `{foreign}` | as a whole value: a list, the trained languages and those but English |
 """
 
