@@ -45,8 +45,7 @@ def write_folder(folder: str | Path, fill: Callable[[Path], None]) -> Path:
             f"{folder} holds something other than an adapter or a model; choose another folder"
         )
     partial, old = (folder.with_name(folder.name + end) for end in (".partial", ".old"))
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         fill(partial)
@@ -60,6 +59,7 @@ def write_folder(folder: str | Path, fill: Callable[[Path], None]) -> Path:
         message = f"the disk is full: {folder} was not written, {kept}; make room and export again"
         raise OSError(errno.ENOSPC, message) from error
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
@@ -195,8 +195,8 @@ def load_adapter(
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Reads tensors alone, from safetensors or from a pickle under `weights_only`: for importing
-    published files. The prefix that DistributedDataParallel puts before names is taken off.
+    """Reads the tensors of a published file for import: safetensors, or a pickle of tensors alone
+    (`weights_only`). The prefix that DistributedDataParallel puts before names is taken off.
 
     Returns:
         fp32 tensors by name.
@@ -223,17 +223,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Reads a safetensors file onto the CPU.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Name to tensor.
+    """Reads a safetensors file onto the CPU: tensors by name.
 
     Raises:
-        ValueError: for a pickle, whatever its name says, or a truncated file.
-        FileNotFoundError: for a missing file.
+        FileNotFoundError: no such file.
+        ValueError: a pickle, whatever its name says, or a truncated file.
     """
     path = Path(path)
     if not path.is_file():
@@ -249,12 +243,8 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
 def load_strict(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Loads tensors into a module whose names and shapes they match exactly.
 
-    Args:
-        module: changed in place.
-        state: as many tensors as the module has, by the same names.
-
     Raises:
-        ValueError: listing what is missing, unexpected or of another shape.
+        ValueError: lists what is missing, unexpected or of another shape; the module is unchanged.
     """
     own = module.state_dict()
     missing = sorted(own.keys() - state.keys())
@@ -279,23 +269,20 @@ def model_card(
     languages: Sequence[str],
     pipeline_tag: str,
     tags: Sequence[str],
-    license: str,
+    license: str = "mit",
     results: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Writes the README.md of an adapter, with the head that the hub reads.
+    """The README.md of an adapter, with the head that the hub reads.
 
     Args:
         title: the heading.
-        text: Markdown that says what it is and how it is used.
-        base_model: the hub id or name of the frozen base.
+        text: Markdown that says what the adapter is and how to use it.
+        base_model: hub id or name of the frozen base.
         languages: BCP-47 codes.
         pipeline_tag: such as `text-to-image`.
         tags: further tags.
         license: an SPDX name in lower case, as the hub spells it.
         results: rows of a table with the same keys, printed as they are.
-
-    Returns:
-        The text.
     """
     head = {
         "library_name": "crosslingual",
@@ -320,45 +307,36 @@ def adapter_card(
     config: Mapping[str, Any],
     count: int,
     results: Sequence[Mapping[str, Any]] = (),
-    **changes: Any,
 ) -> str:
-    """The model card of a method's adapter, by its config.
+    """The model card of a text-to-image adapter, by its config.
 
     Args:
         title: the heading.
-        text: Markdown, with fields to fill in: the config's keys, `count`, and, for a snippet that
-            runs as it stands, `import_base` and `load_base`, the lines that load the base's stock
-            pipeline.
+        text: Markdown with fields to fill in: the config's keys, `count`, and `import_base` and
+            `load_base`, two lines of Python that load the base's stock pipeline, so that a snippet
+            runs as it stands.
         config: the adapter's, with `method`, `base` and `languages`.
         count: parameters of the adapter.
         results: as `model_card` takes them.
-        changes: arguments of `model_card` that differ.
     """
     base = config["base"]
-    is_worlds = model_folder(base) is not None
-    import_base = (
-        "from crosslingual.frozen.base import Base"
-        if is_worlds
-        else ("from diffusers import DiffusionPipeline")
+    code = (
+        "from diffusers import DiffusionPipeline",
+        f'DiffusionPipeline.from_pretrained("{base}")',
     )
-    load_base = (
-        f'Base.open("{base}").load_pipeline()'
-        if is_worlds
-        else (f'DiffusionPipeline.from_pretrained("{base}")')
-    )
-    fields = {"import_base": import_base, "load_base": load_base, "count": count}
+    if model_folder(base) is not None:  # a world's, whose names diffusers does not know
+        code = (
+            "from crosslingual.frozen.base import Base",
+            f'Base.open("{base}").load_pipeline()',
+        )
     return model_card(
         title=title,
-        text=text.format(**fields, **config),
+        text=text.format(import_base=code[0], load_base=code[1], count=count, **config),
+        base_model=base,
+        languages=config["languages"],
+        pipeline_tag="text-to-image",
+        tags=[config["method"], "cross-lingual"],
         results=results,
-        **{
-            "base_model": base,
-            "languages": config["languages"],
-            "pipeline_tag": "text-to-image",
-            "tags": [config["method"], "cross-lingual"],
-            "license": "mit",
-            **changes,
-        },
     )
 
 

@@ -21,9 +21,9 @@ class FrozenCLIP:
         name: the id or folder it was loaded from.
         model: transformers' CLIPModel.
         tokenizer: of its texts.
-        image_mean: of its pixels in [0, 1], a value a channel.
-        image_std: likewise.
-        image_size: the edge of its square pictures in pixels.
+        image_mean: of pixels in [0, 1], one value for each channel.
+        image_std: deviation, likewise.
+        image_size: edge of its square pictures in pixels.
         max_length: tokens of a text, start and end included.
     """
 
@@ -41,8 +41,8 @@ class FrozenCLIP:
         return int(self.model.config.projection_dim)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """What the vision tower reads of pictures (B, 3, H, W) in [-1, 1]: their centre, normalised
-        by CLIP's mean and deviation, in the model's dtype and place.
+        """The input of the vision tower for pictures (B, 3, H, W) in [-1, 1]: their centre,
+        normalised by CLIP's mean and deviation, in the model's dtype and place.
 
         Raises:
             ValueError: a picture is smaller than CLIP's.
@@ -63,11 +63,8 @@ class FrozenCLIP:
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
-        """Joint embeddings (B, P) of pictures, fp32, not normalised.
-
-        Args:
-            images: (B, 3, H, W) in [-1, 1], as the loader gives them, at least as large as
-                `image_size`, of which the centre is taken.
+        """Joint embeddings (B, P) of the centres of pictures (B, 3, H, W) in [-1, 1], fp32, not
+        normalised.
 
         Raises:
             ValueError: a picture is smaller than CLIP's.
@@ -77,8 +74,8 @@ class FrozenCLIP:
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> Tensor:
-        """Joint embeddings (B, P) of texts, fp32, not normalised; what is longer than `max_length`
-        is cut with the end token kept.
+        """Joint embeddings (B, P) of texts, fp32, not normalised; longer texts are cut to
+        `max_length` with the end token kept.
         """
         tokens = self.tokenizer(
             texts,
@@ -97,13 +94,13 @@ def load_clip(
     """Loads a CLIP with its tokenizer and the constants of its preprocessing, strictly.
 
     Args:
-        name: folder, hub id or `testbed:clip`.
+        name: a folder, a hub id or WORLD:NAME such as `testbed:clip`.
         revision: of the hub entry.
         dtype: of the weights.
 
     Raises:
         FileNotFoundError: there is no such folder or hub entry, or it has no safetensors.
-        ValueError: it is no CLIP, or a key is missing or not expected.
+        ValueError: it is no CLIP, or a key is missing or unexpected.
     """
     from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
@@ -125,7 +122,7 @@ def load_clip(
 
 
 def clip_config(name: str, revision: str | None = None) -> Any:
-    """A CLIP's config; that of a well-known one is had without network.
+    """A CLIP's config; that of a well-known one needs no network.
 
     Raises:
         FileNotFoundError: nothing of that name can be reached.

@@ -14,58 +14,60 @@ from crosslingual.features.ragged import Ragged
 from crosslingual.frozen.published_shapes import published_shape
 from crosslingual.frozen.weights import load_frozen, resolve
 
+MAX_LENGTH = 77  # tokens of a prompt where nothing else is asked for, as CLIP's
+
+
+_CLASSES = {
+    "roberta": "RobertaModel",
+    "xlm-roberta": "XLMRobertaModel",
+    "xlm-roberta-xl": "XLMRobertaXLModel",
+    "altclip": "AltCLIPTextModel",
+    "altclip_text_model": "AltCLIPTextModel",
+    "clip": "CLIPTextModel",
+    "clip_text_model": "CLIPTextModel",
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+    "bert": "BertModel",
+    "llama": "LlamaModel",
+    "mistral": "MistralModel",
+    "qwen2": "Qwen2Model",
+    "qwen3": "Qwen3Model",
+    "gemma": "GemmaModel",
+    "gemma2": "Gemma2Model",
+}
+
 
 def _encoder_class(model_type: str) -> type:
     import transformers
 
-    classes = {
-        "roberta": "RobertaModel",
-        "xlm-roberta": "XLMRobertaModel",
-        "xlm-roberta-xl": "XLMRobertaXLModel",
-        "altclip": "AltCLIPTextModel",
-        "altclip_text_model": "AltCLIPTextModel",
-        "clip": "CLIPTextModel",
-        "clip_text_model": "CLIPTextModel",
-        "t5": "T5EncoderModel",
-        "mt5": "MT5EncoderModel",
-        "umt5": "UMT5EncoderModel",
-        "bert": "BertModel",
-        "llama": "LlamaModel",
-        "mistral": "MistralModel",
-        "qwen2": "Qwen2Model",
-        "qwen3": "Qwen3Model",
-        "gemma": "GemmaModel",
-        "gemma2": "Gemma2Model",
-    }
-    if model_type not in classes:
+    if model_type not in _CLASSES:
         raise ValueError(
-            f"no text encoder of type {model_type!r} is known; there are {', '.join(classes)}"
+            f"no text encoder of type {model_type!r} is known; there are {', '.join(_CLASSES)}"
         )
-    return getattr(transformers, classes[model_type])
+    return getattr(transformers, _CLASSES[model_type])
 
 
 def _without_head(model_class: type) -> dict[str, bool]:
-    """The argument that leaves out a pooler, which no token state passes."""
+    """The argument that leaves a pooler out, since token states do not pass it."""
     has_pooler = model_class.__name__.endswith(("RobertaModel", "XLModel", "BertModel"))
     return {"add_pooling_layer": False} if has_pooler else {}
 
 
 def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
-    """Width of an encoder's token states and the tokens a prompt has by default, without its
-    weights.
-    """
+    """Width of an encoder's token states, and a prompt's tokens by default, without its weights."""
     from transformers import AutoTokenizer
 
     width = state_width(encoder_config(name, revision))
     known = published_shape(name, "tokenizer")
-    if known is not None:
-        return width, min(77, known["model_max_length"])
-    tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
-    return width, min(77, int(tokenizer.model_max_length))
+    if known is None:
+        tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+        known = {"model_max_length": tokenizer.model_max_length}
+    return width, min(MAX_LENGTH, int(known["model_max_length"]))
 
 
 def encoder_config(name: str, revision: str | None = None) -> Any:
-    """A text encoder's config; that of a well-known one is had without network.
+    """A text encoder's config; that of a well-known one needs no network.
 
     Raises:
         FileNotFoundError: nothing of that name can be reached.
@@ -84,14 +86,9 @@ def encoder_config(name: str, revision: str | None = None) -> Any:
 
 
 def state_width(config: Any) -> int:
-    """The size of an encoder's token states by its config: the projection's, where the states pass
-    one.
-    """
-    return int(
-        getattr(config, "project_dim", None)
-        or getattr(config, "d_model", None)
-        or config.hidden_size
-    )
+    """Width of an encoder's token states by its config, after a projection where there is one."""
+    known = config.to_dict()
+    return int(known.get("project_dim") or known.get("d_model") or known["hidden_size"])
 
 
 def encoder_of(config: Any) -> nn.Module:
@@ -122,9 +119,9 @@ class MultilingualEncoder:
 
     Attributes:
         name: the id or folder it was loaded from.
-        model: the encoder; called with ids and mask it answers token states (B, L, D).
+        model: the encoder; called with ids and mask it gives token states (B, L, D).
         tokenizer: pads to `max_length` on the right.
-        max_length: tokens a prompt, start and end included.
+        max_length: tokens of a prompt, start and end included.
     """
 
     name: str
@@ -137,15 +134,20 @@ class MultilingualEncoder:
         """D, the size of a token state."""
         return state_width(self.model.config)
 
-    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Ids and mask, both (B, max_length); longer prompts are cut with their end token kept."""
+    def tokenize(self, texts: list[str], padding: str = "max_length") -> tuple[Tensor, Tensor]:
+        """Ids and mask, both (B, L), on the model's device.
+
+        Args:
+            texts: longer ones are cut to `max_length` with their end token kept.
+            padding: to `max_length`, or to the `longest` text.
+        """
         tokens = self.tokenizer(
             texts,
-            padding="max_length",
+            padding=padding,
             max_length=self.max_length,
             truncation=True,
             return_tensors="pt",
-        )
+        ).to(self.model.device)
         return tokens.input_ids, tokens.attention_mask
 
     @torch.no_grad()
@@ -153,23 +155,16 @@ class MultilingualEncoder:
         """Last hidden states (B, max_length, D) of prompts in any language, and their mask (B,
         max_length).
         """
-        ids, mask = (part.to(self.model.device) for part in self.tokenize(texts))
+        ids, mask = self.tokenize(texts)
         return self.model(ids, attention_mask=mask).last_hidden_state, mask
 
     @torch.no_grad()
     def encode_packed(self, texts: list[str]) -> Ragged:
-        """Last hidden states of the texts' own tokens, start and end included, (T, D) of all of
-        them one after another: nothing is computed or kept beyond the longest one.
+        """Last hidden states of the texts' own tokens, start and end included, (T, D) of all texts
+        one after another, so that no padding beyond the longest text is computed or kept.
         """
-        tokens = self.tokenizer(
-            texts,
-            padding="longest",
-            max_length=self.max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).to(self.model.device)
-        mask = tokens.attention_mask
-        states = self.model(tokens.input_ids, attention_mask=mask).last_hidden_state
+        ids, mask = self.tokenize(texts, padding="longest")
+        states = self.model(ids, attention_mask=mask).last_hidden_state
         return Ragged(states[mask.bool()], mask.sum(dim=1))
 
 
@@ -183,9 +178,9 @@ def load_multilingual_encoder(
     tokenizer.
 
     Args:
-        name: folder, hub id or `testbed:xlm-r`.
+        name: a folder, a hub id or WORLD:NAME such as `testbed:xlm-r`.
         revision: of the hub entry.
-        max_length: tokens a prompt; the tokenizer's own limit, and at most 77, if None.
+        max_length: tokens of a prompt; the tokenizer's own limit, and at most 77, if None.
         dtype: of the weights.
     """
     from transformers import AutoTokenizer
@@ -199,7 +194,7 @@ def load_multilingual_encoder(
             f"the tokenizer of {name} was read with {len(tokenizer)} entries: install protobuf"
         )
     tokenizer.padding_side = "right"
-    if tokenizer.pad_token is None:  # of language models; what is padded is masked
+    if tokenizer.pad_token is None:  # of language models; padding is masked
         tokenizer.pad_token = tokenizer.eos_token
-    length = max_length or min(77, int(tokenizer.model_max_length))
+    length = max_length or min(MAX_LENGTH, int(tokenizer.model_max_length))
     return MultilingualEncoder(name, model, tokenizer, length)

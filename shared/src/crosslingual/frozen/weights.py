@@ -1,8 +1,8 @@
-"""Frozen models' weights: from a hub, a folder or the testbed.
+"""Frozen models' weights: from the hub, a folder or a world.
 
 Frozen means three things together: `eval()`, `requires_grad_(False)`, and outputs taken without a
 graph. Weights are read from safetensors alone, and a key that is missing or not expected is an
-error: transformers would otherwise initialise the missing part at random and go on.
+error: transformers would otherwise initialise the missing part at random and continue.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from torch import nn
 
 from crosslingual.worlds import model_folder
 
-HEADS = ("lm_head.", "pooler.", "roberta.pooler.")  # of pretraining, which an encoder does without
+HEADS = ("lm_head.", "pooler.", "roberta.pooler.")  # of pretraining; an encoder has none
 
 
 def resolve(name: str) -> str:
@@ -26,8 +26,8 @@ def resolve(name: str) -> str:
 
 
 def locate(name: str) -> str:
-    """A model's name that holds wherever a command is called from: a local folder's absolute path;
-    other names as they are.
+    """A local folder's absolute path, which holds wherever a command is called; other names as they
+    are.
     """
     return str(Path(name).resolve()) if Path(name).is_dir() else name
 
@@ -47,20 +47,23 @@ def load_frozen(
     dtype: torch.dtype = torch.float32,
     **arguments: Any,
 ) -> Any:
-    """Loads one frozen model of transformers or diffusers, strictly; `arguments` go to its
-    constructor.
+    """Loads one frozen model of transformers or diffusers, strictly.
+
+    Args:
+        model_class: of transformers or diffusers.
+        name: a folder, a hub id or WORLD:NAME.
+        subfolder: of the model in it.
+        revision: of the hub entry.
+        variant: of the weights' files, such as `fp16`.
+        dtype: of the weights.
+        arguments: of the model's constructor.
 
     Raises:
         FileNotFoundError: there is no such folder or hub entry, or it has no safetensors.
         ValueError: a key is missing or not expected.
     """
-    options = {
-        "revision": revision,
-        "use_safetensors": True,
-        "output_loading_info": True,
-        "dtype": dtype,
-    }
-    options |= {"subfolder": subfolder} if subfolder else {}
+    options = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype}
+    options |= {"revision": revision, "subfolder": subfolder or ""}
     options |= {"variant": variant} if variant else {}
     place = f"{name}/{subfolder}" if subfolder else name
     try:
@@ -69,7 +72,7 @@ def load_frozen(
     except OSError as error:
         reason = str(error).split("\n")[0]
         raise FileNotFoundError(
-            f"cannot load {place} as safetensors ({reason}); give a folder, hub id or testbed:NAME"
+            f"cannot load {place} as safetensors ({reason}); give a folder, hub id or WORLD:NAME"
         ) from error
     missing = list(info["missing_keys"])
     unexpected = [key for key in info["unexpected_keys"] if not key.startswith(HEADS)]
@@ -109,16 +112,16 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def weights_hash(name: str, subfolders: tuple[str, ...] = ("",)) -> str | None:
-    """Tells the weights of a model on this disk, so that another model at the same place is
+    """Identifies the weights of a model on this disk, so that another model at the same place is
     noticed.
 
     Args:
-        name: a folder, `testbed:NAME` or a hub id.
-        subfolders: where its parts are; those that are absent are passed over.
+        name: a folder, WORLD:NAME or a hub id.
+        subfolders: where its parts are; absent ones do not count.
 
     Returns:
-        The SHA-256 of names and bytes of all its safetensors; None for a hub id, which is told by
-        its revision.
+        The SHA-256 of names and bytes of all its safetensors; None for a hub id, which its revision
+        identifies.
 
     Raises:
         FileNotFoundError: the folder holds no safetensors.
@@ -129,9 +132,9 @@ def weights_hash(name: str, subfolders: tuple[str, ...] = ("",)) -> str | None:
     files = sorted(path for part in subfolders for path in (folder / part).glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"no safetensors in {folder}: is it a model's folder?")
-    told = hashlib.sha256()
+    whole = hashlib.sha256()
     for path in files:
-        told.update(str(path.relative_to(folder)).encode())
+        whole.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as file:
-            told.update(hashlib.file_digest(file, "sha256").digest())
-    return told.hexdigest()
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
