@@ -4,7 +4,7 @@
     python tools/random_base.py write --shape sd15 --output_dir /tmp/sd15
     python tools/random_base.py check --folder /tmp/sd15 --resolution 512
 
-`write` downloads nothing: shapes stand in `crosslingual.frozen.published_shapes`, tokenizers are
+`write` downloads nothing: shapes stand in `crosslingual.frozen.shapes`, tokenizers are
 the testbed's, weights are noise in fp16 (SD 1.5 with XLM-R large: 3.3 GB on disk, SDXL: 8 GB).
 
 `check` walks a user's road with the two photographs that scikit-learn ships, captioned in English
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosslingual.frozen.published_shapes import published_shape
+from crosslingual.frozen.shapes import published_shape
 from crosslingual.frozen.weights import resolve
 
 BASES = {

@@ -1,16 +1,16 @@
 """Well-known models are counted from shapes that are written down, without network."""
 
 import pytest
-from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from crosslingual.frozen.base import denoiser_part, load_config
-from crosslingual.frozen.encoders import encoder_on_meta, encoder_shape
-from crosslingual.frozen.shapes import count_frozen, count_parameters, pooled_width
+from crosslingual.frozen.base import Base
+from crosslingual.frozen.encoders import encoder_on_meta, encoder_shape, existing_encoder
+from crosslingual.frozen.shapes import published_shape
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SD21 = "stabilityai/stable-diffusion-2-1-base"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 PIXART = "PixArt-alpha/PixArt-XL-2-512x512"
+LARGE = "FacebookAI/xlm-roberta-large"
 
 
 @pytest.fixture(autouse=True)
@@ -19,32 +19,40 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "width", "pooled", "unet", "vae"),
+    ("base", "family", "width", "pooled", "denoiser", "scale"),
     [
-        (SD15, 768, None, 859_520_964, 83_653_863),
-        (SD21, 1024, None, 865_910_724, 83_653_863),
-        (SDXL, 2048, 1280, 2_567_463_684, 83_653_863),
+        (SD15, "sd", 768, None, 859_520_964, 0.18215),
+        (SD21, "sd", 1024, None, 865_910_724, 0.18215),
+        (SDXL, "sdxl", 2048, 1280, 2_567_463_684, 0.13025),
+        (PIXART, "pixart", 4096, None, 610_856_096, 0.18215),
     ],
 )
 def test_a_known_base_has_its_published_size(
-    base: str, width: int, pooled: int | None, unet: int, vae: int
+    base: str, family: str, width: int, pooled: int | None, denoiser: int, scale: float
 ) -> None:
-    config = load_config(base, "unet")
-    assert config["cross_attention_dim"] == width
-    assert pooled_width(config) == pooled
-    assert count_parameters(config, UNet2DConditionModel.from_config) == unet
-    assert count_parameters(load_config(base, "vae"), AutoencoderKL.from_config) == vae
+    opened = Base.open(base)
+    assert opened.family.name == family
+    assert (opened.text.width, opened.text.pooled_width) == (width, pooled)
+    assert opened.count_parameters() == {"denoiser": denoiser, "vae": 83_653_863}
+    assert opened.latents == (4, scale, 0.0, 8)
+    assert not opened.process.predicts_velocity
 
 
-def test_pixart_has_a_transformer_of_its_published_size() -> None:
-    """0.6 B, and 4096-wide captions; the other bases have a UNet."""
-    assert denoiser_part(PIXART) == "transformer" and denoiser_part(SD15) == "unet"
-    assert load_config(PIXART, "transformer")["caption_channels"] == 4096
-    frozen = count_frozen(PIXART, None, "FacebookAI/xlm-roberta-large", None)
-    assert frozen["transformer"] == 610_856_096 and frozen["VAE"] == 83_653_863
-    assert "UNet" not in frozen
+def test_known_bases_say_how_prompts_reach_them() -> None:
+    """PixArt's captions are 4096 wide and pass a projection; SDXL's come from two encoders."""
+    assert Base.open(PIXART).denoiser_config["caption_channels"] == 4096
+    assert Base.open(PIXART).text[2:] == (120, 1152, (4096,), True, None)
+    assert Base.open(SDXL).text[2:] == (77, 2048, (768, 1280), False, (2816, 1280))
+    assert Base.open(SD15).text[2:] == (77, 768, (768,), False, None)
 
 
 def test_xlm_r_large_has_its_published_size_and_gives_77_tokens() -> None:
-    assert encoder_shape("FacebookAI/xlm-roberta-large") == (1024, 77)
-    assert encoder_on_meta("FacebookAI/xlm-roberta-large") == 558_840_832
+    assert encoder_shape(LARGE) == (1024, 77)
+    assert encoder_on_meta(LARGE) == 558_840_832
+    assert published_shape(LARGE, "tokenizer") == {"model_max_length": 512}
+
+
+def test_an_encoder_that_is_not_made_yet_is_counted_by_the_one_it_starts_from() -> None:
+    assert existing_encoder("runs/stage-1/encoder", LARGE) == LARGE
+    assert existing_encoder("testbed:xlm-r", LARGE) == "testbed:xlm-r"
+    assert existing_encoder("runs/stage-1/encoder", None) == "runs/stage-1/encoder"

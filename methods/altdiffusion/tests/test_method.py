@@ -18,7 +18,7 @@ from altdiffusion.method import (
     teacher_learning_loss,
     what_trains,
 )
-from crosslingual.frozen.published_shapes import published_shape
+from crosslingual.frozen.shapes import published_shape
 from crosslingual_worlds.testing.processes import join_ranks, run_ranks
 
 SD_21 = {  # the UNet of SD 2.1 where it differs from SD 1.5's

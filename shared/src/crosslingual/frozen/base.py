@@ -20,8 +20,8 @@ from torch import nn
 
 from crosslingual.frozen.denoiser import Conditioning, Denoiser, Family, TextShape
 from crosslingual.frozen.families import find_family
-from crosslingual.frozen.published_shapes import published_shape
 from crosslingual.frozen.schedule import Latents, Noising, Process
+from crosslingual.frozen.shapes import published_shape
 from crosslingual.frozen.weights import load_frozen, locate, quiet_libraries, resolve, weights_hash
 
 __all__ = ["Base", "Conditioning", "Denoiser", "TextEncoders"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosslingual.frozen.published_shapes import published_shape
+from crosslingual.frozen.shapes import published_shape
 from crosslingual.frozen.weights import load_frozen, resolve
 
 # B pictures or texts, P width of the joint space

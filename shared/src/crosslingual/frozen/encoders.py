@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crosslingual.features.ragged import Ragged
-from crosslingual.frozen.published_shapes import published_shape
+from crosslingual.frozen.shapes import published_shape
 from crosslingual.frozen.weights import load_frozen, resolve
 
 MAX_LENGTH = 77  # tokens of a prompt where nothing else is asked for, as CLIP's

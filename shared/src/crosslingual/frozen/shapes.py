@@ -1,20 +1,40 @@
-"""How large models are, from their configs alone: no weights are read, and of a base or encoder on
-disk no network is needed.
+"""The shapes of well-known models by their hub id, so that `NAME info` counts them without network,
+and `tools/random_base.py` builds them without weights. Values that are the libraries' defaults are
+left out.
 """
 
-from collections.abc import Callable
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
 
-from crosslingual.frozen.base import denoiser_part, load_config
-from crosslingual.frozen.encoders import encoder_on_meta
+@cache
+def _shapes() -> dict[str, dict[str, Any]]:
+    path = Path(__file__).with_name("published_shapes.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def published_shape(name: str, part: str) -> dict[str, Any] | None:
+    """The config of a part of a well-known model, or None where none is written down.
+
+    Args:
+        name: the hub id.
+        part: `unet`, `vae`, `scheduler`, `text_encoder` ... of a base; `encoder` and `tokenizer` of
+            a multilingual text encoder; `clip`.
+    """
+    config = _shapes().get(name, {}).get(part)
+    return None if config is None else dict(config)
+
+
+# ---- what follows serves the methods until they have moved to Base and frozen/memory.py ----
 
 
 def vae_scaling_factor(base: str, revision: str | None = None) -> float:
-    """The factor that brings a base's latents to unit variance."""
-    return float(load_config(base, "vae", revision)["scaling_factor"])
+    """`Base.latents.scale`."""
+    from crosslingual.frozen.base import Base
+
+    return Base.open(base, revision).latents.scale
 
 
 def pooled_width(unet: dict[str, Any]) -> int | None:
@@ -33,28 +53,22 @@ def pooled_width(unet: dict[str, Any]) -> int | None:
     )
 
 
-def count_parameters(shape: dict[str, Any], make: Callable[[dict[str, Any]], nn.Module]) -> int:
-    """Parameters of a module built from its config on the meta device: nothing is allocated."""
+def count_parameters(shape: Any, make: Any) -> int:
+    """Parameters of a module built on the meta device."""
+    import torch
+
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in make(shape).parameters())
 
 
-def count_frozen(
-    base: str, revision: str | None, encoder: str, encoder_revision: str | None
-) -> dict[str, int]:
-    """Parameters of a base's UNet (or transformer) and VAE and of the multilingual encoder, by a
-    name for each.
-    """
-    from diffusers import AutoencoderKL, PixArtTransformer2DModel, UNet2DConditionModel
+def count_frozen(base: str, revision: Any, encoder: str, encoder_revision: Any) -> dict[str, int]:
+    """By name."""
+    from crosslingual.frozen.base import Base
+    from crosslingual.frozen.encoders import encoder_on_meta
 
-    denoisers = {"unet": UNet2DConditionModel, "transformer": PixArtTransformer2DModel}
-    part = denoiser_part(base, revision)
-    denoiser, vae = (load_config(base, name, revision) for name in (part, "vae"))
-    return {
-        "UNet" if part == "unet" else part: count_parameters(denoiser, denoisers[part].from_config),
-        "VAE": count_parameters(vae, AutoencoderKL.from_config),
-        f"encoder {encoder}": encoder_on_meta(encoder, encoder_revision),
-    }
+    counts = Base.open(base, revision).count_parameters()
+    encoders = {f"encoder {encoder}": encoder_on_meta(encoder, encoder_revision)}
+    return {"UNet": counts["denoiser"], "VAE": counts["vae"], **encoders}
 
 
 def print_parameters(title: str, trainable: int, frozen: dict[str, int]) -> dict[str, int]:
