@@ -80,7 +80,10 @@ def common_mistakes(subject: Subject, recipe: Mapping[str, Any]) -> dict[str, Mi
             "unknown lr_scheduler 'polinomial'; there are linear|lr_scheduler.*polynomial",
         ),
         "an unknown precision": ({"mixed_precision": "fp16"}, "mixed_precision"),
-        "a word for a number": ({"learning_rate": "fast"}, "learning_rate"),
+        "a word for a number": (
+            {"learning_rate": "fast"},
+            "setting 'learning_rate' must be a number, not 'fast'",
+        ),
         "validation without data": ({"validation_steps": 2}, "validation_steps needs .*_data"),
         "validation on an empty folder": (
             {"validation_steps": 2, "validation_data": "{tmp}/empty"},
@@ -109,6 +112,8 @@ class Command:
         reading: the verb that reads an export, its further settings, and the setting of the export.
         pickle: what is said of a pickle in the place of weights.
         nobody: what is said where nothing was exported.
+        config: the file of an export that says `method`.
+        stranger: what is said of another method's export.
         other_base: a base that does not fit the export, and what is said.
         num_trainable: parameters that train in the recipe.
     """
@@ -129,6 +134,8 @@ class Command:
     )
     pickle: ClassVar[str] = "is a pickle, which can run code; run the method's `import` verb"
     nobody: ClassVar[str] = "no adapter"
+    config: ClassVar[str] = "config.json"
+    stranger: ClassVar[str] = "an adapter of 'other', not of"
     other_base: ClassVar[tuple[str, str] | None] = None
     num_trainable: ClassVar[int]
 
@@ -171,7 +178,7 @@ class Command:
         assert "did you mean 'train'?" in refusal(command("trian"))
         wrong, meant = self.typo
         line = refusal(command("train", **{wrong: "1"}))
-        assert f"'{wrong}'; did you mean '{meant}'?" in line
+        assert line == f"error: unknown setting '{wrong}'; did you mean '{meant}'?\n"
         config = tmp_path / "ds.json"
         config.write_text('{"zero_optimisation": {"stage": 1}}')
         settings = {**recipe, "deepspeed_config": config, "output_dir": tmp_path / "run"}
@@ -345,6 +352,18 @@ class Command:
             line = message(folder)
             assert re.search(f"{self.pickle}|is a pickle|safetensors", line), line
         assert self.nobody in message(tmp_path / "nowhere")
+        assert f"--{place}" in refusal(command(verb, **settings))
+
+    def test_an_export_of_another_method_is_refused(
+        self, command: Run, exported: Path, tmp_path: Path
+    ) -> None:
+        verb, settings, place = self.reading
+        folder = tmp_path / "other"
+        shutil.copytree(exported, folder)
+        config = json.loads((folder / self.config).read_text())
+        (folder / self.config).write_text(json.dumps({**config, "method": "other"}))
+        line = refusal(command(verb, **settings, **{place: folder}))
+        assert re.search(self.stranger, line), line
 
     def test_info_counts_what_trains_and_what_does_not(
         self, command: Run, recipe: dict[str, Any]

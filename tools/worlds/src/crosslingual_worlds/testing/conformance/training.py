@@ -87,7 +87,7 @@ class Training:
 
     Attributes:
         golden: losses of `whole`; a change of them is a change of what is trained.
-        files: of an export, if they are to be named.
+        files: every file of an export.
         kills: see `disturb`. Of a save's operations 3 has half of the file written; that leaves a
             folder whose removal 0 begins and takes three; 13 is then amid the removal of the oldest
             checkpoint.
@@ -257,7 +257,7 @@ class Training:
             folder = tmp_path / checkpoint.name
             succeeded(command("export", checkpoint=checkpoint, output_dir=folder))
             assert files_of(folder) == files_of(whole / subject.exported)
-            assert files_of(folder).keys() >= self.files
+            assert set(files_of(folder)) == self.files
 
     def test_a_checkpoint_holds_what_trains_and_no_frozen_part(
         self, subject: Subject, whole: Path
@@ -284,5 +284,5 @@ class Training:
         succeeded(command("train", output_dir=tmp_path / "run", **settings))
         assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2]
         folder = tmp_path / "run" / subject.exported
-        assert files_of(folder).keys() >= self.files
+        assert set(files_of(folder)) == self.files
         assert {t.dtype for t in self.trained_tensors(subject, folder).values()} == {torch.float32}
