@@ -160,9 +160,11 @@ class TranslatingEmbedder:
 
 def load_pipeline(path: str, base: str | None = None) -> TranslatingPipeline:
     """The pipeline of a base behind a translator (`KIND:FOLDER`)."""
-    from crosslingual.frozen.base import load_pipeline as load_base
+    from crosslingual.frozen.base import Base
 
-    return TranslatingPipeline(load_base(base or "testbed:sd"), load_translator(path))
+    return TranslatingPipeline(
+        Base.open(base or "testbed:sd").load_pipeline(), load_translator(path)
+    )
 
 
 def load_embedder(path: str) -> TranslatingEmbedder:
