@@ -1,77 +1,101 @@
 #!/usr/bin/env bash
-# AltDiffusion from parallel text to judged pictures in eighteen languages, on the embedded models: every
-# command, in order, and why.
+# AltDiffusion from parallel text to judged pictures, in miniature, on the embedded models: every
+# command, in order, and why. `altdiffusion demo` runs this file; its flags are the variables below.
 #
-#   pip install -c ../../constraints.txt -e .     # once, in an environment of your own
-#   bash run.sh                                   # an hour on two cores
-#   OUT=/tmp/altdiffusion NUM_PROCESSES=1 bash run.sh
+#   pip install -c ../../constraints.txt -e '.[demo]'   # once, in an environment of your own
+#   bash run.sh                                         # six minutes on two cores; no download
+#   OUTPUT_DIR=/tmp/altdiffusion LANGUAGES="ja uk" NUM_PROCESSES=1 bash run.sh
 #
-# Each arrow of `parallel text -> text encoder` and of `pictures -> shards -> features -> UNet, stage by
-# stage -> pipeline` is one command and one folder under $OUT. `altdiffusion demo` does the same in
-# miniature with a table at the end; this file is to be read and changed.
+# Each arrow of `parallel text -> text encoder` and of `pictures -> shards -> features -> UNet, stage
+# by stage -> pipeline` is one command and one folder under $OUTPUT_DIR. The recipe of eighteen
+# languages, an hour on two cores, is in configs/testbed_*.yaml with its commands.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-OUT=${OUT:-runs/testbed}
-NUM_PROCESSES=${NUM_PROCESSES:-2}
-export OMP_NUM_THREADS=1  # a thread a process
-languages=(ar de en es fr hi it ja ko nl pl pt ru th tr uk vi zh)
-launch() { torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m "$@"; }
+OUTPUT_DIR=${OUTPUT_DIR:-runs/altdiffusion-demo}
+NUM_PROCESSES=${NUM_PROCESSES:-$(($(nproc) < 2 ? 1 : 2))}
+LANGUAGES=${LANGUAGES:-de zh}
+NUM_TEXTS=${NUM_TEXTS:-4000}
+NUM_SAMPLES=${NUM_SAMPLES:-1500}
+NUM_MOTIF_SAMPLES=${NUM_MOTIF_SAMPLES:-600}
+TEXT_STEPS=${TEXT_STEPS:-250}
+CONCEPT_ALIGNMENT_STEPS=${CONCEPT_ALIGNMENT_STEPS:-270}
+QUALITY_IMPROVEMENT_STEPS=${QUALITY_IMPROVEMENT_STEPS:-260}
+NUM_PROMPTS=${NUM_PROMPTS:-16}
+NUM_MOTIF_PROMPTS=${NUM_MOTIF_PROMPTS:-8}
+SEED=${SEED:-0}
 
-# ---------------------------------------------------------------------------------------------------
-# Parallel text -> text encoder. The student reads a sentence in any language, English included, and
-# learns CLIP's vector of the English one. $OUT/text holds a text encoder for the UNet and an AltCLIP.
-crosslingual shards --source world --split train --pictures false --num_samples 20000 --seed 0 \
-  --languages "${languages[@]}" --output_dir "$OUT/text-shards" --overwrite
-launch altdiffusion.train_text --config configs/testbed_text.yaml \
-  --train_data "$OUT/text-shards" --output_dir "$OUT/text"
-
-# How good is it? Held-out pictures found by captions, with CLIP itself beside it.
-crosslingual shards --source world --split test --distinct --num_samples 500 --seed 2 \
-  --languages "${languages[@]}" --output_dir "$OUT/test-shards" --overwrite
-for model in testbed:clip "$OUT/text/altclip"; do
-  altdiffusion evaluate-retrieval --model "$model" --dataset "$OUT/test-shards" \
-    --output_dir "$OUT" --languages "${languages[@]}"
-done
-
-# ---------------------------------------------------------------------------------------------------
-# Pictures -> shards -> features. VAE and the trained text encoder are frozen from here on: they run once.
-# The mixed set holds the languages' motifs too, each captioned in its own language alone.
-crosslingual shards --source world --split train --num_samples 4000 --seed 3 \
-  --languages "${languages[@]}" --output_dir "$OUT/general-shards" --overwrite
-crosslingual shards --source world --split train --num_samples 3000 --num_motif_samples 3600 --seed 4 \
-  --languages "${languages[@]}" --output_dir "$OUT/mixed-shards" --overwrite
-for name in general mixed; do
-  launch altdiffusion.features --config configs/testbed_concept_alignment.yaml \
-    --text_encoder "$OUT/text/text_encoder" \
-    --shards "$OUT/$name-shards" --features_dir "$OUT/$name-features"
-done
-
-# ---------------------------------------------------------------------------------------------------
-# Features -> UNet. Keys and values of cross-attention first, then the whole UNet, then with a tenth of
-# the captions empty; each stage goes on from the former one's export. Ctrl-C or a kill loses nothing:
-# the same command with `--resume_from_checkpoint latest` takes the very same steps.
-stage() { # name, data, former stage
-  local former=()
-  [ $# -lt 3 ] || former=(--unet "$OUT/$3/pipeline")
-  launch altdiffusion.train --config "configs/testbed_$1.yaml" \
-    --text_encoder "$OUT/text/text_encoder" --train_data "$OUT/$2-features" \
-    --output_dir "$OUT/$1" ${former[@]+"${former[@]}"}
+export OMP_NUM_THREADS=1  # one thread for each process
+read -ra languages <<<"en $LANGUAGES"
+SECONDS=0
+say() { printf '[%5d s] %s\n' "$SECONDS" "$*"; }
+altdiffusion() {
+  if [ "$NUM_PROCESSES" = 1 ]; then python -m altdiffusion "$@"; else
+    torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m altdiffusion "$@"
+  fi
 }
-stage concept_alignment general
-stage quality_improvement mixed concept_alignment
-stage guidance_tuning mixed quality_improvement
+shards() { # name, and options of the picture world
+  crosslingual shards --source world --split train --seed "$SEED" --languages "${languages[@]}" \
+    --output_dir "$OUTPUT_DIR/$1-shards" "${@:2}"
+}
 
-# ---------------------------------------------------------------------------------------------------
-# Stages -> pictures, judged: general prompts, and each language's own motif. Writes accuracy.json,
-# table.md, grid.png and motifs.png.
-launch altdiffusion.evaluate --output_dir "$OUT" --languages "${languages[@]}" --num_prompts 24 \
-  --adapters "$OUT/concept_alignment/pipeline" "$OUT/quality_improvement/pipeline" \
-  "$OUT/guidance_tuning/pipeline"
-altdiffusion generate --adapter "$OUT/guidance_tuning/pipeline" --output_dir "$OUT/pictures" \
-  --prompt "ein großer roter Stern" "一颗红色的大五角星"
+# --------------------------------------------------------------------------------------------------
+# An earlier demo's folder is replaced; a folder that holds anything else is refused.
+python -m crosslingual.cli.demo "$OUTPUT_DIR"
 
-# For stock diffusers, in half precision: no remote code, no package of ours.
-altdiffusion export --checkpoint "$OUT/guidance_tuning" --output_dir "$OUT/pipeline" --dtype fp16
+# Parallel text without pictures; general pictures; and motifs of each language among as many general
+# pictures. A motif is captioned in its own language alone, and the English base has never seen it.
+say "text, pictures and motifs in ${languages[*]}"
+shards text --num_samples "$NUM_TEXTS" --pictures false
+shards general --num_samples "$NUM_SAMPLES"
+shards mixed --num_samples "$NUM_MOTIF_SAMPLES" --num_motif_samples "$NUM_MOTIF_SAMPLES"
 
-echo "pipeline $OUT/pipeline, table $OUT/table.md, pictures $OUT/grid.png and $OUT/motifs.png"
+# --------------------------------------------------------------------------------------------------
+# Parallel text -> text encoder. The student reads a sentence in any language, English included, and
+# learns CLIP's vector of the English one. The run's folder then holds a text encoder for the UNet,
+# and an AltCLIP: `altdiffusion evaluate-retrieval` measures how well it finds pictures.
+say "teacher learning: $TEXT_STEPS steps, no pictures"
+altdiffusion train-text --config "$HERE/configs/testbed_text.yaml" --seed "$SEED" \
+  --languages "${languages[@]}" --train_data "$OUTPUT_DIR/text-shards" \
+  --output_dir "$OUTPUT_DIR/text" --learning_rate 2e-3 \
+  --max_train_steps "$TEXT_STEPS" --checkpointing_steps "$TEXT_STEPS"
+
+# --------------------------------------------------------------------------------------------------
+# Shards -> features. VAE and the trained text encoder are frozen from here on: they run once. Ranks
+# share the blocks; a second call goes on where the first one stopped.
+say "features: latents and text states, once"
+for name in general mixed; do
+  altdiffusion features --config "$HERE/configs/testbed_concept_alignment.yaml" --seed "$SEED" \
+    --languages "${languages[@]}" --text_encoder "$OUTPUT_DIR/text/text_encoder" \
+    --shards "$OUTPUT_DIR/$name-shards" --features_dir "$OUTPUT_DIR/$name-features"
+done
+
+# --------------------------------------------------------------------------------------------------
+# Features -> UNet. Keys and values of cross-attention learn first, then the whole UNet, from the
+# export of the stage before. Ctrl-C or a kill loses nothing: the same command with
+# `--resume_from_checkpoint latest` takes the very steps that the whole run would have taken.
+# Guidance tuning is left out: captions are dropped here in both stages.
+stage() { # name, data, steps, and further settings
+  altdiffusion train --config "$HERE/configs/testbed_$1.yaml" --seed "$SEED" \
+    --languages "${languages[@]}" --text_encoder "$OUTPUT_DIR/text/text_encoder" \
+    --train_data "$OUTPUT_DIR/$2-features" --output_dir "$OUTPUT_DIR/$1" \
+    --max_train_steps "$3" --checkpointing_steps "$3" --adam_beta2 0.999 --ema_decay 0.98 "${@:4}"
+}
+say "concept alignment: keys and values of cross-attention, $CONCEPT_ALIGNMENT_STEPS steps"
+stage concept_alignment general "$CONCEPT_ALIGNMENT_STEPS" --learning_rate 5e-3
+say "quality improvement: the whole UNet, $QUALITY_IMPROVEMENT_STEPS steps"
+stage quality_improvement mixed "$QUALITY_IMPROVEMENT_STEPS" \
+  --unet "$OUTPUT_DIR/concept_alignment/pipeline"
+
+# --------------------------------------------------------------------------------------------------
+# Stages -> pictures, judged: held-out general prompts, and each language's own motif. The pipelines
+# are stock diffusers'; `altdiffusion export --dtype fp16` writes one in half precision from any
+# checkpoint, `altdiffusion generate --adapter FOLDER --prompt ...` draws your own prompts.
+say "pictures: $NUM_PROMPTS held-out prompts a language, and its motif"
+altdiffusion evaluate --output_dir "$OUTPUT_DIR" --languages "${languages[@]}" --seed "$SEED" \
+  --num_prompts "$NUM_PROMPTS" --num_motif_prompts "$NUM_MOTIF_PROMPTS" \
+  --adapters "$OUTPUT_DIR/concept_alignment/pipeline" "$OUTPUT_DIR/quality_improvement/pipeline"
+say "done"
+echo "all in $SECONDS s" | tee -a "$OUTPUT_DIR/table.md"
+echo "pictures: $OUTPUT_DIR/grid.png, $OUTPUT_DIR/motifs.png"
+echo "pipeline: $OUTPUT_DIR/quality_improvement/pipeline"

@@ -13,15 +13,15 @@
 # holds crosslingual-altdiffusion:
 #
 #   sbatch scripts/slurm.sh train configs/m18_sd21_quality_improvement.yaml
-#   sbatch --nodes=1 scripts/slurm.sh train_text configs/m9_sd15_text.yaml
+#   sbatch --nodes=1 scripts/slurm.sh train-text configs/m9_sd15_text.yaml
 #
 # Five minutes before the time limit, and when it is preempted, SLURM sends SIGTERM to every task: the
 # run saves its state and ends, and a job that is queued again goes on from there.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this script with sbatch}"
 
-verb=${1:?usage: sbatch scripts/slurm.sh train|train_text CONFIG.yaml [--setting value ...]}
-config=${2:?usage: sbatch scripts/slurm.sh train|train_text CONFIG.yaml [--setting value ...]}
+verb=${1:?usage: sbatch scripts/slurm.sh train|train-text CONFIG.yaml [--setting value ...]}
+config=${2:?usage: sbatch scripts/slurm.sh train|train-text CONFIG.yaml [--setting value ...]}
 shift 2
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-29500} OMP_NUM_THREADS=1
@@ -29,4 +29,4 @@ export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-29500} OMP_NUM_THREADS=1
 if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
   set -- "$@" --resume_from_checkpoint latest
 fi
-exec srun python -m "altdiffusion.$verb" --config "$config" "$@"
+exec srun python -m altdiffusion "$verb" --config "$config" "$@"

@@ -10,20 +10,20 @@ __all__ = ["METHOD", "attach"]
 
 
 def attach(pipe: Any, text_encoder: str) -> Any:
-    """Gives a diffusers pipeline the trained text encoder; see `altdiffusion.generate.attach`."""
-    from altdiffusion.generate import attach as attach_encoder
+    """Gives a diffusers pipeline the trained text encoder; see `altdiffusion.pipeline.attach`."""
+    from altdiffusion.pipeline import attach as attach_encoder
 
     return attach_encoder(pipe, text_encoder)
 
 
 def _load_pipeline(path: str, base: str | None = None) -> Any:
-    from altdiffusion.generate import load_pipeline
+    from altdiffusion.pipeline import load_pipeline
 
     return load_pipeline(path, base)
 
 
 def _load_embedder(path: str) -> Any:
-    from altdiffusion.altclip import load_embedder
+    from altdiffusion.text.pipeline import load_embedder
 
     return load_embedder(path)
 

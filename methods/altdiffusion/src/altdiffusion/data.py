@@ -5,16 +5,15 @@ picture's captions only the one that was drawn passes the text encoder; both way
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from altdiffusion.config import TrainSettings
-from altdiffusion.text_encoder import (
+from altdiffusion.settings import TrainSettings
+from altdiffusion.text.encoder import (
     TextEncoder,
     load_text_encoder,
     load_tokenizer,
@@ -22,11 +21,10 @@ from altdiffusion.text_encoder import (
     student_places,
     unpack,
 )
-from crosslingual.data.records import parse_key_map
 from crosslingual.features.loader import FeatureLoader
 from crosslingual.features.ragged import Ragged
-from crosslingual.features.training_data import TrainingData, open_training_data
-from crosslingual.frozen.base import load_vae
+from crosslingual.features.training_data import TrainingData, open_run_data
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.weights import weights_hash
 from crosslingual.training.processes import Ranks
 
@@ -36,57 +34,47 @@ STATES, LENGTHS = "caption_states", "caption_lengths"
 # B samples, N languages, M tokens that the UNet sees, D width of their states
 
 
-def key_map(settings: TrainSettings) -> dict[str, str] | None:
-    """`caption_keys` as a mapping of JSON key to language, None where there are none."""
-    return parse_key_map(settings.caption_keys) or None
-
-
-@dataclass
 class FrozenParts:
     """VAE and trained text encoder, each loaded when it is first needed.
 
     Attributes:
-        base: id of the diffusion base, for its VAE.
-        encoder_name: the trained text encoder's folder or id.
+        settings: they name base, text encoder, languages and tokens per prompt.
+        base: the diffusion base, for its VAE.
         languages: whose captions are encoded.
-        max_length: tokens a prompt; the encoder's own limit if None.
-        revision, encoder_revision: of the hub entries.
         device: where the parts run.
     """
 
-    base: str
-    encoder_name: str
-    languages: list[str]
-    max_length: int | None = None
-    revision: str | None = None
-    encoder_revision: str | None = None
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    def __init__(self, settings: TrainSettings, device: torch.device):
+        """Opens the base; loads no weights."""
+        self.base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+        self.settings, self.languages, self.device = settings, settings.languages, device
 
     @cached_property
     def vae(self) -> Any:
         """The base's VAE."""
-        return load_vae(self.base, self.revision).to(self.device)
+        return self.base.load_vae(self.device)
 
     @cached_property
     def encoder(self) -> TextEncoder:
         """The trained text encoder."""
-        loaded = load_text_encoder(self.encoder_name, self.encoder_revision, self.max_length)
+        loaded = trained_encoder(self.settings)
         loaded.model.to(self.device)
         return loaded
 
     @cached_property
     def made_of(self) -> dict[str, Any]:
         """What the arrays depend on, for the features' key; weights on this disk are hashed."""
-        name = self.encoder_name, self.encoder_revision
-        student_config(*name)  # what is no student is called so before anything is called stale
+        settings = self.settings
+        name = settings.text_encoder, settings.text_encoder_revision
+        student_config(*name)  # says so of what is no student, before features are called stale
         return {
-            "base": self.base,
-            "revision": self.revision,
-            "vae_weights": weights_hash(self.base, ("vae",)),
-            "text_encoder_revision": self.encoder_revision,
+            "base": self.base.id,
+            "revision": self.base.revision,
+            "vae_weights": self.base.weights_hash("vae"),
+            "text_encoder_revision": name[1],
             # where it lies does not matter: a folder may be moved
-            "text_encoder": weights_hash(student_places(self.encoder_name)[0]) or self.encoder_name,
-            "max_length": load_tokenizer(*name, self.max_length).model_max_length,
+            "text_encoder": weights_hash(student_places(name[0])[0]) or name[0],
+            "max_length": load_tokenizer(*name, settings.max_length).model_max_length,
             "languages": self.languages,
             "dtype": str(STORED).removeprefix("torch."),
         }
@@ -94,9 +82,9 @@ class FrozenParts:
     @torch.no_grad()
     def latents(self, images: Tensor) -> dict[str, Tensor]:
         """Mean and deviation of the latents (B, 4, h, w) of pictures in [-1, 1], as stored."""
-        posterior = self.vae.encode(images.to(self.device)).latent_dist
-        arrays = {"latent_mean": posterior.mean, "latent_std": posterior.std}
-        return {name: array.to("cpu", STORED) for name, array in arrays.items()}
+        posterior = self.base.family.posterior(self.vae, images.to(self.device))
+        names = ("latent_mean", "latent_std")
+        return {n: array.to("cpu", STORED) for n, array in zip(names, posterior, strict=True)}
 
     def has_language(self, captions: list[dict[str, list[str]]]) -> Tensor:
         """Which of the languages each sample has a caption in: (B, N)."""
@@ -129,16 +117,10 @@ class FrozenParts:
         return {STATES: unpack(states, self.encoder.max_length)[0]}
 
 
-def frozen_parts(settings: TrainSettings, device: torch.device) -> FrozenParts:
-    """The parts whose outputs the UNet trains on."""
-    return FrozenParts(
-        settings.pretrained_model_name_or_path,
-        settings.text_encoder,
-        settings.languages,
-        settings.max_length,
-        settings.revision,
-        settings.text_encoder_revision,
-        device,
+def trained_encoder(settings: TrainSettings) -> TextEncoder:
+    """The trained text encoder that the settings name."""
+    return load_text_encoder(
+        settings.text_encoder, settings.text_encoder_revision, settings.max_length
     )
 
 
@@ -158,7 +140,7 @@ class CaptionData:
 
     def batches(self, start: int) -> Iterator[dict[str, Any]]:
         """Endless batches from a micro-step on: `latent_mean`, `latent_std`, `has_language`,
-        `native`, and what `states` wants.
+        `native`, and what `states` needs.
         """
         if isinstance(self.data.loader, FeatureLoader):
             yield from self.data.loader.batches(start)
@@ -173,13 +155,13 @@ class CaptionData:
 
     def states(self, batch: dict[str, Any], chosen_B: Tensor) -> Tensor:
         """What the UNet sees of the captions in the chosen languages: (B, M, D), fp32."""
+        if "captions" not in batch:
+            return chosen_states(batch, chosen_B, len(self.null)).float()
         names = self.parts.languages
-        if "captions" in batch:
-            pairs = zip(batch["captions"], chosen_B.tolist(), strict=True)
-            texts = [captions[names[place]][0] for captions, place in pairs]
-            states = self.parts.encoder.encode_packed(texts).to("cpu", STORED)
-            return unpack(states, len(self.null)).float()
-        return chosen_states(batch, chosen_B, len(self.null)).float()
+        pairs = zip(batch["captions"], chosen_B.tolist(), strict=True)
+        texts = [captions[names[place]][0] for captions, place in pairs]
+        states = self.parts.encoder.encode_packed(texts).to("cpu", STORED)
+        return unpack(states, len(self.null)).float()
 
     def keys(self, batch: dict[str, Any]) -> list[str]:
         """The sample keys of a batch, for messages."""
@@ -200,26 +182,6 @@ def open_data(settings: TrainSettings, ranks: Ranks) -> CaptionData:
     Raises:
         FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
     """
-    parts = frozen_parts(settings, ranks.device)
-    data = open_training_data(
-        settings.train_data,
-        parts,
-        resolution=settings.resolution,
-        batch_size=settings.train_batch_size,
-        seed=settings.seed,
-        ranks=ranks,
-        num_workers=settings.dataloader_num_workers,
-        key_map=key_map(settings),
-    )
+    parts = FrozenParts(settings, ranks.device)
+    data = open_run_data(settings, parts, ranks)
     return CaptionData(data, parts, data.null[STATES].float())
-
-
-def validation_batch(settings: TrainSettings) -> dict[str, Any]:
-    """The fixed validation batch, the first samples of `validation_data`.
-
-    Raises:
-        FileNotFoundError: there are no features.
-    """
-    folder = Path(settings.validation_data or "")
-    loader = FeatureLoader(folder, batch_size=1, seed=0)
-    return loader.rows(torch.arange(min(settings.validation_rows, loader.index.num_rows)))

@@ -1,10 +1,9 @@
-"""The student: `transformers.AltCLIPTextModel`, built of XLM-R, loaded strictly, and saved so that
-stock diffusers reads it rightly.
+"""The student: `transformers.AltCLIPTextModel`, built from XLM-R, loaded strictly, and saved so
+that stock diffusers uses it as training did.
 
-Two names for one layer are about: transformers 5 has `roberta.encoder.layers.N`, older files and
-whole `AltCLIPModel` folders `roberta.encoder.layer.N`. `from_pretrained` of the text half alone
-knows the first only and fills the rest with random numbers; here both are read and nothing is
-filled in.
+One layer has two names: `roberta.encoder.layers.N` in transformers 5, `roberta.encoder.layer.N` in
+older files and whole `AltCLIPModel` folders. `from_pretrained` of the text half alone knows only
+the first and fills the rest with random numbers. Here both are read and nothing is filled in.
 """
 
 import json
@@ -98,8 +97,6 @@ def build_student(
         FileNotFoundError: nothing there.
         ValueError: another architecture, or a trained student of another width.
     """
-    from transformers import AltCLIPTextConfig, AltCLIPTextModel
-
     config = encoder_config(name, revision)
     if config.model_type in STUDENTS:
         trained = load_text_encoder(name, revision, max_length)
@@ -116,20 +113,22 @@ def build_student(
             "--text_encoder"
         )
     body = load_multilingual_encoder(name, revision, max_length)
-    shape = student_shape(name, revision)
-    student = AltCLIPTextModel(AltCLIPTextConfig(**shape, project_dim=width))
+    student = new_student(name, width, revision)
     load_strict(student.roberta, _new_names(body.model.state_dict()))
     return TextEncoder(student, body.tokenizer, body.max_length)
 
 
-def student_shape(name: str, revision: str | None = None) -> dict[str, Any]:
-    """The arguments of AltCLIPTextConfig that a multilingual encoder's config gives.
+def new_student(name: str, width: int, revision: str | None = None) -> nn.Module:
+    """A student with random weights, in the shape of a multilingual encoder.
 
     The published student has no dropout: the target is a fixed vector, which noise only blurs.
     """
-    config = encoder_config(name, revision).to_dict()
+    from transformers import AltCLIPTextConfig, AltCLIPTextModel
+
+    config = config_of_text(encoder_config(name, revision)).to_dict()
     shape = {key: value for key, value in config.items() if key in _SHAPE}
-    return {**shape, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    shape |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return AltCLIPTextModel(AltCLIPTextConfig(**shape, project_dim=width))
 
 
 def load_text_encoder(
@@ -198,14 +197,19 @@ def config_of_text(config: Any) -> Any:
     return config.text_config if config.model_type == "altclip" else config
 
 
-def save_text_encoder(encoder: TextEncoder, folder: Path) -> None:
-    """Writes model and tokenizer so that stock diffusers uses them as training did.
+def tell_diffusers(encoder: TextEncoder) -> None:
+    """Sets what makes stock diffusers use the encoder as training did.
 
     Without `use_attention_mask` its pipelines give no mask, and every token would attend to the
     padding; without the tokenizer's `model_max_length` they would pad to 512.
     """
     encoder.model.config.use_attention_mask = True
     encoder.tokenizer.model_max_length = encoder.max_length
+
+
+def save_text_encoder(encoder: TextEncoder, folder: Path) -> None:
+    """Writes model and tokenizer, for stock diffusers too."""
+    tell_diffusers(encoder)
     encoder.model.save_pretrained(folder)
     encoder.tokenizer.save_pretrained(folder)
 

@@ -1,13 +1,13 @@
-"""Sentences to train the student on: tokenised once, and what each has to say computed once.
+"""Sentences to train the student on: tokenised once, with the target of each computed once.
 
 A folder of sentences holds `ids.npy` (the tokens of all sentences, one after another), `ends.npy`,
-`language.npy` and `target_of.npy` (of each sentence), and `targets-00000.npy`, ... (fp16 rows that
-sentences point to): CLIP's state of each distinct English sentence, or its embedding of each
-picture. `index.json`, written last, names what they were made of; anything else is refused.
+`language.npy` and `target_of.npy` (one entry for each sentence), and `targets-00000.npy`, ... (fp16
+rows that sentences point to): CLIP's state of each distinct English sentence, or its embedding of
+each picture. `index.json`, written last, names what they were made of; a folder that was made of
+anything else is refused.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from altdiffusion.parallel_text import Source
+from altdiffusion.text.parallel_text import Source
 from crosslingual.data.pictures import decode_picture
 from crosslingual.data.records import Record
 from crosslingual.frozen.clip import FrozenCLIP
@@ -31,17 +31,20 @@ INDEX, DRAFT, ENGLISH = "index.json", "draft.json", "english.json"
 
 
 @torch.no_grad()
-def pooled_states(clip: FrozenCLIP, texts: list[str]) -> Tensor:
+def pooled_states(clip: FrozenCLIP, texts: Sequence[str]) -> Tensor:
     """CLIP's state at the end of each English text, before its text projection: (B, P), fp32."""
-    tokens = clip.tokenizer(
-        texts,
-        padding="longest",
-        max_length=clip.max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).to(clip.model.device)
-    read = clip.model.text_model(tokens.input_ids, attention_mask=tokens.attention_mask)
-    return read.pooler_output.float()
+    rows = []
+    for start in range(0, len(texts), BATCH_ROWS):
+        tokens = clip.tokenizer(
+            list(texts[start : start + BATCH_ROWS]),
+            padding="longest",
+            max_length=clip.max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(clip.model.device)
+        read = clip.model.text_model(tokens.input_ids, attention_mask=tokens.attention_mask)
+        rows.append(read.pooler_output.float())
+    return torch.cat(rows)
 
 
 @dataclass
@@ -50,9 +53,9 @@ class SentencePass:
 
     Attributes:
         sources: to read.
-        clip: the teacher, or, for pictures, whose vision tower it is.
+        clip: the teacher, or, for pictures, the CLIP whose vision tower embeds them.
         tokenizer: the student's.
-        max_length: tokens a sentence.
+        max_length: tokens per sentence.
         languages: whose sentences train; all there are if empty.
         keep_english: whether English sentences train too.
         pictures: the targets are pictures rather than English sentences.
@@ -70,17 +73,14 @@ class SentencePass:
         """The sentences of a record that train, each with its language; none where the record has
         no target.
         """
-        has_target = (
-            record.image is not None
-            if self.pictures
-            else record.parallel and "en" in record.captions
-        )
+        is_parallel = record.parallel and "en" in record.captions
+        if not (record.image is not None if self.pictures else is_parallel):
+            return []
+        spoken = set(self.languages or record.captions) - (set() if self.keep_english else {"en"})
         return [
             (text, language)
             for language, texts in record.captions.items()
-            if has_target
-            and (not self.languages or language in self.languages)
-            and (language != "en" or self.keep_english)
+            if language in spoken
             for text in texts
         ]
 
@@ -90,25 +90,19 @@ class SentencePass:
         The English caption speaks for every caption of a parallel record; other English wordings
         speak for themselves.
         """
-        table, targets = _Table(self.tokenizer, self.max_length), _Targets(folder)
+        table, targets = _Table(self.tokenizer, self.max_length), _Targets(folder, self.clip)
         english: dict[str, int] = {}
         num_skipped = num_pictures = 0
-        pictures: list[Tensor] = []
         for record in (record for source in self.sources for record in source.records()):
             rows = self.rows(record)
             num_skipped += not rows
             if rows and self.pictures:
-                pictures.append(decode_picture(record.image, self.clip.image_size))
-                if len(pictures) == BATCH_ROWS:
-                    targets.add(self.clip.encode_images(torch.stack(pictures)))
-                    pictures = []
+                targets.add(decode_picture(record.image, self.clip.image_size))
             for text, language in rows:
                 spoken = text if language == "en" else record.captions.get("en", [""])[0]
                 target = num_pictures if self.pictures else english.setdefault(spoken, len(english))
                 table.add(text, language, target)
             num_pictures += bool(rows)
-        if pictures:
-            targets.add(self.clip.encode_images(torch.stack(pictures)))
         targets.close()
         (folder / ENGLISH).write_text(json.dumps([*english], ensure_ascii=False))
         num_targets = num_pictures if self.pictures else len(english)
@@ -120,11 +114,7 @@ class SentencePass:
         for number in range(ranks.rank, -(-len(texts) // BLOCK_ROWS), ranks.world_size):
             if not _block_path(folder, number).is_file():
                 block = texts[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
-                parts = (
-                    pooled_states(self.clip, block[start : start + BATCH_ROWS])
-                    for start in range(0, len(block), BATCH_ROWS)
-                )
-                _save_block(folder, number, torch.cat([*parts]))
+                _save_block(folder, number, pooled_states(self.clip, block))
 
 
 def write_sentences(
@@ -160,7 +150,9 @@ def write_sentences(
     if ranks.rank == 0 and not (folder / DRAFT).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         index = {"version": VERSION, "made_of": made_of, **passing.read(folder)}
-        _write_text(folder / DRAFT, json.dumps(index, indent=1))
+        partial = folder / f".{DRAFT}"
+        partial.write_text(json.dumps(index, indent=1))
+        partial.replace(folder / DRAFT)
     torch.distributed.barrier()
     passing.encode_english(folder, ranks)
     torch.distributed.barrier()
@@ -221,18 +213,27 @@ class _Table:
 
 
 class _Targets:
-    """Rows as they come, as blocks of files."""
+    """Pictures as they come, embedded by the hundred, in files of `BLOCK_ROWS`."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.number = folder, 0
+    def __init__(self, folder: Path, clip: FrozenCLIP):
+        self.folder, self.clip, self.number = folder, clip, 0
+        self._pictures: list[Tensor] = []
         self._rows: list[Tensor] = []
 
-    def add(self, rows: Tensor) -> None:
-        self._rows.append(rows)
+    def add(self, picture: Tensor) -> None:
+        self._pictures.append(picture)
+        if len(self._pictures) == BATCH_ROWS:
+            self._embed()
+
+    def _embed(self) -> None:
+        self._rows.append(self.clip.encode_images(torch.stack(self._pictures)))
+        self._pictures = []
         if len(self._rows) * BATCH_ROWS == BLOCK_ROWS:
             self.close()
 
     def close(self) -> None:
+        if self._pictures:
+            self._embed()
         if self._rows:
             _save_block(self.folder, self.number, torch.cat(self._rows))
             self.number, self._rows = self.number + 1, []
@@ -244,13 +245,7 @@ def _block_path(folder: Path, number: int) -> Path:
 
 def _save_block(folder: Path, number: int, rows: Tensor) -> None:
     path = _block_path(folder, number)
-    beside = path.with_name(f".{path.name}")
-    with beside.open("wb") as file:
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
         np.save(file, rows.half().cpu().numpy())
-    os.replace(beside, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}")
-    beside.write_text(text)
-    os.replace(beside, path)
+    partial.replace(path)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from altdiffusion.config_text import TrainTextSettings
-from altdiffusion.parallel_text import open_sources
-from altdiffusion.sentences import pooled_states
-from altdiffusion.text_encoder import TextEncoder
+from altdiffusion.text.encoder import TextEncoder
+from altdiffusion.text.parallel_text import open_sources
+from altdiffusion.text.sentences import pooled_states
+from altdiffusion.text.settings import TrainTextSettings
 from crosslingual.evaluation.retrieval import recall_at_k
 from crosslingual.frozen.clip import FrozenCLIP
 
@@ -29,24 +29,19 @@ class TextValidation:
         self.student, self.device = student, teacher.model.device
         records = (r for source in open_sources(settings.validation_data) for r in source.records())
         english: dict[str, int] = {}
-        texts: dict[str, list[str]] = defaultdict(list)
-        places: dict[str, list[int]] = defaultdict(list)
+        self.texts: dict[str, list[str]] = defaultdict(list)
+        self.places: dict[str, list[int]] = defaultdict(list)
         parallel = (r for r in records if r.parallel and "en" in r.captions)
         distinct = (r for r in parallel if r.captions["en"][0] not in english)
         for record in islice(distinct, settings.validation_rows):
             place = english.setdefault(record.captions["en"][0], len(english))
             for language, captions in record.captions.items():
                 if not settings.languages or language in settings.languages:
-                    texts[language].append(captions[0])
-                    places[language].append(place)
-        if not texts:
+                    self.texts[language].append(captions[0])
+                    self.places[language].append(place)
+        if not self.texts:
             raise ValueError("validation_data holds no parallel sentence in the languages")
-        self.texts, self.places = dict(sorted(texts.items())), places
-        parts = (
-            pooled_states(teacher, list(english)[start : start + BATCH_ROWS])
-            for start in range(0, len(english), BATCH_ROWS)
-        )
-        self.teacher_IP = torch.cat([*parts]).cpu()
+        self.teacher_IP = pooled_states(teacher, list(english)).cpu()
 
     @torch.no_grad()
     def measure(self, student: Any) -> dict[str, float]:
@@ -57,19 +52,13 @@ class TextValidation:
             student: or the engine around it.
         """
         found = {}
-        for language, texts in self.texts.items():
-            said = torch.cat(
-                [
-                    self._vectors(student, texts[start : start + BATCH_ROWS])
-                    for start in range(0, len(texts), BATCH_ROWS)
-                ]
-            )
+        for language, texts in sorted(self.texts.items()):
+            said = self._vectors(student, texts)
             places = torch.tensor(self.places[language])
-            own = self.teacher_IP[places]
-            found[f"error_{language}"] = (said - own).square().mean().item()
-            told = places.unique()
-            renumbered = torch.searchsorted(told, places)
-            recall = recall_at_k(self.teacher_IP[told], said, renumbered, ks=(1,))
+            found[f"error_{language}"] = (said - self.teacher_IP[places]).square().mean().item()
+            own = places.unique()
+            renumbered = torch.searchsorted(own, places)
+            recall = recall_at_k(self.teacher_IP[own], said, renumbered, ks=(1,))
             found[f"recall_{language}"] = recall.text_to_image[1]
         for name in ("error", "recall"):
             values = [value for key, value in found.items() if key.startswith(f"{name}_")]
@@ -77,5 +66,8 @@ class TextValidation:
         return {f"validation_{name}": value for name, value in found.items()}
 
     def _vectors(self, student: Any, texts: list[str]) -> Tensor:
-        ids, mask = (part.to(self.device) for part in self.student.tokenize(texts))
-        return student(ids, attention_mask=mask).pooler_output.float().cpu()
+        rows = []
+        for batch in (texts[i : i + BATCH_ROWS] for i in range(0, len(texts), BATCH_ROWS)):
+            ids, mask = (part.to(self.device) for part in self.student.tokenize(batch))
+            rows.append(student(ids, attention_mask=mask).pooler_output.float().cpu())
+        return torch.cat(rows)

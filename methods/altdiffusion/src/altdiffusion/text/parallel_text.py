@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crosslingual.data.records import Record
-from crosslingual.data.shards import expand_shards, iter_shards
+from crosslingual.data.shards import iter_shards
 from crosslingual.data.sources.moses import moses
+from crosslingual.data.tars import expand_shards
 from crosslingual.features.compute import shards_hash
 
 
@@ -17,7 +18,7 @@ class Source:
     """One source of sentences.
 
     Attributes:
-        name: as the settings say it: a Moses prefix such as `opus/Tatoeba.de-en`, or shards.
+        name: as the settings name it: a Moses prefix such as `opus/Tatoeba.de-en`, or shards.
         is_moses: two aligned files rather than shards.
     """
 
@@ -25,22 +26,22 @@ class Source:
     is_moses: bool
 
     def records(self) -> Iterator[Record]:
-        """What it holds, in stored order."""
+        """Its records, in stored order."""
         return moses(self.name) if self.is_moses else iter_shards(expand_shards(self.name))
 
     def digest(self) -> str:
-        """A hash of its content, or of names and sizes where shards have no index."""
-        told = hashlib.sha256()
+        """A hash of its content, or of names and sizes of shards that have no index."""
+        total = hashlib.sha256()
         if self.is_moses:
             for path in sorted(Path(self.name).parent.glob(f"{Path(self.name).name}.*")):
                 with path.open("rb") as file:
-                    told.update(hashlib.file_digest(file, "sha256").digest())
-            return told.hexdigest()
+                    total.update(hashlib.file_digest(file, "sha256").digest())
+            return total.hexdigest()
         index = shards_hash(self.name)
         urls = expand_shards(self.name) if index == self.name else []
         sizes = [(url, os.path.getsize(url)) for url in urls if "://" not in url]
-        told.update(repr((index, sizes)).encode())
-        return told.hexdigest()
+        total.update(repr((index, sizes)).encode())
+        return total.hexdigest()
 
 
 def open_sources(names: Iterable[str]) -> list[Source]:

@@ -1,11 +1,5 @@
-"""`altdiffusion evaluate-retrieval`: Recall@1/5/10 of AltCLIP both ways, by language.
+"""`altdiffusion evaluate-retrieval`: Recall@1/5/10 of AltCLIP both ways, by language."""
 
-altdiffusion evaluate-retrieval --model runs/altclip/altclip --dataset shards --languages en de
-    --output_dir runs/altclip
-altdiffusion evaluate-retrieval --model testbed:clip ...      # the CLIP as it is, for comparison
-"""
-
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from altdiffusion.altclip import Embedder, load_embedder
-from altdiffusion.config_text import EvaluateRetrievalSettings
-from crosslingual.cli.verbs import run_verb
+from altdiffusion.text.pipeline import Embedder, load_embedder
+from altdiffusion.text.settings import EvaluateRetrievalSettings
+from crosslingual.data.index import read_index
 from crosslingual.data.loader import ShardLoader
-from crosslingual.data.shards import read_index
 from crosslingual.evaluation.retrieval import Recall, append_result, recall_at_k, result_json
 
 RESULTS = "results.json"
@@ -64,21 +57,19 @@ def measure(
     only_first: bool,
 ) -> Recall:
     """Recall of one language."""
-    told = [texts[language][:1] if only_first else texts[language] for texts in captions]
-    places = [place for place, texts in enumerate(told) for _ in texts]
-    rows = embedder.embed_text([text for texts in told for text in texts])
+    used = [texts[language][:1] if only_first else texts[language] for texts in captions]
+    places = [place for place, texts in enumerate(used) for _ in texts]
+    rows = embedder.embed_text([text for texts in used for text in texts])
     return recall_at_k(images_IJ, rows, torch.tensor(places))
 
 
 def render_table(results: dict[str, dict[str, Any]]) -> str:
-    """A row a language, in %."""
-    ways = (("image", "T->I"), ("text", "I->T"))
-    heads = [f"{way} R@{k}" for _, way in ways for k in (1, 5, 10)]
+    """One row per language, in %."""
+    heads = [f"{way} R@{k}" for way in ("T->I", "I->T") for k in (1, 5, 10)]
     lines = [f"{'':>8}" + "".join(f"{head:>10}" for head in [*heads, "mean"])]
     for language, result in results.items():
-        metrics = result["metrics"]
-        shares = [metrics[f"{kind}_retrieval_recall@{k}"] for kind, _ in ways for k in (1, 5, 10)]
-        cells = "".join(f"{100 * share:>10.1f}" for share in [*shares, result["mean_recall"]])
+        shares = [*result["metrics"].values(), result["mean_recall"]]
+        cells = "".join(f"{100 * share:>10.1f}" for share in shares)
         lines.append(f"{language:>8}{cells}")
     return "\n".join(lines)
 
@@ -93,8 +84,7 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> dict[str, dict[st
     if not settings.languages:
         raise ValueError("languages is empty: name those to test, such as --languages en de")
     started = time.perf_counter()
-    embedder = load_embedder(settings.model)
-    embedder = Embedder(embedder.clip, settings.batch_size)
+    embedder = load_embedder(settings.model, settings.batch_size)
     images_IJ, captions = read_dataset(embedder, settings)
     index = Path(settings.dataset) / "index.json"
     results = {}
@@ -117,14 +107,3 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> dict[str, dict[st
     print(f"{settings.model}: {len(images_IJ)} pictures of {settings.dataset}, recall in %")
     print(render_table(results))
     return results
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `altdiffusion evaluate-retrieval`."""
-    return run_verb(
-        "altdiffusion evaluate-retrieval", EvaluateRetrievalSettings, evaluate_retrieval, argv
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

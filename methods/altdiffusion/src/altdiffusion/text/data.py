@@ -1,4 +1,4 @@
-"""Batches of sentences with what they have to say, in an order that is a function of (seed, epoch).
+"""Batches of sentences with their targets, in an order that is a function of (seed, epoch).
 
 The global batch of a step is a slice of the epoch's permutation, of which each rank takes its part.
 """
@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from altdiffusion.sentences import BLOCK_ROWS, INDEX
+from altdiffusion.text.encoder import TextEncoder
+from altdiffusion.text.parallel_text import open_sources
+from altdiffusion.text.sentences import BLOCK_ROWS, INDEX, SentencePass, write_sentences
+from altdiffusion.text.settings import TrainTextSettings
+from crosslingual.frozen.clip import FrozenCLIP
+from crosslingual.frozen.weights import weights_hash
 from crosslingual.training.processes import Ranks
 
 # B sentences of a rank and micro-step, L tokens of the longest, P width of the targets
@@ -80,7 +85,7 @@ class SentenceBatches:
         """Endless batches from a micro-step on.
 
         Yields:
-            `ids`, `mask` (B, L) int64; `target` (B, P) fp16; `keys`, list of B.
+            `ids`, `mask` (B, L) int64; `target` (B, P) fp16; `rows` (B,), the sentences' numbers.
         """
         while True:
             yield self.batch(self.rows(start))
@@ -95,13 +100,17 @@ class SentenceBatches:
         mask = columns < lengths[:, None]
         places = np.minimum(starts[:, None] + columns, len(self._ids) - 1)
         ids = np.where(mask, self._ids[places], self.pad)
-        names = self.index["languages"]
         return {
             "ids": torch.from_numpy(ids.astype(np.int64)),
             "mask": torch.from_numpy(mask.astype(np.int64)),
             "target": torch.from_numpy(self._target_rows(self._target_of[rows])),
-            "keys": [f"{names[self._language[row]]} sentence {row}" for row in rows],
+            "rows": rows,
         }
+
+    def keys(self, batch: dict[str, Any]) -> list[str]:
+        """Language and number of a batch's sentences, for messages."""
+        names = self.index["languages"]
+        return [f"{names[self._language[row]]} sentence {row}" for row in batch["rows"]]
 
     def _target_rows(self, targets: np.ndarray) -> np.ndarray:
         blocks, places = np.divmod(targets, BLOCK_ROWS)
@@ -109,3 +118,41 @@ class SentenceBatches:
         for number in np.unique(blocks):
             result[blocks == number] = self._targets[number][places[blocks == number]]
         return result
+
+
+def open_sentences(
+    settings: TrainTextSettings, teacher: FrozenCLIP, student: TextEncoder, ranks: Ranks
+) -> SentenceBatches:
+    """Tokens and targets of `train_data`, made once in `output_dir/sentences`."""
+    sources = open_sources(settings.train_data)
+    by_target = settings.stage == "contrastive"
+    passing = SentencePass(
+        sources=sources,
+        clip=teacher,
+        tokenizer=student.tokenizer,
+        max_length=student.max_length,
+        languages=settings.languages,
+        keep_english=settings.keep_english,
+        pictures=by_target,
+    )
+    made_of = {
+        "stage": settings.stage,
+        "train_data": [[source.name, source.digest()] for source in sources],
+        "teacher": settings.teacher,
+        "teacher_revision": settings.teacher_revision,
+        "teacher_weights": weights_hash(settings.teacher),
+        "text_encoder": settings.text_encoder,
+        "max_length": student.max_length,
+        "languages": settings.languages,
+        "keep_english": settings.keep_english,
+    }
+    folder = Path(settings.output_dir) / "sentences"
+    write_sentences(folder, passing, made_of, ranks)
+    return SentenceBatches(
+        folder,
+        batch_size=settings.train_batch_size,
+        seed=settings.seed,
+        ranks=ranks,
+        pad=student.tokenizer.pad_token_id,
+        by_target=by_target,
+    )

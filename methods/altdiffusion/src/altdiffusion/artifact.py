@@ -1,0 +1,104 @@
+"""A stage's result: the folder of a `StableDiffusionPipeline`, which stock diffusers loads and
+runs without this package.
+
+Beside diffusers' own files there are `altdiffusion.json` (how it was made), a model card and, after
+LoRA, `lora/pytorch_lora_weights.safetensors`, whose weights are in the UNet already.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from altdiffusion.data import trained_encoder
+from altdiffusion.settings import TrainSettings
+from altdiffusion.text.encoder import tell_diffusers
+from altdiffusion.unet import trained_unet
+from crosslingual.adapter.artifact import load_artifact_config, model_card, save_artifact
+from crosslingual.frozen.base import Base
+
+CONFIG = "altdiffusion.json"
+CARD = """\
+A Stable Diffusion that reads {count} languages: `{base}` with a multilingual student of CLIP's text
+encoder and a UNet trained to read it (AltDiffusion, arXiv 2308.09991; last stage: {stage}).
+
+```python
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained("this/folder")
+pipe("...", guidance_scale={guidance_scale}).images[0]
+```
+"""
+
+
+def pipeline_config(settings: TrainSettings) -> dict[str, Any]:
+    """What `altdiffusion.json` says."""
+    return {
+        "method": "altdiffusion",
+        "stage": settings.stage,
+        "base": settings.pretrained_model_name_or_path,
+        "base_revision": settings.revision,
+        "languages": settings.languages,
+        "resolution": settings.resolution,
+        "guidance_scale": settings.guidance_scale,
+        "all_attn2": settings.all_attn2,
+        "lora_rank": settings.lora_rank,
+    }
+
+
+def build_pipeline(settings: TrainSettings, unet: nn.Module) -> Any:
+    """The base's pipeline with a UNet and the text encoder that the settings name."""
+    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    encoder = trained_encoder(settings)
+    tell_diffusers(encoder)
+    return base.load_pipeline(
+        denoiser=unet, text_encoder=encoder.model, tokenizer=encoder.tokenizer
+    )
+
+
+def save_trained(
+    state: dict[str, Tensor],
+    settings: TrainSettings,
+    folder: str | Path,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Writes the pipeline of a stage, complete or not at all.
+
+    Args:
+        state: what the stage has trained, by the UNet's names.
+        settings: of the run.
+        folder: replaced if it holds a model already.
+        dtype: of the written weights.
+    """
+    unet, lora = trained_unet(settings, state)
+    pipe = build_pipeline(settings, unet).to(dtype)
+    config = pipeline_config(settings)
+    card = model_card(
+        title="AltDiffusion",
+        text=CARD.format(count=len(config["languages"]), **config),
+        base_model=config["base"],
+        languages=config["languages"],
+        pipeline_tag="text-to-image",
+        tags=["altdiffusion", "cross-lingual"],
+        license="mit",
+    )
+
+    def save_pipeline(partial: Path) -> None:
+        pipe.save_pretrained(partial, safe_serialization=True)
+        if lora is not None:
+            pipe.save_lora_weights(partial / "lora", unet_lora_layers=lora)
+
+    return save_artifact(
+        folder, state=None, config=config, card=card, add=save_pipeline, config_name=CONFIG
+    )
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """What `altdiffusion.json` of an exported pipeline says.
+
+    Raises:
+        FileNotFoundError: no exported pipeline there.
+        ValueError: another version.
+    """
+    return load_artifact_config(folder, "altdiffusion", CONFIG)

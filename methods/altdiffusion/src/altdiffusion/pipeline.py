@@ -1,0 +1,71 @@
+"""From an exported pipeline to pictures: `load_pipeline`, and `attach` for its text encoder."""
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import nn
+
+from altdiffusion.artifact import build_pipeline, read_config
+from altdiffusion.settings import TrainSettings
+from altdiffusion.text.encoder import load_text_encoder, tell_diffusers
+from crosslingual.adapter.pipeline import (
+    GenerateSettings,
+    draw_strip,
+    set_text_encoder,
+    write_pictures,
+)
+from crosslingual.frozen.base import Base
+
+
+def attach(pipe: Any, text_encoder: str | Path) -> Any:
+    """Gives a pipeline the trained text encoder and its tokenizer, alone.
+
+    For pipelines around an exported UNet (img2img, inpainting, ControlNet on the same base, LoRA):
+    a UNet that was not trained to read this encoder draws nothing sensible with it.
+
+    Args:
+        pipe: any diffusers pipeline on Stable Diffusion 1.x or 2.x; changed in place.
+        text_encoder: a folder of `train-text`, or an exported pipeline's, or a hub id.
+
+    Returns:
+        The pipeline.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: its width is not the UNet's, or the base takes a pooled vector.
+    """
+    encoder = load_text_encoder(str(text_encoder))
+    tell_diffusers(encoder)
+    return set_text_encoder(pipe, encoder.model, encoder.tokenizer, width=encoder.width)
+
+
+def load_pipeline(path: str, base: str | None = None) -> Any:
+    """An exported pipeline, every model frozen and strictly loaded.
+
+    Args:
+        path: the folder.
+        base: None or the base that it was made of: a UNet and its text encoder belong together.
+
+    Raises:
+        FileNotFoundError: no exported pipeline there.
+        ValueError: another base.
+    """
+    config = read_config(path)
+    if base is not None and base != config["base"]:
+        raise ValueError(
+            f"{path} is a whole pipeline, made of {config['base']}: leave out another base"
+        )
+    encoder = load_text_encoder(path)
+    return Base.open(path).load_pipeline(text_encoder=encoder.model, tokenizer=encoder.tokenizer)
+
+
+def draw(unet: nn.Module, settings: TrainSettings) -> Image.Image:
+    """A strip of pictures of a UNet in training, one for each validation prompt."""
+    pipe = build_pipeline(settings, unet).to(unet.device)
+    return draw_strip(pipe, settings.validation_prompts, settings.guidance_scale)
+
+
+def generate(settings: GenerateSettings) -> Path:
+    """Writes pictures, a folder for each prompt."""
+    return write_pictures(settings, load_pipeline, read_config)

@@ -1,0 +1,110 @@
+"""What the text half trains on and what it writes: the student, and the whole AltCLIP, which is the
+student beside the vision tower of the CLIP that taught it.
+
+FOLDER/text_encoder    a `transformers.AltCLIPTextModel` with its tokenizer, for diffusers
+FOLDER/altclip         a `transformers.AltCLIPModel` with tokenizer and image processor
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from altdiffusion.text.encoder import TextEncoder, build_student, save_text_encoder
+from altdiffusion.text.settings import TrainTextSettings
+from crosslingual.adapter.artifact import load_strict, write_folder
+from crosslingual.frozen.clip import FrozenCLIP, load_clip
+from crosslingual.frozen.encoders import encoder_config
+from crosslingual.frozen.weights import load_frozen
+
+
+def load_parts(settings: TrainTextSettings, device: torch.device) -> tuple[FrozenCLIP, TextEncoder]:
+    """The frozen teacher and the student that trains."""
+    teacher = load_clip(settings.teacher, settings.teacher_revision)
+    teacher.model.to(device)
+    torch.manual_seed(settings.seed)
+    width = teacher.model.config.text_config.hidden_size
+    student = build_student(
+        settings.text_encoder, width, settings.text_encoder_revision, settings.max_length
+    )
+    return teacher, student
+
+
+def save_models(
+    folder: str | Path, state: dict[str, Tensor], student: TextEncoder, teacher: FrozenCLIP
+) -> Path:
+    """Writes `text_encoder` and `altclip` into a folder, each complete or not at all.
+
+    Args:
+        folder: of the run, or any other.
+        state: the trained tensors.
+        student: in its shape; its own weights are not used.
+        teacher: the CLIP.
+
+    Returns:
+        The folder of the text encoder.
+    """
+    # a fresh module: at ZeRO stage 3 this process has only a part of each tensor
+    model = type(student.model)(student.model.config)
+    load_strict(model, state)
+    trained = TextEncoder(model, student.tokenizer, student.max_length)
+    place = write_folder(Path(folder) / "text_encoder", lambda f: save_text_encoder(trained, f))
+    clip = FrozenCLIP(**{**vars(teacher), "model": teacher.model.to("cpu")})
+    write_folder(Path(folder) / "altclip", lambda f: save_altclip(f, trained, clip))
+    return place
+
+
+def build_altclip(student: nn.Module, clip: nn.Module) -> nn.Module:
+    """An AltCLIPModel of a student and of all of a CLIPModel but its text tower.
+
+    CLIP's own text projection follows the student, whose vector stands for what that projection
+    read before.
+    """
+    from transformers import AltCLIPConfig, AltCLIPModel
+
+    vision = clip.config.vision_config.to_dict() | {"model_type": "altclip_vision_model"}
+    config = AltCLIPConfig(
+        text_config=student.config.to_dict(),
+        vision_config=vision,
+        projection_dim=clip.config.projection_dim,
+    )
+    model = AltCLIPModel(config)
+    kept = {k: v for k, v in clip.state_dict().items() if not k.startswith("text_model.")}
+    texts = {f"text_model.{name}": tensor for name, tensor in student.state_dict().items()}
+    load_strict(model, {**kept, **texts})
+    return model.eval().requires_grad_(False)
+
+
+def save_altclip(folder: Path, encoder: TextEncoder, clip: FrozenCLIP) -> None:
+    """Writes model, tokenizer and the constants of pictures."""
+    from transformers import CLIPImageProcessorPil
+
+    model = build_altclip(encoder.model, clip.model)
+    save_text_encoder(TextEncoder(model, encoder.tokenizer, encoder.max_length), folder)
+    size = clip.image_size
+    CLIPImageProcessorPil(
+        image_mean=clip.image_mean,
+        image_std=clip.image_std,
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+    ).save_pretrained(folder)
+
+
+def load_altclip(name: str) -> FrozenCLIP:
+    """An AltCLIP's folder, or a CLIP for comparison, frozen, with what prepares its inputs.
+
+    Raises:
+        FileNotFoundError: nothing there, or no safetensors.
+        ValueError: neither an AltCLIPModel nor a CLIP, or a key is missing or not expected.
+    """
+    from transformers import AltCLIPModel, AutoTokenizer, CLIPImageProcessorPil
+
+    config = encoder_config(name)
+    if config.model_type != "altclip":
+        return load_clip(name)
+    model = load_frozen(AltCLIPModel, name)
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    constants, _ = CLIPImageProcessorPil.get_image_processor_dict(name)
+    mean, std = (tuple(map(float, constants[part])) for part in ("image_mean", "image_std"))
+    size, length = config.vision_config.image_size, min(77, int(tokenizer.model_max_length))
+    return FrozenCLIP(name, model, tokenizer, mean, std, int(size), length)

@@ -1,0 +1,72 @@
+"""The settings of the verbs of the text half: AltCLIP's training, and its retrieval."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from crosslingual.training.settings import RunSettings
+
+
+@dataclass
+class TrainTextSettings(RunSettings):
+    """Settings of `altdiffusion train-text`; the defaults suit the testbed, the published ones are
+    in configs/.
+
+    Attributes:
+        stage: teacher_learning, or contrastive, which goes on with a trained student.
+        train_data: prefixes of parallel text, or folders of shards; with pictures for contrastive.
+        output_dir: folder that gets sentences, checkpoints, metrics and the trained models.
+        train_batch_size: sentences per process and micro-step.
+        teacher: CLIP whose text half teaches and whose vision tower AltCLIP keeps: hub id, folder
+            or testbed:clip.
+        teacher_revision: git revision of the teacher on the hub.
+        text_encoder: what the student starts from: an XLM-R (hub id, folder or testbed:xlm-r), or
+            a folder text_encoder of an earlier run.
+        text_encoder_revision: git revision of that encoder on the hub.
+        languages: BCP-47 codes whose sentences train; all that train_data has if not given.
+        keep_english: whether English sentences train beside their translations.
+        max_length: tokens per sentence; the encoder's own limit, and at most 77, if not given.
+        gradient_checkpointing: computes the student's activations again in the backward pass,
+            which saves memory and costs time.
+        validation_data: shards or prefixes of held-out parallel text.
+        validation_rows: English sentences of the validation, the first ones.
+    """
+
+    stage: Literal["teacher_learning", "contrastive"] = "teacher_learning"
+    train_data: list[str] = field(default_factory=list)
+    output_dir: str = "runs/altclip"
+    teacher: str = "testbed:clip"
+    teacher_revision: str | None = None
+    text_encoder: str = "testbed:xlm-r"
+    text_encoder_revision: str | None = None
+    languages: list[str] = field(default_factory=list)
+    keep_english: bool = True
+    max_length: int | None = None
+    train_batch_size: int = 128
+    gradient_checkpointing: bool = False
+    validation_data: list[str] = field(default_factory=list)
+    validation_rows: int = 500
+
+
+@dataclass
+class EvaluateRetrievalSettings:
+    """Settings of `altdiffusion evaluate-retrieval`: Recall@1/5/10 both ways, by language.
+
+    Attributes:
+        model: folder of an AltCLIP, or a CLIP (hub id, folder or testbed:clip) as it is.
+        dataset: shards with pictures and captions.
+        output_dir: folder that gets results.json, one line per language and run.
+        languages: BCP-47 codes of the languages to test.
+        captions: first for one caption per picture, or all.
+        batch_size: pictures or texts that are embedded at a time.
+        num_bootstrap: resamplings for the intervals; 0 gives none.
+        seed: seed of the resamplings.
+    """
+
+    model: str
+    dataset: str
+    output_dir: str
+    languages: list[str]
+    captions: Literal["first", "all"] = "first"
+    batch_size: int = 128
+    num_bootstrap: int = 1000
+    seed: int = 0

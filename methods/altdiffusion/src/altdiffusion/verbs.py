@@ -1,0 +1,182 @@
+"""The verbs of `altdiffusion`, and those that are a few lines."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crosslingual.cli.verbs import Verb
+
+if TYPE_CHECKING:
+    from altdiffusion.settings import ExportSettings, FeaturesSettings, TrainSettings
+    from altdiffusion.text.settings import TrainTextSettings
+
+DESCRIPTION = (
+    "AltDiffusion (arXiv 2308.09991): a multilingual text encoder, and a UNet that reads it.\n"
+    "A verb's settings come from --config FILE.yaml and flags, which override it."
+)
+_S = "altdiffusion.settings"
+VERBS = {
+    "demo": Verb(
+        "run the whole method on the embedded models, in minutes",
+        "crosslingual.cli.demo:run_demo",
+        f"{_S}:DemoSettings",
+    ),
+    "train-text": Verb(
+        "teach a multilingual student what CLIP's text encoder says",
+        "altdiffusion.text.train:train_text",
+        "altdiffusion.text.settings:TrainTextSettings",
+    ),
+    "evaluate-retrieval": Verb(
+        "measure Recall@K of AltCLIP by language",
+        "altdiffusion.text.evaluate:evaluate_retrieval",
+        "altdiffusion.text.settings:EvaluateRetrievalSettings",
+    ),
+    "features": Verb(
+        "pass shards through VAE and text encoder, once",
+        "altdiffusion.verbs:features",
+        f"{_S}:FeaturesSettings",
+    ),
+    "train": Verb(
+        "train a stage of the UNet on features or shards",
+        "altdiffusion.train:train",
+        f"{_S}:TrainSettings",
+    ),
+    "export": Verb(
+        "write a checkpoint as a pipeline's folder",
+        "altdiffusion.verbs:export",
+        f"{_S}:ExportSettings",
+    ),
+    "generate": Verb(
+        "draw pictures from prompts",
+        "altdiffusion.pipeline:generate",
+        "crosslingual.adapter.pipeline:GenerateSettings",
+    ),
+    "evaluate": Verb(
+        "judge text accuracy and culture score on the testbed",
+        "altdiffusion.evaluate:evaluate",
+        f"{_S}:EvaluateSettings",
+    ),
+    "info": Verb(
+        "count parameters and memory, from shapes alone",
+        "altdiffusion.verbs:info",
+        f"{_S}:TrainSettings",
+        takes_any_config=True,
+    ),
+}
+
+
+def features(settings: "FeaturesSettings") -> Path:
+    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one
+    stopped.
+    """
+    from altdiffusion.data import FrozenParts
+    from crosslingual.features.compute import write_run_features
+    from crosslingual.training.processes import start_processes
+
+    ranks = start_processes()
+    return write_run_features(settings, FrozenParts(settings, ranks.device), ranks)
+
+
+def export(settings: "ExportSettings") -> Path:
+    """Writes the pipeline, or of a run of train-text the models, of a checkpoint."""
+    import torch
+
+    from altdiffusion.artifact import save_trained
+    from altdiffusion.settings import TrainSettings
+    from altdiffusion.text.artifact import load_parts, save_models
+    from altdiffusion.text.settings import TrainTextSettings
+    from crosslingual.cli.settings import read_settings, read_yaml
+    from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
+
+    checkpoint = find_checkpoint(settings.checkpoint)
+    path, state = settings_file(checkpoint), trained_state(checkpoint)
+    if "teacher" in read_yaml(path):
+        text = read_settings(TrainTextSettings, path)
+        teacher, student = load_parts(text, torch.device("cpu"))
+        folder = save_models(settings.output_dir, state, student, teacher)
+    else:
+        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+        trained = read_settings(TrainSettings, path)
+        folder = save_trained(state, trained, settings.output_dir, dtype[settings.dtype])
+    print(folder)
+    return folder
+
+
+def info(settings: "TrainSettings | TrainTextSettings") -> dict[str, int]:
+    """Prints and returns what a run trains and holds, from shapes alone: no weights are read, and
+    known bases and encoders need no network.
+    """
+    from altdiffusion.settings import TrainSettings
+
+    return _count_unet(settings) if isinstance(settings, TrainSettings) else _count_text(settings)
+
+
+def _count_unet(settings: "TrainSettings") -> dict[str, int]:
+    import torch
+
+    from altdiffusion.text.encoder import new_student, student_places
+    from altdiffusion.unet import set_trainable
+    from crosslingual.frozen.base import Base, Conditioning
+    from crosslingual.frozen.encoders import encoder_on_meta
+    from crosslingual.frozen.memory import estimate, print_info
+
+    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    counts = base.count_parameters()
+    with torch.device("meta"):
+        unet = set_trainable(base.denoiser_on_meta(), settings)
+    denoiser = base.wrap_denoiser(unet, resolution=settings.resolution)
+    rows, edge = settings.train_batch_size, settings.resolution // base.latents.downscale
+
+    def forward(dtype: torch.dtype) -> torch.Tensor:
+        with torch.device("meta"):
+            latents = torch.empty(rows, base.latents.channels, edge, edge, dtype=dtype)
+            times = torch.empty(rows, dtype=torch.int64)
+            length = settings.max_length or base.text.length
+            states = torch.empty(rows, length, base.text.width, dtype=dtype)
+            return denoiser.predict(latents, times, Conditioning(states))
+
+    checkpoint = unet.enable_gradient_checkpointing if settings.gradient_checkpointing else None
+    found = estimate(unet, forward, settings, checkpoint=checkpoint)
+    frozen = {"UNet, frozen": found.frozen} if found.frozen else {}
+    frozen["VAE (features alone)"] = counts["vae"]
+    place, start = student_places(settings.text_encoder)[0], settings.starts_from
+    if Path(place).is_dir() or start is None:
+        frozen["text encoder (features alone)"] = encoder_on_meta(place)
+    else:  # train-text has not made it yet
+        with torch.device("meta"):
+            student = new_student(start, base.text.width)
+        frozen["text encoder (features alone)"] = sum(p.numel() for p in student.parameters())
+    title = (
+        f"{base.id}, {settings.stage}, {rows} pictures of {settings.resolution} pixels on a GPU"
+        f"{', gradient checkpointing' if settings.gradient_checkpointing else ''}"
+    )
+    return print_info(title, found, frozen, trains="UNet")
+
+
+def _count_text(settings: "TrainTextSettings") -> dict[str, int]:
+    import torch
+
+    from altdiffusion.text.encoder import new_student
+    from crosslingual.frozen.clip import clip_config, clip_on_meta
+    from crosslingual.frozen.memory import estimate, print_info
+
+    teacher, revision = settings.teacher, settings.teacher_revision
+    width = clip_config(teacher, revision).text_config.hidden_size
+    with torch.device("meta"):
+        student = new_student(settings.text_encoder, width, settings.text_encoder_revision)
+    rows = settings.train_batch_size
+    length = settings.max_length or min(77, student.config.max_position_embeddings - 2)
+
+    def forward(dtype: torch.dtype) -> torch.Tensor:
+        ids = torch.empty(rows, length, dtype=torch.int64, device="meta")
+        return student(ids).pooler_output
+
+    is_recomputed = settings.gradient_checkpointing
+    checkpoint = student.activation_checkpointing_enable if is_recomputed else None
+    found = estimate(student, forward, settings, checkpoint=checkpoint)
+    title = (
+        f"{settings.text_encoder} after {teacher}, {settings.stage}, {rows} sentences of {length} "
+        f"tokens on a GPU{', gradient checkpointing' if is_recomputed else ''}; the targets are "
+        "computed once, so that training holds the student alone"
+    )
+    frozen = {f"CLIP {teacher} (targets alone)": clip_on_meta(teacher, revision)}
+    return print_info(title, found, frozen, trains="text encoder")
