@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from crosslingual.training.checkpoint import resolve_checkpoint
+from crosslingual.training.checkpoint import find_checkpoint, resolve_checkpoint, trained_state
 
 TinyRun = Callable[..., dict[str, Any]]
 
@@ -194,3 +195,30 @@ def test_a_missing_resume_path_is_an_error(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint .*checkpoint-7; give"):
         resolve_checkpoint(saved, str(saved / "checkpoint-7"))
     assert resolve_checkpoint(saved, "latest") == saved / "checkpoint-4"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_what_was_trained_is_read_without_an_engine_by_one_process(
+    tiny_run: TinyRun, tmp_path: Path, number: int, world_size: int
+) -> None:
+    """Whatever the ZeRO stage and the number of processes that wrote it, from a copy as well."""
+    run = tiny_run(output_dir=tmp_path / "run", config=stage(number), world_size=world_size)
+    weights = run["answers"][0]["weights"]
+    shutil.copytree(tmp_path / "run" / "checkpoint-6", tmp_path / "copy")
+    for path in (tmp_path / "run", tmp_path / "run" / "checkpoint-6", tmp_path / "copy"):
+        state = trained_state(path)
+        assert {name: tensor.tolist() for name, tensor in state.items()} == weights
+        assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
+def test_a_folder_without_checkpoints_or_with_a_broken_one_holds_nothing_trained(
+    saved: Path, tmp_path: Path
+) -> None:
+    assert find_checkpoint(saved) == find_checkpoint(saved / "checkpoint-4")
+    with pytest.raises(FileNotFoundError, match="no checkpoint in .*; give a checkpoint-N or a"):
+        trained_state(tmp_path)
+    shutil.copytree(saved / "checkpoint-4", tmp_path / "broken")
+    os.truncate(next((tmp_path / "broken").rglob("*rank_1*optim_states.pt")), 9)
+    with pytest.raises(ValueError, match="is truncated"):
+        trained_state(tmp_path / "broken")

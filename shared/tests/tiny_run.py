@@ -10,8 +10,9 @@ import json
 import os
 import signal
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import diffusers.optimization  # noqa: F401, imported once for all the forks
 import torch
@@ -27,6 +28,8 @@ from crosslingual.training.engine import (
     full_state_dict,
     start_processes,
 )
+from crosslingual.training.run import Run
+from crosslingual.training.settings import RunSettings
 from crosslingual_worlds.testing.fork_server import DeathClock, serve
 
 DEFAULTS = {
@@ -135,11 +138,64 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@dataclass
+class TinySettings(RunSettings):
+    """Settings of `train_with_run`.
+
+    Attributes:
+        dropout: share of hidden units that are dropped.
+        nan_at: [rank, step] whose loss is not a number.
+        terminate: [rank, step] that gets a SIGTERM.
+    """
+
+    MAY_CHANGE: ClassVar[frozenset[str]] = RunSettings.MAY_CHANGE | {"nan_at", "terminate"}
+
+    train_batch_size: int = 4
+    max_train_steps: int = 6
+    learning_rate: float = 0.05
+    lr_warmup_steps: int = 2
+    checkpointing_steps: int = 2
+    dropout: float = 0.3
+    nan_at: list[int] = field(default_factory=list)
+    terminate: list[int] = field(default_factory=list)
+
+
+def train_with_run(request: dict[str, Any]) -> dict[str, Any]:
+    """Trains by `Run`; returns this rank's losses, what was exported and where."""
+    settings = TinySettings(**request["settings"])
+    run = Run(settings)
+    torch.manual_seed(settings.seed)
+    model = run.prepare(Tiny(8, settings.dropout))
+    losses, exported = [], {}
+    for step in run.steps():
+        if settings.terminate == [run.ranks.rank, step]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        for draws in run.micro_steps(step):
+            rows = torch.stack([torch.randn(8, generator=generator) for generator in draws])
+            torch.manual_seed(draws.place)
+            loss = model(rows[:, :4], rows[:, 4:])
+            if settings.nan_at == [run.ranks.rank, step]:
+                loss = loss * float("nan")
+            losses.append(loss.item())
+            names = [f"{run.ranks.rank}-{draws.micro_step}"]
+            run.backward(loss, {"mse": loss.detach()}, keys=lambda names=names: names)
+        run.end_step()
+        if run.validates(step):
+            run.log({"validated": step}, step)
+
+    def write(state: dict[str, Tensor]) -> Path:
+        exported.update({name: tensor.tolist() for name, tensor in state.items()})
+        return run.output_dir / "export"
+
+    return {"losses": losses, "path": str(run.finish(write)), "exported": exported}
+
+
 def run(request: dict[str, Any], rank: int) -> int:
     """One process of a run, as a command: the answer goes to a file, errors to stderr."""
 
     def command() -> None:
-        Path(request["answers"], str(rank)).write_text(json.dumps(train(request)))
+        answer = train_with_run(request) if "settings" in request else train(request)
+        Path(request["answers"], str(rank)).write_text(json.dumps(answer))
 
     return run_command(command)
 
