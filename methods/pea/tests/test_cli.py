@@ -36,4 +36,23 @@ class TestCommand(conformance.Command):
 
 
 class TestPages(conformance.Pages):
-    runs = {"pea info": "", "pea --help": ""}
+    """Of PEA, and those of the repository, whose example is PEA."""
+
+    pages = ("README.md", "../../README.md", "../../CONTRIBUTING.md")
+    runs = {
+        "pea info": "",
+        "pea --help": "",
+        "crosslingual shards --source world": "--num_samples 8",
+        "pea features --shards data/shards": "--encode_batch_size 4",
+        "pea train --train_data data/features": "--max_train_steps 2 --train_batch_size 2",
+        "pea generate --adapter runs/pea/adapter": "--num_inference_steps 2",
+    }
+    skips = {
+        "../../CONTRIBUTING.md": {
+            "python3.11 -m venv": "makes an environment",
+            ". .venv": "enters it",
+            "pre-commit install": "changes the repository's hooks",
+            "pip install -e 'methods/mulan[test]'": "the method that new_method.py has made",
+            "pytest methods/mulan": "likewise",
+        }
+    }
