@@ -145,8 +145,8 @@ class Pages:
 
     Attributes:
         pages: in Markdown, relative to the method's folder.
-        runs: the start of a command of README.md to the words that make it tiny; these are run in
-            order in one folder, beside the method's configs.
+        runs: the start of a command to the words that make it tiny; these are run in the pages'
+            order in one folder, beside the method's configs and the repository's methods.
         skips: the start of a command that cannot be checked to the reason why, by page.
     """
 
@@ -180,16 +180,17 @@ class Pages:
     ) -> None:
         check_page((subject.folder / page).resolve(), ours, self.skips.get(page, {}))
 
-    def test_commands_of_the_readme_run(
+    def test_commands_on_pages_run(
         self, subject: Subject, command: Command, tmp_path: Path
     ) -> None:
-        """Those in `runs`, in the page's order."""
-        for name in ("configs", "ds"):
-            if (subject.folder / name).is_dir():
-                (tmp_path / name).symlink_to(subject.folder / name)
-        lines = commands_on((subject.folder / "README.md").read_text(encoding="utf-8"))
+        """Those in `runs`, in the pages' order."""
+        for path in (*subject.folder.glob("configs"), *subject.folder.glob("ds")):
+            (tmp_path / path.name).symlink_to(path)
+        (tmp_path / "methods").symlink_to(subject.folder.parent)
+        pages = [(subject.folder / page).read_text(encoding="utf-8") for page in self.pages]
+        lines = [line for page in pages for line in commands_on(page)]
         for start in self.runs:
-            assert any(line.startswith(start) for line in lines), f"the page has no {start!r}"
+            assert any(line.startswith(start) for line in lines), f"no page has {start!r}"
         for line in lines:
             for start, more in self.runs.items():
                 if line.startswith(start):
