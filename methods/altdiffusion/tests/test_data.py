@@ -2,31 +2,32 @@
 one step on them.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from altdiffusion.config import TrainSettings
-from altdiffusion.data import FrozenParts, chosen_states, frozen_parts, open_data
-from altdiffusion.denoising import Denoising
-from altdiffusion.train import build_training
-from altdiffusion.unet import load_stage_unet, set_trainable, trained_unet
+from altdiffusion.data import FrozenParts, chosen_states, open_data
+from altdiffusion.settings import TrainSettings
+from altdiffusion.step import denoising_step
+from altdiffusion.train import load_trainable_unet, open_noising
+from altdiffusion.unet import load_stage_unet, trained_unet
 from crosslingual.data.loader import ShardLoader
 from crosslingual.features.loader import FeatureLoader
-from crosslingual.features.training_data import row_generators
-from crosslingual.frozen.base import load_noise_scheduler
-from crosslingual.training.processes import Ranks, start_processes
+from crosslingual.frozen.base import Base
+from crosslingual.training.processes import Ranks, row_generators, start_processes
+from crosslingual.training.run import Run
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def frozen(parts: dict[str, Any]) -> FrozenParts:
-    return frozen_parts(TrainSettings(**parts), CPU)
+    return FrozenParts(TrainSettings(**parts), CPU)
 
 
 @pytest.fixture
@@ -85,9 +86,20 @@ def test_shards_and_features_give_the_same_latents_and_states(
             torch.testing.assert_close(one.float(), other.float(), rtol=2e-3, atol=2e-3)
 
 
-def denoising_of(settings: TrainSettings, ranks: Ranks) -> Denoising:
-    scheduler = load_noise_scheduler(settings.pretrained_model_name_or_path)
-    return Denoising(open_data(settings, ranks), scheduler, 0.5, CPU, settings)
+class Step:
+    """What a step of the given settings needs, called with a UNet."""
+
+    def __init__(self, settings: TrainSettings, ranks: Ranks):
+        self.base = Base.open(settings.pretrained_model_name_or_path)
+        self.data, self.gamma = open_data(settings, ranks), settings.min_snr_gamma
+        self.noising = open_noising(self.base, settings, CPU)
+        self.batch = next(self.data.batches(0))
+        self.draw = lambda: row_generators(0, 0, ranks, 4)
+
+    def __call__(self, unet: nn.Module, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        denoiser = self.base.wrap_denoiser(unet, resolution=32)
+        given = (self.noising, self.data, self.batch, self.draw())
+        return denoising_step(denoiser, *given, min_snr_gamma=self.gamma, **options)
 
 
 def test_gradients_reach_exactly_what_trains_and_the_loss_is_that_of_a_plain_step(
@@ -97,16 +109,15 @@ def test_gradients_reach_exactly_what_trains_and_the_loss_is_that_of_a_plain_ste
     draws.
     """
     settings.caption_dropout = 0.0
-    denoising = denoising_of(settings, ranks)
-    unet = set_trainable(load_stage_unet(settings), settings)
-    batch = next(denoising.data.batches(0))
-    loss, parts = denoising.loss(unet, batch, row_generators(0, 0, ranks, 4))
+    step, unet = Step(settings, ranks), load_stage_unet(settings)
+    batch = step.batch
+    loss, parts = step(unet)
     loss.backward()
     for name, parameter in unet.named_parameters():
         is_trained = ".attn2.to_k." in name or ".attn2.to_v." in name
         assert parameter.requires_grad == is_trained
         assert (parameter.grad is not None and bool(parameter.grad.any())) == is_trained, name
-    noisy = denoising.noising.draw(batch, generators := row_generators(0, 0, ranks, 4))
+    noisy = step.noising.draw(batch, generators := step.draw())
     chosen = torch.cat(
         [
             torch.multinomial(h.float(), 1, generator=g)
@@ -122,16 +133,13 @@ def test_gradients_reach_exactly_what_trains_and_the_loss_is_that_of_a_plain_ste
 
 def test_dropped_rows_see_the_empty_prompt(settings: TrainSettings, ranks: Ranks) -> None:
     settings.caption_dropout = 1.0
-    denoising = denoising_of(settings, ranks)
     seen: list[Tensor] = []
-    unet = set_trainable(load_stage_unet(settings), settings)
+    step, unet = Step(settings, ranks), load_stage_unet(settings)
     unet.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
-    batch = next(denoising.data.batches(0))
-    denoising.loss(unet, batch, row_generators(0, 0, ranks, 4))
-    denoising.loss(unet, batch, row_generators(0, 0, ranks, 4), stratified=True)
-    encoder = denoising.data.parts.encoder
-    empty = encoder.encode_packed([""]).values
-    assert torch.equal(seen[0], denoising.null.expand(4, -1, -1))
+    step(unet)
+    step(unet, stratified=True)
+    empty = step.data.parts.encoder.encode_packed([""]).values
+    assert torch.equal(seen[0], step.data.null.expand(4, -1, -1))
     torch.testing.assert_close(seen[0][0, : len(empty)], empty, rtol=2e-3, atol=2e-3)
     assert not torch.equal(seen[1], seen[0]), "a validation drops nothing"
 
@@ -144,9 +152,9 @@ def test_each_stage_drops_as_many_captions_as_published_unless_told(
     settings: TrainSettings, ranks: Ranks, stage: str, share: float
 ) -> None:
     settings.stage, settings.caption_dropout = stage, None
-    assert denoising_of(settings, ranks).noising.caption_dropout == share
+    assert Step(settings, ranks).noising.caption_dropout == share
     settings.caption_dropout = 0.3
-    assert denoising_of(settings, ranks).noising.caption_dropout == 0.3
+    assert Step(settings, ranks).noising.caption_dropout == 0.3
 
 
 def test_min_snr_changes_the_loss_and_not_its_parts(settings: TrainSettings, ranks: Ranks) -> None:
@@ -154,18 +162,17 @@ def test_min_snr_changes_the_loss_and_not_its_parts(settings: TrainSettings, ran
     unet = load_stage_unet(settings)
     for gamma in (None, 5.0):
         settings.min_snr_gamma = gamma
-        denoising = denoising_of(settings, ranks)
-        batch = next(denoising.data.batches(0))
-        losses.append(denoising.loss(unet, batch, row_generators(0, 0, ranks, 4)))
+        losses.append(Step(settings, ranks)(unet))
     assert losses[1][0] < losses[0][0]
     assert losses[0][1]["parallel"] == losses[1][1]["parallel"]
 
 
 @pytest.mark.parametrize("changes", [{}, {"lora_rank": 2}, {"stage": "quality_improvement"}])
 def test_the_optimiser_holds_what_trains_and_nothing_frozen(
-    settings: TrainSettings, ranks: Ranks, changes: dict[str, Any]
+    settings: TrainSettings, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    engine, _ = build_training(TrainSettings(**{**vars(settings), **changes}))
+    given = TrainSettings(**{**vars(settings), "output_dir": str(tmp_path), **changes})
+    engine = Run(given).prepare(load_trainable_unet(given))
     held = [id(p) for group in engine.optimizer.param_groups for p in group["params"]]
     wanted = {n: p for n, p in engine.module.named_parameters() if p.requires_grad}
     assert sorted(held) == sorted(id(p) for p in wanted.values())
@@ -178,8 +185,8 @@ def test_the_optimiser_holds_what_trains_and_nothing_frozen(
 
 
 def test_tensors_of_another_stage_are_not_put_into_a_unet(settings: TrainSettings) -> None:
-    names = {n for n, p in set_trainable(load_stage_unet(settings), settings).named_parameters()}
-    with pytest.raises(ValueError, match="what was trained is not what the stage trains"):
+    names = {name for name, _ in load_stage_unet(settings).named_parameters()}
+    with pytest.raises(ValueError, match="these tensors are not what the stage trains"):
         trained_unet(settings, {name: torch.zeros(1) for name in names})
 
 
@@ -187,14 +194,13 @@ def test_lora_is_for_concept_alignment(settings: TrainSettings) -> None:
     for changes in ({"stage": "quality_improvement"}, {"all_attn2": True}):
         given = TrainSettings(**{**vars(settings), **changes, "lora_rank": 2})
         with pytest.raises(ValueError, match="lora_rank is for concept alignment"):
-            set_trainable(load_stage_unet(given), given)
+            load_stage_unet(given)
 
 
 def test_a_folder_that_is_moved_keeps_its_features_fresh(
     frozen: FrozenParts, parts: dict[str, Any], tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(parts["text_encoder"], tmp_path / "moved")
-    moved = frozen_parts(TrainSettings(**{**parts, "text_encoder": str(tmp_path / "moved")}), CPU)
+    settings = TrainSettings(**{**parts, "text_encoder": str(tmp_path / "moved")})
+    moved = FrozenParts(settings, CPU)
     assert moved.made_of == frozen.made_of

@@ -19,7 +19,7 @@ from altdiffusion.method import (
     what_trains,
 )
 from crosslingual.frozen.shapes import published_shape
-from crosslingual_worlds.testing.processes import join_ranks, run_ranks
+from crosslingual_worlds.testing.fork_server import join_ranks, run_ranks
 
 SD_21 = {  # the UNet of SD 2.1 where it differs from SD 1.5's
     "cross_attention_dim": 1024,

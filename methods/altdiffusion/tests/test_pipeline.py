@@ -5,7 +5,6 @@ other kinds; and what would make it draw something else.
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import altdiffusion
-from altdiffusion.generate import load_pipeline
-from altdiffusion.text_encoder import load_text_encoder, unpack
-from crosslingual.frozen.base import load_pipeline as load_base
-
-Alt = Callable[..., dict[str, Any]]
+from altdiffusion.pipeline import load_pipeline
+from altdiffusion.text.encoder import load_text_encoder, unpack
+from crosslingual.frozen.base import Base
+from crosslingual_worlds.testing.conformance.pipelines import draw
+from crosslingual_worlds.testing.fixtures import Command, succeeded
 
 STOCK = """
 import sys
@@ -59,18 +58,17 @@ PROMPTS = ["ein Haus 3", "maison 5"]
 
 
 def pictures(pipe: Any, **changes: Any) -> np.ndarray:
-    pipe.set_progress_bar_config(disable=True)
-    options = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np", **changes}
-    return pipe(PROMPTS, generator=torch.Generator().manual_seed(0), **options).images
+    return draw(pipe, prompt=PROMPTS, **changes)
 
 
 @pytest.fixture(scope="module")
-def pipeline(alt: Alt, recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+def pipeline(
+    command: Command, recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """A pipeline whose every stage-2 weight was trained a little."""
     run = tmp_path_factory.mktemp("pipeline") / "run"
     settings = {**recipe, "stage": "quality_improvement", "max_train_steps": 2}
-    answer = alt("train", output_dir=run, **settings)
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("train", output_dir=run, **settings))
     return str(run / "pipeline")
 
 
@@ -113,12 +111,11 @@ def test_without_the_mask_flag_the_padding_would_be_read(pipeline: str) -> None:
 
 
 def test_the_tokenizer_says_how_many_tokens_the_unet_sees(
-    alt: Alt, recipe: dict[str, Any], shards: str, tmp_path: Path
+    command: Command, recipe: dict[str, Any], shards: str, tmp_path: Path
 ) -> None:
     """Saved with the pipeline; without it, stock pipelines would pad to the encoder's limit."""
     settings = {**recipe, "train_data": shards, "max_length": 11, "max_train_steps": 1}
-    answer = alt("train", output_dir=tmp_path / "run", **settings)
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("train", output_dir=tmp_path / "run", **settings))
     folder = tmp_path / "run" / "pipeline"
     tokens = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text())
     assert tokens["model_max_length"] == 11
@@ -126,10 +123,11 @@ def test_the_tokenizer_says_how_many_tokens_the_unet_sees(
     assert pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0].shape == (2, 11, 16)
 
 
-def test_half_precision_is_a_choice_of_export(alt: Alt, pipeline: str, tmp_path: Path) -> None:
+def test_half_precision_is_a_choice_of_export(
+    command: Command, pipeline: str, tmp_path: Path
+) -> None:
     run = Path(pipeline).parent
-    answer = alt("export", checkpoint=run, output_dir=tmp_path / "half", dtype="fp16")
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("export", checkpoint=run, output_dir=tmp_path / "half", dtype="fp16"))
     name = "unet/diffusion_pytorch_model.safetensors"
     half, full = load_file(tmp_path / "half" / name), load_file(Path(pipeline) / name)
     assert all(torch.equal(half[key], tensor.half()) for key, tensor in full.items())
@@ -139,11 +137,10 @@ def test_half_precision_is_a_choice_of_export(alt: Alt, pipeline: str, tmp_path:
 
 
 def test_lora_is_merged_and_its_file_gives_the_same_pictures_on_the_base(
-    alt: Alt, recipe: dict[str, Any], student: str, sd: str, tmp_path: Path
+    command: Command, recipe: dict[str, Any], student: str, sd: str, tmp_path: Path
 ) -> None:
     settings = {**recipe, "lora_rank": 2, "max_train_steps": 3, "learning_rate": 0.1}
-    answer = alt("train", output_dir=tmp_path / "run", **settings)
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("train", output_dir=tmp_path / "run", **settings))
     folder = tmp_path / "run" / "pipeline"
     before = load_file(Path(sd) / "unet/diffusion_pytorch_model.safetensors")
     after = load_file(folder / "unet/diffusion_pytorch_model.safetensors")
@@ -152,7 +149,7 @@ def test_lora_is_merged_and_its_file_gives_the_same_pictures_on_the_base(
     assert moved == {n for n in before if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))}
     ranks = {torch.linalg.matrix_rank(after[n] - before[n], atol=1e-5).item() for n in moved}
     assert ranks == {2}
-    base = altdiffusion.attach(load_base(sd), student)
+    base = altdiffusion.attach(Base.open(sd).load_pipeline(), student)
     without = pictures(base)
     base.load_lora_weights(folder / "lora")
     np.testing.assert_allclose(pictures(base), pictures(load_pipeline(str(folder))), atol=1e-4)
@@ -169,7 +166,7 @@ def test_the_text_encoder_alone_goes_into_other_pipelines(pipeline: str, student
     picture = Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype("uint8")
     )
-    parts = load_base(pipeline).components
+    parts = Base.open(pipeline).load_pipeline().components
     whole = StableDiffusionImg2ImgPipeline(**parts)
     bare = StableDiffusionImg2ImgPipeline(**{**parts, "text_encoder": None, "tokenizer": None})
     assert altdiffusion.attach(bare, student) is bare
@@ -181,11 +178,13 @@ def test_the_text_encoder_alone_goes_into_other_pipelines(pipeline: str, student
 def test_a_unet_of_another_width_and_another_base_are_refused(
     pipeline: str, encoder: str, sd: str, tmp_path: Path
 ) -> None:
-    from altdiffusion.text_encoder import build_student, save_text_encoder
+    from altdiffusion.text.encoder import build_student, save_text_encoder
 
     save_text_encoder(build_student(encoder, 20), tmp_path / "wide")
-    with pytest.raises(ValueError, match="states of width 20 .* this UNet takes width 16"):
-        altdiffusion.attach(load_base(sd), tmp_path / "wide")
+    with pytest.raises(
+        ValueError, match="states of width 20 .* takes width 16 .*: use the adapter"
+    ):
+        altdiffusion.attach(Base.open(sd).load_pipeline(), tmp_path / "wide")
     with pytest.raises(ValueError, match="is a whole pipeline, made of .*: leave out another base"):
         load_pipeline(pipeline, "testbed:sd")
     with pytest.raises(FileNotFoundError, match="holds no altdiffusion.json"):

@@ -1,20 +1,19 @@
 """AltCLIP's retrieval by the command line, against a plain count."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import altdiffusion
-from altdiffusion.altclip import load_embedder, save_altclip
-from altdiffusion.text_encoder import load_text_encoder
+from altdiffusion.text.artifact import save_altclip
+from altdiffusion.text.encoder import load_text_encoder
+from altdiffusion.text.pipeline import load_embedder
 from crosslingual.data.loader import ShardLoader
 from crosslingual.frozen.clip import load_clip
-
-Alt = Callable[..., dict[str, Any]]
+from crosslingual_worlds.testing.conformance.command import refusal
+from crosslingual_worlds.testing.fixtures import Command, succeeded
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +24,10 @@ def altclip(student: str, teacher: str, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_recall_is_that_of_a_plain_count(
-    alt: Alt, altclip: str, shards: str, tmp_path: Path
+    command: Command, altclip: str, shards: str, tmp_path: Path
 ) -> None:
     settings = {"model": altclip, "dataset": shards, "output_dir": tmp_path, "languages": ["fr"]}
-    answer = alt("evaluate-retrieval", **settings, num_bootstrap=0)
-    assert answer["codes"] == [0], answer["stderr"]
+    answer = succeeded(command("evaluate-retrieval", **settings, num_bootstrap=0))
     result = json.loads((tmp_path / "results.json").read_text())
     embedder = load_embedder(altclip)
     batch = next(ShardLoader(shards, batch_size=24, seed=0, resolution=32, shuffle=False).batches())
@@ -46,18 +44,17 @@ def test_recall_is_that_of_a_plain_count(
 
 
 def test_a_clip_as_it_is_can_be_compared_and_mistakes_are_one_line(
-    alt: Alt, teacher: str, shards: str, tmp_path: Path
+    command: Command, teacher: str, shards: str, tmp_path: Path
 ) -> None:
     settings = {"model": teacher, "dataset": shards, "output_dir": tmp_path}
-    answer = alt("evaluate-retrieval", **settings, languages=["fr"], num_bootstrap=10)
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("evaluate-retrieval", **settings, languages=["fr"], num_bootstrap=10))
     assert json.loads((tmp_path / "results.json").read_text())["model"] == "clip"
     for languages, message in (
         ([], "languages is empty"),
         (["de"], "captions are missing in de"),
     ):
-        answer = alt("evaluate-retrieval", **settings, languages=languages)
-        assert answer["codes"] == [2] and message in answer["stderr"][0]
+        line = refusal(command("evaluate-retrieval", **settings, languages=languages))
+        assert message in line
 
 
 def test_the_entry_point_embeds_texts_and_pictures(altclip: str) -> None:

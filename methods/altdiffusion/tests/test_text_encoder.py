@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AltCLIPModel, AltCLIPTextModel, XLMRobertaModel
 
-from altdiffusion.altclip import load_altclip, load_embedder, save_altclip
-from altdiffusion.text_encoder import (
+from altdiffusion.text.artifact import load_altclip, save_altclip
+from altdiffusion.text.encoder import (
     build_student,
     load_text_encoder,
     save_text_encoder,
     unpack,
 )
+from altdiffusion.text.pipeline import load_embedder
 from crosslingual.frozen.clip import load_clip
 
 TEXTS = ["house 3", "ein Haus", "", "une maison"]

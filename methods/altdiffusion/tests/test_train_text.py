@@ -2,7 +2,8 @@
 
 import gzip
 import json
-from collections.abc import Callable
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +13,30 @@ import torch
 from safetensors.torch import load_file
 from transformers import AltCLIPModel, AltCLIPTextModel, AutoTokenizer
 
-from altdiffusion.sentence_batches import SentenceBatches
-from altdiffusion.sentences import pooled_states
-from altdiffusion.text_encoder import load_text_encoder
+from altdiffusion.text.data import SentenceBatches
+from altdiffusion.text.encoder import load_text_encoder
+from altdiffusion.text.sentences import pooled_states
 from crosslingual.frozen.clip import load_clip
 from crosslingual.training.processes import Ranks
-
-Alt = Callable[..., dict[str, Any]]
+from crosslingual_worlds.testing.conformance.command import refusal
+from crosslingual_worlds.testing.conformance.training import disturb, files_of, losses, rows
+from crosslingual_worlds.testing.fixtures import Command, succeeded
 
 GOLDEN = [1.0371512, 0.8866975, 0.7782368, 0.6809648, 0.6090777, 0.5388868]
-"""Losses of `whole`; who changes them has changed what is trained."""
-
-
-def rows(run: Path) -> list[dict[str, float]]:
-    """metrics.jsonl without what a clock says."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    clocks = ("time_s", "samples_per_s")
-    return [{k: v for k, v in line.items() if k not in clocks} for line in lines]
-
-
-def refusal(answer: dict[str, Any]) -> str:
-    """The one line that a refused command prints."""
-    assert answer["codes"] == [2], answer
-    line = answer["stderr"][0]
-    assert line.startswith("error: ") and line.count("\n") == 1, line
-    return line
+"""Losses of `whole`; a change of them is a change of what is trained."""
 
 
 @pytest.fixture(scope="module")
-def whole(alt: Alt, text_recipe: dict[str, Any], shards: str, tmp_path_factory: Any) -> Path:
+def validated_recipe(text_recipe: dict[str, Any], shards: str) -> dict[str, Any]:
+    validation = {"validation_steps": 3, "validation_data": [shards], "validation_rows": 10}
+    return {**text_recipe, **validation}
+
+
+@pytest.fixture(scope="module")
+def whole(command: Command, validated_recipe: dict[str, Any], tmp_path_factory: Any) -> Path:
     """Six steps of one process that nothing disturbs, validated twice."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    validation = {"validation_steps": 3, "validation_data": [shards], "validation_rows": 10}
-    answer = alt("train-text", output_dir=run, **text_recipe, **validation)
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("train-text", output_dir=run, **validated_recipe))
     return run
 
 
@@ -57,8 +48,7 @@ def sentences_of(folder: Path, batch_size: int, **changes: Any) -> SentenceBatch
 
 
 def test_golden_trajectory(whole: Path) -> None:
-    losses = [row["loss"] for row in rows(whole) if "loss" in row]
-    assert losses == pytest.approx(GOLDEN, rel=1e-4)
+    assert losses(whole) == pytest.approx(GOLDEN, rel=1e-4)
 
 
 def test_every_sentence_is_to_say_what_clip_says_of_its_english(
@@ -83,19 +73,18 @@ def test_every_sentence_is_to_say_what_clip_says_of_its_english(
 
 
 def test_english_sentences_and_languages_can_be_left_out(
-    alt: Alt, text_recipe: dict[str, Any], tmp_path: Path
+    command: Command, text_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = {**text_recipe, "max_train_steps": 1, "keep_english": "false"}
-    answer = alt("train-text", output_dir=tmp_path / "a", **settings)
-    assert answer["codes"] == [0], answer["stderr"]
+    answer = succeeded(command("train-text", output_dir=tmp_path / "a", **settings))
     assert "en " not in answer["stdout"][0] and "de 20, fr 20" in answer["stdout"][0]
     again = {**settings, "languages": ["de", "en"], "keep_english": "true"}
-    answer = alt("train-text", output_dir=tmp_path / "b", **again)
+    answer = command("train-text", output_dir=tmp_path / "b", **again)
     assert "de 20, en 20" in answer["stdout"][0] and "fr" not in answer["stdout"][0]
 
 
 def test_moses_files_are_read_and_a_repeated_english_sentence_is_encoded_once(
-    alt: Alt, text_recipe: dict[str, Any], tmp_path: Path
+    command: Command, text_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     english = ["house 1", "house 2", "house 1", "house 3"]
     german = ["Haus 1", "Haus 2", "das Haus 1", "Haus 3"]
@@ -103,8 +92,7 @@ def test_moses_files_are_read_and_a_repeated_english_sentence_is_encoded_once(
         with gzip.open(tmp_path / f"opus.de-en.{language}.gz", "wt", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
     settings = {**text_recipe, "train_data": [tmp_path / "opus.de-en"], "max_train_steps": 1}
-    answer = alt("train-text", output_dir=tmp_path / "run", **settings)
-    assert answer["codes"] == [0], answer["stderr"]
+    answer = succeeded(command("train-text", output_dir=tmp_path / "run", **settings))
     assert "3 targets, 0 records left out; de 4, en 4" in answer["stdout"][0]
     folder = tmp_path / "run" / "sentences"
     assert np.load(folder / "targets-00000.npy").shape == (3, 16)
@@ -128,12 +116,11 @@ def test_what_is_trained_is_a_text_encoder_and_an_altclip_that_transformers_load
 
 
 def test_all_of_the_student_trains_and_validation_finds_it_nearer(
-    alt: Alt, text_recipe: dict[str, Any], shards: str, tmp_path: Path, encoder: str
+    command: Command, text_recipe: dict[str, Any], shards: str, tmp_path: Path, encoder: str
 ) -> None:
     settings = {**text_recipe, "max_train_steps": 40, "checkpointing_steps": 40}
     settings |= {"validation_steps": 20, "validation_data": [shards], "learning_rate": 3e-3}
-    answer = alt("train-text", output_dir=tmp_path, **settings)
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("train-text", output_dir=tmp_path, **settings))
     found = [row for row in rows(tmp_path) if "validation_error" in row]
     assert found[1]["validation_error"] < found[0]["validation_error"] < rows(tmp_path)[0]["loss"]
     assert {"validation_recall_fr", "validation_error_en"} <= set(found[0])
@@ -147,35 +134,27 @@ def test_all_of_the_student_trains_and_validation_finds_it_nearer(
 
 
 def test_stopped_and_killed_runs_have_the_same_losses_bit_by_bit(
-    alt: Alt, whole: Path, text_recipe: dict[str, Any], shards: str, tmp_path: Path
+    command: Command, whole: Path, validated_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    validation = {"validation_steps": 3, "validation_data": [shards], "validation_rows": 10}
-    settings = {**text_recipe, **validation, "output_dir": run}
-    stopped = alt("train-text", {"terminate": [0, 1]}, **settings)
-    assert stopped["codes"] == [0] and not (run / "text_encoder").exists()
-    resumed = {**settings, "resume_from_checkpoint": "latest"}
-    killed = alt("train-text", {"die": [4, 3]}, **resumed)
-    assert killed["codes"] == [-9] and (run / "latest").read_text() == "checkpoint-2\n"
-    last = alt("train-text", **resumed)
-    assert last["codes"] == [0], last["stderr"]
+    settings = {**validated_recipe, "output_dir": tmp_path / "run"}
+    run = disturb(command, settings, [([4, 3], 2)], "text_encoder", "train-text")
     assert rows(run) == rows(whole)
     name = "text_encoder/model.safetensors"
     assert (run / name).read_bytes() == (whole / name).read_bytes()
-    answer = alt("export", checkpoint=run / "checkpoint-6", output_dir=tmp_path / "exported")
-    assert answer["codes"] == [0], answer["stderr"]
-    assert (tmp_path / "exported" / name).read_bytes() == (whole / name).read_bytes()
+    exporting = {"checkpoint": run / "checkpoint-6", "output_dir": tmp_path / "exported"}
+    succeeded(command("export", **exporting))
+    for folder in ("text_encoder", "altclip"):
+        assert files_of(tmp_path / "exported" / folder) == files_of(whole / folder)
 
 
 @pytest.mark.parametrize("level", [2, 3])
 def test_two_processes_train_what_one_does(
-    alt: Alt, whole: Path, text_recipe: dict[str, Any], tmp_path: Path, level: int
+    command: Command, whole: Path, text_recipe: dict[str, Any], tmp_path: Path, level: int
 ) -> None:
     config = tmp_path / "ds.json"
     config.write_text(json.dumps({"zero_optimization": {"stage": level}}))
     settings = {**text_recipe, "train_batch_size": 4, "deepspeed_config": config}
-    answer = alt("train-text", {"world_size": 2}, output_dir=tmp_path / "run", **settings)
-    assert set(answer["codes"]) == {0}, answer["stderr"]
+    succeeded(command("train-text", {"world_size": 2}, output_dir=tmp_path / "run", **settings))
     name = "text_encoder/model.safetensors"
     ours, theirs = load_file(tmp_path / "run" / name), load_file(whole / name)
     for key, tensor in theirs.items():
@@ -184,16 +163,14 @@ def test_two_processes_train_what_one_does(
 
 
 def test_the_contrastive_stage_goes_on_with_pictures_one_caption_each(
-    alt: Alt, whole: Path, text_recipe: dict[str, Any], teacher: str, tmp_path: Path
+    command: Command, whole: Path, text_recipe: dict[str, Any], teacher: str, tmp_path: Path
 ) -> None:
     settings = {**text_recipe, "stage": "contrastive", "text_encoder": whole / "text_encoder"}
     settings |= {"max_train_steps": 20, "learning_rate": 3e-3, "train_batch_size": 24}
     settings |= {"checkpointing_steps": 20}
-    answer = alt("train-text", output_dir=tmp_path / "run", **settings)
-    assert answer["codes"] == [0], answer["stderr"]
+    answer = succeeded(command("train-text", output_dir=tmp_path / "run", **settings))
     assert "24 targets" in answer["stdout"][0], "records without English have pictures too"
-    losses = [row["loss"] for row in rows(tmp_path / "run")]
-    assert losses[-1] < losses[0]
+    assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0]
     data = sentences_of(tmp_path / "run" / "sentences", 24, by_target=True)
     first, second = data.rows(0), data.rows(1)
     targets = np.load(tmp_path / "run" / "sentences" / "target_of.npy")
@@ -230,36 +207,38 @@ def test_ranks_take_their_parts_of_one_order(whole: Path) -> None:
         ({"text_encoder": "{teacher}"}, "a student starts from XLM-R"),
         ({"train_batch_size": 61}, "60 rows in .* do not fill one batch of 1 ranks x 61"),
         ({"resume_from_checkpoint": "latest"}, "no checkpoint in .*; leave out --resume_from"),
-        ({"stage": "teacher"}, "'stage' must be teacher_learning or contrastive"),
-        ({"validation_steps": 2}, "train_data is not set|validation_data"),
+        ({"stage": "teacher"}, "stage.*teacher_learning.*contrastive"),
+        ({"validation_steps": 2}, "validation_steps needs --validation_data"),
     ],
 )
 def test_mistakes_are_one_line(
-    alt: Alt,
+    command: Command,
     text_recipe: dict[str, Any],
     teacher: str,
     tmp_path: Path,
     changes: dict[str, Any],
     message: str,
 ) -> None:
-    import re
-
     def fitted(value: Any) -> Any:
         if isinstance(value, list):
             return [fitted(item) for item in value]
         return value.format(tmp=tmp_path, teacher=teacher) if isinstance(value, str) else value
 
     given = {**text_recipe, **{name: fitted(value) for name, value in changes.items()}}
-    line = refusal(alt("train-text", **given, output_dir=tmp_path / "run"))
+    line = refusal(command("train-text", **given, output_dir=tmp_path / "run"))
     assert re.search(message, line), line
     assert not list(tmp_path.glob("run/checkpoint-*"))
 
 
 def test_sentences_of_something_else_are_stale(
-    alt: Alt, whole: Path, text_recipe: dict[str, Any]
+    command: Command, whole: Path, text_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    again = {**text_recipe, "output_dir": whole, "resume_from_checkpoint": "latest"}
-    line = refusal(alt("train-text", **{**again, "languages": ["de"]}))
+    shutil.copytree(whole / "sentences", tmp_path / "run" / "sentences")
+    other = {**text_recipe, "languages": ["de"]}
+    line = refusal(command("train-text", **other, output_dir=tmp_path / "run"))
     assert "are stale: languages changed" in line
-    line = refusal(alt("train-text", **{**text_recipe, "output_dir": whole}))
+    resumed = {"output_dir": whole, "resume_from_checkpoint": "latest"}
+    line = refusal(command("train-text", **other, **resumed))
+    assert "was trained with other settings: languages was [] and is ['de']" in line
+    line = refusal(command("train-text", **{**text_recipe, "output_dir": whole}))
     assert "holds checkpoint-6 of another run" in line

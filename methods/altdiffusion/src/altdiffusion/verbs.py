@@ -113,10 +113,8 @@ def info(settings: "TrainSettings | TrainTextSettings") -> dict[str, int]:
 def _count_unet(settings: "TrainSettings") -> dict[str, int]:
     import torch
 
-    from altdiffusion.text.encoder import new_student, student_places
     from altdiffusion.unet import set_trainable
     from crosslingual.frozen.base import Base, Conditioning
-    from crosslingual.frozen.encoders import encoder_on_meta
     from crosslingual.frozen.memory import estimate, print_info
 
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
@@ -138,18 +136,32 @@ def _count_unet(settings: "TrainSettings") -> dict[str, int]:
     found = estimate(unet, forward, settings, checkpoint=checkpoint)
     frozen = {"UNet, frozen": found.frozen} if found.frozen else {}
     frozen["VAE (features alone)"] = counts["vae"]
-    place, start = student_places(settings.text_encoder)[0], settings.starts_from
-    if Path(place).is_dir() or start is None:
-        frozen["text encoder (features alone)"] = encoder_on_meta(place)
-    else:  # train-text has not made it yet
-        with torch.device("meta"):
-            student = new_student(start, base.text.width)
-        frozen["text encoder (features alone)"] = sum(p.numel() for p in student.parameters())
+    frozen["text encoder (features alone)"] = _count_encoder(settings, base.text.width)
     title = (
         f"{base.id}, {settings.stage}, {rows} pictures of {settings.resolution} pixels on a GPU"
         f"{', gradient checkpointing' if settings.gradient_checkpointing else ''}"
     )
     return print_info(title, found, frozen, trains="UNet")
+
+
+def _count_encoder(settings: "TrainSettings", width: int) -> int:
+    import torch
+
+    from altdiffusion.text.encoder import new_student, student_places
+    from crosslingual.frozen.encoders import encoder_on_meta
+
+    place = student_places(settings.text_encoder)[0]
+    if Path(place).is_dir() or settings.starts_from is None:
+        try:
+            return encoder_on_meta(place, settings.text_encoder_revision)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}; run `altdiffusion train-text` first, or say by --starts_from what it "
+                "will start from"
+            ) from error
+    with torch.device("meta"):  # train-text has not written it yet
+        student = new_student(settings.starts_from, width)
+    return sum(parameter.numel() for parameter in student.parameters())
 
 
 def _count_text(settings: "TrainTextSettings") -> dict[str, int]:
