@@ -20,7 +20,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
 from crosslingual.cli.verbs import run_verb
-from mclip.evaluate_text import read_parallel_texts, recall_of_pairs, report
+from mclip.stage1.evaluate import read_parallel_texts, recall_of_pairs, report
 
 
 @dataclass

@@ -7,61 +7,54 @@ torchrun --standalone --nproc_per_node 2 multi30k/make_encoder.py \
     OUTPUT/mlm          checkpoints and metrics.jsonl of the pretraining
     OUTPUT/pretrained   the encoder that stage 1 starts from
 
-Sentences of all languages are shuffled into one corpus and masked one by one, as XLM-R's: a
-translation is never beside its original. The same command goes on where an earlier one stopped.
+Sentences of all languages are shuffled into one corpus and masked one by one, as XLM-R's are: the
+model never reads a translation next to its original. The same command resumes an interrupted run.
 """
 
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import sentencepiece
 import torch
 import torch.distributed as dist
 from masked_model import MaskedLanguageModel, encoder_config, masked_batch, untrained_model
+from torch import Tensor
 from transformers import XLMRobertaModel, XLMRobertaTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from crosslingual.cli.verbs import run_verb
 from crosslingual.data.shards import iter_shards
 from crosslingual.data.tars import expand_shards
-from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.training.engine import build_engine, check_finite
-from crosslingual.training.processes import Ranks, StopRequest, start_processes
-from crosslingual.training.progress import Progress
+from crosslingual.training.processes import start_processes
+from crosslingual.training.run import Run
+from crosslingual.training.settings import LrScheduler, RunSettings
 
 WINDOW = 100  # batches among which sentences are sorted by length
 SENTENCEPIECE = "sentencepiece.bpe.model"
 
 
 @dataclass
-class MakeEncoderSettings:
+class MakeEncoderSettings(RunSettings):
     """Settings of `make_encoder.py`.
 
     Attributes:
         train_data: shards with captions in the languages.
-        output_dir: where the encoders and the checkpoints go.
-        languages: of the captions.
+        output_dir: folder that gets the encoders and the checkpoints.
+        languages: BCP-47 codes of the captions.
         vocabulary_size: entries of the tokenizer, special tokens included.
-        width: of the encoder.
-        num_layers: of the encoder.
-        num_heads: of the encoder.
-        max_length: tokens a sentence, start and end included; more are cut.
-        masked_share: of the tokens that are predicted.
-        train_batch_size: sentences a process.
-        max_train_steps: optimiser steps.
-        learning_rate: peak.
-        lr_warmup_steps: to the peak; a cosine from there to 0.
-        checkpointing_steps: steps between checkpoints.
-        seed: of weights, order and masks.
+        width: width of the encoder.
+        num_layers: layers of the encoder.
+        num_heads: attention heads of the encoder.
+        max_length: tokens per sentence, start and end included; longer sentences are cut.
+        masked_share: share of the tokens that are predicted.
     """
 
-    train_data: str
-    output_dir: str
+    output_dir: str = "runs/multi30k/encoder"
     languages: list[str] = field(default_factory=lambda: ["cs", "de", "en", "fr"])
     vocabulary_size: int = 8000
     width: int = 256
@@ -71,14 +64,15 @@ class MakeEncoderSettings:
     masked_share: float = 0.2
     train_batch_size: int = 64
     max_train_steps: int = 1600
-    learning_rate: float = 1e-3
+    lr_scheduler: LrScheduler = "cosine"
     lr_warmup_steps: int = 100
+    adam_beta2: float = 0.98
     checkpointing_steps: int = 200
-    seed: int = 0
+    checkpoints_total_limit: int = 1
 
 
 def read_texts(shards: str, languages: list[str]) -> list[str]:
-    """The captions of shards, a language after the other.
+    """The captions of shards, one language after another.
 
     Raises:
         ValueError: a record lacks one of the languages.
@@ -151,52 +145,41 @@ def iter_batches(
         yield from batches[start:]
 
 
-def pretrain(settings: MakeEncoderSettings, texts: list[str], ranks: Ranks) -> Any:
-    """Trains `OUTPUT/untrained` by masked language modelling; None where it was asked to stop."""
+def pretrain(settings: MakeEncoderSettings, texts: list[str]) -> None:
+    """Trains `OUTPUT/untrained` by masked language modelling and writes `OUTPUT/pretrained`, unless
+    the run was asked to stop.
+    """
     output_dir = Path(settings.output_dir)
-    untrained = output_dir / "untrained"
+    untrained, mlm = output_dir / "untrained", output_dir / "mlm"
+    resume = "latest" if (mlm / "latest").is_file() else None
+    run = Run(replace(settings, output_dir=str(mlm), resume_from_checkpoint=resume))
     tokenizer = XLMRobertaTokenizer.from_pretrained(untrained)
     sentences = tokenizer(texts, truncation=True, max_length=settings.max_length).input_ids
-    lengths_N = np.array([len(ids) for ids in sentences])
     torch.manual_seed(settings.seed)
-    model = MaskedLanguageModel(XLMRobertaModel.from_pretrained(untrained, add_pooling_layer=False))
-    engine = build_engine(
-        model.train(),
-        {"zero_optimization": {"stage": 0}},
-        learning_rate=settings.learning_rate,
-        weight_decay=0.01,
-        betas=(0.9, 0.98),
-        lr_scheduler="cosine",
-        lr_warmup_steps=settings.lr_warmup_steps,
-        max_train_steps=settings.max_train_steps,
-        train_batch_size=settings.train_batch_size,
-    )
-    is_resumed = (output_dir / "mlm" / "latest").is_file()
-    resume = resolve_checkpoint(output_dir / "mlm", "latest" if is_resumed else None)
-    first = load_checkpoint(engine, resume)["step"] if resume else 0
-    last, global_batch_size = settings.max_train_steps, settings.train_batch_size * ranks.world_size
-    progress = Progress(last, output_dir / "mlm", start_step=first, rank=ranks.rank)
-    batches = iter_batches(lengths_N, global_batch_size, settings.seed, first)
-    with StopRequest() as stop:
-        for step in range(first, last):
-            rows = next(batches)[ranks.rank :: ranks.world_size]
-            seeds = np.random.SeedSequence((settings.seed, step, ranks.rank)).generate_state(1)
-            generator = torch.Generator().manual_seed(int(seeds[0]))
+    encoder = XLMRobertaModel.from_pretrained(untrained, add_pooling_layer=False)
+    engine = run.prepare(MaskedLanguageModel(encoder).train())
+    lengths_N = np.array([len(ids) for ids in sentences])
+    rank, world_size = run.ranks.rank, run.ranks.world_size
+    global_batch_size = settings.train_batch_size * world_size
+    batches = iter_batches(lengths_N, global_batch_size, settings.seed, run.first_micro_step)
+    for step in run.steps():
+        for draws in run.micro_steps(step):
+            rows = next(batches)[rank::world_size]
+            seeds = np.random.SeedSequence((settings.seed, draws.micro_step, rank))
+            generator = torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
             picked = [sentences[row] for row in rows]
             batch = masked_batch(picked, tokenizer, settings.masked_share, generator)
-            loss, parts = engine(**{name: t.to(ranks.device) for name, t in batch.items()})
-            check_finite(loss, parts, step=step + 1, keys=[str(row) for row in rows])
-            engine.backward(loss)
-            engine.step()
-            progress.step(step + 1, loss.item(), parts, engine.get_lr()[0], global_batch_size)
-            is_stopping = stop.requested(ranks)
-            if is_stopping or (step + 1) % settings.checkpointing_steps == 0 or step + 1 == last:
-                save_checkpoint(engine, output_dir / "mlm", step=step + 1, state={}, total_limit=1)
-            if is_stopping and step + 1 < last:
-                progress.close()
-                return None
-    progress.close()
-    return engine.module.encoder
+            loss, parts = engine(**{name: t.to(run.ranks.device) for name, t in batch.items()})
+            run.backward(loss, parts, keys=partial(map, str, rows))
+        run.end_step()
+
+    def write(state: dict[str, Tensor]) -> None:
+        partial_folder = output_dir / "pretrained.partial"
+        shutil.copytree(untrained, partial_folder, dirs_exist_ok=True)
+        encoder.save_pretrained(partial_folder)
+        partial_folder.rename(output_dir / "pretrained")
+
+    run.finish(write)
 
 
 def make_encoder(settings: MakeEncoderSettings) -> None:
@@ -204,20 +187,13 @@ def make_encoder(settings: MakeEncoderSettings) -> None:
     ranks = start_processes()
     disable_progress_bar()
     output_dir = Path(settings.output_dir)
-    final = output_dir / "pretrained"
-    if final.exists():
+    if (output_dir / "pretrained").exists():
         return
     texts = read_texts(settings.train_data, settings.languages)
     if ranks.rank == 0 and not (output_dir / "untrained").exists():
         make_untrained(settings, texts, output_dir / "untrained")
     dist.barrier()
-    encoder = pretrain(settings, texts, ranks)
-    if encoder is not None and ranks.rank == 0:
-        partial = output_dir / "pretrained.partial"
-        shutil.copytree(output_dir / "untrained", partial, dirs_exist_ok=True)
-        encoder.save_pretrained(partial)
-        partial.rename(final)
-    dist.barrier()
+    pretrain(settings, texts)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ step() {
   [ -d "$OUT/$name/translation" ] && return
   local resume=()
   [ -f "$OUT/$name/latest" ] && resume=(--resume_from_checkpoint latest)
-  launch -m mclip.train_encoder "$@" --train_data "$OUT/tokens" --validation_data "$OUT/shards/val" \
+  launch -m mclip train-encoder "$@" --train_data "$OUT/tokens" --validation_data "$OUT/shards/val" \
     --output_dir "$OUT/$name" ${resume[@]+"${resume[@]}"}
 }
 

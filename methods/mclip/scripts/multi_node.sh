@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains on several machines that see one file system: run it on each of them, with its own
-# NODE_RANK. VERB is the module: train_encoder (stage 1), train (stage 2, if not given).
+# NODE_RANK. VERB is the verb: train-encoder (stage 1), train (stage 2, if not given).
 #
-#   export VERB=train_encoder NUM_NODES=2 MASTER_ADDR=node0
+#   export VERB=train-encoder NUM_NODES=2 MASTER_ADDR=node0
 #   NODE_RANK=0 bash scripts/multi_node.sh configs/mclip_base_step_b.yaml      # on node0
 #   NODE_RANK=1 bash scripts/multi_node.sh configs/mclip_base_step_b.yaml      # on node1
 #
@@ -22,4 +22,4 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 exec torchrun \
   --nnodes "$NUM_NODES" --node_rank "$NODE_RANK" --nproc_per_node "$num_processes" \
   --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}" \
-  -m "mclip.${VERB:-train}" --config "$config" "$@"
+  -m mclip "${VERB:-train}" --config "$config" "$@"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains on all GPUs of this machine (or in processes on its cores), started by torchrun. VERB is the
-# module: train_encoder (stage 1), train (stage 2, if not given), tokens or features.
+# verb: train-encoder (stage 1), train (stage 2, if not given), tokenize or features.
 #
-#   VERB=train_encoder bash scripts/single_node.sh configs/mclip_base_step_a.yaml
+#   VERB=train-encoder bash scripts/single_node.sh configs/mclip_base_step_a.yaml
 #   NUM_PROCESSES=2 bash scripts/single_node.sh configs/testbed.yaml --max_train_steps 20
 #   LAUNCHER=deepspeed bash scripts/single_node.sh configs/mclip_base.yaml
 #
@@ -12,12 +12,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 config=${1:?usage: VERB=train bash scripts/single_node.sh CONFIG.yaml [--setting value ...]}
 shift
-module=mclip.${VERB:-train}
+verb=${VERB:-train}
 num_processes=${NUM_PROCESSES:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l)}
 [ "$num_processes" -gt 0 ] || num_processes=1  # no GPU, and nobody said how many
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 if [ "${LAUNCHER:-torchrun}" = deepspeed ]; then
-  exec deepspeed -q --num_accelerators "$num_processes" --module "$module" --config "$config" "$@"
+  exec deepspeed -q --num_accelerators "$num_processes" --module mclip "$verb" --config "$config" "$@"
 fi
-exec torchrun --standalone --nproc_per_node "$num_processes" -m "$module" --config "$config" "$@"
+exec torchrun --standalone --nproc_per_node "$num_processes" -m mclip "$verb" --config "$config" "$@"

@@ -10,9 +10,9 @@
 #SBATCH --open-mode=append
 #
 # Trains under SLURM, a task a GPU; from methods/mclip, in an environment that holds
-# crosslingual-mclip. VERB is the module: train_encoder (stage 1), train (stage 2, if not given).
+# crosslingual-mclip. VERB is the verb: train-encoder (stage 1), train (stage 2, if not given).
 #
-#   sbatch --export=ALL,VERB=train_encoder scripts/slurm.sh configs/mclip_base_step_a.yaml
+#   sbatch --export=ALL,VERB=train-encoder scripts/slurm.sh configs/mclip_base_step_a.yaml
 #   sbatch --nodes=2 scripts/slurm.sh configs/mclip_base.yaml
 #
 # Two minutes before the time limit, and when it is preempted, SLURM sends SIGTERM to every task: the
@@ -28,4 +28,4 @@ export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-29500} OMP_NUM_THREADS=1
 if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
   set -- "$@" --resume_from_checkpoint latest
 fi
-exec srun python -m "mclip.${VERB:-train}" --config "$config" "$@"
+exec srun python -m mclip "${VERB:-train}" --config "$config" "$@"

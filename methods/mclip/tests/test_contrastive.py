@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from crosslingual_worlds.testing.processes import join_ranks, run_ranks
+from crosslingual_worlds.testing.fork_server import join_ranks, run_ranks
 from mclip.contrastive import info_nce
 
 NUM_ROWS, WIDTH = 24, 16

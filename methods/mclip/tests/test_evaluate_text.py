@@ -15,9 +15,10 @@ from transformers import XLMRobertaModel
 from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
 from crosslingual.frozen.encoders import load_multilingual_encoder
-from mclip import evaluate_text
-from mclip.config_text import EvaluateTextSettings
-from mclip.evaluate_text import encode_sentences, format_table, recall_of_pairs
+from crosslingual.training.processes import StopRequest
+from mclip.stage1 import evaluate
+from mclip.stage1.evaluate import encode_sentences, format_table, recall_of_pairs
+from mclip.stage1.settings import EvaluateTextSettings
 
 SCRIPTS = Path(__file__).parents[1] / "multi30k"
 MULTI30K = Path(
@@ -99,7 +100,7 @@ def test_the_table_has_a_row_a_language_that_seeks_with_its_mean():
 
 def test_each_run_appends_a_line_with_what_was_printed(tmp_path, capsys):
     data = write_texts(tmp_path / "shards", TEXTS)
-    results = [evaluate_text.evaluate_text(settings(tmp_path, data)) for _ in range(2)]
+    results = [evaluate.evaluate_text(settings(tmp_path, data)) for _ in range(2)]
     lines = (tmp_path / "out" / "text_retrieval.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == results
     assert results[0]["n_texts"] == 4
@@ -112,15 +113,17 @@ def test_the_translation_model_brings_its_encoder_and_bleu(tmp_path, monkeypatch
     encoder.tokenizer.save_pretrained(folder / "encoder")
     asked = []
 
-    def translate(model, tokenizer, texts, target_language, **options):
-        asked.append((texts[0], target_language, options["num_beams"]))
-        return TEXTS["en"] if texts == TEXTS["de"] else ["nothing of the kind"] * len(texts)
+    def load_translator(_, target_language):
+        def translate(texts, **options):
+            asked.append((texts[0], target_language, options["num_beams"]))
+            return TEXTS["en"] if texts == TEXTS["de"] else ["nothing of the kind"] * len(texts)
 
-    monkeypatch.setattr(evaluate_text, "load_translation", lambda _: (torch.nn.Identity(), None))
-    monkeypatch.setattr(evaluate_text, "translate_texts", translate)
+        return translate
+
+    monkeypatch.setattr(evaluate, "load_translator", load_translator)
     data = write_texts(tmp_path / "shards", TEXTS)
     given = settings(tmp_path, data, encoder=None, translation_model=str(folder), num_beams=2)
-    result = evaluate_text.evaluate_text(given)
+    result = evaluate.evaluate_text(given)
     assert asked == [(TEXTS["de"][0], "en", 2), (TEXTS["fr"][0], "en", 2)]
     assert result["metrics"]["bleu"]["de"] == pytest.approx(100)
     assert result["metrics"]["bleu"]["fr"] < 5
@@ -139,13 +142,13 @@ def test_the_translation_model_brings_its_encoder_and_bleu(tmp_path, monkeypatch
 def test_wrong_settings_are_named(tmp_path, changes, message):
     data = write_texts(tmp_path / "shards", TEXTS)
     with pytest.raises(ValueError, match=message):
-        evaluate_text.evaluate_text(settings(tmp_path, data, **changes))
+        evaluate.evaluate_text(settings(tmp_path, data, **changes))
 
 
 def test_captions_that_translate_nothing_are_refused(tmp_path):
     data = write_texts(tmp_path / "shards", TEXTS, parallel=False)
     with pytest.raises(ValueError, match="do not translate one another"):
-        evaluate_text.evaluate_text(settings(tmp_path, data))
+        evaluate.evaluate_text(settings(tmp_path, data))
 
 
 def test_dense_pairs_have_the_cosines_of_the_sparse_rows_and_unit_length(scripts):
@@ -225,7 +228,7 @@ def test_an_encoder_is_made_once_and_its_pretraining_goes_on(scripts, tmp_path, 
         checkpointing_steps=1,
         lr_warmup_steps=1,
     )
-    monkeypatch.setattr(make.StopRequest, "requested", lambda self, ranks: True)
+    monkeypatch.setattr(StopRequest, "requested", lambda self, ranks: True)
     make.make_encoder(made)  # stopped after a step
     assert not (tmp_path / "encoder" / "pretrained").exists()
     monkeypatch.undo()

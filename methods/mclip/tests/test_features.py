@@ -15,9 +15,8 @@ from torch import Tensor
 from crosslingual.data.loader import ShardLoader
 from crosslingual.features.loader import FeatureLoader, read_index
 from crosslingual.training.processes import Ranks
-from mclip.config import TrainSettings
-from mclip.data import TriKDData, draw_languages, frozen_parts, open_data
-from mclip.retrieval_parts import RetrievalParts
+from mclip.data import RetrievalParts, TriKDData, draw_languages, open_data
+from mclip.settings import TrainSettings
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, 0, CPU)
@@ -34,7 +33,7 @@ def batches(data: TriKDData, first: int, count: int) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def frozen(parts: dict[str, Any]) -> RetrievalParts:
-    return frozen_parts(TrainSettings(**parts), CPU)
+    return RetrievalParts(TrainSettings(**parts), CPU)
 
 
 def test_features_hold_what_the_frozen_parts_say_one_by_one(
@@ -190,14 +189,14 @@ def test_features_of_other_weights_at_the_same_place_are_refused(
 ) -> None:
     """The folder's name is as it was, the weights are those of a further training."""
     stored = read_index(features).made_of
-    frozen = frozen_parts(TrainSettings(**parts), CPU)
+    frozen = RetrievalParts(TrainSettings(**parts), CPU)
     assert {name: stored[name] for name in frozen.made_of} == frozen.made_of
     encoder = tmp_path / "encoder"
     shutil.copytree(parts["text_encoder"], encoder)
-    before = frozen_parts(TrainSettings(**{**parts, "text_encoder": str(encoder)}), CPU).made_of
+    before = RetrievalParts(TrainSettings(**{**parts, "text_encoder": str(encoder)}), CPU).made_of
     weights = load_file(encoder / "model.safetensors")
     save_file(
         {name: value + 1e-3 for name, value in weights.items()}, encoder / "model.safetensors"
     )
-    after = frozen_parts(TrainSettings(**{**parts, "text_encoder": str(encoder)}), CPU).made_of
+    after = RetrievalParts(TrainSettings(**{**parts, "text_encoder": str(encoder)}), CPU).made_of
     assert {name for name in before if before[name] != after[name]} == {"encoder_weights"}

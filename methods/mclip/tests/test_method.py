@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosslingual_worlds.testing.processes import join_ranks, run_ranks
+from crosslingual_worlds.testing.fork_server import join_ranks, run_ranks
 from mclip.method import CLIPProjector, TriKD, XProjector, trikd_loss
 
 CONFIG = {"clip_width": 10, "width": 12, "num_layers": 2, "num_heads": 3, "ffn_width": 20}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from crosslingual.training.processes import start_processes
-from mclip.pair_tokens import PairTokens
-from mclip.parallel_text import expand_pairs, open_sources, sentence_pairs
-from mclip.tokens import load_tokenizer, read_index, write_tokens
+from mclip.stage1.data import PairTokens
+from mclip.stage1.parallel_text import expand_pairs, open_sources, sentence_pairs
+from mclip.stage1.tokens import load_tokenizer, read_index, write_tokens
 
 
 @pytest.fixture(scope="module")

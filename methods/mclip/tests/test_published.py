@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from transformers import XLMRobertaConfig
 from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaLayer
 
-from mclip.config import ImportSettings
-from mclip.export import load_model
-from mclip.published import import_published
+from mclip.artifact import import_published, load_model
+from mclip.settings import ImportSettings
 
 LENGTHS = torch.tensor([4, 6, 3])
 PADDED = 6

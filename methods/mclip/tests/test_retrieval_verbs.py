@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mclip.__main__ import main
 from PIL import Image
 
 import mclip
@@ -21,12 +22,12 @@ from crosslingual.data.sources import SOURCES
 from crosslingual.data.tars import expand_shards
 from crosslingual.evaluation.retrieval import recall_at_k
 from crosslingual.frozen.encoders import load_multilingual_encoder
-from mclip import embed, evaluate, search
-from mclip.config import TrainSettings
-from mclip.embedder import Embedder, load_embedder
-from mclip.export import load_model, save_model
-from mclip.info import model_config
+from mclip.artifact import load_model, model_config, save_model
 from mclip.method import TriKD
+from mclip.pipeline import Embedder, load_embedder
+from mclip.retrieval.embed import list_pictures
+from mclip.retrieval.search import PICTURE_SIZE, script_language
+from mclip.settings import TrainSettings
 
 TEXTS = ["ein Haus", "十", "une maison rouge et bleue", "x y z", "A"]
 SHAPE = {"num_heads": 2, "ffn_width": 16}
@@ -64,7 +65,7 @@ def pictures(shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 def index(model: str, shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The embeddings of the shards' pictures, by `mclip embed`."""
     prefix = str(tmp_path_factory.mktemp("index") / "pictures")
-    assert embed.main(["--model", model, "--shards", shards, "--output", prefix]) == 0
+    assert main(["embed", "--model", model, "--shards", shards, "--output", prefix]) == 0
     return prefix
 
 
@@ -72,8 +73,8 @@ def index(model: str, shards: str, tmp_path_factory: pytest.TempPathFactory) -> 
 def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
     """Runs a verb that must be refused, and returns the one line that it prints."""
 
-    def run(verb: Any, *words: str) -> str:
-        assert verb.main([*map(str, words)]) == 2
+    def run(*words: str) -> str:
+        assert main([*map(str, words)]) == 2
         line = capsys.readouterr().err
         assert line.startswith("error: ") and line.count("\n") == 1, line
         return line
@@ -108,7 +109,7 @@ def test_a_texts_row_is_the_projectors_output_alone_in_any_company(
 def test_rows_are_unit_fp32_and_texts_and_pictures_share_their_width(
     embedder: Embedder, pictures: str
 ) -> None:
-    files = [Path(pictures) / name for name in embed.list_pictures(pictures)]
+    files = [Path(pictures) / name for name in list_pictures(pictures)]
     rows = embedder.embed_image(map(Image.open, files))
     texts = embedder.embed_text([*TEXTS, ""])
     assert rows.shape == (24, embedder.width) and texts.shape == (6, embedder.width)
@@ -142,7 +143,7 @@ def test_evaluate_writes_what_recall_at_k_says(
     words = ["--model", model, "--dataset", str(tmp_path / "shards"), "--languages", "de", "en"]
     words += ["--output_dir", str(tmp_path / "run"), "--batch_size", "4", "--num_bootstrap", "20"]
     for captions in ("first", "all"):
-        assert evaluate.main([*words, "--captions", captions]) == 0
+        assert main(["evaluate", *words, "--captions", captions]) == 0
     lines = (tmp_path / "run" / "results.json").read_text().splitlines()
     results = [json.loads(line) for line in lines]
     assert [result["language"] for result in results] == ["de", "en", "de", "en"]
@@ -169,7 +170,7 @@ def test_the_testbeds_clip_finds_by_english_and_not_by_german(tmp_path: Path) ->
     write_shards(records, tmp_path / "shards")
     words = ["--model", "testbed:clip", "--dataset", str(tmp_path / "shards")]
     words += ["--languages", "en", "de", "--output_dir", str(tmp_path), "--num_bootstrap", "0"]
-    assert evaluate.main(words) == 0
+    assert main(["evaluate", *words]) == 0
     english, german = map(json.loads, (tmp_path / "results.json").read_text().splitlines())
     assert english["mean_recall"] > 0.95 and german["mean_recall"] < 0.5
     assert english["model"] == "clip" and "interval95" not in english
@@ -185,10 +186,12 @@ def test_evaluate_refuses_missing_pictures_and_captions(
 
     write_shards(records(), tmp_path / "shards")
     words = ["--model", model, "--output_dir", tmp_path, "--languages"]
-    line = refuse(evaluate, *words, "de", "--dataset", tmp_path / "shards")
+    line = refuse("evaluate", *words, "de", "--dataset", tmp_path / "shards")
     assert "skipped 1 of 6 samples" in line and "recall among fewer pictures" in line
-    assert "captions are missing in fr" in refuse(evaluate, *words, "de", "fr", "--dataset", shards)
-    assert "no shard matches" in refuse(evaluate, *words, "de", "--dataset", tmp_path / "none")
+    assert "captions are missing in fr" in refuse(
+        "evaluate", *words, "de", "fr", "--dataset", shards
+    )
+    assert "no shard matches" in refuse("evaluate", *words, "de", "--dataset", tmp_path / "none")
     assert not (tmp_path / "results.json").exists()
 
 
@@ -198,7 +201,7 @@ def test_embed_writes_rows_and_what_they_are_of(
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
     for kind, source in (("images", pictures), ("texts", str(tmp_path / "texts.txt"))):
         words = ["--model", model, f"--{kind}", source, "--output", str(tmp_path / kind)]
-        assert embed.main(words) == 0
+        assert main(["embed", *words]) == 0
     rows = {name: np.load(f"{name}.npy") for name in (index, tmp_path / "images")}
     assert all(part.dtype == np.float32 and part.shape == (24, 12) for part in rows.values())
     files = json.loads((tmp_path / "images.json").read_text())
@@ -227,49 +230,49 @@ def test_search_ranks_as_cosines_do_and_draws_a_sheet(
     for source in (["--index", index], ["--images", pictures]):
         sheet = tmp_path / "sheets" / "found.png"
         words = ["--model", model, "--query", *queries, "--top", "4", "--output", str(sheet)]
-        assert search.main([*words, *source]) == 0
+        assert main(["search", *words, *source]) == 0
         lines = capsys.readouterr().out.splitlines()
         found = [line.split()[-1] for line in lines if line.startswith("   ")]
         assert [Path(name).stem for name in found] == expected
         assert [line for line in lines if line in queries] == queries
         with Image.open(sheet) as picture:
-            assert picture.width > 4 * search.PICTURE_SIZE < picture.height
+            assert picture.width > 4 * PICTURE_SIZE < picture.height
 
 
 def test_queries_are_set_in_their_own_scripts_fonts() -> None:
     queries = {"ein Stern": "en", "红色的星": "zh", "赤い星": "ja", "별": "ko", "ดาว": "th"}
     queries |= {"نجمة": "ar", "तारा": "hi", "звезда": "en"}
-    assert {query: search.script_language(query) for query in queries} == queries
+    assert {query: script_language(query) for query in queries} == queries
 
 
 def test_an_index_of_another_model_or_of_texts_is_refused(
     model: str, index: str, clip: str, pictures: str, tmp_path: Path, refuse: Refuse
 ) -> None:
     query = ["--query", "x", "--output", tmp_path / "found.png"]
-    assert "made by another model" in refuse(search, "--model", clip, "--index", index, *query)
+    assert "made by another model" in refuse("search", "--model", clip, "--index", index, *query)
     (tmp_path / "texts.txt").write_text("a\nb\n")
     words = ["--model", model, "--output", tmp_path / "texts"]
-    assert embed.main([*map(str, words), "--texts", str(tmp_path / "texts.txt")]) == 0
-    line = refuse(search, "--model", model, "--index", tmp_path / "texts", *query)
+    assert main(["embed", *map(str, words), "--texts", str(tmp_path / "texts.txt")]) == 0
+    line = refuse("search", "--model", model, "--index", tmp_path / "texts", *query)
     assert "holds texts" in line
-    assert "run `mclip embed`" in refuse(search, "--model", model, "--index", "none", *query)
+    assert "run `mclip embed`" in refuse("search", "--model", model, "--index", "none", *query)
     both = ["--index", index, "--images", pictures]
-    assert "give one of" in refuse(search, "--model", model, *both, *query)
+    assert "give one of" in refuse("search", "--model", model, *both, *query)
     shutil.copy(tmp_path / "texts.npy", tmp_path / "spoilt.npy")
     shutil.copy(f"{index}.json", tmp_path / "spoilt.json")
-    line = refuse(search, "--model", model, "--index", tmp_path / "spoilt", *query)
+    line = refuse("search", "--model", model, "--index", tmp_path / "spoilt", *query)
     assert "embed again" in line
 
 
 def test_embed_refuses_what_it_cannot_read(model: str, tmp_path: Path, refuse: Refuse) -> None:
     words = ["--model", model, "--output", tmp_path / "out"]
-    assert "give one of --images" in refuse(embed, *words)
-    assert "no picture (" in refuse(embed, *words, "--images", tmp_path)
+    assert "give one of --images" in refuse("embed", *words)
+    assert "no picture (" in refuse("embed", *words, "--images", tmp_path)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    assert "broken.png: broken picture" in refuse(embed, *words, "--images", tmp_path)
+    assert "broken.png: broken picture" in refuse("embed", *words, "--images", tmp_path)
     (tmp_path / "texts.txt").write_text("a\n\nb\n")
-    line = refuse(embed, *words, "--texts", tmp_path / "texts.txt")
+    line = refuse("embed", *words, "--texts", tmp_path / "texts.txt")
     assert "texts.txt: line 2 is empty" in line
     absent = ["--model", tmp_path / "no", *words[2:], "--images", tmp_path]
-    assert "no folder and no reachable hub entry" in refuse(embed, *absent)
+    assert "no folder and no reachable hub entry" in refuse("embed", *absent)
     assert not (tmp_path / "out.json").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crosslingual.cli.settings import parse_settings
-from mclip.config_text import TrainEncoderSettings
+from mclip.stage1.settings import TrainEncoderSettings
 
 ROOT = Path(__file__).parents[1]
 

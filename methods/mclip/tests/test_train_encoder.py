@@ -5,7 +5,6 @@ result does not depend on how the work is shared out, and what mistakes cost.
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
 from crosslingual.frozen.encoders import load_multilingual_encoder
-
-Mclip = Callable[..., dict[str, Any]]
+from crosslingual_worlds.testing.conformance.command import refusal
+from crosslingual_worlds.testing.conformance.training import files_of, losses, rows
+from crosslingual_worlds.testing.fixtures import Command, succeeded
 
 GOLDEN = [10.624919, 10.577776, 10.44891, 10.350618, 10.098169, 10.447747]
 """Losses of `whole`; who changes them has changed what is trained."""
@@ -28,21 +28,6 @@ WORDS = {
     "de": ["rot", "blau", "Stern", "Ring", "links", "von"],
     "fr": ["roux", "bleu", "astre", "rond", "gauche", "de"],
 }
-
-
-def rows(run: Path) -> list[dict[str, float]]:
-    """metrics.jsonl without what a clock says."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    clocks = ("time_s", "samples_per_s")
-    return [{k: v for k, v in line.items() if k not in clocks} for line in lines]
-
-
-def refusal(answer: dict[str, Any]) -> str:
-    """The one line that a refused command prints."""
-    assert answer["codes"] == [2], answer
-    line = answer["stderr"][0]
-    assert line.startswith("error: ") and line.count("\n") == 1, line
-    return line
 
 
 def weights_of(translation: Path) -> dict[str, torch.Tensor]:
@@ -93,17 +78,15 @@ def stage_1(encoder: str, texts: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(mclip: Mclip, stage_1: dict[str, Any], tmp_path_factory: Any) -> Path:
+def whole(command: Command, stage_1: dict[str, Any], tmp_path_factory: Any) -> Path:
     """Six steps of one process that nothing disturbs."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    answer = mclip("train-encoder", output_dir=run, **stage_1)
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("train-encoder", output_dir=run, **stage_1))
     return run
 
 
 def test_golden_trajectory(whole: Path) -> None:
-    losses = [row["loss"] for row in rows(whole) if "loss" in row]
-    assert losses == pytest.approx(GOLDEN, rel=1e-4)
+    assert losses(whole) == pytest.approx(GOLDEN, rel=1e-4)
 
 
 def test_validation_logs_loss_recall_and_bleu_of_every_pair(whole: Path) -> None:
@@ -118,24 +101,19 @@ def test_validation_logs_loss_recall_and_bleu_of_every_pair(whole: Path) -> None
 
 
 def test_stopped_and_killed_runs_are_the_same_bit_by_bit(
-    mclip: Mclip, whole: Path, stage_1: dict[str, Any], tmp_path: Path
+    command: Command, whole: Path, stage_1: dict[str, Any], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    stopped = mclip("train-encoder", {"terminate": [0, 1]}, output_dir=run, **stage_1)
-    assert stopped["codes"] == [0], stopped["stderr"]
+    succeeded(command("train-encoder", {"terminate": [0, 1]}, output_dir=run, **stage_1))
     assert (run / "latest").read_text() == "checkpoint-1\n"
     assert not (run / "translation").exists()
     resumed = {**stage_1, "output_dir": run, "resume_from_checkpoint": "latest"}
     for fault in ([3], [4, 3]):
-        assert mclip("train-encoder", {"die": fault}, **resumed)["codes"] == [-9]
+        assert command("train-encoder", {"die": fault}, **resumed)["codes"] == [-9]
         assert (run / "latest").read_text() == "checkpoint-2\n"
-    last = mclip("train-encoder", **resumed)
-    assert last["codes"] == [0], last["stderr"]
+    succeeded(command("train-encoder", **resumed))
     assert rows(run) == rows(whole)
-    for name in ("model.safetensors", "config.json", "encoder/model.safetensors"):
-        assert (run / "translation" / name).read_bytes() == (
-            whole / "translation" / name
-        ).read_bytes()
+    assert files_of(run / "translation") == files_of(whole / "translation")
 
 
 @pytest.fixture(scope="module")
@@ -145,17 +123,16 @@ def steady(stage_1: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def alone(mclip: Mclip, steady: dict[str, Any], tmp_path_factory: Any) -> Path:
+def alone(command: Command, steady: dict[str, Any], tmp_path_factory: Any) -> Path:
     """`steady`, by one process."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    answer = mclip("train-encoder", output_dir=run, **steady)
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("train-encoder", output_dir=run, **steady))
     return run
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_two_processes_train_what_one_does(
-    mclip: Mclip, alone: Path, steady: dict[str, Any], tmp_path: Path, stage: int
+    command: Command, alone: Path, steady: dict[str, Any], tmp_path: Path, stage: int
 ) -> None:
     """Up to the order of sums, which Adam's first steps enlarge: without bound where a gradient is
     zero but for rounding, as that of the keys' bias is, which attention cannot see.
@@ -163,8 +140,7 @@ def test_two_processes_train_what_one_does(
     config = tmp_path / "ds.json"
     config.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
     settings = {**steady, "deepspeed_config": config, "train_batch_size": 4}
-    answer = mclip("train-encoder", {"world_size": 2}, output_dir=tmp_path / "run", **settings)
-    assert answer["codes"] == [0, 0], answer["stderr"]
+    succeeded(command("train-encoder", {"world_size": 2}, output_dir=tmp_path / "run", **settings))
     for ours, theirs in zip(rows(tmp_path / "run"), rows(alone), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
     expected = weights_of(alone / "translation")
@@ -174,21 +150,19 @@ def test_two_processes_train_what_one_does(
 
 
 @pytest.fixture(scope="module")
-def step_a(mclip: Mclip, stage_1: dict[str, Any], tmp_path_factory: Any) -> Path:
+def step_a(command: Command, stage_1: dict[str, Any], tmp_path_factory: Any) -> Path:
     """Step a, which translates both ways at once."""
     run = tmp_path_factory.mktemp("step-a") / "run"
     changes = {"step": "a", "max_train_steps": 40, "checkpointing_steps": 40}
     changes |= {"both_ways": "true", "validation_steps": 0, "lr_scheduler": "constant"}
-    answer = mclip("train-encoder", output_dir=run, **{**stage_1, **changes})
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("train-encoder", output_dir=run, **{**stage_1, **changes}))
     return run
 
 
 def test_step_a_lowers_the_loss_and_leaves_the_encoder_as_it_was(
     step_a: Path, encoder: str
 ) -> None:
-    losses = [row["loss"] for row in rows(step_a)]
-    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    assert np.mean(losses(step_a)[-5:]) < 0.9 * np.mean(losses(step_a)[:5])
     assert "ctl" not in rows(step_a)[0]
     before = load_file(Path(encoder) / "model.safetensors")
     after = load_file(step_a / "translation" / "encoder" / "model.safetensors")
@@ -197,12 +171,11 @@ def test_step_a_lowers_the_loss_and_leaves_the_encoder_as_it_was(
 
 
 def test_step_b_goes_on_from_step_a_and_trains_the_encoders_layers_alone(
-    mclip: Mclip, step_a: Path, stage_1: dict[str, Any], tmp_path: Path
+    command: Command, step_a: Path, stage_1: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = {**stage_1, "max_train_steps": 2, "learning_rate": 1e-3}
     settings |= {"translation_model": step_a / "translation", "text_encoder": "null"}
-    answer = mclip("train-encoder", output_dir=tmp_path / "run", **settings)
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("train-encoder", output_dir=tmp_path / "run", **settings))
     first = rows(tmp_path / "run")[0]
     assert first["nmt"] < 0.9 * rows(step_a)[0]["loss"]
     assert first["loss"] == pytest.approx(first["nmt"] + 2 * first["ctl"], rel=1e-4)
@@ -216,19 +189,17 @@ def test_step_b_goes_on_from_step_a_and_trains_the_encoders_layers_alone(
 
 
 def test_tokens_on_disk_train_as_their_text_does(
-    mclip: Mclip, whole: Path, stage_1: dict[str, Any], texts: str, encoder: str, tmp_path: Path
+    command: Command, whole: Path, stage_1: dict[str, Any], texts: str, encoder: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "tokens"
-    made = mclip("tokenize", train_data=texts, text_encoder=encoder, tokens_dir=folder)
-    assert made["codes"] == [0], made["stderr"]
+    made = succeeded(command("tokenize", train_data=texts, text_encoder=encoder, tokens_dir=folder))
     assert "sentence pairs: de-en 48, en-fr 48; records 48" in made["stdout"][0]
     settings = {**stage_1, "train_data": folder, "max_train_steps": 2, "pairs": "en-centric"}
-    answer = mclip("train-encoder", output_dir=tmp_path / "run", **settings)
-    assert answer["codes"] == [0], answer["stderr"]
+    succeeded(command("train-encoder", output_dir=tmp_path / "run", **settings))
     assert rows(tmp_path / "run") == rows(whole)[:2]
     assert not (tmp_path / "run" / "tokens").exists()
     other = {**settings, "text_encoder": "testbed:xlm-r", "output_dir": tmp_path / "other"}
-    assert "are stale: tokenizer was" in refusal(mclip("train-encoder", **other))
+    assert "are stale: tokenizer was" in refusal(command("train-encoder", **other))
 
 
 @pytest.mark.parametrize(
@@ -250,30 +221,30 @@ def test_tokens_on_disk_train_as_their_text_does(
     ],
 )
 def test_mistakes_are_one_line(
-    mclip: Mclip, stage_1: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str
+    command: Command, stage_1: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3}}')
     changes = {k: v.format(tmp=tmp_path) if isinstance(v, str) else v for k, v in changes.items()}
     settings = {**stage_1, **changes, "output_dir": tmp_path / "run"}
-    line = refusal(mclip("train-encoder", **settings))
+    line = refusal(command("train-encoder", **settings))
     assert re.search(message, line), line
     assert not list(tmp_path.glob("run/checkpoint-*"))
 
 
 def test_a_language_that_the_former_steps_model_lacks_is_named(
-    mclip: Mclip, stage_1: dict[str, Any], step_a: Path, texts: str, tmp_path: Path
+    command: Command, stage_1: dict[str, Any], step_a: Path, texts: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "translation"
     shutil.copytree(step_a / "translation", folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "languages": ["de", "en", "ja"]}))
     settings = {**stage_1, "translation_model": folder, "output_dir": tmp_path / "run"}
-    line = refusal(mclip("train-encoder", **settings))
+    line = refusal(command("train-encoder", **settings))
     assert "does not translate into 'fr', but into de, en, ja" in line
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_the_sentences(
-    mclip: Mclip, stage_1: dict[str, Any], step_a: Path, texts: str, tmp_path: Path
+    command: Command, stage_1: dict[str, Any], step_a: Path, texts: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "translation"
     shutil.copytree(step_a / "translation", folder)
@@ -281,7 +252,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_sentences(
     state["language_maps.bias"][:] = float("nan")
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     settings = {**stage_1, "translation_model": folder, "output_dir": tmp_path / "run"}
-    line = refusal(mclip("train-encoder", **settings))
+    line = refusal(command("train-encoder", **settings))
     found = re.search(
         r"the loss of step 1 is nan \(nmt nan, nll nan, ctl [\d.]+\) on samples (.*?);", line
     )

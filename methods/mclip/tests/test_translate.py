@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import sacrebleu
 import torch
+from mclip.__main__ import main
 
-from mclip import translate as verb
-from mclip.translate import bleu_and_signature, corpus_bleu, translate_texts
-from mclip.translation import TranslationModel, set_trainable
-from mclip.translation_folder import build_translation, save_translation
-from mclip.translation_loss import nmt_loss
+from mclip.stage1.artifact import build_translation, save_translation
+from mclip.stage1.method import TranslationModel, set_trainable
+from mclip.stage1.settings import TrainEncoderSettings
+from mclip.stage1.step import nmt_loss
+from mclip.stage1.translate import bleu_and_signature, corpus_bleu, translate_texts
 
 SHAPES = {"circle": "Kreis", "ring": "Ring", "star": "Stern", "cross": "Kreuz", "heart": "Herz"}
 COLOURS = {"red": "rot", "blue": "blau", "green": "grün"}
@@ -49,7 +50,7 @@ def taught() -> tuple[TranslationModel, Any]:
     """A decoder of one layer on the testbed's XLM-R, overfitted on thirty pairs."""
     torch.manual_seed(0)
     shape = {"num_decoder_layers": 1, "decoder_ffn_width": 192, "num_decoder_heads": 4}
-    model, tokenizer = build_translation("testbed:xlm-r", ["en", "de"], **shape, dropout=0.0)
+    model, tokenizer = build_translation(TrainEncoderSettings(**shape, dropout=0.0), ["en", "de"])
     teach(model, tokenizer, 60)
     return model.eval(), tokenizer
 
@@ -150,11 +151,13 @@ def test_the_verb_writes_translations_and_prints_bleu(
     (tmp_path / "in.en").write_text("\n".join([*ENGLISH[:4], "", ENGLISH[4]]) + "\n")
     (tmp_path / "right.de").write_text("\n".join([*GERMAN[:4], "", GERMAN[4]]) + "\n")
     words = ["--model", folder, "--target_language", "de", "--input", str(tmp_path / "in.en")]
-    assert verb.main([*words, "--references", str(tmp_path / "right.de")]) == 0
+    assert main(["translate", *words, "--references", str(tmp_path / "right.de")]) == 0
     printed = capsys.readouterr()
     assert printed.out.split("\n") == [*GERMAN[:4], "", GERMAN[4], ""]
     assert "BLEU 100.00 (nrefs:1" in printed.err
-    assert verb.main([*words, "--output", str(tmp_path / "out.de"), "--num_beams", "1"]) == 0
+    assert (
+        main(["translate", *words, "--output", str(tmp_path / "out.de"), "--num_beams", "1"]) == 0
+    )
     assert (tmp_path / "out.de").read_text().split("\n") == [*GERMAN[:4], "", GERMAN[4], ""]
 
 
@@ -180,6 +183,6 @@ def test_users_errors_are_one_line(
     changes = {
         name: value.replace("LINES", str(tmp_path / "one.de")) for name, value in changes.items()
     }
-    assert verb.main([*itertools.chain(*(given | changes).items())]) != 0
+    assert main(["translate", *itertools.chain(*(given | changes).items())]) != 0
     errors = capsys.readouterr().err
     assert message in errors and "Traceback" not in errors

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from transformers import AutoModel, AutoTokenizer, XLMRobertaConfig, XLMRobertaModel
 
 from crosslingual.frozen.encoders import load_multilingual_encoder
-from mclip.translation import TranslationModel, set_trainable
-from mclip.translation_folder import build_translation, load_translation, save_translation
-from mclip.translation_loss import enhancement_loss, nmt_loss
+from mclip.stage1.artifact import build_translation, load_translation, save_translation
+from mclip.stage1.method import TranslationModel, set_trainable
+from mclip.stage1.settings import TrainEncoderSettings
+from mclip.stage1.step import enhancement_loss, nmt_loss
 
 PAD = 1
 SHAPE = {"num_decoder_layers": 2, "decoder_ffn_width": 16, "num_decoder_heads": 2}
@@ -22,7 +23,8 @@ GERMAN = ["ein Haus", "rotes Haus", "nein , nein"]
 
 def build(encoder: str, **changes: Any) -> tuple[TranslationModel, Any]:
     torch.manual_seed(0)
-    return build_translation(encoder, ["en", "de"], **{**SHAPE, "dropout": 0.0, **changes})
+    settings = TrainEncoderSettings(text_encoder=encoder, **{**SHAPE, "dropout": 0.0, **changes})
+    return build_translation(settings, ["en", "de"])
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.trainer_pt_utils import LabelSmoother
 
-from crosslingual_worlds.testing.processes import join_ranks, run_ranks
+from crosslingual_worlds.testing.fork_server import join_ranks, run_ranks
 from mclip.contrastive import info_nce
-from mclip.translation_loss import enhancement_loss, nmt_loss, sentence_vectors
+from mclip.stage1.step import enhancement_loss, nmt_loss, sentence_vectors
 
 VOCABULARY, WIDTH = 40, 12
 

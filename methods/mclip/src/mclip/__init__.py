@@ -10,7 +10,7 @@ __all__ = ["METHOD"]
 
 
 def _load_embedder(path: str) -> Any:
-    from mclip.embedder import load_embedder
+    from mclip.pipeline import load_embedder
 
     return load_embedder(path)
 

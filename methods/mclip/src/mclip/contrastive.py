@@ -1,15 +1,15 @@
-"""Symmetric InfoNCE over the batch of all ranks: exact, in chunks, with every number computed twice
-at most.
+"""Symmetric InfoNCE over the batch of all ranks: exact, in chunks, no number computed more than
+twice.
 
     L = -1/(2B) sum_i [log softmax_j(s x_i.y_j)_i + log softmax_j(s y_i.x_j)_i]
 
 The usual form holds the B x B similarities, their two softmaxes and the graph between them: at the
-published batch of 16,384 that is gigabytes. Here a chunk of rows exists at a time. A first pass
-takes the log-sums of rows and columns; the second has the gradient of the similarities in closed
-form, softmax over the row plus softmax over the column minus twice the diagonal, and spends it at
-once on both sides. That is two products for the loss and two for its gradient, whatever the number
-of ranks, and memory of rows x batch. The gradient is that of the one global batch: what other
-ranks' rows say of this rank's columns is summed here.
+published batch of 16,384 that is gigabytes. Here one chunk of rows is in memory at a time. A first
+pass computes the log-sums of rows and columns. The second has the gradient of the similarities in
+closed form, softmax over the row plus softmax over the column minus twice the diagonal, and applies
+it at once to both sides. That is two products for the loss and two for its gradient, whatever the
+number of ranks, and memory of rows x batch. The gradient is that of the one global batch: the parts
+that other ranks' rows contribute to this rank's columns are summed here.
 
 Source: InfoNCE, arXiv 1807.03748; both directions over all ranks, arXiv 2103.00020 (CLIP).
 """
@@ -39,7 +39,7 @@ class _GlobalInfoNCE(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x_bD: Tensor, y_bD: Tensor, scale: Tensor, chunk_rows: int) -> Tensor:
-        """Computes loss and gradients, since the latter want the former's chunks again."""
+        """Computes the loss and its gradients, which use the same chunks."""
         num_local, rank = len(x_bD), dist.get_rank() if dist.is_initialized() else 0
         y_BD = _gather(y_bD)
         own = slice(rank * num_local, (rank + 1) * num_local)
@@ -83,7 +83,7 @@ class _GlobalInfoNCE(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Hands out what `forward` computed."""
+        """Returns the gradients that `forward` computed."""
         grad_x_bD, grad_y_bD, grad_scale = ctx.saved_tensors
         return grad * grad_x_bD, grad * grad_y_bD, grad * grad_scale, None
 
@@ -91,14 +91,14 @@ class _GlobalInfoNCE(torch.autograd.Function):
 def info_nce(x_bD: Tensor, y_bD: Tensor, scale: Tensor, *, chunk_rows: int = 1024) -> Tensor:
     """The symmetric InfoNCE of pairs (x_i, y_i); all other pairs of all ranks are negatives.
 
-    Every rank must call it, with as many rows. Averaged over the ranks, as data-parallel engines do
-    with gradients, its gradient is that of the global batch, without a factor.
+    Every rank must call it, all with the same number of rows. Averaged over the ranks, as
+    data-parallel engines average gradients, its gradient is that of the global batch.
 
     Args:
         x_bD: this rank's rows (b, D), L2-normalised, fp32.
-        y_bD: their partners (b, D), L2-normalised, fp32.
+        y_bD: the rows' partners (b, D), L2-normalised, fp32.
         scale: the inverse temperature that cosines are multiplied by, of shape () or (1,).
-        chunk_rows: rows of the similarity matrix that exist at a time.
+        chunk_rows: rows of the similarity matrix that are in memory at a time.
 
     Returns:
         This rank's part of the loss, of shape ().

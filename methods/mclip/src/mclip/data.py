@@ -1,12 +1,14 @@
 """What TriKD trains on: batches of the frozen parts' outputs, from features or from shards.
 
-A batch holds one caption a picture, in a language drawn from those that the picture has. From
-features the states of the drawn captions alone are read, from shards they alone are encoded; which
-they are does not depend on where they come from, nor on how many ranks share the batch.
+A batch holds one caption per picture, in a language drawn from those that the picture has. From
+features only the states of the drawn captions are read; from shards only the drawn captions are
+encoded. Which captions they are does not depend on where they come from or on how many ranks share
+the batch.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -14,14 +16,128 @@ import torch
 from torch import Tensor
 
 from crosslingual.data.loader import ShardLoader
-from crosslingual.data.records import parse_key_map
 from crosslingual.features.loader import FeatureLoader
-from crosslingual.features.ragged import concatenate
-from crosslingual.features.training_data import open_training_data
-from crosslingual.frozen.weights import locate
+from crosslingual.features.ragged import Ragged, concatenate
+from crosslingual.features.training_data import open_run_data
+from crosslingual.frozen.clip import FrozenCLIP, clip_shape, load_clip
+from crosslingual.frozen.encoders import (
+    MultilingualEncoder,
+    encoder_shape,
+    load_multilingual_encoder,
+)
+from crosslingual.frozen.weights import locate, weights_hash
 from crosslingual.training.processes import Ranks
-from mclip.config import TrainSettings
-from mclip.retrieval_parts import RetrievalParts
+from mclip.settings import TrainSettings
+
+STORED = torch.float16
+
+
+@dataclass
+class RetrievalParts:
+    """The frozen CLIP and the frozen multilingual encoder. Each is loaded when it is first needed:
+    training from features loads neither.
+
+    Attributes:
+        settings: they name the CLIP, the encoder, the languages and the captions' length.
+        device: where the frozen parts run.
+    """
+
+    settings: TrainSettings
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages whose captions are encoded."""
+        return self.settings.languages
+
+    @cached_property
+    def clip(self) -> FrozenCLIP:
+        """The CLIP."""
+        loaded = load_clip(self.settings.clip, self.settings.clip_revision)
+        loaded.model.to(self.device)
+        return loaded
+
+    @cached_property
+    def encoder(self) -> MultilingualEncoder:
+        """The multilingual encoder."""
+        name, revision = self.settings.text_encoder, self.settings.text_encoder_revision
+        loaded = load_multilingual_encoder(name, revision, self.settings.max_length)
+        loaded.model.to(self.device)
+        return loaded
+
+    @cached_property
+    def made_of(self) -> dict[str, Any]:
+        """What the arrays depend on, for the features' key; no model is loaded for it."""
+        clip, clip_revision = locate(self.settings.clip), self.settings.clip_revision
+        encoder = locate(self.settings.text_encoder)
+        revision = self.settings.text_encoder_revision
+        return {
+            "clip": clip,
+            "clip_revision": clip_revision,
+            "clip_weights": weights_hash(clip),
+            "clip_image_size": clip_shape(clip, clip_revision)[1],
+            "encoder": encoder,
+            "encoder_revision": revision,
+            "encoder_weights": weights_hash(encoder),
+            "max_length": self.settings.max_length or encoder_shape(encoder, revision)[1],
+            "languages": self.languages,
+            "dtype": str(STORED).removeprefix("torch."),
+        }
+
+    def has_language(self, captions: list[dict[str, list[str]]]) -> Tensor:
+        """Which of the languages each sample has a caption in: (B, N)."""
+        return torch.tensor([[bool(c.get(name)) for name in self.languages] for c in captions])
+
+    @torch.no_grad()
+    def encode(self, batch: dict[str, Any]) -> dict[str, Tensor | Ragged]:
+        """Arrays of a loader's batch of B samples with captions in N languages.
+
+        Returns:
+            image_embeds (B, P); text_embeds (B, P) of the first English caption, zeros where there
+            is none; has_english (B,), has_language (B, N); states_LANGUAGE, the token states of the
+            first caption in each language, of length 0 where there is none.
+        """
+
+        def first(language: str) -> list[str]:
+            return [(c.get(language) or [""])[0] for c in batch["captions"]]
+
+        return {
+            "image_embeds": self.embed_images(batch["images"]),
+            "text_embeds": self.embed_english(first("en")),
+            "has_english": torch.tensor([bool(c.get("en")) for c in batch["captions"]]),
+            "has_language": self.has_language(batch["captions"]),
+            **{f"states_{name}": self.caption_states(first(name)) for name in self.languages},
+        }
+
+    @torch.no_grad()
+    def embed_images(self, images: Tensor) -> Tensor:
+        """CLIP's embeddings of pictures (B, 3, H, W) in [-1, 1], as stored: (B, P)."""
+        return self.clip.encode_images(images.to(self.device)).to("cpu", STORED)
+
+    @torch.no_grad()
+    def embed_english(self, texts: list[str]) -> Tensor:
+        """CLIP's embeddings of English texts, as stored, zeros for empty ones: (B, P)."""
+        embeds = torch.zeros(len(texts), self.clip.width, dtype=STORED)
+        there = [place for place, text in enumerate(texts) if text]
+        if there:
+            found = self.clip.encode_texts([texts[place] for place in there])
+            embeds[there] = found.to("cpu", STORED)
+        return embeds
+
+    @torch.no_grad()
+    def caption_states(self, texts: list[str]) -> Ragged:
+        """The encoder's token states of captions, as stored, of length 0 for empty ones."""
+        lengths = torch.zeros(len(texts), dtype=torch.long)
+        there = [place for place, text in enumerate(texts) if text]
+        if not there:
+            return Ragged(torch.zeros(0, self.encoder.width, dtype=STORED), lengths)
+        found = self.encoder.encode_packed([texts[place] for place in there]).to("cpu", STORED)
+        lengths[there] = found.lengths
+        return Ragged(found.values, lengths)
+
+    def null(self) -> dict[str, Tensor]:
+        """Nothing: TriKD has no empty prompt."""
+        return {}
 
 
 @dataclass
@@ -30,8 +146,8 @@ class TriKDData:
 
     Attributes:
         loader: of features or of shards.
-        parts: what the samples pass, or passed, through.
-        seed: of the drawn languages.
+        parts: the frozen parts that the samples pass, or passed, through.
+        seed: seed of the drawn languages.
         ranks: this process among the others.
     """
 
@@ -44,9 +160,9 @@ class TriKDData:
         """Endless batches of B rows from a micro-step on.
 
         Yields:
-            image_embeds, text_embeds (B, P); is_english (B,), whether the drawn caption is; states
-            (T, D), its token states, one caption after another, and lengths (B,), all as stored;
-            `rows` or `keys`, for `keys`. Rows of one language stand together.
+            image_embeds, text_embeds (B, P); is_english (B,), whether the drawn caption is English;
+            states (T, D), its token states, one caption after another, and lengths (B,), all as
+            stored; `rows` or `keys`, for `keys`. Rows of one language stand together.
         """
         if isinstance(self.loader, FeatureLoader):
             for step in count(start_step):
@@ -105,9 +221,9 @@ class TriKDData:
 
 
 def draw_languages(has_language_BN: Tensor, seed: int, step: int, ranks: Ranks) -> Tensor:
-    """One language a row, drawn evenly from those that it has: (B,).
+    """One language per row, drawn evenly from those that it has: (B,).
 
-    A function of the seed, the micro-step and the row's place in the batch of all ranks.
+    It is a function of the seed, the micro-step and the row's place in the batch of all ranks.
 
     Raises:
         ValueError: a row has no language.
@@ -124,39 +240,12 @@ def draw_languages(has_language_BN: Tensor, seed: int, step: int, ranks: Ranks) 
     return (has_language_BN.cumsum(dim=1) > wanted_B[:, None]).int().argmax(dim=1)
 
 
-def key_map(settings: TrainSettings) -> dict[str, str] | None:
-    """`caption_keys` as a mapping of JSON key to language, None where there are none."""
-    return parse_key_map(settings.caption_keys) or None
-
-
-def frozen_parts(settings: TrainSettings, device: torch.device) -> RetrievalParts:
-    """The parts whose outputs TriKD trains on."""
-    return RetrievalParts(
-        locate(settings.clip),
-        locate(settings.text_encoder),
-        settings.languages,
-        settings.max_length,
-        settings.clip_revision,
-        settings.text_encoder_revision,
-        device,
-    )
-
-
 def open_data(settings: TrainSettings, ranks: Ranks) -> TriKDData:
     """Opens `train_data`, features or shards.
 
     Raises:
         FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
     """
-    parts = frozen_parts(settings, ranks.device)
-    opened = open_training_data(
-        settings.train_data,
-        parts,
-        resolution=settings.resolution,
-        batch_size=settings.train_batch_size,
-        seed=settings.seed,
-        ranks=ranks,
-        num_workers=settings.dataloader_num_workers,
-        key_map=key_map(settings),
-    )
+    parts = RetrievalParts(settings, ranks.device)
+    opened = open_run_data(settings, parts, ranks)
     return TriKDData(opened.loader, parts, settings.seed, ranks)

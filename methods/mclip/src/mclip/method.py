@@ -3,11 +3,11 @@ frozen encoders.
 
 CLIP's picture and English text embeddings pass one linear map, the CLIP-projector; the token states
 of a multilingual text encoder pass two Transformer layers, the X-projector. In the space where they
-meet, a text is contrasted with its picture (ITC) and, where it is English, with what CLIP's own
-text encoder says of it (TTC).
+meet, a text is contrasted with its picture (ITC) and, where it is English, with its embedding by
+CLIP's own text encoder (TTC).
 
 Chen et al., mCLIP: Multilingual CLIP via Cross-lingual Transfer, ACL 2023 (2023.acl-long.728). The
-first stage, on parallel text, is `translation.py`; the contrast itself is `contrastive.py`.
+first stage, on parallel text, is `stage1/`; the contrast itself is `contrastive.py`.
 """
 
 import math
@@ -56,12 +56,12 @@ class ProjectorLayer(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, states_TD: Tensor, lengths_B: list[int], asking: Tensor | None) -> Tensor:
-        """States after the layer: of all tokens, or of those at `asking`, one a caption.
+        """States after the layer: of all tokens, or of those at `asking`, one per caption.
 
         Args:
             states_TD: tokens of captions in order of length.
             lengths_B: the captions' lengths, in that order.
-            asking: positions (B,) whose states are wanted; the others are only looked at.
+            asking: positions (B,) whose states are computed; the others are only attended to.
         """
         asking_TD = states_TD if asking is None else states_TD[asking]
         queries, keys, values = self.query(asking_TD), self.key(states_TD), self.value(states_TD)
@@ -97,7 +97,7 @@ class XProjector(nn.Module):
     """Transformer layers on the whole sequence of a multilingual encoder; a caption's vector is the
     output at its end token, `</s>`.
 
-    The last layer computes that one output a caption and no other.
+    The last layer computes only this one output per caption.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class XProjector(nn.Module):
         dropout: float = 0.3,
         attention_dropout: float = 0.1,
     ):
-        """Makes the layers; no positions, no further norm, no map at the end."""
+        """Makes the layers, without positions, a further norm or a map at the end."""
         super().__init__()
         self.layers = nn.ModuleList(
             ProjectorLayer(width, num_heads, ffn_width, dropout, attention_dropout)
@@ -122,7 +122,7 @@ class XProjector(nn.Module):
         Args:
             states_TD: the encoder's token states of all captions, one caption after another, each
                 from its start token to its end token, without padding.
-            lengths_B: tokens of each caption.
+            lengths_B: number of tokens of each caption.
 
         Raises:
             ValueError: the lengths do not add up to the tokens.
@@ -136,7 +136,8 @@ class XProjector(nn.Module):
         starts = (lengths_B.cumsum(0) - lengths_B)[order]
         ends = sorted_B.cumsum(0)
         shifts = torch.repeat_interleave(starts - (ends - sorted_B), sorted_B)
-        states_TD = states_TD[torch.arange(len(states_TD), device=states_TD.device) + shifts]
+        places = torch.arange(len(states_TD), device=lengths_B.device) + shifts
+        states_TD = states_TD[places.to(states_TD.device)]
         lengths = sorted_B.tolist()
         for layer in self.layers[:-1]:
             states_TD = layer(states_TD, lengths, None)
@@ -145,7 +146,7 @@ class XProjector(nn.Module):
 
 
 class TriKD(nn.Module):
-    """What trains: both projectors and the temperature."""
+    """The trained part: both projectors and the temperature."""
 
     def __init__(self, config: dict[str, Any]):
         """Makes the parts from `clip_width`, `width` and the X-projector's shape."""
@@ -176,10 +177,9 @@ class TriKD(nn.Module):
         Args:
             image_embeds_BC: CLIP's embeddings of the pictures.
             text_embeds_BC: CLIP's embeddings of the English captions.
-            states_TD: as `XProjector` takes them.
-            lengths_B: as `XProjector` takes them.
-            embed_batch_size: captions whose activations are held at a time, the others being
-                computed again in the backward pass; 0 holds all.
+            states_TD, lengths_B: as `XProjector` takes them.
+            embed_batch_size: captions whose activations are in memory at a time; the backward pass
+                computes them again. 0 keeps all.
         """
         images_BD, texts_BD = self.clip_projector(
             torch.stack((image_embeds_BC, text_embeds_BC))
@@ -212,16 +212,16 @@ def trikd_loss(
     ranks.
 
     h_T is the English teacher's text where the caption is English and the picture elsewhere, as in
-    the authors' code. That code multiplies the cosines of TTC by ln(1/0.07) = 2.659, not by its
-    exponential: `ttc_scale="released"`; `"paper"` takes the learned temperature of ITC.
+    the authors' code. That code multiplies the cosines of TTC by ln(1/0.07) = 2.659 and not by its
+    exponential; `ttc_scale="released"` does the same, `"paper"` takes the learned temperature of
+    ITC.
 
     Args:
-        captions_BD, images_BD, texts_BD: as `TriKD` gives them.
+        captions_BD, images_BD, texts_BD, scale: outputs of `TriKD`.
         is_english_B: whether a row's caption is English.
-        scale: as `TriKD` gives it.
         itc_weight, ttc_weight: 0 leaves a term out (the paper's ablations).
         ttc_scale: paper or released.
-        chunk_rows: of the similarity matrices.
+        chunk_rows: rows of the similarity matrices that are in memory at a time.
 
     Raises:
         ValueError: both weights are 0, or `ttc_scale` is neither.

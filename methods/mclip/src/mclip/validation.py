@@ -1,5 +1,5 @@
 """Validation while TriKD trains: mean recall between pictures and captions of held-out features, in
-every language that these have, trained or not.
+every language of theirs, trained or not.
 """
 
 import torch
@@ -7,23 +7,19 @@ import torch.nn.functional as F
 
 from crosslingual.evaluation.retrieval import recall_at_k
 from crosslingual.features.loader import FeatureLoader, check_fresh
-from mclip.config import TrainSettings
+from mclip.data import RetrievalParts
 from mclip.method import TriKD
-from mclip.retrieval_parts import RetrievalParts
+from mclip.settings import TrainSettings
 
 
 def open_validation(settings: TrainSettings, parts: RetrievalParts) -> FeatureLoader | None:
-    """Opens `validation_data` before the first step, None where nothing is validated.
+    """Opens `validation_data` before the first step; None if the run does not validate.
 
     Raises:
-        FileNotFoundError, ValueError: nothing there, or features of other frozen parts.
+        FileNotFoundError, ValueError: there are no features, or they are of other frozen parts.
     """
     if not settings.validation_steps:
         return None
-    if not settings.validation_data:
-        raise ValueError(
-            "validation_steps needs validation_data: a folder of features of held-out shards"
-        )
     loader = FeatureLoader(settings.validation_data, batch_size=1, seed=0)
     made_of = {name: value for name, value in parts.made_of.items() if name != "languages"}
     made_of["resolution"] = settings.resolution
@@ -33,18 +29,19 @@ def open_validation(settings: TrainSettings, parts: RetrievalParts) -> FeatureLo
 
 @torch.no_grad()
 def validate(
-    trikd: TriKD, loader: FeatureLoader, num_rows: int, device: torch.device
+    trikd: TriKD, loader: FeatureLoader, settings: TrainSettings, device: torch.device
 ) -> dict[str, float]:
     """Mean recall by language and over languages, as fractions.
 
     Args:
-        trikd: what trains; in training mode again afterwards.
-        loader: of the validation's features.
-        num_rows: samples, the first of the folder; in a language those that have a caption in it.
-        device: of `trikd`.
+        trikd: set back to training mode afterwards.
+        loader: reads the validation's features.
+        settings: the run's; the first `validation_rows` samples count, for a language those with
+            a caption in it.
+        device: where `trikd` is.
     """
     trikd.eval()
-    rows = torch.arange(min(num_rows, loader.index.num_rows))
+    rows = torch.arange(min(settings.validation_rows, loader.index.num_rows))
     arrays = loader.rows(rows, ["image_embeds", "has_language"])
     embeds = arrays["image_embeds"].to(device, torch.float32)
     images = F.normalize(trikd.clip_projector(embeds), dim=1)

@@ -1,8 +1,4 @@
-"""`mclip translate`: sentences by stage 1's translation model, by beam search.
-
-mclip translate --model runs/step_b/translation --target_language en --input captions.de
-echo "ein roter Kreis" | mclip translate --model runs/step_b/translation --target_language en
-"""
+"""Translation by stage 1's model, with beam search, and BLEU: `mclip translate`."""
 
 import functools
 import sys
@@ -15,17 +11,16 @@ from torch import Tensor
 from transformers import GenerationConfig, M2M100ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from crosslingual.cli.verbs import run_verb
-from mclip.config_text import TranslateSettings
-from mclip.translation import TranslationModel, decoder_config
-from mclip.translation_folder import load_translation
+from mclip.stage1.artifact import load_translation
+from mclip.stage1.method import TranslationModel, decoder_config
+from mclip.stage1.settings import TranslateSettings
 
 BLEU_TOKENS = {"ja": "char", "th": "char", "zh": "zh"}
 """sacrebleu's tokenizer where words have no spaces between them; its default elsewhere."""
 
 
 def _generator(model: TranslationModel) -> M2M100ForConditionalGeneration:
-    """The decoder's own layers and XLM-R's embedding as the class that `generate` belongs to."""
+    """The decoder's own layers and XLM-R's embedding as transformers' class with `generate`."""
     with torch.device("meta"):
         generator = M2M100ForConditionalGeneration(
             decoder_config(model.encoder.config, model.config)
@@ -64,10 +59,10 @@ def translate_texts(
     """Translates sentences of any of the encoder's languages.
 
     Args:
-        model: on any device; in evaluation mode while it translates, and as it was afterwards.
+        model: on any device; it is in evaluation mode only while it translates.
         tokenizer: XLM-R's.
         texts: those longer than the encoder's limit are cut; an empty one stays empty.
-        target_language: one of the model's.
+        target_language: a language that the model translates into.
         num_beams: 1 is greedy.
         max_length: tokens of a translation, start and end included; the encoder's limit if None.
         batch_size: sentences at a time, each with others of its length.
@@ -105,11 +100,11 @@ def translate_texts(
 
 
 def load_translator(folder: str, target_language: str = "en") -> Callable[[list[str]], list[str]]:
-    """What translates sentences of any of a model's languages into one, English by default.
+    """A function that translates sentences of any of the model's languages into one.
 
     Args:
-        folder: `translation` of a run of `train-encoder`.
-        target_language: one of the model's.
+        folder: the folder `translation` of a run of `train-encoder`.
+        target_language: a language that the model translates into.
 
     Raises:
         FileNotFoundError: no model there.
@@ -123,15 +118,15 @@ def load_translator(folder: str, target_language: str = "en") -> Callable[[list[
 def bleu_and_signature(
     hypotheses: list[str], references: list[str], language: str = "en"
 ) -> tuple[float, str]:
-    """sacrebleu's BLEU of a corpus, 0 to 100, and the signature that says how it was taken.
+    """sacrebleu's BLEU of a corpus, 0 to 100, and its signature, which says how it was measured.
 
     Args:
         hypotheses: translations.
-        references: a right one each.
-        language: theirs, which decides how words are told apart.
+        references: one correct translation for each.
+        language: the language of both, which decides how they are split into words.
 
     Raises:
-        ValueError: there are not as many references, or none.
+        ValueError: the numbers of lines differ, or there are none.
     """
     from sacrebleu.metrics import BLEU
 
@@ -161,7 +156,9 @@ def _read_lines(name: str) -> list[str]:
 
 
 def translate(settings: TranslateSettings) -> list[str]:
-    """Translates a file, writes or prints the translations, and prints BLEU to the error stream."""
+    """`mclip translate`: translates a file, writes or prints the translations, and prints BLEU to
+    the error stream.
+    """
     texts = _read_lines(settings.input)
     references = _read_lines(settings.references) if settings.references else None
     if references is not None and len(references) != len(texts):
@@ -189,12 +186,3 @@ def translate(settings: TranslateSettings) -> list[str]:
         score, signature = bleu_and_signature(translations, references, settings.target_language)
         print(f"BLEU {score:.2f} ({signature})", file=sys.stderr)
     return translations
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `mclip translate`."""
-    return run_verb("mclip translate", TranslateSettings, translate, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

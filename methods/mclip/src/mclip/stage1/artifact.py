@@ -1,4 +1,4 @@
-"""The translation model as a folder: built on a pretrained encoder, written, read back.
+"""The translation model: built on a pretrained encoder, written to a folder, read back.
 
 FOLDER/config.json          method, kind, languages, the decoder's shape
 FOLDER/model.safetensors    language maps and decoder
@@ -6,12 +6,16 @@ FOLDER/encoder/             XLM-R and its tokenizer in transformers' format
 FOLDER/README.md
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from crosslingual.adapter.artifact import load_artifact, load_strict, model_card, save_artifact
 from crosslingual.frozen.encoders import encoder_config, load_multilingual_encoder
-from mclip.translation import TranslationModel
+from mclip.stage1.method import TranslationModel
+from mclip.stage1.settings import TrainEncoderSettings
 
 ENCODER_FOLDER = "encoder"
 CARD = """\
@@ -25,59 +29,65 @@ mclip train --text_encoder this/folder/encoder ...
 """
 
 
+def translation_config(settings: TrainEncoderSettings, languages: Iterable[str]) -> dict[str, Any]:
+    """What rebuilds a translation model: the languages to translate into, the decoder's shape and
+    the encoder that it was made on.
+    """
+    return {
+        "languages": sorted(languages),
+        "num_decoder_layers": settings.num_decoder_layers,
+        "decoder_ffn_width": settings.decoder_ffn_width,
+        "num_decoder_heads": settings.num_decoder_heads,
+        "dropout": settings.dropout,
+        "text_encoder": settings.text_encoder,
+    }
+
+
 def build_translation(
-    text_encoder: str,
-    languages: list[str],
-    *,
-    num_decoder_layers: int,
-    decoder_ffn_width: int,
-    num_decoder_heads: int,
-    dropout: float = 0.1,
-    revision: str | None = None,
+    settings: TrainEncoderSettings, languages: Iterable[str]
 ) -> tuple[TranslationModel, Any]:
     """A pretrained XLM-R with fresh maps and decoder, drawn by torch's global generator.
 
     Args:
-        text_encoder: a hub id, a folder or testbed:xlm-r.
-        languages: BCP-47 codes that can be translated into.
-        num_decoder_layers, decoder_ffn_width, num_decoder_heads: the decoder's shape.
-        dropout: the decoder's; the encoder keeps its own.
-        revision: of the hub entry.
+        settings: they name the encoder, the decoder's shape and its dropout; the encoder keeps its
+            own dropout.
+        languages: BCP-47 codes of the languages to translate into.
 
     Returns:
         The model, on CPU, all of it frozen until `set_trainable`, and XLM-R's tokenizer.
 
     Raises:
-        ValueError: the encoder is no XLM-R, or the heads do not divide its width.
+        ValueError: the encoder is not an XLM-R, or the heads do not divide its width.
     """
+    text_encoder, revision = settings.text_encoder, settings.text_encoder_revision
     shape = encoder_config(text_encoder, revision)
     if shape.model_type != "xlm-roberta":
         raise ValueError(f"{text_encoder} is of type {shape.model_type}; stage 1 enhances an XLM-R")
-    if shape.hidden_size % num_decoder_heads:
+    if shape.hidden_size % settings.num_decoder_heads:
         raise ValueError(
-            f"{num_decoder_heads} decoder heads do not divide the width {shape.hidden_size}; "
-            "change --num_decoder_heads"
+            f"{settings.num_decoder_heads} decoder heads do not divide the width "
+            f"{shape.hidden_size}; change --num_decoder_heads"
         )
-    config = {
-        "languages": sorted(languages),
-        "num_decoder_layers": num_decoder_layers,
-        "decoder_ffn_width": decoder_ffn_width,
-        "num_decoder_heads": num_decoder_heads,
-        "dropout": dropout,
-        "text_encoder": text_encoder,
-    }
+    config = translation_config(settings, languages)
     found = load_multilingual_encoder(text_encoder, revision)
     return TranslationModel(found.model, config).requires_grad_(False).eval(), found.tokenizer
 
 
-def save_translation(folder: str | Path, model: TranslationModel, tokenizer: Any) -> Path:
-    """Writes the folder beside and renames it, so that it is complete or absent.
+def save_translation(
+    folder: str | Path,
+    model: TranslationModel,
+    tokenizer: Any,
+    trained: dict[str, Tensor] | None = None,
+) -> Path:
+    """Writes the folder, complete or not at all.
 
     Args:
         folder: replaced if it holds a model already.
-        model: with its weights; ZeRO's shards gathered before.
+        model: with its weights.
         tokenizer: XLM-R's.
+        trained: tensors by name that replace the model's, such as their moving average.
     """
+    model.load_state_dict(trained or {}, strict=False)
     languages = model.config["languages"]
 
     def write_encoder(place: Path) -> None:
@@ -104,10 +114,8 @@ def save_translation(folder: str | Path, model: TranslationModel, tokenizer: Any
 
 
 def load_translation(folder: str | Path) -> tuple[TranslationModel, Any]:
-    """Reads what `save_translation` wrote.
-
-    Returns:
-        The model, on CPU, frozen and in evaluation mode, and the tokenizer.
+    """Reads a folder of `save_translation`: the model, on CPU, frozen and in evaluation mode, and
+    the tokenizer.
 
     Raises:
         FileNotFoundError, ValueError: no translation model there, a pickle, or keys that do not

@@ -8,35 +8,25 @@ import torch
 import torch.distributed as dist
 
 from crosslingual.evaluation.retrieval import recall_at_k
-from mclip.config_text import TrainEncoderSettings
-from mclip.parallel_text import Pair, both_ways, open_sources, sentence_pairs
-from mclip.translate import corpus_bleu, translate_texts
-from mclip.translation import TranslationModel
-from mclip.translation_loss import nmt_loss
+from mclip.stage1.method import TranslationModel
+from mclip.stage1.parallel_text import Pair, both_ways, open_sources, sentence_pairs
+from mclip.stage1.settings import TrainEncoderSettings
+from mclip.stage1.step import nmt_loss
+from mclip.stage1.translate import corpus_bleu, translate_texts
 
 
 def open_validation(
     settings: TrainEncoderSettings, pairs: Sequence[Pair]
 ) -> dict[Pair, list[tuple[str, str]]]:
-    """The first `validation_rows` sentences of each pair that trains, as far as there are any.
-
-    Args:
-        settings: of the run.
-        pairs: the directions that train.
-
-    Returns:
-        Sentences and translations by pair of languages, sorted; none where nothing is validated.
+    """The first `validation_rows` sentences and translations of each pair that trains, by pair of
+    languages, sorted; none where the run does not validate.
 
     Raises:
         FileNotFoundError: there is no such text.
-        ValueError: `validation_steps` without `validation_data`, or text in other languages.
+        ValueError: the text is in other languages.
     """
     if not settings.validation_steps:
         return {}
-    if not settings.validation_data:
-        raise ValueError(
-            "validation_steps needs --validation_data, parallel text such as that of train_data"
-        )
     sources = open_sources(settings.validation_data)
     found = {
         pair: list(islice(sentence_pairs(sources, pair), settings.validation_rows))
@@ -62,10 +52,10 @@ def validate(
     Every process must call it; they share the translations.
 
     Args:
-        settings: of the run.
+        settings: the run's.
         model: on this process's device.
-        tokenizer: its encoder's.
-        held_out: what `open_validation` returned.
+        tokenizer: the encoder's.
+        held_out: sentences of `open_validation`.
         pairs: the directions that train.
 
     Returns:
@@ -141,7 +131,7 @@ def _bleu(
     texts: Sequence[tuple[str, str]],
     target_language: str,
 ) -> float:
-    """BLEU of greedy translations, a part of which each process makes."""
+    """BLEU of greedy translations, which the processes share among them."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     own = texts[rank::world_size]
     options = {"num_beams": 1, "batch_size": settings.train_batch_size}

@@ -1,12 +1,13 @@
-"""A trained model in use: texts of any language and pictures as rows of one space.
+"""A trained model: texts of any language and pictures as rows of one space.
 
 embedder = mclip.METHOD.load_embedder("runs/mclip/model")
 cosines = embedder.embed_text(["ein roter Stern"]) @ embedder.embed_image([picture]).T
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from crosslingual.data.pictures import fit_picture, pixels_to_images
 from crosslingual.frozen.clip import FrozenCLIP, load_clip
 from crosslingual.frozen.encoders import MultilingualEncoder, load_multilingual_encoder
 from crosslingual.frozen.weights import weights_hash
-from mclip.export import load_model
+from mclip.artifact import load_model
 from mclip.method import TriKD
 
 # N rows in all, B rows at a time, D width of the space
@@ -31,11 +32,11 @@ class Embedder:
 
     Attributes:
         name: the folder or id that it was loaded from.
-        weights: hash of what that folder holds, None for a hub id.
+        weights: hash of that folder's weights, None for a hub id.
         clip: embeds pictures, and texts too where there are no projectors.
         encoder: the multilingual encoder, None for a CLIP as it is.
-        projectors: of mCLIP, None for a CLIP as it is.
-        resolution: of pictures in pixels, before CLIP's centre crop.
+        projectors: mCLIP's, None for a CLIP as it is.
+        resolution: edge of the pictures in pixels, before CLIP's centre crop.
         batch_size: pictures or texts at a time.
     """
 
@@ -53,10 +54,10 @@ class Embedder:
         return self.clip.width if self.projectors is None else self.encoder.width
 
     def embed_text(self, texts: list[str]) -> Tensor:
-        """Texts in any language as rows (N, D), in their order; a longer one than the encoder's
-        limit is cut with its end token kept.
+        """Texts in any language as rows (N, D), in their order. Texts above the encoder's limit are
+        cut with their end token kept.
 
-        Texts of similar length pass together, since a batch costs what its longest text does.
+        Texts of similar length share a batch, since its longest text decides what it costs.
         """
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         embed = self._embed_captions if self.projectors is not None else self.clip.encode_texts
@@ -71,12 +72,13 @@ class Embedder:
         return self.embed_pixels(fit_picture(picture, self.resolution) for picture in pictures)
 
     def embed_pixels(self, pictures: Iterable[np.ndarray]) -> Tensor:
-        """Pictures (resolution, resolution, 3) in bytes as rows (N, D), a batch in memory at a
+        """Pictures (resolution, resolution, 3) in bytes as rows (N, D), one batch in memory at a
         time.
         """
+        pictures = iter(pictures)
         rows = [
             self.embed_images(pixels_to_images(np.stack(batch)))
-            for batch in _batched(pictures, self.batch_size)
+            for batch in iter(lambda: list(islice(pictures, self.batch_size)), [])
         ]
         return torch.cat(rows) if rows else torch.empty(0, self.width)
 
@@ -100,13 +102,13 @@ def load_embedder(path: str, resolution: int | None = None, batch_size: int = 12
     Args:
         path: a folder that `mclip export` or training wrote; or a CLIP's hub id, folder or
             testbed:clip.
-        resolution: of pictures in pixels before CLIP's centre crop; the model's, or the CLIP's own
-            size, if None.
+        resolution: edge of the pictures in pixels before CLIP's centre crop; the model's, or the
+            CLIP's own size, if None.
         batch_size: pictures or texts at a time.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: neither a model of mCLIP nor a CLIP, or its frozen parts were changed since.
+        FileNotFoundError: there is no such model.
+        ValueError: it is neither a model of mCLIP nor a CLIP, or its frozen parts have changed.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not _is_model(Path(path)):
@@ -132,14 +134,3 @@ def _is_model(folder: Path) -> bool:
 
 def _unit(rows: Tensor) -> Tensor:
     return F.normalize(rows.float(), dim=-1).cpu()
-
-
-def _batched(items: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    batch: list[np.ndarray] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

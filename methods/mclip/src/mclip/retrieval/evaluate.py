@@ -1,10 +1,8 @@
-"""`mclip evaluate`: Recall@1/5/10 both ways and their mean, by language.
-
-mclip evaluate --model runs/mclip/model --dataset shards --languages en de --output_dir runs/mclip
-mclip evaluate --model openai/clip-vit-base-patch32 ...      # a CLIP as it is, for comparison
+"""`mclip evaluate`: Recall@1/5/10 both ways and their mean, by language; and a table of several
+models' results.
 """
 
-import sys
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.cli.verbs import run_verb
+from crosslingual.data.index import read_index
 from crosslingual.data.loader import ShardLoader
-from crosslingual.data.shards import read_index
 from crosslingual.evaluation.retrieval import append_result, recall_at_k, result_json
-from mclip.config import EvaluateSettings
-from mclip.embedder import Embedder, load_embedder
+from mclip.pipeline import Embedder, load_embedder
+from mclip.settings import EvaluateSettings, TableSettings
 
 RESULTS = "results.json"
 
@@ -49,10 +46,10 @@ def read_dataset(embedder: Embedder, settings: EvaluateSettings) -> tuple[Tensor
         rows.append(embedder.embed_images(batch["images"]))
         for place, texts_of in enumerate(batch["captions"], num_images):
             for language, (texts, places) in captions.items():
-                told = texts_of[language]
-                told = told[:1] if settings.captions == "first" else told
-                texts += told
-                places += [place] * len(told)
+                own = texts_of[language]
+                own = own[:1] if settings.captions == "first" else own
+                texts += own
+                places += [place] * len(own)
         num_images += len(batch["keys"])
     if loader.num_skipped:
         raise ValueError(
@@ -63,7 +60,7 @@ def read_dataset(embedder: Embedder, settings: EvaluateSettings) -> tuple[Tensor
 
 
 def render_table(results: dict[str, dict[str, Any]]) -> str:
-    """A row a language: recall of pictures by texts, of texts by pictures, and the mean, in %."""
+    """One row per language: recall of pictures by texts and of texts by pictures, and the mean."""
     columns = [f"{way} R@{k}" for way in ("T->I", "I->T") for k in (1, 5, 10)]
     lines = [f"{'':>8}" + "".join(f"{name:>10}" for name in [*columns, "mean", "95 %"])]
     for language, result in results.items():
@@ -76,8 +73,8 @@ def render_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, dict[str, Any]]:
-    """Prints a table, appends a line of JSON a language to `output_dir/results.json`, and returns
-    these results by language.
+    """`mclip evaluate`: prints a table, appends one line of JSON per language to
+    `output_dir/results.json`, and returns these results by language.
     """
     if not settings.languages:
         raise ValueError("languages is empty: name those to test, such as --languages en de")
@@ -111,10 +108,39 @@ def evaluate(settings: EvaluateSettings) -> dict[str, dict[str, Any]]:
     return results
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `mclip evaluate` and `python -m mclip.evaluate`."""
-    return run_verb("mclip evaluate", EvaluateSettings, evaluate, argv)
+def table(settings: TableSettings) -> str:
+    """`mclip table`: prints the mean recall of several models by language, and writes it.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        ValueError: `results` has no line for one of the models and languages.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in Path(settings.results).read_text(encoding="utf-8").splitlines():
+        result = json.loads(line)
+        found[result["pretrained"], result["language"]] = result
+    models = dict(name.split("=", 1) for name in settings.models)
+    groups = dict(name.split("=", 1) for name in settings.groups)
+    spoken = ["en", *",".join(groups.values()).split(",")]
+    wanted = {(model, language) for model in models.values() for language in spoken}
+    if lacking := sorted(wanted - found.keys()):
+        model, language = lacking[0]
+        raise ValueError(f"{settings.results} has no result of {model} in {language}")
+    first = found[next(iter(models.values())), "en"]
+    lines = [
+        "",
+        f"Mean recall (R@1, 5, 10, both ways) among {first['n_images']} held-out pictures; English "
+        f"CLIP on English captions {first['mean_recall']:.3f}",
+        "",
+        f"| language | trained with | {' | '.join(models)} | of English CLIP |",
+        f"|---|---|{'---:|' * (len(models) + 1)}",
+    ]
+    for kind, languages in groups.items():
+        for language in languages.split(","):
+            recalls = [found[model, language]["mean_recall"] for model in models.values()]
+            cells = " | ".join(f"{recall:.3f}" for recall in recalls)
+            share = recalls[-1] / first["mean_recall"]
+            lines.append(f"| {language} | {kind} | {cells} | {share:.0%} |")
+    text = "\n".join([*lines, ""])
+    print(text)
+    Path(settings.output).write_text(text, encoding="utf-8")
+    return text

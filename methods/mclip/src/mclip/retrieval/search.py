@@ -1,24 +1,18 @@
-"""`mclip search`: the pictures that answer queries in any language, as ranks and as a sheet.
-
-mclip search --model runs/mclip/model --images pictures --query "ein roter Stern" "赤い星"
-mclip search --model runs/mclip/model --index index --query "..." --output found.png
-"""
+"""`mclip search`: the pictures that answer queries in any language, as ranks and as a sheet."""
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from crosslingual.cli.verbs import run_verb
-from crosslingual_worlds.drawn.contact_sheet import Cell, contact_sheet
-from mclip.config import SearchSettings
-from mclip.embed import Index, decode_named, embed_source, load_index, read_pictures
-from mclip.embedder import load_embedder
+from crosslingual.worlds import contact_sheet
+from mclip.pipeline import load_embedder
+from mclip.retrieval.embed import Index, decode_named, embed_source, load_index, read_pictures
+from mclip.settings import SearchSettings
 
 PICTURE_SIZE = 160
-SCRIPTS = {  # whose fonts a query is set in, by the first script that it has
+SCRIPTS = {  # the language whose fonts a query is set in, by the first script found in it
     "ja": r"[\u3041-\u30ff]",
     "zh": r"[\u3400-\u9fff]",
     "ko": r"[\u1100-\u11ff\uac00-\ud7af]",
@@ -27,7 +21,7 @@ SCRIPTS = {  # whose fonts a query is set in, by the first script that it has
     "th": r"[\u0e01-\u0e5b]",
 }
 
-Answers = list[list[tuple[str, float]]]  # of each query its pictures' names and cosines
+Answers = list[list[tuple[str, float]]]  # for each query its pictures' names and cosines
 
 
 def script_language(text: str) -> str:
@@ -45,10 +39,10 @@ def find(queries_QD: np.ndarray, index: Index, top: int) -> Answers:
 
 
 def draw_answers(queries: list[str], answers: Answers, index: Index) -> Image.Image:
-    """A row a query: the query, and its pictures in order with their cosines.
+    """One row per query: the query, and its pictures in order with their cosines.
 
     Raises:
-        FileNotFoundError: pictures of the index are gone.
+        FileNotFoundError: a picture of the index is not there any more.
     """
     wanted = {name for found in answers for name, _ in found}
     pictures: dict[str, Image.Image] = {}
@@ -57,7 +51,7 @@ def draw_answers(queries: list[str], answers: Answers, index: Index) -> Image.Im
     if gone := sorted(wanted - set(pictures)):
         raise FileNotFoundError(f"{index.source} no longer holds {gone[0]}: embed it again")
     rows = [
-        [Cell(pictures[name], f"{Path(name).name}  {score:.3f}", "en") for name, score in found]
+        [(pictures[name], f"{Path(name).name}  {score:.3f}", "en") for name, score in found]
         for found in answers
     ]
     return contact_sheet(
@@ -70,7 +64,9 @@ def draw_answers(queries: list[str], answers: Answers, index: Index) -> Image.Im
 
 
 def search(settings: SearchSettings) -> Answers:
-    """Prints each query's pictures, writes the contact sheet and returns the answers."""
+    """`mclip search`: prints each query's pictures, writes the contact sheet and returns the
+    answers.
+    """
     if bool(settings.images) == bool(settings.index):
         raise ValueError("give one of --images FOLDER and --index PREFIX (of `mclip embed`)")
     if not settings.query or settings.top < 1:
@@ -91,12 +87,3 @@ def search(settings: SearchSettings) -> Answers:
     draw_answers(settings.query, answers, index).save(settings.output)
     print(settings.output)
     return answers
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `mclip search` and `python -m mclip.search`."""
-    return run_verb("mclip search", SearchSettings, search, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

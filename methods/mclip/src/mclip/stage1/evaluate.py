@@ -1,15 +1,10 @@
-"""`mclip evaluate-text`: how well sentences find their translations, between every two languages.
-
-mclip evaluate-text --encoder runs/step_b/translation/encoder --data shards/test \
-    --languages en de fr cs --output_dir runs/table
-mclip evaluate-text --translation_model runs/step_b/translation ...      # its encoder, and BLEU
+"""How well sentences find their translations, between every two languages: `mclip evaluate-text`.
 
 A sentence's vector is the mean of its token states, as in CTL. Its translation is the sentence of
-the same record: where a test set says a sentence twice, the other one is a wrong candidate with an
-equal score, which ranks ahead (the standard definition, ties pessimistic; their number is told).
+the same record. Where a test set says a sentence twice, the other one is a wrong candidate with an
+equal score, which ranks ahead (the standard definition, ties pessimistic, their number reported).
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
@@ -20,29 +15,29 @@ import torch
 import transformers
 from torch import Tensor
 
-from crosslingual.cli.verbs import run_verb
-from crosslingual.data.shards import iter_shards, read_index
+from crosslingual.data.index import read_index
+from crosslingual.data.shards import iter_shards
 from crosslingual.data.tars import INDEX, expand_shards
 from crosslingual.evaluation.retrieval import TIES, append_result, recall_at_k
 from crosslingual.frozen.encoders import MultilingualEncoder, load_multilingual_encoder
-from mclip.config_text import EvaluateTextSettings
-from mclip.translate import corpus_bleu, translate_texts
-from mclip.translation_folder import ENCODER_FOLDER, load_translation
-from mclip.translation_loss import sentence_vectors
+from mclip.stage1.artifact import ENCODER_FOLDER
+from mclip.stage1.settings import EvaluateTextSettings
+from mclip.stage1.step import sentence_vectors
+from mclip.stage1.translate import corpus_bleu, load_translator
 
 Texts = Mapping[str, list[str]]
-"""Sentences by language, a line the same in all of them."""
+"""Sentences by language; those at the same place translate one another."""
 
 
 def read_parallel_texts(shards: str, languages: Iterable[str]) -> dict[str, list[str]]:
     """The first caption of each record in each language.
 
     Args:
-        shards: what names them.
+        shards: a folder of shards, or their names.
         languages: two or more.
 
     Raises:
-        ValueError: fewer languages than two, a record lacks one, or its captions translate nothing.
+        ValueError: fewer languages than two, a record lacks one, or it is not parallel.
     """
     texts: dict[str, list[str]] = {language: [] for language in languages}
     if len(texts) < 2:
@@ -64,8 +59,7 @@ def read_parallel_texts(shards: str, languages: Iterable[str]) -> dict[str, list
 def encode_sentences(encoder: MultilingualEncoder, texts: list[str], batch_size: int) -> Tensor:
     """Means of token states, L2-normalised, fp32 (N, D) in the order of `texts`.
 
-    Sentences of similar length are encoded together; a longer one than `encoder.max_length` is
-    cut.
+    Sentences of similar length are encoded together; those above `encoder.max_length` are cut.
     """
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     vectors = []
@@ -92,10 +86,11 @@ def recall_of_pairs(
 
     Args:
         languages: to test.
-        vectors_of_pair: for two languages, their sentences' vectors (N, D), a line a translation.
+        vectors_of_pair: for two languages, their sentences' vectors (N, D), row by row.
 
     Returns:
-        `en-de` (English sentences seek German ones) to a fraction, and the number of ties.
+        Fractions by direction (`en-de`: English sentences seek German ones), and the number of
+        ties.
     """
     recalls, num_ties = {}, 0
     for one, other in combinations(languages, 2):
@@ -110,13 +105,8 @@ def recall_of_pairs(
 def format_table(
     recalls: Mapping[str, float], languages: list[str], bleu: Mapping[str, float] | None = None
 ) -> str:
-    """Recall@1 in percent as a Markdown matrix, a row a language that seeks; BLEU as a further
-    column.
-
-    Args:
-        recalls: as `recall_of_pairs` returns them.
-        languages: rows and columns, in this order.
-        bleu: by source language.
+    """Recall@1 in percent as a Markdown matrix, a row a language that seeks, and BLEU by source
+    language as a further column.
     """
     heads = ["R@1 from \\ to", *languages, "mean", *(["BLEU"] if bleu else [])]
     lines = [heads, ["---"] * len(heads)]
@@ -144,22 +134,14 @@ def measure_bleu(settings: EvaluateTextSettings, texts: Texts) -> dict[str, floa
         raise ValueError(
             f"no references: --into {settings.into} is not among --languages {' '.join(texts)}"
         )
-    model, tokenizer = load_translation(settings.translation_model)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    bleu = {}
-    for language, sentences in texts.items():
-        if language != settings.into:
-            found = translate_texts(
-                model,
-                tokenizer,
-                sentences,
-                settings.into,
-                num_beams=settings.num_beams,
-                max_length=settings.max_length,
-                batch_size=settings.batch_size,
-            )
-            bleu[language] = corpus_bleu(found, texts[settings.into])
-    return bleu
+    translate = load_translator(settings.translation_model, settings.into)
+    options = {"num_beams": settings.num_beams, "max_length": settings.max_length}
+    options["batch_size"] = settings.batch_size
+    return {
+        language: corpus_bleu(translate(sentences, **options), texts[settings.into])
+        for language, sentences in texts.items()
+        if language != settings.into
+    }
 
 
 def report(
@@ -177,12 +159,12 @@ def report(
 
     Args:
         output_dir: made if it is absent.
-        model: the encoder's name, or the baseline's.
-        data: the shards' name.
-        texts: what was measured on.
+        model: name of the encoder, or of the baseline.
+        data: name of the shards.
+        texts: the test's sentences.
         recalls, num_ties: as `recall_of_pairs` returns them.
         bleu: by source language.
-        wall_s: what it took.
+        wall_s: seconds of the measurement.
     """
     print(format_table(recalls, list(texts), bleu))
     metrics = {"recall@1": dict(recalls), "mean_recall@1": mean_recall(recalls)}
@@ -206,7 +188,8 @@ def report(
 
 
 def evaluate_text(settings: EvaluateTextSettings) -> dict[str, Any]:
-    """Prints the table, appends a line to `output_dir/text_retrieval.jsonl` and returns it.
+    """`mclip evaluate-text`: prints the table, appends a line to
+    `output_dir/text_retrieval.jsonl` and returns it.
 
     Raises:
         ValueError: neither an encoder nor a translation model is given, or the texts do not fit.
@@ -236,12 +219,3 @@ def evaluate_text(settings: EvaluateTextSettings) -> dict[str, Any]:
         bleu=bleu,
         wall_s=time.perf_counter() - start,
     )
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `mclip evaluate-text` and `python -m mclip.evaluate_text`."""
-    return run_verb("mclip evaluate-text", EvaluateTextSettings, evaluate_text, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,8 +2,8 @@
 
 NMT teaches XLM-R through the decoder's cross-attention; CTL teaches the mean of its states. The
 decoder reads and predicts tokens by XLM-R's own word embedding, frozen, so that its parameters are
-its layers alone. Afterwards XLM-R goes on to stage 2; the whole is the translator of the
-translate-test baseline.
+its layers alone. Afterwards stage 2 takes XLM-R, and the whole model is the translator of the
+translate-test baseline. The losses are in `step.py`.
 
 Source: mCLIP (ACL 2023), the enhancement of its multilingual text encoder.
 """
@@ -17,19 +17,19 @@ from torch import Tensor, nn
 from transformers import M2M100Config, XLMRobertaModel
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Decoder
 
-from mclip.translation_loss import sentence_vectors
+from mclip.stage1.step import sentence_vectors
 
 # B sentences, L source tokens, M target tokens, T target tokens without padding, D width
 
 
 class TranslationOutput(NamedTuple):
-    """What `enhancement_loss` needs of a batch.
+    """What `enhancement_loss` takes of a batch.
 
     Attributes:
-        states_TD: the decoder's states at the tokens that are predicted, without padding.
-        labels_T: these tokens.
-        source_BD: the sentences' vectors, L2-normalised, fp32; None where not asked for.
-        target_BD: those of the translations.
+        states_TD: the decoder's states where a token is predicted, without padding.
+        labels_T: the tokens to predict.
+        source_BD: the sentences' vectors, L2-normalised, fp32; None if they were not asked for.
+        target_BD: the translations' vectors.
     """
 
     states_TD: Tensor
@@ -42,12 +42,12 @@ class LanguageMaps(nn.Module):
     """One linear map of the encoder's states for each target language.
 
     All are one parameter, so that every step's graph has the same parameters, whatever its
-    language. They begin as the identity: a decoder that starts at random learns to read XLM-R's
-    states for all languages at once, where maps at random would hide them N times over.
+    language. They start as the identity: a decoder with random weights then learns to read XLM-R's
+    states for all languages at once. Random maps would hide these states N times over.
     """
 
     def __init__(self, num_languages: int, width: int):
-        """N and D."""
+        """Makes N maps of width D."""
         super().__init__()
         self.weight = nn.Parameter(torch.eye(width).repeat(num_languages, 1, 1))
         self.bias = nn.Parameter(torch.zeros(num_languages, width))
@@ -85,10 +85,11 @@ def decoder_config(encoder: Any, config: dict[str, Any]) -> M2M100Config:
 
 
 def _new_decoder(config: M2M100Config) -> M2M100Decoder:
-    """A decoder without an embedding of its own; its linears are drawn as Vaswani's, since 0.02
-    leaves small widths on a plateau.
+    """A decoder without an embedding of its own. Its linear maps are Xavier-uniform as in Vaswani
+    et al., since a deviation of 0.02 leaves small widths on a plateau.
     """
-    small = M2M100Config.from_dict({**config.to_dict(), "vocab_size": config.pad_token_id + 1})
+    unused = {"vocab_size": config.pad_token_id + 1, "eos_token_id": None}
+    small = M2M100Config.from_dict({**config.to_dict(), **unused})
     decoder = M2M100Decoder(small)
     decoder.embed_tokens = None
     for module in decoder.modules():
@@ -102,12 +103,12 @@ class TranslationModel(nn.Module):
     """XLM-R, the language maps and the decoder.
 
     Attributes:
-        config: `languages` that can be translated into, the decoder's shape, `text_encoder`.
-        encoder: XLM-R, also an encoder on its own.
+        config: the `languages` to translate into, the decoder's shape, `text_encoder`.
+        encoder: XLM-R.
     """
 
     def __init__(self, encoder: XLMRobertaModel, config: dict[str, Any]):
-        """Puts fresh maps and a fresh decoder on an encoder, drawn by torch's global generator."""
+        """Puts new maps and a new decoder on an encoder, drawn by torch's global generator."""
         super().__init__()
         self.config = config
         self.encoder = encoder
@@ -126,17 +127,17 @@ class TranslationModel(nn.Module):
         return self.encoder.config.pad_token_id
 
     def train(self, mode: bool = True) -> "TranslationModel":
-        """As every module's; a frozen encoder stays in evaluation mode."""
+        """Sets the mode; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.is_encoder_frozen:
             self.encoder.eval()
         return self
 
     def language_index(self, language: str) -> int:
-        """Where a target language's map stands.
+        """The index of a target language's map.
 
         Raises:
-            ValueError: naming the languages that the model has.
+            ValueError: the model does not have the language; its languages are named.
         """
         languages = self.config["languages"]
         if language not in languages:
@@ -154,7 +155,7 @@ class TranslationModel(nn.Module):
     ) -> Tensor:
         """The decoder's states (B, M, D), each of which predicts the token after it.
 
-        No mask of the target is needed: attention looks back only, and padding comes last.
+        The target needs no mask: attention looks back only, and padding comes last.
 
         Args:
             states_BLD: of the source sentences, from `encode`.
@@ -180,9 +181,9 @@ class TranslationModel(nn.Module):
         Args:
             batch: `source_ids` (B, L), `source_mask`, `target_ids` (B, M), `target_mask`, each
                 sentence from `<s>` to `</s>`, `source_language` and `target_language`.
-            contrast: whether CTL wants sentence vectors, for which the targets are encoded too.
-            both_ways: whether the targets are translated back as well: with `contrast`, which
-                encodes both anyway, the second direction costs a decoder's pass and no encoder's.
+            contrast: whether to return sentence vectors for CTL; the targets are encoded too.
+            both_ways: whether to translate the targets back as well. With `contrast`, which
+                encodes both anyway, this costs a pass of the decoder alone.
         """
         source_ids, source_mask = batch["source_ids"], batch["source_mask"]
         target_ids, target_mask = batch["target_ids"], batch["target_mask"]
@@ -216,12 +217,12 @@ class TranslationModel(nn.Module):
 
 
 def set_trainable(model: TranslationModel, step: str) -> None:
-    """Switches gradients on for what a step trains, and off for the rest.
+    """Switches gradients on for the parts that a step trains, and off for the rest.
 
     Args:
         model: changed in place, and set to training mode.
         step: a (maps and decoder) or b (XLM-R's layers too). XLM-R's embeddings, their LayerNorm
-            included, train in neither.
+            included, never train.
     """
     if step not in ("a", "b"):
         raise ValueError(f"stage 1 has the steps a and b, not {step!r}")
@@ -233,8 +234,8 @@ def set_trainable(model: TranslationModel, step: str) -> None:
 
 
 def set_encoder_dropout(model: TranslationModel, dropout: float) -> None:
-    """Gives XLM-R's layers and attention another dropout than its config's; the config, which goes
-    on with the encoder, is not changed.
+    """Gives XLM-R's layers and attention another dropout than its config has. The config, which is
+    saved with the encoder, is not changed.
     """
     for module in model.encoder.modules():
         if isinstance(module, nn.Dropout):

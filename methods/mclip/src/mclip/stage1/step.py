@@ -1,14 +1,16 @@
-"""The losses of stage 1: NMT of step a, NMT + weight CTL of step b.
+"""The losses of stage 1, and one batch's: NMT in step a, NMT + weight CTL in step b.
 
     NMT = -1/T sum_t [(1 - e) log p_t(y_t) + e/V sum_v log p_t(v)]      label smoothing e
     CTL = InfoNCE of the sentence vectors of translations, both ways, tau fixed
 
-The output matrix is XLM-R's word embedding, which never trains. So the scores' gradient, softmax
-minus the smoothed label, is spent on the states as soon as it is known: two products with the
-vocabulary a chunk of tokens, where autograd would hold all scores or compute them a third time.
+The output matrix is XLM-R's word embedding, which never trains. The scores' gradient, softmax minus
+the smoothed label, is therefore applied to the states as soon as it is known: two products with the
+vocabulary a chunk of tokens. Autograd would hold all scores, or compute them a third time.
 
 Source: mCLIP (ACL 2023), the enhancement of its multilingual text encoder.
 """
+
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mclip.contrastive import info_nce
+from mclip.stage1.settings import TrainEncoderSettings
 
 # T tokens that are predicted, C tokens of a chunk, V vocabulary, B sentences, D width
 
@@ -54,7 +57,7 @@ class _SmoothedNLL(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """Hands out what `forward` computed."""
+        """Returns the gradient that `forward` computed."""
         (grad_TD,) = ctx.saved_tensors
         return grad_TD * grad.to(grad_TD.dtype), None, None, None, None
 
@@ -79,15 +82,15 @@ def nmt_loss(
     """Label-smoothed cross-entropy, the mean over the tokens of all ranks.
 
     Every rank must call it. A rank divides by the ranks' mean count of tokens, so that the average
-    over ranks, which data-parallel engines take of gradients, is the mean over all tokens.
+    of the ranks' gradients, which data-parallel engines take, is the mean over all tokens.
 
     Args:
         states_TD: the decoder's states where a token is predicted, and nowhere else.
         labels_T: the tokens to predict.
         weight_VD: the output matrix, frozen.
         label_smoothing: e; 0 is plain cross-entropy.
-        chunk_tokens: tokens whose scores exist at a time, twice, in fp32.
-        scores_dtype: of the products with the vocabulary; bf16 is for GPUs.
+        chunk_tokens: tokens whose scores are in memory at a time, twice, in fp32.
+        scores_dtype: type of the products with the vocabulary; bf16 is for GPUs.
 
     Returns:
         The loss and its parts: `nmt` and `nll`, the same without smoothing, whose exponential is
@@ -122,38 +125,28 @@ def enhancement_loss(
     target_BD: Tensor | None,
     weight_VD: Tensor,
     *,
-    label_smoothing: float = 0.1,
     ctl_weight: float = 2.0,
     ctl_temperature: float = 0.1,
-    chunk_tokens: int = 256,
     chunk_rows: int = 1024,
-    scores_dtype: torch.dtype = torch.float32,
+    **nmt_options: Any,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """NMT, and CTL with its weight where there are sentence vectors (step b).
+    """NMT, plus CTL with its weight where there are sentence vectors (step b).
 
         enhancement_loss(*engine(batch, contrast=True), model.embedding_weight)
 
     Args:
-        states_TD, labels_T: as `nmt_loss` takes them.
+        states_TD, labels_T, weight_VD: as `nmt_loss` takes them.
         source_BD: sentence vectors, L2-normalised, fp32; None in step a.
-        target_BD: those of the translations.
-        weight_VD: as `nmt_loss` takes it.
-        label_smoothing, chunk_tokens, scores_dtype: as `nmt_loss` takes them.
-        ctl_weight: of CTL; 0 leaves it out.
+        target_BD: the translations' vectors.
+        ctl_weight: weight of CTL; 0 leaves it out.
         ctl_temperature: tau, fixed.
-        chunk_rows: of CTL's similarity matrix.
+        chunk_rows: rows of CTL's similarity matrix that are in memory at a time.
+        nmt_options: of `nmt_loss`.
 
     Returns:
-        The loss and its parts: `nmt`, `nll`, and `ctl` where it counts.
+        The loss and its parts: `nmt`, `nll`, and `ctl` where it is part of the loss.
     """
-    loss, parts = nmt_loss(
-        states_TD,
-        labels_T,
-        weight_VD,
-        label_smoothing=label_smoothing,
-        chunk_tokens=chunk_tokens,
-        scores_dtype=scores_dtype,
-    )
+    loss, parts = nmt_loss(states_TD, labels_T, weight_VD, **nmt_options)
     if source_BD is None or not ctl_weight:
         return loss, parts
     scale = source_BD.new_tensor(1 / ctl_temperature)
@@ -167,3 +160,29 @@ def sentence_vectors(states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
     with torch.autocast(states_BLD.device.type, enabled=False):  # it would take the sum in bf16
         sums_BD = torch.bmm(weights_B1L, states_BLD.float())[:, 0]
     return F.normalize(sums_BD, dim=-1)  # of the sum: the count cancels
+
+
+def encoder_step(
+    model: Any, embedding_weight: Tensor, batch: dict[str, Any], settings: TrainEncoderSettings
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of this process's sentences, and its parts; every process must call it.
+
+    Args:
+        model: the translation model, or the engine around it.
+        embedding_weight: the model's output matrix.
+        batch: of `TokenBatches`; its tensors are moved to the matrix's device.
+        settings: the run's.
+    """
+    device = embedding_weight.device
+    batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    output = model(batch, contrast=settings.step == "b", both_ways=settings.both_ways)
+    return enhancement_loss(
+        *output,
+        embedding_weight,
+        ctl_weight=settings.ctl_weight,
+        ctl_temperature=settings.ctl_temperature,
+        chunk_rows=settings.chunk_rows,
+        label_smoothing=settings.label_smoothing,
+        chunk_tokens=settings.chunk_tokens,
+        scores_dtype=torch.bfloat16 if settings.mixed_precision == "bf16" else torch.float32,
+    )

@@ -1,46 +1,47 @@
-"""`mclip tokenize`: parallel text as token arrays, written once, memory-mapped by training.
+"""Parallel text as token arrays: `mclip tokenize` writes them once, training memory-maps them.
 
-A folder of tokens holds `block-00000.safetensors`, ... and `index.json`, written last. A block is
-of consecutive records of one source; for each pair of languages it holds `de-en/de.ids` (int32, the
-sentences' tokens one after another, each from <s> to </s>), `de-en/de.offsets` (rows + 1), the same
-for `en`, and `de-en/numbers`, the records' numbers in the source. Processes share the blocks, and
-complete ones are kept: a second run goes on where the first one stopped.
-
-mclip tokenize --train_data opus/Tatoeba.de-en data/shards --tokens_dir data/tokens
+A folder of tokens holds `block-00000.safetensors`, ... and `index.json`, which is written last. A
+block covers consecutive records of one source. For each pair of languages it holds `de-en/de.ids`
+(int32, the sentences' tokens one after another, each from <s> to </s>), `de-en/de.offsets`
+(rows + 1), the same for `en`, and `de-en/numbers`, the records' numbers in the source. Processes
+share the blocks, and complete blocks are kept: a second run goes on where the first one stopped.
 """
 
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from crosslingual.cli.verbs import run_verb
 from crosslingual.features.loader import write_atomically
 from crosslingual.frozen.encoders import resolve
 from crosslingual.training.processes import Ranks, start_processes
-from mclip.config_text import TokenizeSettings
-from mclip.parallel_text import (
+from mclip.stage1.parallel_text import (
     Pair,
     ParallelText,
     Record,
     both_ways,
-    count_records,
     expand_pairs,
     open_sources,
 )
-from mclip.token_blocks import chunks, read_facts, write_block
+from mclip.stage1.settings import TokenizeSettings
 
 INDEX, CLAIM, VERSION = "index.json", "made_of.json", 1
 RECORDS_PER_BLOCK = 250_000
+SENTENCES_AT_A_TIME = 10_000
+NUM_MARKS = 2  # <s> and </s>, which every sentence has
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """A hash of vocabulary and rules: tokens by another tokenizer are another language."""
+    """A hash of vocabulary and rules: another tokenizer's tokens cannot be read with this one."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     for name in ("truncation", "padding"):  # of the last call, not of the tokenizer
         rules.pop(name)
@@ -51,7 +52,7 @@ def load_tokenizer(name: str, revision: str | None, max_length: int | None) -> t
     """An encoder's tokenizer, and the tokens of a sentence: at most 256, if they are not given.
 
     Raises:
-        FileNotFoundError: nothing of that name can be reached.
+        FileNotFoundError: no tokenizer of that name can be reached.
         ValueError: more tokens than the encoder reads.
     """
     from transformers import AutoTokenizer
@@ -64,6 +65,89 @@ def load_tokenizer(name: str, revision: str | None, max_length: int | None) -> t
     if max_length is not None and not 3 <= max_length <= limit:
         raise ValueError(f"max_length is {max_length}; {name} reads 3 to {limit} tokens")
     return tokenizer, max_length or min(limit, 256)
+
+
+def pair_name(pair: Pair) -> str:
+    """The name of a pair's arrays and counts, the same in both directions."""
+    return "-".join(sorted(pair))
+
+
+def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """The items in lists of `size`, the last one shorter."""
+    iterator = iter(items)
+    return iter(lambda: list(islice(iterator, size)), [])
+
+
+@dataclass
+class _Sentences:
+    """The sentences of a block in one language, and their tokens."""
+
+    texts: list[str] = field(default_factory=list)
+    tokens: list[np.ndarray] = field(default_factory=list)
+    num_cut: int = 0
+
+    def tokenize(self, tokenizer: Any, max_length: int) -> None:
+        for texts in chunks(self.texts, SENTENCES_AT_A_TIME):
+            for ids in tokenizer(texts, return_attention_mask=False, verbose=False).input_ids:
+                if len(ids) > max_length:
+                    ids = [*ids[: max_length - 1], ids[-1]]
+                    self.num_cut += 1
+                self.tokens.append(np.array(ids, dtype=np.int32))
+
+
+def write_block(
+    path: Path,
+    records: Iterable[Record],
+    pairs: Sequence[Pair],
+    tokenizer: Any,
+    max_length: int,
+) -> None:
+    """Tokenises records and writes the block; the file is complete or absent.
+
+    Each sentence is tokenised once, however many pairs it is part of.
+
+    Args:
+        path: the block's file.
+        records: numbers and sentences by language.
+        pairs: languages, sorted.
+        tokenizer: the encoder's.
+        max_length: tokens a sentence.
+    """
+    sentences = {language: _Sentences() for pair in pairs for language in pair}
+    rows: dict[Pair, list[tuple[int, int, int]]] = {pair: [] for pair in pairs}
+    for number, captions in records:
+        first = {language: len(sentences[language].texts) for language in sentences}
+        for language, known in sentences.items():
+            known.texts += captions.get(language, [])
+        for pair in pairs:
+            left, right = (captions.get(language, []) for language in pair)
+            for place in range(min(len(left), len(right))):
+                rows[pair].append((first[pair[0]] + place, first[pair[1]] + place, number))
+    for known in sentences.values():
+        known.tokenize(tokenizer, max_length)
+    arrays, num_rows, num_empty = {}, {}, 0
+    for pair, places in rows.items():
+        sides = [sentences[language].tokens for language in pair]
+        full = [row for row in places if all(len(sides[n][row[n]]) > NUM_MARKS for n in (0, 1))]
+        num_empty += len(places) - len(full)
+        num_rows[pair_name(pair)] = len(full)
+        arrays[f"{pair_name(pair)}/numbers"] = np.array([row[2] for row in full], dtype=np.int64)
+        for side, language in enumerate(pair):
+            tokens = [sides[side][row[side]] for row in full]
+            name = f"{pair_name(pair)}/{language}"
+            arrays[f"{name}.ids"] = np.concatenate([np.empty(0, np.int32), *tokens])
+            arrays[f"{name}.offsets"] = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
+    cut = sum(known.num_cut for known in sentences.values())
+    facts = {"num_rows": num_rows, "num_cut": cut, "num_without_tokens": num_empty}
+    partial = path.with_name(f".{path.name}.partial")
+    save_file(arrays, partial, metadata={"facts": json.dumps(facts)})
+    partial.replace(path)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The counts that `write_block` kept: `num_rows` by pair, `num_cut`, `num_without_tokens`."""
+    with safe_open(path, "np") as file:
+        return json.loads(file.metadata()["facts"])
 
 
 def write_tokens(
@@ -85,7 +169,7 @@ def write_tokens(
         sources: the parallel text.
         pairs: languages that translate one another; their direction does not matter.
         folder: where the tokens go.
-        tokenizer: of the encoder.
+        tokenizer: the encoder's.
         max_length: tokens a sentence.
         ranks: this process among those that share the work.
         records_per_block: records a file.
@@ -94,7 +178,7 @@ def write_tokens(
         The index.
 
     Raises:
-        ValueError: the folder holds tokens of something else, or a source is faulty.
+        ValueError: the folder holds tokens of other text or settings, or a source is faulty.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +206,7 @@ def write_tokens(
             if len(blocks) % ranks.world_size == ranks.rank and not (folder / name).exists():
                 write_block(folder / name, records, own, tokenizer, max_length)
             blocks.append({"name": name, "source": source.name})
-        counts.update(count_records(source, seen))
+        counts.update(source.count(seen))
     torch.distributed.barrier()
     if ranks.rank == 0:
         _finish(folder, made_of, blocks, counts)
@@ -135,12 +219,11 @@ def read_index(folder: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the folder holds no complete tokens.
-        ValueError: they are of another version.
+        ValueError: the tokens are of another version.
     """
-    path = Path(folder) / INDEX
     if not is_tokens(folder):
         raise FileNotFoundError(f"no complete tokens in {folder}: run `mclip tokenize` (again)")
-    index = json.loads(path.read_text())
+    index = json.loads((Path(folder) / INDEX).read_text())
     if index["version"] != VERSION:
         raise ValueError(f"the tokens in {folder} are of another version: make them anew")
     return index
@@ -156,7 +239,7 @@ def check_fresh(index: dict[str, Any], made_of: dict[str, Any], folder: str | Pa
     """Refuses tokens that were made of other text or by another tokenizer.
 
     Raises:
-        ValueError: naming the first difference.
+        ValueError: the first difference is named.
     """
     for name, wanted in made_of.items():
         found = index["made_of"].get(name)
@@ -189,7 +272,7 @@ def _finish(
 
 
 def describe(index: dict[str, Any]) -> str:
-    """One line on what a folder of tokens holds and what was left out or cut."""
+    """One line on the sentence pairs of a folder of tokens, and on what was left out or cut."""
     rows = ", ".join(f"{name} {count:,}" for name, count in sorted(index["num_rows"].items()))
     lost = ", ".join(
         f"{name.removeprefix('num_').replace('_', ' ')} {count:,}"
@@ -200,7 +283,7 @@ def describe(index: dict[str, Any]) -> str:
 
 
 def tokenize(settings: TokenizeSettings) -> Path:
-    """Writes the tokens of `train_data` to `tokens_dir`."""
+    """`mclip tokenize`: writes the tokens of `train_data` to `tokens_dir`."""
     if not settings.tokens_dir:
         raise ValueError("`mclip tokenize` needs --tokens_dir, where the token arrays go")
     ranks = start_processes()
@@ -213,12 +296,3 @@ def tokenize(settings: TokenizeSettings) -> Path:
     if ranks.rank == 0:
         print(f"{settings.tokens_dir}: {describe(index)}")
     return Path(settings.tokens_dir)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `mclip tokenize` and `python -m mclip.tokens`."""
-    return run_verb("mclip tokenize", TokenizeSettings, tokenize, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,10 @@
-"""Parallel text: Moses' files and folders of shards, as numbered records of sentences by language.
+"""Parallel text, from Moses files and folders of shards, as numbered records of sentences by
+language.
 
 A source is named as it lies on disk: `opus/Tatoeba.de-en` for `opus/Tatoeba.de-en.de` and
-`opus/Tatoeba.de-en.en` (plain or .gz), or whatever names shards. Captions of one record translate
-one another, the first in one language the first in the other; records that are not parallel give
-nothing.
+`opus/Tatoeba.de-en.en` (plain or .gz), or a folder of shards. Captions of one record translate one
+another: the first caption in one language is the translation of the first in the other. Records
+that are not parallel give nothing.
 """
 
 import gzip
@@ -15,13 +16,14 @@ from functools import cached_property
 from itertools import islice, permutations
 from pathlib import Path
 
-from crosslingual.data.shard_counts import language_counts
+from crosslingual.data.index import language_counts
 from crosslingual.data.shards import iter_shards
 from crosslingual.data.sources.moses import moses
 from crosslingual.data.tars import expand_shards
+from crosslingual.features.compute import shards_hash
 
 Pair = tuple[str, str]
-"""Source and target language; in its sorted form the pair of both directions."""
+"""Source and target language. A sorted pair stands for both directions."""
 
 Record = tuple[int, dict[str, list[str]]]
 """A record's number in its source, and its sentences by language."""
@@ -34,8 +36,8 @@ class ParallelText:
     """One source of translations.
 
     Attributes:
-        name: as the settings name it.
-        is_moses: two files rather than shards.
+        name: the source as the settings name it.
+        is_moses: whether the source is two Moses files; otherwise it is shards.
     """
 
     name: str
@@ -46,7 +48,7 @@ class ParallelText:
         """The languages of its sentences, sorted.
 
         Raises:
-            ValueError: it holds no sentence in two languages.
+            ValueError: it holds sentences in fewer than two languages.
         """
         if self.is_moses:
             found = {language for _, texts in islice(self.records(), 1) for language in texts}
@@ -64,21 +66,26 @@ class ParallelText:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of what it holds: of the Moses files' bytes, of what the shards' index says, or of
-        the names and sizes of shards that have none.
+        """A hash of the content: of the Moses files' bytes, of the shards' index, or of the names
+        and sizes of shards without an index.
         """
-        if not self.is_moses:
-            return _shards_digest(self.name)
-        digest = hashlib.sha256()
-        for path in self._files():
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK_BYTES):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        if self.is_moses:
+            digest = hashlib.sha256()
+            for path in self._files():
+                with path.open("rb") as file:
+                    while chunk := file.read(CHUNK_BYTES):
+                        digest.update(chunk)
+            return digest.hexdigest()
+        digest = shards_hash(self.name)
+        if digest != self.name:
+            return digest
+        urls = [url for url in expand_shards(self.name) if "://" not in url]
+        sizes = [(url, Path(url).stat().st_size) for url in urls]
+        return hashlib.sha256(repr((self.name, sizes)).encode()).hexdigest()
 
     def records(self) -> Iterator[Record]:
-        """Numbers, from 1, and sentences by language; a Moses record's number is its line, of which
-        empty ones are passed over.
+        """Numbers, from 1, and sentences by language. A Moses record's number is its line; empty
+        lines are passed over.
 
         Raises:
             ValueError: line counts differ (both are named), or a shard cannot be read.
@@ -91,14 +98,22 @@ class ParallelText:
             for number, record in enumerate(records, 1):
                 yield number, record.captions if record.parallel else {}
 
-    def num_lines(self) -> int:
-        """Lines of a Moses file, empty ones too."""
+    def count(self, seen: Counter[str]) -> dict[str, int]:
+        """Counts of the whole source: `num_records`, and the `num_empty` lines or the
+        `num_not_parallel` records among them.
+
+        Args:
+            seen: `records`, and the `bare` ones among them, as a reader of all records counted.
+        """
+        if not self.is_moses:
+            return {"num_records": seen["records"], "num_not_parallel": seen["bare"]}
         num_lines, last = 0, b"\n"
         path = self._files()[0]
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 num_lines, last = num_lines + chunk.count(b"\n"), chunk[-1:]
-        return num_lines + (last != b"\n")
+        num_lines += last != b"\n"
+        return {"num_records": num_lines, "num_empty": num_lines - seen["records"]}
 
     def _files(self) -> list[Path]:
         return [
@@ -113,7 +128,7 @@ def open_sources(names: Iterable[str]) -> list[ParallelText]:
     """The sources of the given names.
 
     Raises:
-        FileNotFoundError: there is neither a Moses file nor a shard of a name.
+        FileNotFoundError: a name is neither that of Moses files nor of shards.
         ValueError: no name is given.
     """
     sources = []
@@ -138,15 +153,12 @@ def open_sources(names: Iterable[str]) -> list[ParallelText]:
 
 
 def expand_pairs(pairs: Iterable[str], languages: Iterable[Iterable[str]]) -> list[Pair]:
-    """The directions to translate in.
+    """The directions to translate in, sorted.
 
     Args:
         pairs: `en-centric` (English with each other language, both ways), `all`, or directions such
             as `en-de`.
         languages: the languages of each source; a pair exists where one source has both.
-
-    Returns:
-        Source and target language, sorted.
 
     Raises:
         ValueError: an unknown language code, or no source has both languages.
@@ -175,16 +187,6 @@ def sentence_pairs(sources: Iterable[ParallelText], pair: Pair) -> Iterator[Pair
                 yield from zip(*(texts.get(language, []) for language in pair), strict=False)
 
 
-def count_records(source: ParallelText, seen: Counter[str]) -> dict[str, int]:
-    """What a whole source gave: `num_records`, and `num_empty` lines or `num_not_parallel` records
-    among them, of the counts that its reader kept.
-    """
-    if source.is_moses:
-        num_lines = source.num_lines()
-        return {"num_records": num_lines, "num_empty": num_lines - seen["records"]}
-    return {"num_records": seen["records"], "num_not_parallel": seen["bare"]}
-
-
 def both_ways(pairs: Iterable[Pair]) -> list[Pair]:
     """The pairs without their direction: languages sorted, each pair once."""
     return sorted({(min(pair), max(pair)) for pair in pairs})
@@ -206,13 +208,3 @@ def _parse_pair(text: str, codes: list[str]) -> Pair:
 def _named(pairs: Iterable[Pair]) -> str:
     names = ["-".join(pair) for pair in sorted(pairs)]
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-
-
-def _shards_digest(name: str) -> str:
-    from crosslingual.features.compute import shards_hash
-
-    digest = shards_hash(name)
-    if digest != name:
-        return digest
-    sizes = [(url, Path(url).stat().st_size) for url in expand_shards(name) if "://" not in url]
-    return hashlib.sha256(repr((name, sizes)).encode()).hexdigest()

@@ -1,35 +1,117 @@
 """Batches of sentence pairs from token arrays: one pair of languages a batch, of similar length.
 
-Which pair a micro-step trains is a function of (seed, micro-step), which of its sentences one of
-(seed, epoch, pair): the global batch does not depend on how many processes share it, and a resume
-costs nothing. All processes train the same pair at a time, so that its sentences are one another's
-negatives in the contrast between translations. A sentence that stands twice in a batch is then
-counted as a negative of its own translation, as in the published form.
+The pair of a micro-step is a function of (seed, micro-step), and its sentences are one of (seed,
+epoch, pair): the global batch does not depend on how many processes share it, and a resume costs
+nothing. All processes train the same pair at a time, so that its sentences are one another's
+negatives in the contrast between translations. A sentence that stands twice in a batch is counted
+as a negative of its own translation, as in the published form.
 """
 
+import functools
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors import safe_open
 
 from crosslingual.training.processes import Ranks
-from mclip.pair_tokens import PairTokens
-from mclip.parallel_text import Pair
-from mclip.tokens import read_index
+from mclip.stage1.parallel_text import Pair
+from mclip.stage1.settings import TrainEncoderSettings
+from mclip.stage1.tokens import pair_name, read_index
 
 SHUFFLED_ROWS = 1 << 20  # neighbours on disk that are permuted together
 SORTED_BATCHES = 128  # that are filled by length together
 DRAWS_AT_A_TIME = 4096
 
 
+class PairTokens:
+    """The sentences of one pair of languages in a folder of tokens, in one direction, read from
+    memory-mapped blocks when they are asked for.
+    """
+
+    def __init__(self, folder: str | Path, index: dict[str, Any], pair: Pair) -> None:
+        """Opens the blocks that hold the pair.
+
+        Args:
+            folder: a folder of tokens.
+            index: its index.
+            pair: source and target language.
+
+        Raises:
+            ValueError: the folder holds no sentence of the pair.
+        """
+        self.pair = pair
+        name = pair_name(pair)
+        self._blocks = [block for block in index["blocks"] if block["num_rows"].get(name)]
+        if not self._blocks:
+            there = ", ".join(name for name, count in index["num_rows"].items() if count)
+            raise ValueError(f"{folder} holds no sentences of {name}; there are {there or 'none'}")
+        self._folder = Path(folder)
+        self._ends = np.cumsum([block["num_rows"][name] for block in self._blocks])
+        self.num_rows = int(self._ends[-1])
+
+    @functools.cache  # noqa: B019, as long-lived as the arrays
+    def _arrays(self, number: int) -> dict[str, np.ndarray]:
+        name = pair_name(self.pair)
+        with safe_open(self._folder / self._blocks[number]["name"], "pt") as file:
+            return {
+                key.removeprefix(f"{name}/"): file.get_tensor(key).numpy()  # a view of the file
+                for key in file.keys()
+                if key.startswith(f"{name}/")
+            }
+
+    def _local(self, rows: np.ndarray) -> Iterator[tuple[dict[str, np.ndarray], Any, np.ndarray]]:
+        """By block: its arrays, the places in `rows` that it answers, and the rows in it."""
+        numbers = np.searchsorted(self._ends, rows, side="right")
+        for number in np.unique(numbers):
+            places = np.flatnonzero(numbers == number)
+            first = self._ends[number] - self._blocks[number]["num_rows"][pair_name(self.pair)]
+            yield self._arrays(int(number)), places, rows[places] - first
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of the given rows' source and target sentences: (len(rows), 2)."""
+        lengths = np.empty((len(rows), 2), dtype=np.int64)
+        for arrays, places, local in self._local(rows):
+            for side, language in enumerate(self.pair):
+                offsets = arrays[f"{language}.offsets"]
+                lengths[places, side] = offsets[local + 1] - offsets[local]
+        return lengths
+
+    def ids(self, rows: np.ndarray, side: int, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask (B, L) of the rows' source (0) or target (1) sentences, padded on the
+        right to the longest.
+        """
+        lengths = self.lengths(rows)[:, side]
+        ids = np.full((len(rows), lengths.max()), pad, dtype=np.int64)
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        language = self.pair[side]
+        for arrays, places, local in self._local(rows):
+            starts = arrays[f"{language}.offsets"][local]
+            flat = (starts[:, None] + np.arange(lengths.max()))[mask[places]]
+            block = np.full((len(places), lengths.max()), pad, dtype=np.int64)
+            block[mask[places]] = arrays[f"{language}.ids"][flat]
+            ids[places] = block
+        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+    def keys(self, rows: np.ndarray) -> list[str]:
+        """Source and number of each row, for messages."""
+        numbers = np.searchsorted(self._ends, rows, side="right")
+        found = np.empty(len(rows), dtype=np.int64)
+        for arrays, places, local in self._local(rows):
+            found[places] = arrays["numbers"][local]
+        sources = [self._blocks[number]["source"] for number in numbers]
+        return [f"{source}:{number}" for source, number in zip(sources, found, strict=True)]
+
+
 class PairOrder:
-    """Which rows of a pair its n-th global batch holds.
+    """The rows of each global batch of a pair.
 
     An epoch goes through neighbourhoods of some million rows in a random order. In each, rows are
     permuted, sorted by length within a hundred batches or so, and cut into batches, whose order is
-    permuted again. What does not fill a batch waits for another epoch.
+    permuted again. Rows that fill no batch wait for another epoch.
     """
 
     def __init__(self, tokens: PairTokens, global_batch: int, seed: int) -> None:
@@ -38,7 +120,7 @@ class PairOrder:
         Args:
             tokens: the pair's.
             global_batch: rows of all processes.
-            seed: of the permutations.
+            seed: the seed of all permutations.
 
         Raises:
             ValueError: the rows do not fill a batch.
@@ -79,9 +161,9 @@ class PairOrder:
 
 
 def _by_length(lengths: np.ndarray) -> np.ndarray:
-    """The order of sentence pairs (n, 2) by the longer side, and among equals by how much longer it
-    is, to and fro, so that neighbours are alike on both sides: on Multi30K 5 % of what batches of
-    96 hold is padding, where an order by length alone leaves 11 % and none at all 54 %.
+    """The order of sentence pairs (n, 2) by the longer side, and among equals by the difference of
+    the sides, rising and falling in turn, so that neighbours are alike on both sides. On Multi30K
+    5 % of a batch of 96 is padding, against 11 % with an order by length alone and 54 % unsorted.
     """
     longer, difference = lengths.max(1), lengths[:, 0] - lengths[:, 1]
     return np.lexsort((np.where(longer % 2 == 0, difference, -difference), longer))
@@ -99,21 +181,17 @@ class TokenBatches:
         self,
         folder: str | Path,
         pairs: Sequence[Pair],
-        *,
-        batch_size: int,
-        temperature: float,
-        seed: int,
+        settings: TrainEncoderSettings,
         ranks: Ranks,
         pad: int,
     ) -> None:
         """Opens the folder.
 
         Args:
-            folder: of tokens.
+            folder: a folder of tokens.
             pairs: directions to translate in.
-            batch_size: sentence pairs a process.
-            temperature: T; 1 draws in proportion, infinity evenly.
-            seed: of the order.
+            settings: the run's: batch size, seed, and T, by which 1 draws pairs in proportion to
+                their sentences and infinity evenly.
             ranks: this process among the others.
             pad: the id that fills rows.
 
@@ -121,18 +199,19 @@ class TokenBatches:
             FileNotFoundError: no complete tokens.
             ValueError: a pair has too few sentences, or the temperature is not positive.
         """
+        temperature, seed = settings.pair_temperature, settings.seed
         if not temperature > 0:
             raise ValueError(f"pair_temperature is {temperature}; it must be above 0")
         self.pairs, self._pad, self._ranks, self._seed = list(pairs), pad, ranks, seed
         index = read_index(folder)
-        global_batch = batch_size * ranks.world_size
+        global_batch = settings.train_batch_size * ranks.world_size
         tokens = [PairTokens(folder, index, pair) for pair in pairs]
         self._orders = [PairOrder(own, global_batch, seed) for own in tokens]
         weights = np.array([own.num_rows for own in tokens]) ** (1 / temperature)
         self.shares = weights / weights.sum()
 
     def _draws(self, number: int) -> np.ndarray:
-        """The pairs of `DRAWS_AT_A_TIME` micro-steps."""
+        """The pairs of the `number`-th `DRAWS_AT_A_TIME` micro-steps."""
         random = np.random.default_rng([self._seed, number])
         return random.choice(len(self.pairs), DRAWS_AT_A_TIME, p=self.shares)
 
@@ -155,6 +234,10 @@ class TokenBatches:
                 used[chosen] += 1
             round_number, place = round_number + 1, 0
             draws = self._draws(round_number)
+
+    def keys(self, batch: dict[str, Any]) -> list[str]:
+        """Source and record of each sentence pair of a batch, for messages."""
+        return batch["keys"]
 
     def _batch(self, order: PairOrder, number: int) -> dict[str, Any]:
         rows, tokens = order.rows(number), order.tokens

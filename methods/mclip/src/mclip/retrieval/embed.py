@@ -1,35 +1,29 @@
 """`mclip embed`: pictures or texts as rows of a matrix, for a search index.
 
-mclip embed --model runs/mclip/model --images pictures --output index        # index.npy, index.json
-mclip embed --model runs/mclip/model --texts queries.txt --output queries
-
 The rows are L2-normalised: a search engine for inner products answers with cosines.
 """
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from crosslingual.cli.verbs import run_verb
 from crosslingual.data.pictures import decode_pixels
 from crosslingual.data.records import PICTURES
 from crosslingual.data.shards import iter_shards
 from crosslingual.data.tars import expand_shards
 from crosslingual.features.loader import write_atomically
 from crosslingual.frozen.weights import weights_hash
-from mclip.config import EmbedSettings
-from mclip.embedder import load_embedder
+from mclip.pipeline import Embedder, load_embedder
+from mclip.settings import EmbedSettings
 
 
 @dataclass(frozen=True)
 class Index:
-    """Embeddings and what they are of.
+    """Embeddings, and the pictures or texts that they belong to.
 
     Attributes:
         rows: (N, D) float32.
@@ -64,11 +58,11 @@ def read_pictures(
 
     Args:
         kind: images or shards.
-        source: the folder, or what `expand_shards` takes.
-        wanted: the names to read, those that are there; all if None.
+        source: the folder, or the shards.
+        wanted: the names to read, as far as they are there; all if None.
 
     Raises:
-        FileNotFoundError: nothing there.
+        FileNotFoundError: there is no picture and no shard.
         ValueError: a sample of the shards has no picture.
     """
     if kind == "images":
@@ -90,20 +84,20 @@ def decode_named(name: str, data: bytes, resolution: int) -> np.ndarray:
     """A picture as bytes (resolution, resolution, 3).
 
     Raises:
-        ValueError: it is broken; it is named.
+        ValueError: the picture is broken; it is named.
     """
     try:
         return decode_pixels(data, resolution)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}; repair it or take it away") from error
+        raise ValueError(f"{name}: {error}; repair or remove it") from error
 
 
 def read_texts(path: str) -> list[str]:
-    """A text a line; only "\\n" ends a line.
+    """One text per line; only "\\n" ends a line.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it holds an empty line, or nothing.
+        ValueError: the file holds an empty line, or nothing.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {path}")
@@ -114,11 +108,11 @@ def read_texts(path: str) -> list[str]:
     return texts
 
 
-def embed_source(embedder: Any, kind: str, source: str) -> Index:
+def embed_source(embedder: Embedder, kind: str, source: str) -> Index:
     """Embeds all of a source.
 
     Args:
-        embedder: an `mclip.embedder.Embedder`.
+        embedder: embeds the pictures or texts.
         kind: images, shards or texts.
         source: the folder, shards or file.
     """
@@ -139,39 +133,39 @@ def embed_source(embedder: Any, kind: str, source: str) -> Index:
 def write_index(prefix: str, index: Index, model: str, weights: str | None) -> None:
     """Writes PREFIX.npy and then PREFIX.json, which names the model."""
     Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-    beside = f"{prefix}.npy.{os.getpid()}"
-    with open(beside, "wb") as file:
+    temporary = f"{prefix}.npy.{os.getpid()}"
+    with open(temporary, "wb") as file:
         np.save(file, index.rows)
-    Path(f"{prefix}.json").unlink(missing_ok=True)  # it must not speak for other rows
-    os.replace(beside, f"{prefix}.npy")
-    say = {"kind": index.kind, "source": index.source, "model": model, "model_weights": weights}
-    say |= {"num_rows": len(index.rows), "width": index.rows.shape[1], "names": index.names}
-    write_atomically(Path(f"{prefix}.json"), json.dumps(say, ensure_ascii=False, indent=1))
+    Path(f"{prefix}.json").unlink(missing_ok=True)  # it describes the old rows
+    os.replace(temporary, f"{prefix}.npy")
+    facts = {"kind": index.kind, "source": index.source, "model": model, "model_weights": weights}
+    facts |= {"num_rows": len(index.rows), "width": index.rows.shape[1], "names": index.names}
+    write_atomically(Path(f"{prefix}.json"), json.dumps(facts, ensure_ascii=False, indent=1))
 
 
 def load_index(prefix: str, model: str) -> Index:
-    """Reads what `write_index` wrote, the rows memory-mapped.
+    """Reads an index of `write_index`, the rows memory-mapped.
 
     Raises:
         FileNotFoundError: no such index.
-        ValueError: another model made it, or its two files do not fit.
+        ValueError: another model made the index, or its two files do not fit.
     """
-    told, matrix = Path(f"{prefix}.json"), Path(f"{prefix}.npy")
-    if not (told.is_file() and matrix.is_file()):
+    path, matrix = Path(f"{prefix}.json"), Path(f"{prefix}.npy")
+    if not (path.is_file() and matrix.is_file()):
         raise FileNotFoundError(f"no index {prefix}.npy with {prefix}.json; run `mclip embed`")
-    say = json.loads(told.read_text(encoding="utf-8"))
+    facts = json.loads(path.read_text(encoding="utf-8"))
     weights = weights_hash(model)
-    same = say["model_weights"] == weights if weights else say["model"] == model
-    if not same:
-        raise ValueError(f"{prefix} was made by another model ({say['model']}): embed again")
+    is_same = facts["model_weights"] == weights if weights else facts["model"] == model
+    if not is_same:
+        raise ValueError(f"{prefix} was made by another model ({facts['model']}): embed again")
     rows = np.load(matrix, mmap_mode="r")
-    if rows.shape != (say["num_rows"], say["width"]):
-        raise ValueError(f"{matrix} holds {rows.shape}, which {told} does not say: embed again")
-    return Index(rows, say["names"], say["source"], say["kind"])
+    if rows.shape != (facts["num_rows"], facts["width"]):
+        raise ValueError(f"{matrix} holds {rows.shape}, which {path} does not say: embed again")
+    return Index(rows, facts["names"], facts["source"], facts["kind"])
 
 
 def embed(settings: EmbedSettings) -> Path:
-    """Writes PREFIX.npy and PREFIX.json and returns the former's path."""
+    """`mclip embed`: writes PREFIX.npy and PREFIX.json and returns the path of the first."""
     kinds = ("images", "shards", "texts")
     given = [kind for kind in kinds if getattr(settings, kind)]
     if len(given) != 1:
@@ -181,12 +175,3 @@ def embed(settings: EmbedSettings) -> Path:
     write_index(settings.output, index, settings.model, embedder.weights)
     print(f"{settings.output}.npy: {len(index.rows)} rows of width {embedder.width}")
     return Path(f"{settings.output}.npy")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `mclip embed` and `python -m mclip.embed`."""
-    return run_verb("mclip embed", EmbedSettings, embed, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The projectors as a folder: its config, writing, reading, and the import of published files."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from crosslingual.adapter.artifact import (
+    load_artifact,
+    load_strict,
+    model_card,
+    read_state_dict,
+    save_artifact,
+)
+from crosslingual.frozen.clip import clip_shape
+from crosslingual.frozen.encoders import encoder_shape, load_multilingual_encoder
+from crosslingual.frozen.weights import freeze, locate, resolve, weights_hash
+from mclip.method import INITIAL_LOGIT_SCALE, TriKD
+from mclip.settings import ImportSettings, TrainSettings
+
+BUNDLED = "encoder"
+
+CARD = """\
+The projectors of mCLIP (ACL 2023): {count:,} parameters by which the frozen CLIP `{clip}` and the
+frozen text encoder `{text_encoder}` share one space of width {width}, trained by triangle knowledge
+distillation. Pictures and texts are compared by the cosine of their vectors.
+
+```bash
+mclip search --model this/folder --images pictures --query "..." --output found.png
+mclip embed --model this/folder --images pictures --output index
+```
+"""
+
+
+def projector_shape(settings: TrainSettings) -> dict[str, Any]:
+    """The arguments of `TriKD`: the widths of both frozen sides and the X-projector's layers."""
+    return {
+        "clip_width": clip_shape(settings.clip, settings.clip_revision)[0],
+        "width": encoder_shape(settings.text_encoder, settings.text_encoder_revision)[0],
+        "num_layers": settings.num_layers,
+        "num_heads": settings.num_heads,
+        "ffn_width": settings.ffn_width,
+        "dropout": settings.dropout,
+        "attention_dropout": settings.attention_dropout,
+    }
+
+
+def model_config(
+    settings: TrainSettings | ImportSettings, shape: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The model's config.json: the projectors' shape, and the frozen parts that they were trained
+    on, with hashes of weights on this disk.
+
+    Args:
+        settings: of the training or the import.
+        shape: the projectors'; computed from the settings if None.
+    """
+    clip, encoder = settings.clip, settings.text_encoder
+    max_length = settings.max_length
+    return {
+        "method": "mclip",
+        **(projector_shape(settings) if shape is None else shape),
+        "max_length": max_length or encoder_shape(encoder, settings.text_encoder_revision)[1],
+        "resolution": settings.resolution,
+        "clip": locate(clip),
+        "clip_revision": settings.clip_revision,
+        "clip_weights": weights_hash(clip),
+        "text_encoder": locate(encoder),
+        "text_encoder_revision": settings.text_encoder_revision,
+        "text_encoder_weights": weights_hash(encoder),
+        "languages": settings.languages,
+    }
+
+
+def save_model(
+    state: dict[str, Tensor],
+    config: dict[str, Any],
+    folder: str | Path,
+    *,
+    bundle_encoder: bool = False,
+) -> Path:
+    """Writes config.json, model.safetensors and the model card.
+
+    Args:
+        state: `TriKD`'s tensors.
+        config: of `model_config`.
+        folder: replaced if it holds a model already.
+        bundle_encoder: put a copy of the multilingual encoder into the folder, which config.json
+            then names, so that the folder can be moved.
+    """
+    card = model_card(
+        title="mCLIP projectors",
+        text=CARD.format(count=sum(tensor.numel() for tensor in state.values()), **config),
+        base_model=config["clip"],
+        languages=config["languages"],
+        pipeline_tag="zero-shot-image-classification",
+        tags=["mclip", "cross-lingual", "retrieval"],
+        license="mit",
+    )
+    name, revision = config["text_encoder"], config["text_encoder_revision"]
+    if bundle_encoder:
+        config = {**config, "text_encoder": BUNDLED, "text_encoder_revision": None}
+
+    def add_encoder(partial: Path) -> None:
+        _copy_encoder(name, revision, partial / BUNDLED)
+        # save_artifact writes the config after this
+        config["text_encoder_weights"] = weights_hash(str(partial / BUNDLED))
+        config["has_encoder"] = True
+
+    add = add_encoder if bundle_encoder else None
+    save_artifact(folder, state=state, config=config, card=card, add=add)
+    return Path(folder)
+
+
+def _copy_encoder(name: str, revision: str | None, folder: Path) -> None:
+    if Path(resolve(name)).is_dir():
+        shutil.copytree(resolve(name), folder)
+        return
+    encoder = load_multilingual_encoder(name, revision)
+    encoder.model.save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+
+
+def load_model(folder: str | Path) -> tuple[TriKD, dict[str, Any]]:
+    """Reads an exported model, frozen, and its config, whose `text_encoder` is then a path or id
+    that can be loaded from here.
+
+    Raises:
+        FileNotFoundError: the folder holds no model, or its frozen parts are not there any more.
+        ValueError: a pickle, another method's folder, keys that do not fit, or frozen parts with
+            other weights than those that the projectors were trained on.
+    """
+    config, state = load_artifact(folder)
+    if config.get("method") != "mclip" or "clip_width" not in config:
+        raise ValueError(f"{folder} holds no projectors of mclip; `mclip export` writes some")
+    if config.pop("has_encoder", False):
+        config["text_encoder"] = str(Path(folder) / BUNDLED)
+    for part in ("clip", "text_encoder"):
+        found = weights_hash(config[part])
+        if config[f"{part}_weights"] and not found:
+            raise FileNotFoundError(
+                f"{config[part]}, which {folder} was trained on, is gone: bring it back; a model "
+                "exported with --bundle_encoder holds its encoder itself"
+            )
+        if config[f"{part}_weights"] not in (None, found):
+            raise ValueError(
+                f"the weights of {config[part]} are not those that {folder} was trained on: put "
+                "the old ones back, or train on the new ones"
+            )
+    trikd = TriKD(config)
+    load_strict(trikd, state)
+    return freeze(trikd), config
+
+
+# Published files hold `dim_proj.weight` and the two layers of `encoder_adapter`, behind any prefix.
+# The layers are named as in fairseq, in torch's nn.TransformerEncoderLayer or in transformers'
+# Roberta, three spellings of the same layer.
+FAIRSEQ = {
+    "self_attn.q_proj": "query",
+    "self_attn.k_proj": "key",
+    "self_attn.v_proj": "value",
+    "self_attn.out_proj": "out",
+    "self_attn_layer_norm": "attention_norm",
+    "fc1": "up",
+    "fc2": "down",
+    "final_layer_norm": "ffn_norm",
+}
+TORCH = {"norm1": "attention_norm", "linear1": "up", "linear2": "down", "norm2": "ffn_norm"}
+ROBERTA = {
+    "attention.self.query": "query",
+    "attention.self.key": "key",
+    "attention.self.value": "value",
+    "attention.output.dense": "out",
+    "attention.output.LayerNorm": "attention_norm",
+    "intermediate.dense": "up",
+    "output.dense": "down",
+    "output.LayerNorm": "ffn_norm",
+}
+OURS = FAIRSEQ | TORCH | ROBERTA
+JOINT = re.compile(r"self_attn\.in_proj_(weight|bias)")  # torch's query, key and value in one
+LAYER = re.compile(r"(?:.*\.)?encoder_adapter\.(?:layers?\.)?(\d+)\.(.+)")
+
+
+def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Published tensors by `TriKD`'s names. Where the file has no temperature, which only further
+    training would use, it is the initial one.
+
+    Raises:
+        ValueError: tensors that belong to no projector, by name, or no projector at all.
+    """
+    renamed: dict[str, Tensor] = {}
+    unknown = []
+    for name, tensor in state.items():
+        ours = _names(name)
+        parts = tensor.chunk(len(ours)) if len(ours) > 1 else [tensor]
+        if not ours or any(part in renamed for part in ours):
+            unknown.append(name)
+        renamed |= dict(zip(ours, parts, strict=False))
+    if unknown or "clip_projector.weight" not in renamed:
+        named = ", ".join(unknown[:4]) or "no dim_proj.weight"
+        more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
+        raise ValueError(
+            f"these are not the published projectors: {named}{more}; keep only dim_proj and "
+            "encoder_adapter"
+        )
+    scale = renamed.get("logit_scale", tensor.new_tensor(INITIAL_LOGIT_SCALE))
+    return {**renamed, "logit_scale": scale.reshape(1)}
+
+
+def _names(published: str) -> list[str]:
+    """`TriKD`'s names of a published tensor: none, one, or three of a joint projection."""
+    if published.endswith("dim_proj.weight"):
+        return ["clip_projector.weight"]
+    if published.split(".")[-1] == "logit_scale":
+        return ["logit_scale"]
+    found = LAYER.fullmatch(published)
+    if found is None:
+        return []
+    layer, rest = f"x_projector.layers.{found[1]}", found[2]
+    if joint := JOINT.fullmatch(rest):
+        return [f"{layer}.{part}.{joint[1]}" for part in ("query", "key", "value")]
+    part, _, kind = rest.rpartition(".")
+    return [f"{layer}.{OURS[part]}.{kind}"] if part in OURS else []
+
+
+def import_published(settings: ImportSettings) -> Path:
+    """`mclip import`: writes published projectors as config.json + model.safetensors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a pickle of more than tensors, or tensors that are not the published ones.
+    """
+    state = rename(read_state_dict(settings.state_dict))
+    if "x_projector.layers.0.up.weight" not in state:
+        raise ValueError("these are not the published projectors: no encoder_adapter, layer 0")
+    width, clip_width = state["clip_projector.weight"].shape
+    layers = {name.split(".")[2] for name in state if name.startswith("x_projector.")}
+    shape = {
+        "clip_width": clip_width,
+        "width": width,
+        "num_layers": len(layers),
+        "num_heads": settings.num_heads,  # no tensor tells them
+        "ffn_width": state["x_projector.layers.0.up.weight"].shape[0],
+        "dropout": 0.3,
+        "attention_dropout": 0.1,
+    }
+    load_strict(TriKD(shape), state)
+    folder = save_model(state, model_config(settings, shape), settings.output_dir)
+    print(folder)
+    return folder

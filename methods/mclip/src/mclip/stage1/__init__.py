@@ -1,0 +1,3 @@
+"""mCLIP's first stage, on parallel text alone: XLM-R learns to put a sentence where its translation
+lies, and a decoder to translate.
+"""
