@@ -3,6 +3,7 @@
 import torch
 
 from crosslingual.features.frozen_parts import FrozenParts
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import load_multilingual_encoder
 
 BATCH = {
@@ -13,7 +14,7 @@ BATCH = {
 
 
 def parts(**changes: bool) -> FrozenParts:
-    return FrozenParts("testbed:sd", "testbed:xlm-r", ["en", "de"], **changes)
+    return FrozenParts(Base.open("testbed:sd"), "testbed:xlm-r", ["en", "de"], **changes)
 
 
 def test_english_states_are_left_out_where_nobody_wants_them() -> None:

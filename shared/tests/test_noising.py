@@ -5,9 +5,15 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from crosslingual.features.training_data import row_generators
-from crosslingual.frozen.schedule import Noising, choose_language, drop_captions
-from crosslingual.training.processes import Ranks
+from crosslingual.frozen.schedule import (
+    Diffusion,
+    Latents,
+    Noising,
+    choose_language,
+    draw_dropped,
+    drop_captions,
+)
+from crosslingual.training.processes import Ranks, row_generators
 
 ROWS, VAE_SCALING, CPU = 6, 0.5, torch.device("cpu")
 
@@ -23,8 +29,8 @@ def latents(*shape: int) -> dict[str, Tensor]:
 
 
 def noising(prediction_type: str = "epsilon", **settings: float) -> Noising:
-    scheduler = DDPMScheduler(prediction_type=prediction_type)
-    return Noising(scheduler, VAE_SCALING, device=CPU, **settings)
+    process = Diffusion(DDPMScheduler(prediction_type=prediction_type))
+    return Noising(process, Latents(4, VAE_SCALING), device=CPU, **settings)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -35,7 +41,7 @@ def test_target_is_what_an_ideal_prediction_would_be(prediction_type: str) -> No
     batch["latent_std"].zero_()
     noisy = ours.draw(batch, draws())
     clean = batch["latent_mean"] * VAE_SCALING
-    shares = ours.scheduler.alphas_cumprod[noisy.timesteps].view(-1, 1, 1, 1)
+    shares = ours.process.alphas_cumprod[noisy.timesteps].view(-1, 1, 1, 1)
     a, s = shares.sqrt(), (1 - shares).sqrt()
     noise = (noisy.latents - a * clean) / s
     expected = noise if prediction_type == "epsilon" else a * noise - s * clean
@@ -47,12 +53,26 @@ def test_latents_are_drawn_from_the_posterior_and_scaled() -> None:
     batch = {"latent_mean": torch.full((64, 4, 16, 16), 3.0)}
     batch |= {"latent_std": torch.full((64, 4, 16, 16), 2.0)}
     noisy = ours.draw(batch, draws())
-    kept = ours.scheduler.alphas_cumprod[noisy.timesteps].view(-1, 1, 1, 1)
+    kept = ours.process.alphas_cumprod[noisy.timesteps].view(-1, 1, 1, 1)
     clean = (noisy.latents - (1 - kept).sqrt() * noisy.target) / kept.sqrt()
     usable = kept.flatten() > 0.05  # elsewhere the noise hides the latent
     assert usable.sum() >= 16
     assert clean[usable].mean().item() == pytest.approx(3.0 * VAE_SCALING, rel=0.02)
     assert clean[usable].std().item() == pytest.approx(2.0 * VAE_SCALING, rel=0.02)
+
+
+def test_latents_are_shifted_before_they_are_scaled() -> None:
+    """As SD3's and FLUX' are; with no noise left the latent itself is seen."""
+    batch = latents(ROWS, 4, 4, 4)
+    batch["latent_std"].zero_()
+    process = noising().process
+    seen = []
+    for shift in (0.0, 2.0):
+        ours = Noising(process, Latents(4, VAE_SCALING, shift), device=CPU)
+        seen.append(ours.draw(batch, draws()))
+    kept = process.alphas_cumprod[seen[0].timesteps].sqrt().view(-1, 1, 1, 1)
+    difference = seen[0].latents - seen[1].latents
+    torch.testing.assert_close(difference, (kept * 2.0 * VAE_SCALING).expand_as(difference))
 
 
 def test_noise_offset_shifts_whole_channels() -> None:
@@ -68,6 +88,8 @@ def test_captions_are_dropped_as_often_as_asked_and_never_in_validation() -> Non
     validation = ours.draw(batch, draws(), stratified=True)
     assert not validation.dropped.any()
     assert torch.equal(validation.timesteps, torch.arange(1000))
+    alone = draw_dropped([torch.Generator().manual_seed(row) for row in range(1000)], 0.3)
+    assert alone.float().mean().item() == pytest.approx(0.3, abs=0.05)
 
 
 def test_what_is_drawn_for_a_row_does_not_depend_on_its_batch() -> None:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from crosslingual.features.frozen_parts import FrozenParts
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.weights import locate, quiet_libraries, weights_hash
 from crosslingual_worlds.drawn import WEIGHTS as TESTBED_WEIGHTS
 
@@ -48,7 +49,8 @@ def test_features_are_told_apart_by_replaced_weights_of_either_part(tmp_path: Pa
         shutil.copytree(TESTBED_WEIGHTS / name, tmp_path / name)
 
     def made_of() -> dict:
-        return FrozenParts(str(tmp_path / "sd"), str(tmp_path / "xlm-r"), ["de"]).made_of
+        base = Base.open(str(tmp_path / "sd"))
+        return FrozenParts(base, str(tmp_path / "xlm-r"), ["de"]).made_of
 
     before = made_of()
     assert made_of() == before

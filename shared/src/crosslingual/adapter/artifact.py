@@ -159,7 +159,7 @@ def load_artifact_config(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"no adapter folder {folder}; export one first")
+        raise FileNotFoundError(f"no adapter {folder}; export one first")
     path = folder / config_name
     if not path.is_file():
         raise FileNotFoundError(f"no {config_name} in {folder}; export the adapter again")

@@ -41,16 +41,10 @@ class FrozenParts:
     encoder: str | None
     languages: list[str]
     max_length: int | None = None
-    revision: str | None = None
     encoder_revision: str | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     with_english: bool = True
     with_mask: bool = False
-
-    def __post_init__(self) -> None:
-        """Opens a base that is named; until the methods have moved."""
-        if isinstance(self.base, str):
-            self.base = Base.open(self.base, self.revision)
 
     @cached_property
     def vae(self) -> Any:

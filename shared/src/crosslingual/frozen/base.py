@@ -60,7 +60,7 @@ class Base:
 
     @staticmethod
     def open(id: str, revision: str | None = None, variant: str | None = None) -> "Base":
-        """A base by its name; only configs are read, and those of well-known bases need no network.
+        """A base by its name. Only configs are read, and those of well-known bases need no network.
 
         Args:
             id: a folder, a hub id, or WORLD:NAME such as `testbed:sd`.
@@ -324,49 +324,6 @@ def _download(id: str, name: str, revision: str | None) -> Path:
         ) from error
 
 
-# ---- what follows serves the methods until they have moved to Base ----
-
-
-def load_config(base: str, part: str, revision: str | None = None) -> dict[str, Any]:
-    """`Base.config`."""
-    return Base.open(base, revision).config(part)
-
-
-def denoiser_part(base: str, revision: str | None = None) -> str:
-    """`Base.family.part`."""
-    return Base.open(base, revision).family.part
-
-
-def load_denoiser(base: str, revision: str | None = None) -> Any:
-    """`Base.load_model`."""
-    return Base.open(base, revision).load_model()
-
-
-load_unet = load_denoiser
-
-
-def load_vae(base: str, revision: str | None = None) -> Any:
-    """`Base.load_vae`."""
-    return Base.open(base, revision).load_vae(torch.device("cpu"))
-
-
-def load_noise_scheduler(base: str, revision: str | None = None) -> Any:
-    """`Base.schedule`."""
-    return Base.open(base, revision).process.scheduler
-
-
-def load_pipeline(
-    base: str, revision: str | None = None, dtype: torch.dtype = torch.float32, **parts: Any
-) -> Any:
-    """`Base.load_pipeline`."""
-    return Base.open(base, revision).load_pipeline(dtype, **parts)
-
-
-def encode_english(pipe: Any, prompts: list[str]) -> tuple[Any, Any]:
-    """`Base.load_text(device).encode`."""
-    from crosslingual.frozen.families.sd import StableDiffusion
-    from crosslingual.frozen.families.sdxl import StableDiffusionXL
-
-    is_xl = "text_encoder_2" in pipe.components
-    found = (StableDiffusionXL if is_xl else StableDiffusion)().encode(pipe, prompts)
-    return found.states, found.pooled
+def load_pipeline(base: str, **parts: Any) -> Any:
+    """`Base.load_pipeline`; until tests of IAP and MuLan have moved."""
+    return Base.open(base).load_pipeline(**parts)

@@ -170,16 +170,7 @@ class Noising:
             noise_offset: strength of a per-channel shift of the noise.
         """
         self.process, self.latents, self.device = process, latents, device
-        if not hasattr(process, "add_noise") or hasattr(process, "betas"):  # until methods moved
-            self.process = Diffusion(process)
-        if isinstance(latents, float):  # until the methods have moved
-            self.latents = Latents(4, latents)
         self.caption_dropout, self.noise_offset = caption_dropout, noise_offset
-
-    @property
-    def scheduler(self) -> Any:
-        """Of diffusers; until the methods have moved."""
-        return self.process.scheduler
 
     def draw(
         self, batch: dict[str, Tensor], generator: Generators, stratified: bool = False

@@ -7,6 +7,7 @@ import torch
 from crosslingual.data.records import parse_key_map
 from crosslingual.features.frozen_parts import FrozenParts
 from crosslingual.features.training_data import TrainingData, open_training_data
+from crosslingual.frozen.base import Base
 from crosslingual.training.processes import Ranks
 from template.config import TrainSettings
 
@@ -21,11 +22,10 @@ def key_map(settings: TrainSettings) -> dict[str, str] | None:
 def frozen_parts(settings: TrainSettings, device: torch.device) -> FrozenParts:
     """The parts whose outputs the adapter trains on."""
     return FrozenParts(
-        settings.pretrained_model_name_or_path,
+        Base.open(settings.pretrained_model_name_or_path, settings.revision),
         settings.text_encoder,
         settings.languages,
         settings.max_length,
-        settings.revision,
         settings.text_encoder_revision,
         device,
     )

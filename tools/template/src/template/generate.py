@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from crosslingual.adapter.pipeline import GenerateSettings, write_pictures
-from crosslingual.adapter.text_encoder import attach as attach_dropin
+from crosslingual.adapter.pipeline import attach_adapter, load_adapted, write_pictures
+from crosslingual.adapter.settings import GenerateSettings
 from crosslingual.cli.verbs import run_verb
-from crosslingual.frozen.base import load_pipeline as load_base
-from crosslingual.frozen.encoders import load_multilingual_encoder
 from template.export import load_adapter
 
 
@@ -25,18 +23,12 @@ def attach(pipe: Any, adapter: str | Path) -> Any:
     Raises:
         ValueError: the adapter's cross-attention width or pooled vector is not the UNet's.
     """
-    module, config = load_adapter(adapter)
-    encoder = load_multilingual_encoder(
-        config["text_encoder"], config["text_encoder_revision"], config["max_length"]
-    )
-    return attach_dropin(pipe, encoder, module, config)
+    return attach_adapter(pipe, *load_adapter(adapter))
 
 
 def load_pipeline(path: str, base: str | None = None) -> Any:
     """The adapter's base (or another of its family) with the adapter attached."""
-    _, config = load_adapter(path)
-    pipe = load_base(base or config["base"], None if base else config["base_revision"])
-    return attach(pipe, path)
+    return load_adapted(*load_adapter(path), base)
 
 
 def generate(settings: GenerateSettings) -> Path:

@@ -10,17 +10,16 @@ from template.config import TrainSettings
 
 def adapter_config(settings: TrainSettings) -> dict[str, Any]:
     """What the adapter's config.json says: its shape, its base and its encoder."""
-    from crosslingual.frozen.base import load_config
+    from crosslingual.frozen.base import Base
     from crosslingual.frozen.encoders import encoder_shape
-    from crosslingual.frozen.shapes import pooled_width
 
-    unet = load_config(settings.pretrained_model_name_or_path, "unet", settings.revision)
+    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
     return {
         "method": "template",
         "encoder_width": encoder_width,
-        "width": int(unet["cross_attention_dim"]),
-        "pooled_width": pooled_width(unet),
+        "width": base.text.width,
+        "pooled_width": base.text.pooled_width,
         "hidden_width": settings.hidden_width,
         "max_length": settings.max_length or longest,
         "null_policy": "adapter",
@@ -35,18 +34,21 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
 
 def info(settings: TrainSettings) -> dict[str, int]:
     """Trainable and total parameters and the memory they take, printed and returned."""
-    from crosslingual.frozen.shapes import count_frozen, count_parameters, print_parameters
+    import torch
+
+    from crosslingual.frozen.base import Base
+    from crosslingual.frozen.encoders import encoder_on_meta
+    from crosslingual.frozen.memory import Estimate, count, print_info
     from template.method import build_adapter
 
     config = adapter_config(settings)
-    frozen = count_frozen(
-        config["base"],
-        config["base_revision"],
-        config["text_encoder"],
-        config["text_encoder_revision"],
-    )
+    with torch.device("meta"):
+        found = Estimate(*count(build_adapter(config)), 0, False, False)
+    counts = Base.open(config["base"], config["base_revision"]).count_parameters()
+    encoder, revision = config["text_encoder"], config["text_encoder_revision"]
+    frozen = {**counts, f"encoder {encoder}": encoder_on_meta(encoder, revision)}
     title = f"{config['base']}, width {config['width']}; training holds the adapter alone"
-    return print_parameters(title, count_parameters(config, build_adapter), frozen)
+    return print_info(title, found, frozen)
 
 
 def main(argv: list[str] | None = None) -> int:

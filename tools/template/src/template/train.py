@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from crosslingual.cli.settings import write_settings
 from crosslingual.cli.verbs import run_verb
-from crosslingual.features.training_data import row_generators
 from crosslingual.frozen.schedule import choose_language, drop_captions
 from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from crosslingual.training.engine import build_engine, check_finite
-from crosslingual.training.processes import StopRequest, start_processes
+from crosslingual.training.processes import StopRequest, row_generators, start_processes
 from crosslingual.training.progress import Progress
 from template.config import TrainSettings
 from template.data import open_data
