@@ -1,71 +1,75 @@
 #!/usr/bin/env bash
 # IAP from raw pairs to judged pictures, on the embedded models: every command, in order, and why.
+# `iap demo` runs this file; its flags are the variables below.
 #
-#   pip install -c ../../constraints.txt -e .     # once, in an environment of your own
-#   bash run.sh                                   # minutes on two cores; nothing is downloaded
-#   OUT=/tmp/iap NUM_PROCESSES=1 bash run.sh
-#   ABLATE=1 bash run.sh                          # and the ablation of the README: another hour
+#   pip install -c ../../constraints.txt -e '.[demo]'   # once, in an environment of your own
+#   bash run.sh                                         # minutes on two cores; no download
+#   OUTPUT_DIR=/tmp/iap NUM_PROCESSES=1 bash run.sh
 #
-# Each arrow of `raw pairs -> shards -> features -> encoder -> pictures` is one command and one folder
-# under $OUT. `iap demo` does the same with a table at the end; this file is to be read and changed.
+# Each arrow of `raw pairs -> shards -> features -> encoder -> pictures` is one command and one
+# folder under $OUTPUT_DIR. Copy this file and change it for your own data. The ablation of the
+# README goes on from these features: see configs/ablation.yaml.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-OUT=${OUT:-runs/testbed}
-NUM_PROCESSES=${NUM_PROCESSES:-2}
-export OMP_NUM_THREADS=1  # a thread a process
-launch() { torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m "$@"; }
+OUTPUT_DIR=${OUTPUT_DIR:-runs/iap-demo}
+NUM_PROCESSES=${NUM_PROCESSES:-$(($(nproc) < 2 ? 1 : 2))}
+MAX_TRAIN_STEPS=${MAX_TRAIN_STEPS:-300}
+NUM_SAMPLES=${NUM_SAMPLES:-2000}
+NUM_PROMPTS=${NUM_PROMPTS:-48}
+TARGET_LANGUAGE=${TARGET_LANGUAGE:-zh}
+SEED=${SEED:-0}
 
-# ---------------------------------------------------------------------------------------------------
-# What will train, and what it takes. Computed from shapes: no weights are read.
-iap info --config configs/testbed.yaml
+export OMP_NUM_THREADS=1  # one thread for each process
+CONFIG=$HERE/configs/testbed.yaml
+SECONDS=0
+say() { printf '[%5d s] %s\n' "$SECONDS" "$*"; }
+iap() {
+  if [ "$NUM_PROCESSES" = 1 ]; then python -m iap "$@"; else
+    torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m iap "$@"
+  fi
+}
 
-# ---------------------------------------------------------------------------------------------------
-# Triplets -> shards: a picture, its English caption, its Chinese one. 2,000 pictures are 4 % of the
-# 48,000 that the base was trained on. Of your own: --source folder --input DIR, a folder with
-# metadata.jsonl.
-crosslingual shards --source world --split train --num_samples 2000 --seed 0 \
-  --languages en zh --output_dir "$OUT/shards" --overwrite
-crosslingual inspect "$OUT/shards"
+# --------------------------------------------------------------------------------------------------
+# An earlier demo's folder is replaced; a folder that holds anything else is refused.
+python -m crosslingual.cli.demo "$OUTPUT_DIR"
 
-# Held-out scenes for validation: splits go by what a caption says, in every language at once.
-crosslingual shards --source world --split val --num_samples 64 --seed 0 \
-  --languages en zh --output_dir "$OUT/val-shards" --overwrite
+# Triplets -> shards: a picture, its English caption and its target caption. The base was trained on
+# 48,000 pictures, so 2,000 are 4 % of them. For your own: --source folder --input DIR, a folder
+# with metadata.jsonl.
+say "shards: $NUM_SAMPLES pictures ($((NUM_SAMPLES * 100 / 48000)) % of the base's), captions in en $TARGET_LANGUAGE"
+# shellcheck disable=SC2086  # languages are words
+crosslingual shards --source world --split train --num_samples "$NUM_SAMPLES" --seed "$SEED" \
+  --languages en $TARGET_LANGUAGE --output_dir "$OUTPUT_DIR/shards"
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Shards -> features. VAE, English text encoder and the English pass through the UNet are frozen:
-# they run once, here. Of the pass, every cross-attention's queries are kept; of the target captions,
-# their token ids. A second call goes on where the first one stopped.
-launch iap.features --config configs/testbed.yaml \
-  --shards "$OUT/shards" --features_dir "$OUT/features"
-launch iap.features --config configs/testbed.yaml \
-  --shards "$OUT/val-shards" --features_dir "$OUT/val-features"
+# they run once, here. The features keep every cross-attention's queries of that pass, and the token
+# ids of the target captions. A second call goes on where the first one stopped.
+say "features: VAE latents, English states, queries of the English pass, token ids, once"
+iap features --config "$CONFIG" --target_language $TARGET_LANGUAGE --seed "$SEED" \
+  --shards "$OUTPUT_DIR/shards" --features_dir "$OUTPUT_DIR/features"
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Features -> encoder. It alone is in the optimiser and in the checkpoints. Ctrl-C or a kill loses
 # nothing: the same command with `--resume_from_checkpoint latest` takes the very steps that the
 # whole run would have taken.
-launch iap.train --config configs/testbed.yaml \
-  --train_data "$OUT/features" --output_dir "$OUT/iap" \
-  --validation_data "$OUT/val-features" --validation_steps 100
+say "training: $MAX_TRAIN_STEPS steps, $NUM_PROCESSES processes; the UNet's cross-attentions alone"
+before=$SECONDS
+iap train --config "$CONFIG" --target_language $TARGET_LANGUAGE --seed "$SEED" \
+  --train_data "$OUTPUT_DIR/features" --output_dir "$OUTPUT_DIR/run" \
+  --max_train_steps "$MAX_TRAIN_STEPS" --checkpointing_steps "$MAX_TRAIN_STEPS"
+train_s=$((SECONDS - before))
 
-# ---------------------------------------------------------------------------------------------------
-# Encoder -> pictures. `iap train` has exported the last step to $OUT/iap/encoder; any checkpoint can
-# be exported by hand, here with the whole pipeline, which stock diffusers loads as it is.
-iap export --checkpoint "$OUT/iap" --output_dir "$OUT/encoder" --pipeline true
-iap generate --adapter "$OUT/encoder" --output_dir "$OUT/pictures" \
-  --prompt "一颗红色的大五角星" "一个蓝色的小圆环"
-
-# ---------------------------------------------------------------------------------------------------
-# How good is it? The judge reads held-out pictures exactly. `as_is` is the English model with the
-# foreign prompt, `english` the upper bound. Writes accuracy.json and grid.png.
-launch iap.evaluate --adapter "$OUT/encoder" --output_dir "$OUT" --num_prompts 100
-
-# ---------------------------------------------------------------------------------------------------
-# What the abstract leaves open, arm by arm under one budget: branch, layers, distance, and text-space
-# MSE, which any claim must beat. A second call goes on where the first one stopped.
-if [ "${ABLATE:-0}" = 1 ]; then
-  iap ablate --config configs/ablation.yaml --train_data "$OUT/features" --output_dir "$OUT/ablation"
-fi
-
-echo "encoder $OUT/encoder, pictures $OUT/grid.png, figures $OUT/accuracy.json, curve $OUT/iap/metrics.jsonl"
+# --------------------------------------------------------------------------------------------------
+# Encoder -> pictures, judged. Training has exported its last step to run/encoder; `iap export` does
+# it for any checkpoint (with `--pipeline`, as a whole pipeline that stock diffusers loads), and
+# `iap generate --adapter FOLDER --prompt ...` draws your own prompts. The judge reads held-out
+# pictures exactly. as-is is the English model with the foreign prompt.
+say "pictures: $NUM_PROMPTS held-out prompts in each of en $TARGET_LANGUAGE"
+iap evaluate --adapter "$OUTPUT_DIR/run/encoder" --output_dir "$OUTPUT_DIR" --seed "$SEED" \
+  --num_prompts "$NUM_PROMPTS"
+say "done"
+echo "$NUM_SAMPLES pictures; trained in $train_s s, all in $SECONDS s" | tee -a "$OUTPUT_DIR/table.md"
+echo "pictures: $OUTPUT_DIR/grid.png"
+echo "encoder:  $OUTPUT_DIR/run/encoder"

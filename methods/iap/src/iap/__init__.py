@@ -11,15 +11,15 @@ __all__ = ["METHOD", "attach"]
 
 def attach(pipe: Any, folder: str) -> Any:
     """Makes a diffusers pipeline on the encoder's base read its languages; see
-    `iap.generate.attach`.
+    `iap.pipeline.attach`.
     """
-    from iap.generate import attach as attach_encoder
+    from iap.pipeline import attach as attach_encoder
 
     return attach_encoder(pipe, folder)
 
 
 def _load_pipeline(path: str, base: str | None = None) -> Any:
-    from iap.generate import load_pipeline
+    from iap.pipeline import load_pipeline
 
     return load_pipeline(path, base)
 

@@ -1,22 +1,23 @@
-"""`iap ablate`: what the abstract leaves open, trained arm by arm under one budget, as one table.
+"""`iap ablate`: choices that the abstract leaves open, trained arm by arm under one budget.
 
 iap ablate --config configs/testbed.yaml --train_data runs/testbed/features --output_dir runs/ablate
 
-Arms take as many steps of as many captions, but for those whose name says another share; their
-seconds stand beside them. An arm that has a result.json is not trained again: a stopped ablation
-goes on by the same command.
+All arms take the same number of steps, except those whose name says another share; the table shows
+their seconds. An arm that has a result.json is not trained again, so the same command resumes a
+stopped ablation.
 """
 
 import dataclasses
 import json
+import os
 import statistics
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from crosslingual.cli.stages import Stages
-from crosslingual.cli.verbs import run_verb
-from iap.config import AblateSettings, TrainSettings
+from iap.settings import AblateSettings, TrainSettings
 
 ARMS: dict[str, dict[str, Any]] = {
     "local": {},
@@ -56,8 +57,8 @@ def arm_settings(settings: AblateSettings, name: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value not in (None, [])}
 
 
-def run_arm(settings: AblateSettings, name: str, seed: int, stages: Stages) -> dict[str, Any]:
-    """Trains and judges an arm under a seed, or reads what it came to; writes result.json."""
+def run_arm(settings: AblateSettings, name: str, seed: int) -> dict[str, Any]:
+    """Trains and judges an arm under a seed, or reads its earlier result; writes result.json."""
     place = name.replace(" ", "-").replace(",", "")
     folder = Path(settings.output_dir) / place / f"seed-{seed}"
     path = folder / "result.json"
@@ -66,22 +67,42 @@ def run_arm(settings: AblateSettings, name: str, seed: int, stages: Stages) -> d
     train = {**arm_settings(settings, name), "output_dir": folder / "run", "seed": seed}
     if (folder / "run" / "latest").is_file():
         train["resume_from_checkpoint"] = "latest"
-    stages.say(f"{name}, seed {seed}: {train['max_train_steps']} steps")
-    seconds = stages.run("train", **train)
-    stages.run(
-        "evaluate",
-        adapter=folder / "run" / "encoder",
-        output_dir=folder,
-        num_prompts=settings.num_prompts,
-        split=settings.split,
-        seed=seed,
-        baselines=False,
-    )
+    print(f"{name}, seed {seed}: {train['max_train_steps']} steps", flush=True)
+    started = time.monotonic()
+    run_verb("train", settings.num_processes, train)
+    seconds = time.monotonic() - started
+    evaluation = {
+        "adapter": folder / "run" / "encoder",
+        "output_dir": folder,
+        "num_prompts": settings.num_prompts,
+        "split": settings.split,
+        "seed": seed,
+        "baselines": False,
+    }
+    run_verb("evaluate", settings.num_processes, evaluation)
     judged = json.loads((folder / "accuracy.json").read_text())["languages"]
     result = {"accuracy": {language: row["iap"] for language, row in judged.items()}}
     result |= {"steps": train["max_train_steps"], "seconds": round(seconds, 1)}
     path.write_text(json.dumps(result, indent=1))
     return result
+
+
+def run_verb(verb: str, num_processes: int | None, settings: dict[str, Any]) -> None:
+    """Runs `iap VERB` in processes of its own, by default as many as cores, at most 2.
+
+    Raises:
+        ValueError: the verb failed; its own message stands above.
+    """
+    number = num_processes or min(2, os.cpu_count() or 1)
+    command = [sys.executable, "-m"]
+    if number > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc_per_node={number}", "-m"]
+    command += ["iap", verb]
+    for name, value in settings.items():
+        command += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    if done.returncode != 0:
+        raise ValueError(f"iap {verb} ended with code {done.returncode}; its message stands above")
 
 
 def render_table(results: dict[str, list[dict[str, Any]]]) -> str:
@@ -104,22 +125,12 @@ def ablate(settings: AblateSettings) -> Path:
     """Runs every arm and writes and prints the table."""
     output_dir = Path(settings.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    stages = Stages("iap", settings.num_processes)
     names = settings.arms or list(ARMS)
     for name in names:
         arm_settings(settings, name)  # a wrong name is an error before anything is trained
     seeds = range(settings.num_seeds)
-    results = {name: [run_arm(settings, name, s, stages) for s in seeds] for name in names}
+    results = {name: [run_arm(settings, name, seed) for seed in seeds] for name in names}
     table = render_table(results)
     (output_dir / "ablation.md").write_text(table + "\n")
     print(table)
     return output_dir / "ablation.md"
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `iap ablate`."""
-    return run_verb("iap ablate", AblateSettings, ablate, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,7 @@
 queries of English passes.
 
 The encoder trains, so its states cannot be kept; its ids can. The English branch is frozen from end
-to end: what the target branch takes of it, each layer's queries, can be kept as well.
+to end, so each layer's queries, which are all that the target branch needs of it, can be kept too.
 """
 
 import hashlib
@@ -16,17 +16,15 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from crosslingual.data.records import parse_key_map
 from crosslingual.features.frozen_parts import STORED, FrozenParts
 from crosslingual.features.loader import FeatureLoader, check_fresh
-from crosslingual.features.training_data import TrainingData, open_training_data
-from crosslingual.frozen.base import load_noise_scheduler, load_unet
+from crosslingual.frozen.base import Base, Conditioning
+from crosslingual.frozen.encoders import encoder_shape
 from crosslingual.frozen.schedule import Noising
-from crosslingual.frozen.shapes import vae_scaling_factor
-from crosslingual.frozen.weights import locate, resolve, weights_hash
+from crosslingual.frozen.weights import locate, resolve
 from crosslingual.training.processes import Ranks
-from iap.config import TrainSettings
-from iap.method import AttentiveFeatures, cross_attentions
+from iap.method import AttentiveFeatures
+from iap.settings import TrainSettings
 
 TOKENIZER_FILES = ("tokenizer.json", "sentencepiece.bpe.model", "tokenizer_config.json")
 
@@ -37,22 +35,23 @@ class TripletParts:
     each is loaded when it is first needed.
 
     Attributes:
-        base: id of the diffusion base, for its VAE and its English text encoder.
+        base: the diffusion base, for its VAE, its English text encoder and its UNet.
         encoder: id of the encoder whose tokenizer reads the target captions.
         languages: of the target captions, in the order of their axis.
-        max_length: tokens a target caption.
-        revision, encoder_revision: of the hub entries.
-        english_draws: noisy latents a picture whose English pass is run, 0 for none.
-        query_positions: positions a layer that are kept of each; all if None.
+        max_length: tokens of a target caption.
+        resolution: edge of the pictures in pixels.
+        encoder_revision: of the encoder's hub entry.
+        english_draws: noisy latents of a picture whose English pass is run, 0 for none.
+        query_positions: positions of a layer that are kept of each; all if None.
         noise_offset: of those latents.
         device: where the frozen parts run.
     """
 
-    base: str
+    base: Base
     encoder: str
     languages: list[str]
     max_length: int
-    revision: str | None = None
+    resolution: int
     encoder_revision: str | None = None
     english_draws: int = 0
     query_positions: int | None = None
@@ -62,26 +61,23 @@ class TripletParts:
     @cached_property
     def frozen(self) -> FrozenParts:
         """VAE and English text encoder."""
-        return FrozenParts(
-            self.base, None, self.languages, revision=self.revision, device=self.device
-        )
+        return FrozenParts(self.base, None, self.languages, device=self.device)
 
     @cached_property
     def english_pass(self) -> tuple[AttentiveFeatures, Noising]:
-        """The UNet, of which all cross-attentions are kept, and its noise schedule."""
-        unet = load_unet(self.base, self.revision)
-        unet = unet.to(self.device, memory_format=torch.channels_last)
-        noising = Noising(
-            load_noise_scheduler(self.base, self.revision),
-            vae_scaling_factor(self.base, self.revision),
-            device=self.device,
-            noise_offset=self.noise_offset,
-        )
-        return AttentiveFeatures(unet, cross_attentions(unet, ["all"])), noising
+        """The UNet with all its cross-attentions kept, and its noise schedule."""
+        denoiser = self.base.load_denoiser(self.device, resolution=self.resolution)
+        noising = self.base.schedule(device=self.device, noise_offset=self.noise_offset)
+        attentions = [attention for _, attention in denoiser.cross_attentions()]
+
+        def predict(latents: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
+            return denoiser.predict(latents, timesteps, Conditioning(states))
+
+        return AttentiveFeatures(predict, attentions), noising
 
     @cached_property
     def tokenizer(self) -> Any:
-        """Of the target encoder; pads on the right to `max_length`."""
+        """The target encoder's; pads on the right to `max_length`."""
         return load_tokenizer(self.encoder, self.encoder_revision, self.max_length)
 
     @cached_property
@@ -94,14 +90,14 @@ class TripletParts:
             "tokenizer_files": tokenizer_hash(self.encoder),
             "max_length": self.max_length,
         }
-        if not self.english_draws:  # features with queries serve who runs the pass anew
+        if not self.english_draws:  # features with queries serve a run without kept ones too
             return made_of
         return {
             **made_of,
             "english_draws": self.english_draws,
             "query_positions": self.query_positions,
             "noise_offset": self.noise_offset,
-            "unet_weights": weights_hash(self.base, ("unet",)),
+            "unet_weights": self.base.weights_hash("denoiser"),
         }
 
     def ids(self, texts: list[str]) -> Tensor:
@@ -164,81 +160,51 @@ def load_tokenizer(name: str, revision: str | None, max_length: int) -> Any:
 
 
 def tokenizer_hash(name: str) -> str | None:
-    """Tells a tokenizer on this disk from another at the same place; None for a hub id."""
+    """Identifies a tokenizer on this disk by its files; None for a hub id."""
     folder = Path(resolve(name))
     if not folder.is_dir():
         return None
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in (folder / file for file in TOKENIZER_FILES):
-        told.update(path.read_bytes() if path.is_file() else b"")
-    return told.hexdigest()
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
 
 
-def key_map(settings: TrainSettings) -> dict[str, str] | None:
-    """`caption_keys` as a mapping of JSON key to language, None where there are none."""
-    return parse_key_map(settings.caption_keys) or None
-
-
-def triplet_parts(
-    settings: TrainSettings, config: dict[str, Any], device: torch.device
-) -> TripletParts:
-    """The parts whose outputs IAP trains on; `config` is the encoder's (`iap.info`).
+def triplet_parts(settings: TrainSettings, ranks: Ranks) -> TripletParts:
+    """The parts whose outputs IAP trains on.
 
     Raises:
         ValueError: no target language is named.
     """
     if not settings.target_language:
         raise ValueError(
-            "target_language is not set: name those whose captions train, such as "
+            "target_language is not set: name the languages whose captions train, such as "
             "--target_language zh"
         )
+    encoder, revision = settings.text_encoder, settings.text_encoder_revision
     return TripletParts(
-        locate(settings.pretrained_model_name_or_path),
-        locate(settings.text_encoder),
+        Base.open(locate(settings.pretrained_model_name_or_path), settings.revision),
+        locate(encoder),
         settings.target_language,
-        config["max_length"],
-        settings.revision,
-        settings.text_encoder_revision,
+        settings.max_length or encoder_shape(encoder, revision)[1],
+        settings.resolution,
+        revision,
         settings.english_draws,
         settings.query_positions,
         settings.noise_offset,
-        device,
+        ranks.device,
     )
 
 
-def open_data(settings: TrainSettings, config: dict[str, Any], ranks: Ranks) -> TrainingData:
-    """Opens `train_data`, features or shards.
+def validation_batch(settings: TrainSettings, parts: TripletParts) -> dict[str, Tensor] | None:
+    """The first rows of `validation_data`; None where nothing is validated.
 
     Raises:
-        FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
-    """
-    return open_training_data(
-        settings.train_data,
-        triplet_parts(settings, config, ranks.device),
-        resolution=settings.resolution,
-        batch_size=settings.train_batch_size,
-        seed=settings.seed,
-        ranks=ranks,
-        num_workers=settings.dataloader_num_workers,
-        key_map=key_map(settings),
-    )
-
-
-def open_validation(
-    settings: TrainSettings, config: dict[str, Any], ranks: Ranks
-) -> dict[str, Tensor] | None:
-    """The fixed validation batch, the first rows of `validation_data`; None where no step asks.
-
-    Raises:
-        FileNotFoundError, ValueError: none is named or there, or they were made of other parts.
+        FileNotFoundError, ValueError: no features there, or they were made of other parts.
     """
     if not settings.validation_steps:
         return None
-    if settings.validation_data is None:
-        raise ValueError("validation_steps needs --validation_data, a folder of features")
     loader = FeatureLoader(settings.validation_data, batch_size=1, seed=0)
-    made_of = triplet_parts(settings, config, ranks.device).made_of
-    check_fresh(
-        loader.index, {**made_of, "resolution": settings.resolution}, settings.validation_data
-    )
+    made_of = {**parts.made_of, "resolution": settings.resolution}
+    check_fresh(loader.index, made_of, settings.validation_data)
     return loader.rows(torch.arange(min(settings.validation_rows, loader.index.num_rows)))

@@ -1,9 +1,10 @@
-"""The encoder that trains: XLM-R's weights under the names of AltCLIP's text model, with a new head
-or, of an AltCLIP or an earlier IAP, its own.
+"""The encoder that trains: XLM-R's weights under the names of AltCLIP's text model. Its head is
+new, unless it starts from an AltCLIP or an earlier IAP, which have one.
 """
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AltCLIPTextConfig, AltCLIPTextModel, XLMRobertaModel
 
@@ -11,6 +12,7 @@ from crosslingual.adapter.artifact import load_strict
 from crosslingual.frozen.encoders import encoder_config
 from crosslingual.frozen.weights import load_frozen
 from iap.method import TargetEncoder
+from iap.settings import TrainSettings
 
 WITH_HEAD = "altclip_text_model"
 SHAPE = (
@@ -69,13 +71,20 @@ def start_encoder(
     return encoder
 
 
+def make_encoder(settings: TrainSettings, altclip: dict[str, Any]) -> TargetEncoder:
+    """The encoder that a run starts from, with gradients on for what trains."""
+    torch.manual_seed(settings.seed)
+    encoder = start_encoder(altclip, settings.text_encoder, settings.text_encoder_revision)
+    return add_lora(encoder, settings.lora_rank) if settings.train_encoder == "lora" else encoder
+
+
 def altclip_names(xlm_r: dict[str, Tensor]) -> dict[str, Tensor]:
     """XLM-R's tensors by the names that AltCLIP's body has in transformers 5."""
     return {name.replace("encoder.layer.", "encoder.layers."): t for name, t in xlm_r.items()}
 
 
 def add_lora(encoder: TargetEncoder, rank: int) -> TargetEncoder:
-    """LoRA on the linears of attention and feed-forward; the head trains whole, the rest rests."""
+    """LoRA on the linears of attention and feed-forward; the head trains whole, nothing else."""
     from peft import LoraConfig, inject_adapter_in_model
 
     encoder.roberta.requires_grad_(False)

@@ -11,7 +11,7 @@ cross-attention width, H heads, P positions of a layer's grid, W a layer's width
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Distance = Literal["mse", "cosine", "smooth_l1"]
-PARTS = ("down", "mid", "up")  # of a UNet, in the order in which they run
 
 
 class TargetEncoder(nn.Module):
@@ -58,7 +57,11 @@ class TargetEncoder(nn.Module):
         kept = min(int(mask_BM.sum(dim=1).max()) + 1, num_tokens)
         mask = mask_BM[:, :kept].long()
         states = self.roberta(ids_BM[:, :kept], attention_mask=mask).last_hidden_state
-        return self.transformation(self.pre_LN(states)).float(), num_tokens - kept + 1
+        return self.project(states), num_tokens - kept + 1
+
+    def project(self, states_BnC: Tensor) -> Tensor:
+        """The head: (B, n, C) to (B, n, D)."""
+        return self.transformation(self.pre_LN(states_BnC)).float()
 
 
 def expand_states(states_BnD: Tensor, times_last: int) -> Tensor:
@@ -67,40 +70,38 @@ def expand_states(states_BnD: Tensor, times_last: int) -> Tensor:
     return torch.cat([states_BnD, last], dim=1)
 
 
-def cross_attentions(unet: nn.Module, layers: Sequence[str]) -> list[nn.Module]:
-    """The chosen cross-attentions (`attn2`) of one of diffusers' UNets, as they run.
+def choose_layers(
+    attentions: Sequence[tuple[str, nn.Module]], layers: Sequence[str]
+) -> list[tuple[int, nn.Module]]:
+    """The chosen cross-attentions of a UNet with their numbers, in the order in which they run.
 
     Args:
-        unet: with down, mid and up blocks.
+        attentions: all of them by name; a name starts with the block's part, as in
+            `down_blocks.0...`.
         layers: `all`, any of `down`, `mid`, `up`, or numbers in that order.
 
     Raises:
         ValueError: a name or number that this UNet does not have.
     """
-    found = {}
-    for part in PARTS:
-        block = getattr(unet, f"{part}_block" if part == "mid" else f"{part}_blocks")
-        modules = [] if block is None else block.named_modules()
-        found[part] = [module for name, module in modules if name.endswith("attn2")]
-    every = [module for part in PARTS for module in found[part]]
-    chosen = []
+    parts = [name.split("_")[0] for name, _ in attentions]
+    chosen: set[int] = set()
     for layer in layers:
-        if layer.isdecimal() and int(layer) < len(every):
-            chosen.append(every[int(layer)])
-        elif layer == "all" or found.get(layer):
-            chosen += every if layer == "all" else found[layer]
+        if layer.isdecimal() and int(layer) < len(parts):
+            chosen.add(int(layer))
+        elif layer == "all" or layer in parts:
+            chosen |= {n for n, part in enumerate(parts) if layer in ("all", part)}
         else:
             raise ValueError(
                 f"the UNet has no cross-attention {layer!r}: layers are all, "
-                f"{', '.join(part for part in PARTS if found[part])}, or 0 to {len(every) - 1}"
+                f"{', '.join(dict.fromkeys(parts))}, or 0 to {len(parts) - 1}"
             )
     if not chosen:
         raise ValueError("layers is empty: name the cross-attentions, such as --layers all")
-    return [module for module in every if module in chosen]
+    return [(number, attentions[number][1]) for number in sorted(chosen)]
 
 
-class _PassIsOver(Exception):  # noqa: N818, no error: what follows in the pass is not needed
-    """All that was wanted of a pass is there."""
+class _PassIsOver(Exception):  # noqa: N818, no error
+    """The last wanted layer of a pass has run; the rest is not needed."""
 
 
 class AttentiveFeatures:
@@ -111,9 +112,13 @@ class AttentiveFeatures:
         outputs: (B, P, W) a layer, after the output projection, before the residual.
     """
 
-    def __init__(self, unet: nn.Module, attentions: list[nn.Module]):
-        """Takes over the processors of the UNet's chosen `attentions`."""
-        self.unet, self.attentions = unet, attentions
+    def __init__(
+        self, predict: Callable[[Tensor, Tensor, Tensor], Tensor], attentions: list[nn.Module]
+    ):
+        """Takes over the processors of the chosen `attentions` of a UNet; `predict` runs it on
+        latents, timesteps and text states.
+        """
+        self.predict, self.attentions = predict, attentions
         self.queries: list[Tensor] = []
         self.outputs: list[Tensor] = []
         self._stops = False
@@ -148,7 +153,7 @@ class AttentiveFeatures:
         """
         self.queries, self.outputs, self._stops = [], [], stop_early
         try:
-            return self.unet(latents, timesteps, states).sample
+            return self.predict(latents, timesteps, states)
         except _PassIsOver:
             return None
 

@@ -1,0 +1,133 @@
+"""The trained encoder as a folder that stock transformers and diffusers load: its config, written
+and read back.
+
+    FOLDER/config.json      what IAP knows of it: languages, base, length, recommended guidance
+    FOLDER/README.md        the model card
+    FOLDER/text_encoder/    a transformers AltCLIPTextModel
+    FOLDER/tokenizer/       its XLMRobertaTokenizer
+    FOLDER/pipeline/        the whole base with both in place, if asked for
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from crosslingual.adapter.artifact import adapter_card, load_artifact_config, save_artifact
+from crosslingual.adapter.pipeline import set_text_encoder
+from crosslingual.frozen.base import Base
+from crosslingual.frozen.encoders import encoder_shape
+from crosslingual.frozen.weights import load_frozen, locate
+from iap.data import load_tokenizer
+from iap.encoder import altclip_config, make_encoder, merged_state, stock_model
+from iap.settings import TrainSettings
+
+CARD = """\
+A text encoder of {count:,} parameters for the Stable Diffusion base `{base}`, in place of its
+English one: it started from `{text_encoder}` and was aligned through the base's cross-attention
+(IAP, arXiv 2305.11540; objective {objective}, branch {branch}, distance {distance}). It is a
+`transformers` `AltCLIPTextModel`, which a stock diffusers pipeline takes as its text encoder:
+
+```python
+{import_base}
+from transformers import AltCLIPTextModel, XLMRobertaTokenizer
+
+pipe = {load_base}
+pipe.register_modules(
+    text_encoder=AltCLIPTextModel.from_pretrained("this/folder", subfolder="text_encoder"),
+    tokenizer=XLMRobertaTokenizer.from_pretrained("this/folder", subfolder="tokenizer"),
+)
+pipe("...", guidance_scale={guidance_scale}).images[0]
+```
+"""
+
+
+def encoder_config(settings: TrainSettings) -> dict[str, Any]:
+    """What the exported config.json says: the encoder's shape, its base and where it started.
+
+    Raises:
+        ValueError: the base takes a pooled text vector, which AltCLIP's text model does not give.
+    """
+    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    if base.text.pooled_width is not None:
+        raise ValueError(
+            f"{base.id} takes a pooled text vector (SDXL), which IAP does not train: choose a base "
+            "of the SD 1.x or 2.x family"
+        )
+    encoder, revision = settings.text_encoder, settings.text_encoder_revision
+    altclip = altclip_config(encoder, revision, base.text.width)
+    return {
+        "method": "iap",
+        "width": base.text.width,
+        "pooled_width": None,
+        "altclip": altclip,
+        "max_length": settings.max_length or encoder_shape(encoder, revision)[1],
+        "null_policy": "encoder",
+        "base": base.location,
+        "base_revision": settings.revision,
+        "text_encoder": locate(encoder),
+        "text_encoder_revision": revision,
+        "languages": settings.target_language,
+        "objective": settings.objective,
+        "branch": settings.branch,
+        "layers": settings.layers,
+        "distance": settings.distance,
+        "guidance_scale": settings.guidance_scale,
+    }
+
+
+def save_encoder(
+    state: dict[str, Tensor], config: dict[str, Any], folder: str | Path, *, pipeline: bool = False
+) -> Path:
+    """Writes the encoder's folder, complete or not at all.
+
+    Args:
+        state: all of the encoder's tensors, by the names of `AltCLIPTextModel`.
+        config: of `encoder_config`.
+        folder: replaced if it holds an adapter already.
+        pipeline: write the whole base with this encoder too.
+    """
+    model = stock_model(config["altclip"], state)
+    tokenizer = load_tokenizer(
+        config["text_encoder"], config["text_encoder_revision"], config["max_length"]
+    )
+
+    def add(partial: Path) -> None:
+        model.save_pretrained(partial / "text_encoder")
+        tokenizer.save_pretrained(partial / "tokenizer")
+        if pipeline:
+            pipe = Base.open(config["base"], config["base_revision"]).load_pipeline()
+            pipe = set_text_encoder(pipe, model, tokenizer, width=config["width"])
+            pipe.save_pretrained(partial / "pipeline")
+
+    count = sum(tensor.numel() for tensor in state.values())
+    card = adapter_card("IAP text encoder", CARD, config, count)
+    return save_artifact(folder, state=None, config=config, card=card, add=add)
+
+
+def save_trained(
+    settings: TrainSettings,
+    trained: dict[str, Tensor],
+    config: dict[str, Any],
+    folder: str | Path,
+    *,
+    pipeline: bool = False,
+) -> Path:
+    """`save_encoder` of a run's trained tensors, which leave out what LoRA is added to."""
+    encoder = make_encoder(settings, config["altclip"])
+    return save_encoder(merged_state(encoder, trained), config, folder, pipeline=pipeline)
+
+
+def load_encoder(folder: str | Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Reads an exported encoder: the `AltCLIPTextModel`, its tokenizer and the config.
+
+    Raises:
+        FileNotFoundError, ValueError: no encoder there, a pickle, another method's, or keys that do
+            not fit.
+    """
+    from transformers import AltCLIPTextModel
+
+    folder = Path(folder)
+    config = load_artifact_config(folder, "iap")
+    model = load_frozen(AltCLIPTextModel, str(folder / "text_encoder"))
+    return model, load_tokenizer(str(folder / "tokenizer"), None, config["max_length"]), config

@@ -1,0 +1,304 @@
+"""One step of alignment: a batch of triplets through the English branch, the target encoder and the
+target branch.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from crosslingual.frozen.base import Base, Conditioning
+from crosslingual.frozen.memory import Estimate, estimate, predict_on_meta
+from crosslingual.frozen.schedule import (
+    Generators,
+    Noising,
+    NoisyLatents,
+    drop_captions,
+    one_a_row,
+)
+from iap.encoder import add_lora, build_encoder
+from iap.method import (
+    AttentiveFeatures,
+    attend,
+    choose_layers,
+    expand_states,
+    iap_loss,
+    split_heads,
+    text_space_loss,
+)
+from iap.settings import TrainSettings
+
+Loss = tuple[Tensor, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What a step passes through without training it.
+
+    Attributes:
+        noising: the base's noise schedule, on its device.
+        null: the empty prompt's english_states (M, D) and target_ids (M',).
+        layers: the chosen cross-attentions with their numbers; none where the states themselves
+            are compared (`objective: text`).
+        features: runs the English pass; None where its queries come with the batch, so that the
+            rest of the UNet need not be held.
+    """
+
+    noising: Noising
+    null: dict[str, Tensor]
+    layers: list[tuple[int, nn.Module]]
+    features: AttentiveFeatures | None
+
+
+@dataclass(frozen=True)
+class Captions:
+    """B pictures with K captions each; the B K rows keep a picture's captions together.
+
+    Attributes:
+        english: states of the English captions, (B, M, D).
+        states: of the target captions (B K, n, D), the last of which stands `times_last` times.
+        times_last: how often.
+        has_teacher: whether a row's English caption says the same, (B K,).
+        times: K.
+    """
+
+    english: Tensor
+    states: Tensor
+    times_last: int
+    has_teacher: Tensor
+    times: int
+
+    def repeated(self, array: Tensor) -> Tensor:
+        """Turns a row for each picture into a row for each caption."""
+        return array if self.times == 1 else array.repeat_interleave(self.times, dim=0)
+
+
+def load_frozen(
+    settings: TrainSettings, base: Base, null: dict[str, Tensor], device: torch.device
+) -> Frozen:
+    """Loads the UNet of a base, where the objective needs one.
+
+    Raises:
+        ValueError: settings that contradict one another, or layers that the UNet does not have.
+    """
+    check_settings(settings)
+    noising = base.schedule(
+        device=device,
+        caption_dropout=settings.caption_dropout,
+        noise_offset=settings.noise_offset,
+    )
+    null = {name: array.to(device) for name, array in null.items()}
+    if settings.objective == "text":
+        return Frozen(noising, null, [], None)
+    denoiser = base.load_denoiser(
+        device, resolution=settings.resolution, mixed_precision=settings.mixed_precision
+    )
+    layers = choose_layers(denoiser.cross_attentions(), settings.layers)
+    features = None
+    if not settings.english_draws:
+        features = AttentiveFeatures(
+            lambda latents, timesteps, states: denoiser.predict(
+                latents, timesteps, Conditioning(states)
+            ),
+            [attention for _, attention in layers],
+        )
+    return Frozen(noising, null, layers, features)
+
+
+def iap_step(
+    encoder: nn.Module,
+    frozen: Frozen,
+    batch: dict[str, Tensor],
+    draws: Generators,
+    settings: TrainSettings,
+    stratified: bool = False,
+) -> Loss:
+    """The loss of a batch of B pictures with K captions each, and its parts.
+
+    Args:
+        encoder: the target encoder, or the engine around it.
+        frozen: cross-attentions, noise schedule and the empty prompt.
+        batch: arrays of `TripletParts.encode`.
+        draws: generators of all that is drawn; one for each row makes what a sample sees
+            independent of the batch that it is in.
+        settings: of the run.
+        stratified: for validation: timesteps in equal spans, and no caption dropped.
+    """
+    noisy = frozen.noising.draw(batch, draws, stratified)
+    is_bf16 = settings.mixed_precision == "bf16"
+    with torch.autocast(frozen.noising.device.type, torch.bfloat16, enabled=is_bf16):
+        captions = _read_captions(
+            encoder, frozen, batch, noisy.dropped, draws, settings.captions_per_pass
+        )
+        if not frozen.layers:
+            student = expand_states(captions.states, captions.times_last)
+            return text_space_loss(
+                student, captions.repeated(captions.english), captions.has_teacher
+            )
+        branch = _full_branch if settings.branch == "full" else _local_branch
+        return branch(frozen, batch, noisy, captions, draws, settings)
+
+
+def _read_captions(
+    encoder: nn.Module,
+    frozen: Frozen,
+    batch: dict[str, Tensor],
+    dropped: Tensor,
+    draws: Generators,
+    times: int,
+) -> Captions:
+    device, null = frozen.noising.device, frozen.null
+    english = batch["english_states"].to(device, torch.float32)
+    english = drop_captions(english, null["english_states"].float()[None], dropped)
+    # A dropped row always has a teacher: the English encoder's empty prompt.
+    has_teacher = (batch["has_english"] & ~batch["native"]).to(device) | dropped
+    chosen = choose_languages(batch["has_language"], draws, times)
+    rows = torch.arange(len(chosen))[:, None]
+    ids = batch["target_ids"][rows, chosen].flatten(0, 1).to(device)
+    ids = drop_captions(ids, null["target_ids"][None], dropped.repeat_interleave(times))
+    states, times_last = encoder(ids.long())
+    return Captions(english, states, times_last, has_teacher.repeat_interleave(times), times)
+
+
+@torch.no_grad()
+def _english_branch(
+    frozen: Frozen,
+    batch: dict[str, Tensor],
+    noisy: NoisyLatents,
+    english: Tensor,
+    draws: Generators,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Queries (B, H, P, W / H) and outputs (B, P, W) of the chosen layers, of a pass or of the kept
+    queries of one.
+    """
+    if frozen.features is not None:
+        frozen.features.run(noisy.latents, noisy.timesteps, english, stop_early=True)
+        return frozen.features.queries, frozen.features.outputs
+    kept = [batch[f"queries_{number}"] for number, _ in frozen.layers]
+    num_rows, num_draws = kept[0].shape[:2]
+    rows = one_a_row(draws, num_rows)
+    drawn = torch.cat([torch.randint(num_draws, (1,), generator=row) for row in rows])
+    queries, outputs = [], []
+    for stored, (_, layer) in zip(kept, frozen.layers, strict=True):
+        query = stored[torch.arange(num_rows), drawn].to(english.device, torch.float32)
+        queries.append(split_heads(query, layer.heads))
+        outputs.append(attend(layer, queries[-1], english))
+    return queries, outputs
+
+
+def _local_branch(
+    frozen: Frozen,
+    batch: dict[str, Tensor],
+    noisy: NoisyLatents,
+    captions: Captions,
+    draws: Generators,
+    settings: TrainSettings,
+) -> Loss:
+    queries, outputs = _english_branch(frozen, batch, noisy, captions.english, draws)
+    student = [
+        attend(layer, captions.repeated(query), captions.states, captions.times_last)
+        for query, (_, layer) in zip(queries, frozen.layers, strict=True)
+    ]
+    teacher = [captions.repeated(output) for output in outputs]
+    return iap_loss(
+        student,
+        teacher,
+        captions.has_teacher,
+        distance=settings.distance,
+        normalise=settings.normalise,
+    )
+
+
+def _full_branch(
+    frozen: Frozen,
+    batch: dict[str, Tensor],
+    noisy: NoisyLatents,
+    captions: Captions,
+    draws: Generators,
+    settings: TrainSettings,
+) -> Loss:
+    run = partial(frozen.features.run, stop_early=not settings.noise_weight)
+    with torch.no_grad():
+        eps = run(noisy.latents, noisy.timesteps, captions.english)
+    teacher = [captions.repeated(output) for output in frozen.features.outputs]
+    student_eps = run(
+        captions.repeated(noisy.latents),
+        captions.repeated(noisy.timesteps),
+        expand_states(captions.states, captions.times_last),
+    )
+    return iap_loss(
+        frozen.features.outputs,
+        teacher,
+        captions.has_teacher,
+        distance=settings.distance,
+        normalise=settings.normalise,
+        student_eps=student_eps,
+        teacher_eps=None if eps is None else captions.repeated(eps),
+        noise_weight=settings.noise_weight,
+    )
+
+
+def estimate_memory(
+    settings: TrainSettings, base: Base, altclip: dict[str, object], max_length: int
+) -> Estimate:
+    """What training takes on a GPU, from shapes alone. The local branch keeps the encoder's
+    activations; those of its attentions, which are few, are not counted.
+    """
+    with torch.device("meta"):
+        encoder = build_encoder(altclip)
+        if settings.train_encoder == "lora":
+            add_lora(encoder, settings.lora_rank)
+    is_full = settings.objective == "attention" and settings.branch == "full"
+    has_pass = settings.objective == "attention" and not settings.english_draws
+    unet = base.denoiser_on_meta() if has_pass else None
+
+    def forward(dtype: torch.dtype) -> Tensor:
+        ids = torch.ones(
+            settings.train_batch_size * settings.captions_per_pass, max_length, dtype=torch.int64
+        )
+        states = encoder.project(encoder.roberta(ids).last_hidden_state).to(dtype)
+        if not is_full:
+            return states
+        text = Conditioning(states[: settings.train_batch_size])
+        return predict_on_meta(base, unet, settings, text)
+
+    return estimate(encoder, forward, settings, held=unet)
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Refuses settings that contradict one another.
+
+    Raises:
+        ValueError: naming them.
+    """
+    is_full = settings.branch == "full" and settings.objective == "attention"
+    if settings.noise_weight and not is_full:
+        raise ValueError("noise_weight needs --branch full: the local branch predicts no noise")
+    if settings.english_draws and is_full:
+        raise ValueError(
+            "english_draws keeps queries for the local branch: set it to 0 for --branch full"
+        )
+    if settings.captions_per_pass < 1:
+        raise ValueError("captions_per_pass must be at least 1")
+
+
+def choose_languages(has_language_BN: Tensor, draws: Generators, times: int) -> Tensor:
+    """K = `times` languages of each row (B, K), drawn evenly from those that the row has: each once
+    before any stands twice.
+
+    Raises:
+        ValueError: a row has none.
+    """
+    if not bool(has_language_BN.any(dim=1).all()):
+        raise ValueError(
+            "a sample has no caption in any language that trains: choose others by "
+            "--target_language"
+        )
+    chosen = []
+    rows = zip(has_language_BN, one_a_row(draws, len(has_language_BN)), strict=True)
+    for has_N, row in rows:
+        there = has_N.nonzero().flatten()
+        order = there[torch.randperm(len(there), generator=row)]
+        chosen.append(order[torch.arange(times) % len(order)])
+    return torch.stack(chosen)

@@ -1,0 +1,141 @@
+"""The verbs of `iap`, and those that are a few lines."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crosslingual.cli.verbs import Verb
+
+if TYPE_CHECKING:
+    from crosslingual.adapter.settings import GenerateSettings
+    from iap.settings import EvaluateSettings, ExportSettings, FeaturesSettings, TrainSettings
+
+DESCRIPTION = (
+    "IAP (arXiv 2305.11540): a text encoder of another language, aligned through pictures.\n"
+    "A verb's settings come from --config FILE.yaml and flags, which override it."
+)
+VERBS = {
+    "demo": Verb(
+        "the whole method on the embedded models, in minutes",
+        "crosslingual.cli.demo:run_demo",
+        "iap.settings:DemoSettings",
+    ),
+    "features": Verb(
+        "shards through the frozen parts, once",
+        "iap.verbs:features",
+        "iap.settings:FeaturesSettings",
+    ),
+    "train": Verb(
+        "train a text encoder on features or shards",
+        "iap.train:train",
+        "iap.settings:TrainSettings",
+    ),
+    "export": Verb(
+        "a checkpoint's encoder, as stock diffusers loads it",
+        "iap.verbs:export",
+        "iap.settings:ExportSettings",
+    ),
+    "generate": Verb(
+        "pictures from prompts",
+        "iap.verbs:generate",
+        "crosslingual.adapter.settings:GenerateSettings",
+    ),
+    "evaluate": Verb(
+        "text accuracy by language on the testbed",
+        "iap.verbs:evaluate",
+        "iap.settings:EvaluateSettings",
+    ),
+    "ablate": Verb(
+        "branch, layers, distance: arm by arm, one table",
+        "iap.ablate:ablate",
+        "iap.settings:AblateSettings",
+    ),
+    "info": Verb(
+        "parameters and memory, from shapes alone",
+        "iap.verbs:info",
+        "iap.settings:TrainSettings",
+        takes_any_config=True,
+    ),
+}
+
+
+def features(settings: "FeaturesSettings") -> Path:
+    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one
+    stopped.
+    """
+    from crosslingual.features.compute import write_run_features
+    from crosslingual.training.processes import start_processes
+    from iap.data import triplet_parts
+
+    ranks = start_processes()
+    return write_run_features(settings, triplet_parts(settings, ranks), ranks)
+
+
+def export(settings: "ExportSettings") -> Path:
+    """Writes the encoder of a checkpoint as a folder that stock libraries load."""
+    from crosslingual.cli.settings import read_settings
+    from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
+    from iap.artifact import encoder_config, save_trained
+    from iap.settings import TrainSettings
+
+    checkpoint = find_checkpoint(settings.checkpoint)
+    trained = read_settings(TrainSettings, settings_file(checkpoint))
+    folder = save_trained(
+        trained,
+        trained_state(checkpoint),
+        encoder_config(trained),
+        settings.output_dir,
+        pipeline=settings.pipeline,
+    )
+    print(folder)
+    return folder
+
+
+def generate(settings: "GenerateSettings") -> Path:
+    """Writes pictures, a folder for each prompt."""
+    from crosslingual.adapter.pipeline import write_pictures
+    from iap.pipeline import load_pipeline
+
+    return write_pictures(settings, load_pipeline)
+
+
+def evaluate(settings: "EvaluateSettings") -> dict[str, Any]:
+    """Writes accuracy.json, table.md and grid.png; returns what accuracy.json says."""
+    from crosslingual.evaluation.generation import Arm, evaluate_pipelines
+    from iap.artifact import load_encoder
+    from iap.pipeline import load_pipeline
+
+    encoder, _, config = load_encoder(settings.adapter)
+    num = sum(parameter.numel() for parameter in encoder.parameters())
+    return evaluate_pipelines(
+        settings,
+        config["base"],
+        {"iap": Arm("IAP", lambda language: load_pipeline(settings.adapter))},
+        trained=config["languages"],
+        kind=None,
+        note=f"an encoder of {num:,} parameters",
+        baselines=settings.baselines,
+        further={"parameters": num},
+    )
+
+
+def info(settings: "TrainSettings") -> dict[str, int]:
+    """Prints and returns what a run would train and hold, from shapes alone: no weights are read,
+    and known bases and encoders need no network.
+    """
+    from crosslingual.frozen.base import Base
+    from crosslingual.frozen.memory import print_info
+    from iap.artifact import encoder_config
+    from iap.step import estimate_memory
+
+    config = encoder_config(settings)
+    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    found = estimate_memory(settings, base, config["altclip"], config["max_length"])
+    counts = base.count_parameters()
+    frozen = {"denoiser": counts["denoiser"], "VAE": counts["vae"]}
+    if found.frozen:
+        frozen["target encoder under LoRA"] = found.frozen
+    title = (
+        f"{config['base']}, encoder from {config['text_encoder']} ({settings.train_encoder}), "
+        f"width {config['width']}; training from features holds it and the UNet alone"
+    )
+    return print_info(title, found, frozen, trains="encoder")
