@@ -14,12 +14,13 @@ prompt, and apart from it the prompt's encoding, which is where the methods diff
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crosslingual.evaluation.results import Result, make_result
 from crosslingual.worlds import find_world
-from crosslingual_benchmarks.results import Result, command_of, make_result
+from crosslingual_benchmarks.results import command_of
 
 RESULTS = "latency.json"
 PROG = "crosslingual-bench latency"
@@ -66,44 +67,32 @@ class LatencySettings:
     seed: int = 0
 
 
-@dataclass
-class Timing:
-    """Milliseconds of queries, in their order."""
-
-    values: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        """The middle one."""
-        return statistics.median(self.values)
-
-    @property
-    def quartiles(self) -> list[float]:
-        """The first and the third quartile."""
-        if len(self.values) < 2:
-            return [self.median, self.median]
-        found = statistics.quantiles(self.values, n=4, method="inclusive")
-        return [found[0], found[2]]
+def quartiles_of(milliseconds: list[float]) -> list[float]:
+    """The first and the third quartile."""
+    if len(milliseconds) < 2:
+        return [milliseconds[0], milliseconds[0]]
+    first, _, third = statistics.quantiles(milliseconds, n=4, method="inclusive")
+    return [first, third]
 
 
-def time_queries(ask: Callable[[int], Any], num_queries: int, num_warmup: int) -> Timing:
-    """Times `ask(i)` for one query after another; the first `num_warmup` do not count.
+def time_queries(ask: Callable[[int], Any], num_queries: int, num_warmup: int) -> list[float]:
+    """Milliseconds of `ask(i)` for one query after another; the first `num_warmup` do not count.
 
     Raises:
         ValueError: no query is asked for.
     """
     if num_queries < 1:
         raise ValueError("num_queries is below 1: nothing would be measured")
-    timing = Timing()
+    milliseconds = []
     for number in range(num_warmup + num_queries):
         started = time.perf_counter()
         ask(number)
         if number >= num_warmup:
-            timing.values.append((time.perf_counter() - started) * 1e3)
-    return timing
+            milliseconds.append((time.perf_counter() - started) * 1e3)
+    return milliseconds
 
 
-def time_retrieval(embedder: Any, settings: LatencySettings) -> dict[str, Timing]:
+def time_retrieval(embedder: Any, settings: LatencySettings) -> dict[str, list[float]]:
     """Milliseconds to find texts by a picture and pictures by a text."""
     import numpy as np
     import torch
@@ -133,7 +122,7 @@ def time_retrieval(embedder: Any, settings: LatencySettings) -> dict[str, Timing
         }
 
 
-def time_generation(pipe: Any, settings: LatencySettings) -> dict[str, Timing]:
+def time_generation(pipe: Any, settings: LatencySettings) -> dict[str, list[float]]:
     """Milliseconds to draw a picture from a prompt, and to draw one at a single step, whose
     difference to it is sampling alone.
     """
@@ -173,11 +162,11 @@ def latency(settings: LatencySettings) -> Result:
     """
     import torch
 
-    from crosslingual.evaluation.retrieval import append_result
+    from crosslingual.evaluation.results import append_result
     from crosslingual_benchmarks.generation.pipeline import BASE, pipeline_of
     from crosslingual_benchmarks.retrieval.embedders import load_embedder
 
-    timings: dict[str, Timing] = {}
+    timings: dict[str, list[float]] = {}
     if settings.embedder:
         embedder = load_embedder(settings.method, settings.embedder)
         timings |= time_retrieval(embedder, settings)
@@ -190,10 +179,10 @@ def latency(settings: LatencySettings) -> Result:
         raise ValueError("nothing to measure: give --embedder, --pipeline or both")
     name = settings.arm or settings.method
     for key, timing in timings.items():
-        low, high = timing.quartiles
+        low, high = quartiles_of(timing)
         print(
-            f"{name:20} {key:24} {timing.median:9.2f} ms  (quartiles {low:.2f} to {high:.2f}, "
-            f"{len(timing.values)} queries)"
+            f"{name:20} {key:24} {statistics.median(timing):9.2f} ms  "
+            f"(quartiles {low:.2f} to {high:.2f}, {len(timing)} queries)"
         )
     result = make_result(
         "latency",
@@ -201,8 +190,8 @@ def latency(settings: LatencySettings) -> Result:
         model=name,
         pretrained=settings.embedder or settings.pipeline,
         language=settings.language,
-        metrics={key: timing.median for key, timing in timings.items()},
-        quartiles={key: timing.quartiles for key, timing in timings.items()},
+        metrics={key: statistics.median(timing) for key, timing in timings.items()},
+        quartiles={key: quartiles_of(timing) for key, timing in timings.items()},
         protocol={
             "gallery": settings.gallery,
             "batch": 1,

@@ -11,17 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from crosslingual.evaluation.results import TASKS, Result, check_result, make_result
-
-__all__ = [
-    "TASKS",
-    "Result",
-    "by_protocol",
-    "check_result",
-    "command_of",
-    "make_result",
-    "read_results",
-]
+from crosslingual.evaluation.results import Result, check_result
 
 
 def command_of(prog: str, settings: Any) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crosslingual.evaluation.results import Result, make_result
 from crosslingual_benchmarks.generation.parts import DrawnPart, Part, draw_sheet, parts_of
 from crosslingual_benchmarks.generation.pictures import Drawn, Sampling, draw_pictures
 from crosslingual_benchmarks.generation.pipeline import (
@@ -38,7 +39,8 @@ from crosslingual_benchmarks.generation.settings import (
     with_defaults,
     world_of,
 )
-from crosslingual_benchmarks.results import Result, command_of, make_result
+from crosslingual_benchmarks.report.tables import DASH, render_plain
+from crosslingual_benchmarks.results import command_of
 
 if TYPE_CHECKING:
     from crosslingual_benchmarks.generation.scores import Scores
@@ -72,7 +74,7 @@ def evaluate_generation(
         ValueError: settings that do not fit the data, a language without prompts, or a folder of
             pictures that were made otherwise.
     """
-    from crosslingual.evaluation.retrieval import append_result
+    from crosslingual.evaluation.results import append_result
 
     told = with_defaults(settings)
     prompt_set = prompt_set or load_prompt_set(told)
@@ -226,11 +228,12 @@ def render_table(results: Sequence[Result]) -> str:
 
     first = results[0]
     shown = [m for m in find_metrics() if any(m.name in r["metrics"] for r in results)]
-    lines = [f"{first['model']} on {first['dataset']}, {first['pretrained']}"]
-    lines.append(f"{'':>8}" + "".join(f"{metric.head:>18}" for metric in shown))
+    rows = []
     for result in results:
         values = [(metric, result["metrics"].get(metric.name)) for metric in shown]
-        cells = ("" if v is None else f"{m.scale * v:.{m.decimals}f}" for m, v in values)
-        lines.append(f"{result['language']:>8}" + "".join(f"{cell:>18}" for cell in cells))
+        cells = (DASH if v is None else f"{m.scale * v:.{m.decimals}f}" for m, v in values)
+        rows.append([result["language"], *cells])
+    lines = [f"{first['model']} on {first['dataset']}, {first['pretrained']}"]
+    lines.append(render_plain(["language", *(metric.head for metric in shown)], rows))
     lines += [f"{r['language']}: {warning}" for r in results for warning in r["warnings"]]
     return "\n".join(lines)

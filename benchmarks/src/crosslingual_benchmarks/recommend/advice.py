@@ -4,108 +4,37 @@ Constraints exclude. Criteria whose wishes are all active add points. Ties go to
 fewer open doubts, then to the cheaper one, then to the one that trains fewer parameters.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from crosslingual_benchmarks.published.spans import Span, span_text
 from crosslingual_benchmarks.published.tables import load_published
-from crosslingual_benchmarks.recommend.rules import (
-    CellName,
-    Conflict,
-    Constraint,
-    MethodFacts,
-    Rules,
-    Wish,
-    load_rules,
-)
+from crosslingual_benchmarks.recommend.rules import Rules, fact_cell, is_active, load_rules
 
 Wishes = Mapping[str, bool | float | None]
 """A setting's name to its value: the settings of `RecommendSettings` that wish or constrain."""
 
-
-@dataclass(frozen=True)
-class Evidence:
-    """A published number: where it stands, how strong it is and what is known against it."""
-
-    table: str
-    method: str
-    column: str
-    unit: str
-    text: str
-    strength: str
-    sources: list[str]
-    note: str
+Entry = dict[str, Any]  # a part of the answer, as its JSON has it
+Reasons = list[Entry]  # each {"text": ..., "evidence": [published numbers, see `_evidence`]}
 
 
-@dataclass(frozen=True)
-class Reason:
-    """A reason, with the published numbers that it leans on; some lean on none."""
-
-    text: str
-    evidence: Sequence[Evidence] = ()
-
-
-@dataclass(frozen=True)
-class Option:
-    """A method that keeps every constraint; published numbers leave the `doubts` open."""
-
-    method: str
-    label: str
-    points: int
-    reasons_for: list[Reason]
-    reasons_against: list[Reason]
-    doubts: list[Reason]
-
-
-@dataclass(frozen=True)
-class Exclusion:
-    """A method that breaks constraints, each with the number that excludes it."""
-
-    method: str
-    label: str
-    reasons: list[Reason]
-
-
-@dataclass(frozen=True)
-class Compromise:
-    """A wish whose best method is excluded: the nearest one that is not, and what that loses."""
-
-    wish: str
-    best: str
-    excluded_by: list[str]
-    nearest: str | None
-    lost: str
-
-
-@dataclass(frozen=True)
-class Advice:
-    """The whole answer.
-
-    Attributes:
-        wishes: in words.
-        ranking: the best first.
-        excluded: methods that break a constraint.
-        compromises: wishes whose best method is excluded.
-        conflicts: which wishes pull apart.
-        shares: for wishes that two methods may share, the best method of each and its cost.
-        remarks: they hold for every answer.
-    """
-
-    wishes: list[str]
-    ranking: list[Option]
-    excluded: list[Exclusion]
-    compromises: list[Compromise]
-    conflicts: list[str]
-    shares: dict[str, str | None]
-    remarks: list[str]
-
-
-def advise(wishes: Wishes, rules: Rules | None = None) -> Advice:
+def advise(wishes: Wishes, rules: Rules | None = None) -> Entry:
     """Ranks the methods for some wishes.
 
     Args:
         wishes: a setting's name to its value; absent or None is no wish.
         rules: those of the package if None.
+
+    Returns:
+        - wishes: in words.
+        - ranking: the best method first, each with method, label, points, reasons_for,
+          reasons_against, and the doubts that published numbers leave open.
+        - excluded: method, label and the reasons of each that breaks a constraint.
+        - compromises: each wish whose best method is excluded, with excluded_by, the nearest method
+          that is not, and what is lost by it.
+        - conflicts: which wishes pull apart.
+        - shares: for wishes that two methods may share, the best method of each and its cost.
+        - remarks: they hold for every answer.
 
     Raises:
         ValueError: nothing is wished for, or a number is below 0.
@@ -114,54 +43,65 @@ def advise(wishes: Wishes, rules: Rules | None = None) -> Advice:
     for name, value in wishes.items():
         if value is not None and not value >= 0:
             raise ValueError(f"{name} is {value}: it must be 0 or more")
-    active = {n: w for n, w in rules.wishes.items() if w.is_active(wishes.get(w.setting))}
-    if not active and not any(wishes.get(c.setting) for c in rules.constraints):
+    active = {
+        name: wish
+        for name, wish in rules["wishes"].items()
+        if is_active(wish, wishes.get(wish["setting"]))
+    }
+    if not active and not any(wishes.get(c["setting"]) for c in rules["constraints"]):
         raise ValueError(
             "nothing is wished for: give one wish, such as --languages 18 or --culture"
         )
-    options, excluded = [], []
-    for facts in rules.methods.values():
-        broken, doubts = _judge(facts, wishes, rules.constraints)
+    ranking, excluded = [], []
+    for name, method in rules["methods"].items():
+        broken, doubts = _judge(method, wishes, rules)
+        named = {"method": name, "label": method["label"]}
         if broken:
-            excluded.append(Exclusion(facts.name, facts.label, broken))
+            excluded.append({**named, "reasons": broken})
         else:
-            options.append(_option(facts, rules, active, doubts))
-    ranking = sorted(options, key=lambda option: _place(option, rules))
-    conflicts = [c for c in rules.conflicts if active.keys() >= set(c.wishes)]
+            ranking.append({**named, **_points(name, rules, active), "doubts": doubts})
+    ranking.sort(key=lambda option: _place(option, rules))
+    conflicts = [c for c in rules["conflicts"] if active.keys() >= set(c["wishes"])]
     numbers = {n: v for n, v in wishes.items() if v is not None and not isinstance(v, bool)}
-    said = [*(w.says for w in active.values()), *(f"{n} {v:g}" for n, v in numbers.items())]
-    compromises = _compromises(rules, active, ranking, excluded)
-    texts = [conflict.text for conflict in conflicts]
-    shares = _shares(conflicts, rules, wishes)
-    return Advice(said, ranking, excluded, compromises, texts, shares, rules.always)
+    return {
+        "wishes": [
+            *(wish["says"] for wish in active.values()),
+            *(f"{name} {value:g}" for name, value in numbers.items()),
+        ],
+        "ranking": ranking,
+        "excluded": excluded,
+        "compromises": _compromises(rules, active, ranking, excluded),
+        "conflicts": [conflict["text"] for conflict in conflicts],
+        "shares": _shares(conflicts, rules, wishes),
+        "remarks": rules["always"],
+    }
 
 
-def _judge(
-    facts: MethodFacts, wishes: Wishes, constraints: Iterable[Constraint]
-) -> tuple[list[Reason], list[Reason]]:
+def _judge(method: Entry, wishes: Wishes, rules: Rules) -> tuple[Reasons, Reasons]:
     """The constraints that a method breaks, and those that its numbers leave open."""
-    broken: list[Reason] = []
-    doubts: list[Reason] = []
-    for rule in constraints:
-        limit = wishes.get(rule.setting)
+    broken: Reasons = []
+    doubts: Reasons = []
+    for rule in rules["constraints"]:
+        limit = wishes.get(rule["setting"])
         if limit is None or limit is False:
             continue
-        if rule.rule == "is_true":
-            broken += [] if getattr(facts, rule.fact) else [Reason(rule.says)]
+        if rule["rule"] == "is_true":
+            broken += [] if method[rule["fact"]] else [{"text": rule["says"], "evidence": []}]
             continue
-        if facts.per_language and rule.rule == "at_least":
+        is_each = method["per_language"]
+        if is_each and rule["rule"] == "at_least":
             continue  # one model for each language covers any number of them, at a multiple cost
-        cell = load_published().cell(*facts.cell(rule.fact))
-        times = int(wishes.get("languages") or 1) if facts.per_language and rule.scales else 1
-        span = tuple(None if bound is None else bound * max(1, times) for bound in cell.span)
-        text = f"{rule.says} {cell.text}"
+        cell = load_published().cell(*fact_cell(method, rule["fact"]))
+        times = int(wishes.get("languages") or 1) if is_each and rule["scales"] else 1
+        span = tuple(None if bound is None else bound * times for bound in cell.span)
+        text = f"{rule['says']} {cell.text}"
         if times > 1:
-            text += f" each, {_amount(span, rule.unit)} for {times} models"
-        text += f", against {_amount((limit, limit), rule.unit)}"
-        keeps = _keeps(span, rule.rule, limit)
+            text += f" each, {_amount(span, rule['unit'])} for {times} models"
+        text += f", against {_amount((limit, limit), rule['unit'])}"
+        keeps = _keeps(span, rule["rule"], limit)
         if keeps is not True:
-            reason = Reason(text, [_evidence(facts.cell(rule.fact))])
-            (doubts if keeps is None else broken).append(reason)
+            evidence = [_evidence(fact_cell(method, rule["fact"]))]
+            (doubts if keeps is None else broken).append({"text": text, "evidence": evidence})
     return broken, doubts
 
 
@@ -181,85 +121,102 @@ def _amount(span: Span, unit: str) -> str:
     return span_text(span, sign="$") if unit == "$" else f"{span_text(span)} {unit}".rstrip()
 
 
-def _option(
-    facts: MethodFacts, rules: Rules, active: Mapping[str, Wish], doubts: list[Reason]
-) -> Option:
+def _points(method: str, rules: Rules, active: Mapping[str, Entry]) -> Entry:
+    """The points of a method, with the reasons for and against it."""
     points, good, bad = 0, [], []
-    for rule in rules.criteria:
-        if rule.method == facts.name and active.keys() >= set(rule.wishes):
-            points += rule.points
-            said = "; ".join(active[name].says for name in rule.wishes)
-            text = f"{said}: {rule.reason}" if said else rule.reason
-            reason = Reason(text, [_evidence(cell) for cell in rule.evidence])
-            (good if rule.points > 0 else bad).append(reason)
-    return Option(facts.name, facts.label, points, good, bad, doubts)
+    for rule in rules["criteria"]:
+        if rule["method"] == method and active.keys() >= set(rule["wishes"]):
+            points += rule["points"]
+            said = "; ".join(active[name]["says"] for name in rule["wishes"])
+            text = f"{said}: {rule['reason']}" if said else rule["reason"]
+            reason = {"text": text, "evidence": [_evidence(cell) for cell in rule["evidence"]]}
+            (good if rule["points"] > 0 else bad).append(reason)
+    return {"points": points, "reasons_for": good, "reasons_against": bad}
 
 
-def _place(option: Option, rules: Rules) -> tuple[float, ...]:
+def _place(option: Entry, rules: Rules) -> tuple[float, ...]:
     """A smaller place is a better one; the order of criteria.json decides what is left."""
-    facts = rules.methods[option.method]
-    cells = [load_published().cell(*facts.cell(f)) for f in ("cost_usd", "trainable_parameters")]
+    method, order = rules["methods"][option["method"]], list(rules["methods"])
+    facts = ("cost_usd", "trainable_parameters")
+    cells = [load_published().cell(*fact_cell(method, fact)) for fact in facts]
     most = [float("inf") if cell.high is None else cell.high for cell in cells]
-    return -option.points, len(option.doubts), *most, list(rules.methods).index(option.method)
+    return -option["points"], len(option["doubts"]), *most, order.index(option["method"])
 
 
 def _compromises(
-    rules: Rules, active: Mapping[str, Wish], ranking: list[Option], excluded: list[Exclusion]
-) -> list[Compromise]:
-    reasons = {entry.method: [r.text for r in entry.reasons] for entry in excluded}
+    rules: Rules, active: Mapping[str, Entry], ranking: list[Entry], excluded: list[Entry]
+) -> list[Entry]:
+    """Each wish whose best methods are all excluded, with the nearest one that is not."""
+    reasons = {entry["method"]: [r["text"] for r in entry["reasons"]] for entry in excluded}
     found = []
     for name, wish in active.items():
-        points = dict.fromkeys(rules.methods, 0)
-        for rule in rules.criteria:
-            if rule.wishes == [name]:
-                points[rule.method] += rule.points
+        points = dict.fromkeys(rules["methods"], 0)
+        for rule in rules["criteria"]:
+            if rule["wishes"] == [name]:
+                points[rule["method"]] += rule["points"]
         most = max(points.values())
         bests = [method for method in points if points[method] == most]
         if most <= 0 or any(method not in reasons for method in bests):
             continue
-        left = [option.method for option in ranking if points[option.method] > 0]
+        left = [option["method"] for option in ranking if points[option["method"]] > 0]
         nearest = max(left, key=lambda method: points[method], default=None)
-        lost = _lost(wish, [bests[0], nearest], rules)
-        labels = [rules.methods[n].label if n else None for n in (bests[0], nearest)]
-        found.append(Compromise(wish.says, labels[0], reasons[bests[0]], labels[1], lost))
+        best, near = (rules["methods"][n]["label"] if n else None for n in (bests[0], nearest))
+        found.append(
+            {
+                "wish": wish["says"],
+                "best": best,
+                "excluded_by": reasons[bests[0]],
+                "nearest": near,
+                "lost": _lost(wish, [bests[0], nearest], rules),
+            }
+        )
     return found
 
 
-def _lost(wish: Wish, methods: Sequence[str | None], rules: Rules) -> str:
+def _lost(wish: Entry, methods: Sequence[str | None], rules: Rules) -> str:
     """The published numbers of the best method and of the nearest one."""
     if methods[1] is None:
         return "all of it: no method that is left answers this wish"
-    if not wish.lost["cells"]:
+    if "lost" not in wish:
         return "no published number compares the two"
     said = []
     for method in methods:
-        name = wish.lost["cells"].get(method)
-        cell = load_published().cell(*name) if name else None
+        name = wish["lost"]["cells"].get(method)
+        cell = name and load_published().cell(*name)
         told = f"{cell.text} [{cell.strength}]" if cell else "no published number"
-        said.append(f"{rules.methods[method].label} {told}")
-    return f"{wish.lost['heading']}: {', '.join(said)}"
+        said.append(f"{rules['methods'][method]['label']} {told}")
+    return f"{wish['lost']['heading']}: {', '.join(said)}"
 
 
-def _shares(conflicts: list[Conflict], rules: Rules, wishes: Wishes) -> dict[str, str | None]:
+def _shares(conflicts: list[Entry], rules: Rules, wishes: Wishes) -> dict[str, str | None]:
     """For each wish that two methods may share: the best method without the other wishes."""
     shares: dict[str, str | None] = {}
-    for conflict in (c for c in conflicts if c.is_split):
-        for name in conflict.wishes:
-            others = {rules.wishes[other].setting for other in conflict.wishes if other != name}
+    for names in (conflict["wishes"] for conflict in conflicts if conflict["is_split"]):
+        for name in names:
+            others = {rules["wishes"][other]["setting"] for other in names if other != name}
             alone = {key: value for key, value in wishes.items() if key not in others}
-            best = next(iter(advise(alone, rules).ranking), None)
-            cell = best and load_published().cell(*rules.methods[best.method].cell("cost_usd"))
-            shares[rules.wishes[name].says] = cell and f"{best.label}, {cell.text}"
+            best = next(iter(advise(alone, rules)["ranking"]), None)
+            if best is not None:
+                method = rules["methods"][best["method"]]
+                cost = load_published().cell(*fact_cell(method, "cost_usd")).text
+                best = f"{best['label']}, {cost}"
+            shares[rules["wishes"][name]["says"]] = best
     return shares
 
 
-def _evidence(name: CellName) -> Evidence:
-    published = load_published()
-    table, method, column = name
+def _evidence(name: Sequence[str]) -> Entry:
+    """A published number: where it stands, how strong it is and what is known against it."""
+    published, (table, method, column) = load_published(), name
     cell, found = published.cell(*name), published.tables[table]
     (row,) = [row for row in found.rows if row.method == method]
     (head,) = [head for head in found.columns if head.name == column]
-    sources = [published.references[key].citation for key in row.references]
-    note = "; ".join(part for part in (cell.note, row.note) if part)
-    told = (head.heading, head.unit, cell.text, cell.strength)
-    return Evidence(found.origin, method, *told, sources, note)
+    return {
+        "table": found.origin,
+        "method": method,
+        "column": head.heading,
+        "unit": head.unit,
+        "text": cell.text,
+        "strength": cell.strength,
+        "sources": [published.references[key].citation for key in row.references],
+        "note": "; ".join(part for part in (cell.note, row.note) if part),
+    }

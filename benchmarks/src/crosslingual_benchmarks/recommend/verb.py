@@ -10,17 +10,19 @@ with their strength; measured ones stand apart, under the data they were measure
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.cost.measured import (
     TASK_OF,
     foreign_of,
     mean_by_language,
     training_costs,
 )
-from crosslingual_benchmarks.recommend.advice import Advice, Evidence, Reason, Wishes, advise
-from crosslingual_benchmarks.recommend.rules import Rules, load_rules
+from crosslingual_benchmarks.recommend.advice import Entry, Reasons, Wishes, advise
+from crosslingual_benchmarks.recommend.rules import Rules, is_active, load_rules
 from crosslingual_benchmarks.report.tables import DASH, render_plain
-from crosslingual_benchmarks.results import Result, by_protocol, read_results
+from crosslingual_benchmarks.results import by_protocol, read_results
 
 METRICS = {**TASK_OF, "culture_score": "text_to_image"}
 """The metrics that are read from result lines, and the task whose lines hold them."""
@@ -80,7 +82,7 @@ class Measured:
     languages: Sequence[str]
 
 
-def recommend(settings: RecommendSettings) -> Advice:
+def recommend(settings: RecommendSettings) -> Entry:
     """Prints the answer, as text or JSON, and returns it.
 
     Raises:
@@ -93,7 +95,7 @@ def recommend(settings: RecommendSettings) -> Advice:
     results = read_results(settings.results) if settings.results else []
     measured = measured_numbers(results, wishes, rules)
     if settings.json:
-        answer = asdict(advice) | {"measured": [asdict(table) for table in measured]}
+        answer = advice | {"measured": [asdict(table) for table in measured]}
         print(json.dumps(answer, ensure_ascii=False, indent=2))
     else:
         print("\n".join(_lines(advice, measured if settings.results else None)))
@@ -108,15 +110,19 @@ def measured_numbers(results: Sequence[Result], wishes: Wishes, rules: Rules) ->
         wishes: a setting's name to its value.
         rules: they name each wish's metric.
     """
-    wanted = {w.measured for w in rules.wishes.values() if w.is_active(wishes.get(w.setting))}
+    wanted = {
+        wish["measured"]
+        for wish in rules["wishes"].values()
+        if is_active(wish, wishes.get(wish["setting"]))
+    }
     found = [
         table
         for metric in METRICS
         if metric in wanted
         for words, lines in by_protocol(results, METRICS[metric]).items()
-        for table in _means(metric, words, lines, rules.methods)
+        for table in _means(metric, words, lines, rules["methods"])
     ]
-    return [*found, *(_hours(results, rules.methods) if "device_hours" in wanted else ())]
+    return [*found, *(_hours(results, rules["methods"]) if "device_hours" in wanted else ())]
 
 
 def _means(
@@ -147,48 +153,49 @@ def _hours(results: Sequence[Result], methods: Iterable[str]) -> Iterator[Measur
         yield Measured("device_hours", "hours", dataset, fewest_first, ())
 
 
-def _lines(advice: Advice, measured: Sequence[Measured] | None) -> Iterator[str]:
+def _lines(advice: Entry, measured: Sequence[Measured] | None) -> Iterator[str]:
     """The answer as lines of text; measured numbers stand apart, None where none were asked for."""
-    yield from (f"For {'; '.join(advice.wishes)}", "")
-    if not advice.ranking:
+    yield from (f"For {'; '.join(advice['wishes'])}", "")
+    if not advice["ranking"]:
         yield from ("No method keeps every constraint; the compromises below name the nearest.", "")
-    for number, option in enumerate(advice.ranking, 1):
-        yield f"{number}. {option.label} ({option.points:+d})"
-        yield from _reasons("   + ", option.reasons_for)
-        yield from _reasons("   - ", option.reasons_against)
-        yield from _reasons("   ? may not keep: ", option.doubts)
-    if advice.excluded:
+    for number, option in enumerate(advice["ranking"], 1):
+        yield f"{number}. {option['label']} ({option['points']:+d})"
+        yield from _reasons("   + ", option["reasons_for"])
+        yield from _reasons("   - ", option["reasons_against"])
+        yield from _reasons("   ? may not keep: ", option["doubts"])
+    if advice["excluded"]:
         yield from ("", "Excluded")
-    for entry in advice.excluded:
-        yield f"   {entry.label}"
-        yield from _reasons("     x ", entry.reasons)
-    if advice.compromises:
+    for entry in advice["excluded"]:
+        yield f"   {entry['label']}"
+        yield from _reasons("     x ", entry["reasons"])
+    if advice["compromises"]:
         yield from ("", "What cannot be had")
-    for lost in advice.compromises:
-        nearest = f"nearest is {lost.nearest}" if lost.nearest else "nothing is near"
-        yield f"   {lost.wish}: {lost.best} ({'; '.join(lost.excluded_by)}); {nearest}"
-        yield f"      lost: {lost.lost}"
-    if advice.conflicts:
-        yield from ("", "Wishes that pull apart", *(f"   {text}" for text in advice.conflicts))
-        yield from (f"   {wish}: {best or DASH}" for wish, best in advice.shares.items())
+    for lost in advice["compromises"]:
+        nearest = f"nearest is {lost['nearest']}" if lost["nearest"] else "nothing is near"
+        yield f"   {lost['wish']}: {lost['best']} ({'; '.join(lost['excluded_by'])}); {nearest}"
+        yield f"      lost: {lost['lost']}"
+    if advice["conflicts"]:
+        yield from ("", "Wishes that pull apart", *(f"   {text}" for text in advice["conflicts"]))
+        yield from (f"   {wish}: {best or DASH}" for wish, best in advice["shares"].items())
     if measured is not None:
         yield ""
         yield from _measured_lines(measured)
-    yield from ("", *advice.remarks)
+    yield from ("", *advice["remarks"])
 
 
-def _reasons(sign: str, reasons: Iterable[Reason]) -> Iterator[str]:
+def _reasons(sign: str, reasons: Reasons) -> Iterator[str]:
     for reason in reasons:
-        yield sign + reason.text
-        yield from (f"        {_published(evidence)}" for evidence in reason.evidence)
+        yield sign + reason["text"]
+        yield from (f"        {_published(**evidence)}" for evidence in reason["evidence"])
 
 
-def _published(evidence: Evidence) -> str:
-    has_unit = any(sign.isalpha() or sign in "$%" for sign in evidence.text)
-    told = evidence.text if has_unit else f"{evidence.text} {evidence.unit}"
-    where = f"{evidence.method}, {evidence.column}; {evidence.table}"
-    note = f"; {evidence.note}" if evidence.note else ""
-    return f"published: {told} [{evidence.strength}]: {where}{note}"
+def _published(
+    table: str, method: str, column: str, unit: str, text: str, strength: str, note: str, **_: Any
+) -> str:
+    has_unit = any(sign.isalpha() or sign in "$%" for sign in text)
+    told = text if has_unit else f"{text} {unit}"
+    note = f"; {note}" if note else ""
+    return f"published: {told} [{strength}]: {method}, {column}; {table}{note}"
 
 
 def _measured_lines(measured: Sequence[Measured]) -> Iterator[str]:

@@ -3,14 +3,14 @@
 crosslingual-bench report --results results --output_dir report --price_per_hour 2.5
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from crosslingual.cli.settings import write_settings
+from crosslingual.evaluation.results import TASKS, Result
 from crosslingual_benchmarks.report.document import Document, Section
-from crosslingual_benchmarks.results import TASKS, Result, read_results
+from crosslingual_benchmarks.results import command_of, read_results
 
 PROG = "crosslingual-bench report"
 SETTINGS = "report.yaml"
@@ -66,30 +66,13 @@ def make_document(settings: ReportSettings) -> Document:
     sections = [
         *_measured_and_published(results, settings),
         samples_section(grids, results),
-        repeating_section(results, report_command(settings)),
+        repeating_section(results, command_of(PROG, settings)),
     ]
     return Document(
         settings.title,
         _opening(results, settings.published),
         [part for part in sections if part is not None],
     )
-
-
-def report_command(settings: ReportSettings) -> str:
-    """The words that make the same report."""
-    words = [*PROG.split(), "--results", *settings.results, "--output_dir", settings.output_dir]
-    for name, default in (
-        ("grids", []),
-        ("price_per_hour", None),
-        ("currency", "USD"),
-        ("published", True),
-        ("title", ReportSettings.title),
-    ):
-        value = getattr(settings, name)
-        if value != default:
-            told = value if isinstance(value, list) else [value]
-            words += [f"--{name}", *(str(word) for word in told)]
-    return shlex.join(words)
 
 
 def report(settings: ReportSettings) -> Path:

@@ -1,20 +1,144 @@
-"""A trial's result line: recall by the shared definition, and what else a reader must know."""
+"""A trial's result line: pictures and texts to rows, a batch at a time, and recall of the rows."""
 
 import hashlib
+import io
 import json
+import struct
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
+from crosslingual.evaluation.results import Result
 from crosslingual.evaluation.retrieval import recall_at_k, result_json
-from crosslingual_benchmarks.datasets import RetrievalSet
-from crosslingual_benchmarks.results import Result, check_result
+from crosslingual_benchmarks.datasets import Picture, RetrievalSet
 from crosslingual_benchmarks.retrieval.embedders import Embedder
-from crosslingual_benchmarks.retrieval.embeddings import collapse, embed_texts
 from crosslingual_benchmarks.retrieval.trials import Trial
 
-# I pictures, T texts, D width of the space
+# N rows, I pictures, T texts, D width of the space
+
+ROUNDING = 1e-5  # unit rows that differ by less in every number are one: fp32 sums in other orders
+
+
+def embed_pictures(
+    embedder: Embedder, pictures: Sequence[Picture], batch_size: int, allow_broken: bool
+) -> tuple[Tensor, list[int]]:
+    """Pictures as rows, of which no more than a batch is in memory.
+
+    Args:
+        embedder: its `embed_image` is called.
+        pictures: all of them are there.
+        batch_size: pictures at a time.
+        allow_broken: whether those that cannot be decoded are left out.
+
+    Returns:
+        Rows (N, D), and the places of the pictures that they are of.
+
+    Raises:
+        ValueError: a picture cannot be decoded, or its row is no finite vector (it is named); no
+            picture can be decoded.
+    """
+    rows: list[Tensor] = []
+    places: list[int] = []
+    starts = range(0, len(pictures), batch_size)
+    for start in tqdm(starts, desc="pictures", unit=" batches", disable=None, leave=False):
+        images: list[Image.Image] = []
+        names: list[str] = []
+        for place in range(start, min(start + batch_size, len(pictures))):
+            try:
+                image = open_picture(pictures[place])
+            except ValueError:
+                if not allow_broken:
+                    raise
+                continue
+            images.append(image)
+            names.append(f"picture {pictures[place].name}")
+            places.append(place)
+        if images:
+            rows.append(_checked(embedder.embed_image, images, names))
+    if not rows:
+        raise ValueError(f"none of {len(pictures)} pictures can be decoded; fetch them again")
+    return torch.cat(rows), places
+
+
+def embed_texts(embedder: Embedder, texts: Sequence[str], batch_size: int) -> Tensor:
+    """Texts as rows (N, D), each different text once: equal texts get equal rows, which no encoder
+    promises of different batches, and so tie.
+
+    Raises:
+        ValueError: a row is no finite vector; its text is named.
+    """
+    places: dict[str, int] = {}
+    for text in texts:
+        places.setdefault(text, len(places))
+    different = list(places)
+    rows = []
+    for start in range(0, len(different), batch_size):
+        batch = different[start : start + batch_size]
+        names = [f"text {text[:80]!r}" for text in batch]
+        rows.append(_checked(embedder.embed_text, batch, names))
+    return torch.cat(rows)[[places[text] for text in texts]]
+
+
+def open_picture(picture: Picture) -> Image.Image:
+    """A picture, decoded.
+
+    Raises:
+        ValueError: it is broken; it is named.
+    """
+    try:
+        image = Image.open(io.BytesIO(picture.read()), formats=("JPEG", "PNG", "WEBP"))
+        image.load()
+    # all that pictures with changed bytes made Pillow raise, as for crosslingual.data.pictures
+    except (
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        EOFError,
+        TypeError,
+        struct.error,
+    ) as error:
+        raise ValueError(
+            f"picture {picture.name} is broken ({error}); repair it, or leave such pictures out "
+            "with --allow_missing true"
+        ) from error
+    return image
+
+
+def collapse(rows: Tensor, what: str) -> list[str]:
+    """A warning where all rows (N, D) are one vector up to rounding: an encoder that says the same
+    of everything, whose recall is 0 by pessimistic ties, or chance where rounding orders them.
+
+    Args:
+        rows: unit rows.
+        what: they are of, for the message.
+
+    Returns:
+        The warning, or nothing.
+    """
+    if len(rows) < 2 or (rows - rows[0]).abs().max() > ROUNDING:
+        return []
+    return [f"collapsed: the embeddings of all {len(rows)} {what} are the same vector"]
+
+
+def _checked(embed: Callable[[Any], Tensor], batch: Sequence[Any], names: Iterable[str]) -> Tensor:
+    """What an encoder makes of a batch, (N, D) fp32 on the CPU."""
+    with torch.no_grad():
+        rows = embed(batch)
+    if rows.ndim != 2 or len(rows) != len(batch):
+        raise ValueError(f"an embedder made {(*rows.shape,)} of {len(batch)} inputs, not rows")
+    rows = rows.float().cpu()
+    for name, row, length in zip(names, rows, rows.norm(dim=1).tolist(), strict=True):
+        if not row.isfinite().all():
+            raise ValueError(
+                f"the embedding of {name} is not finite; look for a NaN in the model's weights"
+            )
+        if length == 0:
+            raise ValueError(f"the embedding of {name} is zero: its cosines mean nothing")
+    return rows
 
 
 def score_trial(
@@ -68,5 +192,4 @@ def score_trial(
         "subset": subset,
         "gallery": len(trial.places),
     }
-    check_result(result, "this result")
     return result

@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from crosslingual.cli.settings import nearest_name
+from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.datasets import DATASETS, RetrievalSet
+from crosslingual_benchmarks.report.tables import render_plain
 from crosslingual_benchmarks.results import command_of
 from crosslingual_benchmarks.retrieval.trials import find_missing, make_trial
 
@@ -90,7 +92,7 @@ def read_dataset(settings: RetrievalSettings) -> RetrievalSet:
     return reader(settings.root, **given)
 
 
-def retrieval(settings: RetrievalSettings) -> list[dict[str, Any]]:
+def retrieval(settings: RetrievalSettings) -> list[Result]:
     """Prints a table, appends a line of JSON a language and subset to `output_dir/retrieval.json`,
     and returns these results.
     """
@@ -102,10 +104,9 @@ def retrieval(settings: RetrievalSettings) -> list[dict[str, Any]]:
     )
     for language in data.galleries:  # what is wrong with captions shows before anything is loaded
         trial_of(language, missing=missing)
-    from crosslingual.evaluation.retrieval import append_result
+    from crosslingual.evaluation.results import append_result
     from crosslingual_benchmarks.retrieval.embedders import load_embedder
-    from crosslingual_benchmarks.retrieval.embeddings import embed_pictures
-    from crosslingual_benchmarks.retrieval.scoring import score_trial
+    from crosslingual_benchmarks.retrieval.scoring import embed_pictures, score_trial
 
     embedder = load_embedder(settings.method, settings.path, settings.seed)
     there = [place for place in range(len(data.pictures)) if place not in missing]
@@ -142,41 +143,32 @@ def retrieval(settings: RetrievalSettings) -> list[dict[str, Any]]:
     return results
 
 
-def render_table(results: Sequence[dict[str, Any]]) -> str:
-    """A row a language: pictures, texts, recall of pictures by texts, of texts by pictures, and the
-    mean with its 95 % interval, in %.
+def print_tables(results: Sequence[Result]) -> None:
+    """A table for each protocol, with recall in %, and under it what was left out, what is
+    ambiguous and what looks wrong.
     """
-    shares = [f"{way} R@{k}" for way in ("T->I", "I->T") for k in (1, 5, 10)]
-    heads = ["pictures", "texts", *shares, "mean"]
-    lines = [f"{'':>8}" + "".join(f"{head:>10}" for head in heads) + "  95 %"]
-    for result in results:
-        values = [*result["metrics"].values(), result["mean_recall"]]
-        cells = f"{result['n_images']:>10}{result['n_texts']:>10}"
-        cells += "".join(f"{100 * value:>10.1f}" for value in values)
-        bounds = result.get("interval95", {}).get("mean_recall")
-        interval = f"  {100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}" if bounds else ""
-        lines.append(f"{result['language']:>8}{cells}{interval}")
-    return "\n".join(lines)
-
-
-def print_tables(results: Sequence[dict[str, Any]]) -> None:
-    """A table for each protocol, and under it what was left out, what is ambiguous and what looks
-    wrong.
-    """
-    tables: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[str, list[Result]] = {}
     for result in results:
         words = ", ".join(f"{name} {value}" for name, value in result["protocol"].items())
         tables.setdefault(words, []).append(result)
-    for words, rows in tables.items():
-        print(f"{rows[0]['model']} on {rows[0]['dataset']} ({words}), recall in %")
-        print(render_table(rows))
-        for row in rows:
+    shares = [f"{way} R@{k}" for way in ("T->I", "I->T") for k in (1, 5, 10)]
+    heads = ["language", "pictures", "texts", *shares, "mean", "95 %"]
+    for words, lines in tables.items():
+        rows = []
+        for line in lines:
+            values = [*line["metrics"].values(), line["mean_recall"]]
+            bounds = line.get("interval95", {}).get("mean_recall", [])
+            interval = "-".join(f"{100 * bound:.1f}" for bound in bounds)
+            row = [line["language"], line["n_images"], line["n_texts"]]
+            rows.append([*row, *(f"{100 * value:.1f}" for value in values), interval])
+        print(f"{lines[0]['model']} on {lines[0]['dataset']} ({words}), recall in %")
+        print(render_plain(heads, rows))
+        for line in lines:
             counts = {
-                "pictures are missing or broken and left out": row["n_missing_images"],
-                "pictures have no caption and are left out": row["n_untold_images"],
-                "texts belong to several pictures, and tie": row["n_duplicate_texts"],
+                "pictures are missing or broken and left out": line["n_missing_images"],
+                "pictures have no caption and are left out": line["n_untold_images"],
+                "texts belong to several pictures, and tie": line["n_duplicate_texts"],
             }
             notes = [f"{count} {what}" for what, count in counts.items() if count]
-            notes += [f"warning: {warning}" for warning in row["warnings"]]
-            for note in notes:
-                print(f"{row['language']}: {note}")
+            notes += [f"warning: {warning}" for warning in line["warnings"]]
+            print("".join(f"{line['language']}: {note}\n" for note in notes), end="")
