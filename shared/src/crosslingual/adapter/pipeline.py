@@ -98,18 +98,17 @@ def check_widths(pipe: Any, width: int, pooled_width: int | None) -> None:
     """
     family, denoiser = family_of(pipe)
     _, wanted_pooled, wanted = family.widths(denoiser.config)
-    if (width, pooled_width) != (wanted, wanted_pooled):
-        raise ValueError(
-            f"the adapter gives states of {_said(width, pooled_width)}, but this "
-            f"{type(denoiser).__name__} takes {_said(wanted, wanted_pooled)}: use the adapter's "
-            "base"
+    pairs = (width, pooled_width), (wanted, wanted_pooled)
+    if pairs[0] != pairs[1]:
+        given, taken = (
+            f"width {states} "
+            + (f"with a pooled vector of width {pooled}" if pooled else "without a pooled vector")
+            for states, pooled in pairs
         )
-
-
-def _said(width: int, pooled_width: int | None) -> str:
-    if pooled_width is None:
-        return f"width {width} without a pooled vector"
-    return f"width {width} with a pooled vector of width {pooled_width}"
+        raise ValueError(
+            f"the adapter gives states of {given}, but this {type(denoiser).__name__} takes "
+            f"{taken}: use the adapter's base"
+        )
 
 
 def load_encoder(config: dict[str, Any]) -> MultilingualEncoder:
