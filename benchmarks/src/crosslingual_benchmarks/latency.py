@@ -32,21 +32,21 @@ class LatencySettings:
 
     Attributes:
         method: an installed method's name, clip, or base (the English pipeline as it is).
-        embedder: what its `load_embedder` is given; none to leave retrieval out.
-        pipeline: what its `load_pipeline` is given; none to leave generation out.
-        base: hub id, folder or testbed:sd of the pipeline.
+        embedder: what the method's `load_embedder` is given; none leaves retrieval out.
+        pipeline: what the method's `load_pipeline` is given; none leaves generation out.
+        base: base of the pipeline: hub id, folder or testbed:sd.
         world: an installed world, whose captions and pictures are the queries.
-        arm: its name in the results; the method's if not given.
-        dataset: its name in the results.
-        language: of the queries.
-        output_dir: where latency.json goes.
+        arm: name of the arm in the results; the method's if not given.
+        dataset: name of the data set in the results.
+        language: language of the queries.
+        output_dir: folder that gets latency.json.
         gallery: pictures and texts that a query is ranked among.
         num_queries: queries that are measured, after `num_warmup` that are not.
         num_warmup: first queries, which load what is loaded late.
         num_pictures: pictures that a pipeline draws, fewer than queries since each takes long.
-        num_inference_steps: sampler's steps for each picture.
-        guidance_scale: of classifier-free guidance.
-        seed: of the scenes.
+        num_inference_steps: steps of the sampler for each picture.
+        guidance_scale: scale of classifier-free guidance.
+        seed: seed of the scenes.
     """
 
     method: str

@@ -8,14 +8,14 @@ One yardstick for every cross-lingual method: the same work, the same prompts, t
 SUMMARIES = {
     "compare": "train and measure every method and baseline of a suite",
     "ablate": "compare a method's own choices",
-    "retrieval": "Recall@K on published benchmarks",
-    "generation": "FID, KID, CLIP score, text accuracy, culture score",
-    "latency": "milliseconds a query, on this machine",
-    "cost": "hours, price and price a point, measured and published",
-    "recommend": "which method, by budget and wishes, and why",
-    "report": "a page, tables and plots of result files",
-    "finetune-features": "full fine-tuning: latents and token ids of shards, once",
-    "finetune": "full fine-tuning of UNet and text encoder, the arm that every method has to beat",
+    "retrieval": "measure Recall@K on published benchmarks",
+    "generation": "draw pictures and measure FID, KID, CLIP score, text accuracy, culture score",
+    "latency": "measure milliseconds per query, on this machine",
+    "cost": "print hours, price and price per point, measured and published",
+    "recommend": "say which method fits a budget and wishes, and why",
+    "report": "write a page, tables and plots of result files",
+    "finetune-features": "full fine-tuning: compute latents and token ids of shards, once",
+    "finetune": "full fine-tuning: train UNet and text encoder by the diffusion loss",
     "perf": "list the cases that measure speed and memory",
 }
 PLACES = {

@@ -20,13 +20,13 @@ class CompareSettings:
 
     Attributes:
         suite: one of ours (testbed, ablate_METHOD), or a YAML file.
-        output_dir: where data, arms, results and the report go; a run that was cut off goes on
+        output_dir: folder of the data, arms, results and report; a run that was cut off resumes
             there, command by command.
-        arms: to run, and with them those that they go on from; all if none are named.
-        exports: NAME=FOLDER of arms that are trained already: they are measured as they are.
-        train_s: seconds that each arm may train for; the suite's own if not given.
+        arms: arms to run, with those whose results they need; all if none are named.
+        exports: NAME=FOLDER of arms that are trained already; they are measured as they are.
+        train_s: seconds of training for each arm; the suite's own if not given.
         price_per_hour: dollars for an hour of a process, for the report's costs.
-        report: whether the page is written at the end.
+        report: write the page at the end.
     """
 
     suite: str = "testbed"
@@ -43,12 +43,12 @@ class AblateSettings:
     """Settings of `crosslingual-bench ablate`: those of compare on the method's own suite.
 
     Attributes:
-        method: whose choices are compared.
+        method: method whose choices are compared.
         output_dir: as of compare; runs/ablate-METHOD if not given.
         arms: as of compare.
-        train_s: seconds that each arm may train for; the suite's own if not given.
-        price_per_hour: dollars for an hour of a process.
-        report: whether the page is written at the end.
+        train_s: seconds of training for each arm; the suite's own if not given.
+        price_per_hour: dollars for an hour of a process, for the report's costs.
+        report: write the page at the end.
     """
 
     method: str

@@ -32,13 +32,14 @@ class CostSettings:
 
     Attributes:
         results: result files, or folders of them; without any, only published costs are shown.
-        price_per_hour: of one device (a GPU, or the machine of one process), in dollars. Needed
-            with results; there is no default, since no source knows what yours costs.
-        metric: whose points are paid for.
-        languages: to average the points over; the foreign ones of each arm's lines if empty.
-        hours: wall-clock hours of a run that is planned.
-        num_devices: of that run.
-        format: of the tables.
+        price_per_hour: dollars for an hour of one device (a GPU, or the machine of one process).
+            Results need it; there is no default, since no source knows what yours costs.
+        metric: metric whose points are paid for.
+        languages: languages to average the points over; the foreign ones of each arm's lines if
+            none are given.
+        hours: wall-clock hours of a planned run, whose cost is printed too.
+        num_devices: devices of the planned run.
+        format: how tables are printed.
     """
 
     results: list[str] = field(default_factory=list)

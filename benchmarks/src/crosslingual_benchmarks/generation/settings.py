@@ -35,35 +35,35 @@ class GenerationSettings:
         method: an installed method's name, or base (the base as it is).
         dataset: an installed world such as testbed, mg18 (Crossmodal-3600), mc18 (our own culture
             prompts in its place) or prompts (a file of yours).
-        path: the folder that the method exported.
-        base: hub id, folder or testbed:sd of the pipeline; the export's own if not given.
-        prompt_language: what the pipeline reads; english is the upper bound.
-        arm: its name in the results; if not given the method's, and for base as_is or
+        path: folder that the method exported.
+        base: base of the pipeline: hub id, folder or testbed:sd; the export's own if not given.
+        prompt_language: language that the pipeline reads; english is the upper bound.
+        arm: name of the arm in the results; if not given the method's, and for base as_is or
             english_upper_bound.
-        languages: to test; all that the data set has if none are given.
-        trained_languages: of the captions that the arm was trained on, for the results.
-        root: the folder of mg18's captions.jsonl and images/.
-        prompts: the file of the data set prompts.
-        reference_dir: true pictures for FID and KID; the data set's own if not given.
-        use_references: false leaves FID and KID out.
-        output_dir: where generation.json and the pictures go.
+        languages: languages to test; all that the data set has if none are given.
+        trained_languages: languages of the captions that the arm was trained on, for the results.
+        root: folder of mg18's captions.jsonl and images/.
+        prompts: file of the data set prompts.
+        reference_dir: folder of true pictures for FID and KID; the data set's own if not given.
+        use_references: measure FID and KID.
+        output_dir: folder that gets generation.json and the pictures.
         num_prompts: prompts of a world (200 if not given) or of mg18 (all).
         num_motif_prompts: prompts of a world for each language's own motif.
         num_references: true pictures of a world.
         prompt_seed: seed of the choice of prompts in a world and mg18.
         num_inference_steps: steps of the sampler; 20 on testbed, 50 elsewhere if not given.
-        guidance_scale: of classifier-free guidance; 3 on testbed, 9 elsewhere if not given.
+        guidance_scale: scale of classifier-free guidance; 3 on testbed, 9 elsewhere if not given.
         scheduler: ddim, or base for the pipeline's own.
-        resolution: the pictures' edge in pixels; 64 on testbed, 512 elsewhere if not given.
-        mixed_precision: of the pipeline's weights: no (fp32), fp16 or bf16.
+        resolution: edge of the pictures in pixels; 64 on testbed, 512 elsewhere if not given.
+        mixed_precision: precision of the pipeline's weights: no (fp32), fp16 or bf16.
         batch_size: prompts at a time.
-        clip: for the CLIP score and for choosing among captions; testbed:clip on testbed, an
+        clip: CLIP of the CLIP score and of the choice among captions; testbed:clip on testbed, an
             OpenCLIP B/32 elsewhere if not given.
-        extractor: of the features of FID and KID: a CLIP, or inception-v3-compat.
+        extractor: network of the features for FID and KID: a CLIP, or inception-v3-compat.
         num_bootstrap: resamplings for the 95 % intervals of means; 0 for none.
         num_fid_bootstrap: resamplings for FID and KID, each as slow as the distance; 0 for none.
         num_shown: pictures of a language on the sheets.
-        seed: of the noise, and of the resamplings.
+        seed: seed of the noise and of the resamplings.
     """
 
     method: str

@@ -33,19 +33,19 @@ class RecommendSettings:
     """Settings of `crosslingual-bench recommend`: what is wished for, and what bounds it.
 
     Attributes:
-        budget: dollars for training, all languages together.
-        languages: how many, English aside or not.
-        culture: whether concepts of a culture must be drawn or found.
+        budget: dollars for training, for all languages together.
+        languages: how many languages the model has to know.
+        culture: whether it has to draw or find the concepts of a culture.
         single_language: whether a model of one language is wanted.
-        retrieval: whether pictures are searched.
-        generation: whether pictures are drawn.
-        deployment: whether it must be small and fast in production.
-        research: whether it is to try things.
+        retrieval: whether it has to find pictures by text and text by pictures.
+        generation: whether it has to draw pictures.
+        deployment: whether it has to be small and fast in production.
+        research: whether it is for research and prototypes.
         quality: whether quality comes before cost.
         max_adapter_mb: the most megabytes to ship beside the frozen base.
         native_pairs: how many pictures with captions in the languages you have; 0 is none.
-        results: result files, or folders of them, whose measured numbers are shown apart.
-        json: whether to print JSON.
+        results: result files, or folders of them; their numbers are shown apart.
+        json: print the answer as JSON.
     """
 
     budget: float | None = None

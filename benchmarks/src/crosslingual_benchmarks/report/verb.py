@@ -22,13 +22,13 @@ class ReportSettings:
 
     Attributes:
         results: folders of result files (*.json), or files.
-        output_dir: where report.html, report.md, tables/*.tex and plots/*.png go.
-        grids: PNG files of samples, beside those that results name and grid.png and motifs.png
-            beside the results.
-        price_per_hour: of one device; without it, costs are device-hours.
-        currency: of the price.
-        published: whether the published tables stand beside the measured ones.
-        title: of the page.
+        output_dir: folder that gets report.html, report.md, tables/*.tex and plots/*.png.
+        grids: PNG files of samples, shown with those that results name and with grid.png and
+            motifs.png beside the results.
+        price_per_hour: price of an hour of one device; without it, costs are device-hours.
+        currency: currency of the price.
+        published: show the published tables beside the measured ones.
+        title: title of the page.
     """
 
     results: list[str]

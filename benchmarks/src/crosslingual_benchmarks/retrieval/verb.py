@@ -37,23 +37,23 @@ class RetrievalSettings:
     Attributes:
         method: an installed method's name, clip (a CLIP as it is) or random (chance).
         dataset: multi30k, coco, xflickrco, xtd10, xm3600, clip_benchmark_wds or shards.
-        root: the folder of the dataset, in its published layout.
-        path: what the method exported; a CLIP's hub id, folder or testbed:clip.
-        arm: its name in the results; the method's if not given.
-        languages: to test; all that the dataset has if none are given.
-        output_dir: where retrieval.json goes.
+        root: folder of the dataset, in its published layout.
+        path: folder that the method exported; a CLIP's hub id, folder or testbed:clip.
+        arm: name of the arm in the results; the method's if not given.
+        languages: languages to test; all that the dataset has if none are given.
+        output_dir: folder that gets retrieval.json.
         image_dir: folders of pictures (multi30k, coco, xflickrco, xtd10, xm3600); root/images if
             not given.
-        split: of the dataset (multi30k, coco, xflickrco, clip_benchmark_wds); the published test if
-            not given.
-        task: of multi30k, 1 (one caption, translated) or 2 (five, independent).
-        caption_language: of captions that name no language (clip_benchmark_wds, shards).
-        captions: first (one a picture) or all.
+        split: split of the dataset (multi30k, coco, xflickrco, clip_benchmark_wds); the published
+            test if not given.
+        task: Multi30K's task: 1 (one caption, translated) or 2 (five, independent).
+        caption_language: language of captions that name none (clip_benchmark_wds, shards).
+        captions: captions of a picture that count: the first one, or all.
         allow_missing: leave out pictures that are missing, broken or have no caption in a language;
             their number is recorded. Recall among fewer pictures is higher.
         batch_size: pictures or texts at a time.
         num_bootstrap: resamplings of the pictures for the 95 % interval; 0 for none.
-        seed: of the resamplings, and of random.
+        seed: seed of the resamplings, and of random.
     """
 
     method: str
