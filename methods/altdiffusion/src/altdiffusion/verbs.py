@@ -190,5 +190,5 @@ def _count_text(settings: "TrainTextSettings") -> dict[str, int]:
         f"tokens on a GPU{', gradient checkpointing' if is_recomputed else ''}; the targets are "
         "computed once, so that training holds the student alone"
     )
-    frozen = {f"CLIP {teacher} (targets alone)": clip_on_meta(teacher, revision)}
+    frozen = {"teacher (targets alone)": clip_on_meta(teacher, revision)}
     return print_info(title, found, frozen, trains="text encoder")
