@@ -1,71 +1,88 @@
 #!/usr/bin/env bash
 # MuLan from English captions to judged pictures in other languages, on the embedded models: every
-# command, in order, and why.
+# command, in order, and why. `mulan demo` runs this file; its flags are the variables below.
 #
-#   pip install -c ../../constraints.txt -e .     # once, in an environment of your own
-#   bash run.sh                                   # minutes on two cores; nothing is downloaded
-#   OUT=/tmp/mulan NUM_PROCESSES=1 ENCODER=FOLDER bash run.sh
+#   pip install -c ../../constraints.txt -e '.[demo]'   # once, in an environment of your own
+#   bash run.sh                                         # minutes on two cores; no download
+#   OUTPUT_DIR=/tmp/mulan MAX_TRAIN_STEPS=50 NUM_PROCESSES=1 bash run.sh
 #
-# Each arrow of `raw pairs -> shards -> features -> adapter -> pictures` is one command and one folder
-# under $OUT. `mulan demo` does the same with a table at the end; this file is to be read and changed.
+# Each arrow of `raw captions -> shards -> features -> adapter -> pictures` is one command and one
+# folder under $OUTPUT_DIR. Copy this file and change it for your own data.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-OUT=${OUT:-runs/testbed}
-NUM_PROCESSES=${NUM_PROCESSES:-2}
-# The languages come with the encoder. This folder holds an XLM-R after mCLIP's stage 1;
-# ENCODER=testbed:xlm-r is the same one before it, never aligned across languages.
-ENCODER=${ENCODER:-testbed:xlm-r-aligned}
-export OMP_NUM_THREADS=1  # a thread a process
-launch() { torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m "$@"; }
+OUTPUT_DIR=${OUTPUT_DIR:-runs/mulan-demo}
+NUM_PROCESSES=${NUM_PROCESSES:-$(($(nproc) < 2 ? 1 : 2))}
+MAX_TRAIN_STEPS=${MAX_TRAIN_STEPS:-900}
+NUM_SAMPLES=${NUM_SAMPLES:-6000}
+NUM_PROMPTS=${NUM_PROMPTS:-24}
+# The languages come with the encoder. The aligned one is the other after mCLIP's stage 1, which
+# trained it on translations.
+TEXT_ENCODER=${TEXT_ENCODER:-testbed:xlm-r}
+ALIGNED_ENCODER=${ALIGNED_ENCODER:-testbed:xlm-r-aligned}
+LANGUAGES=${LANGUAGES-de hi ja zh}  # all zero-shot: English alone trains
+SEED=${SEED:-0}
 
-# ---------------------------------------------------------------------------------------------------
-# What will train, and what it takes. Computed from shapes: no weights are read.
-mulan info --config configs/testbed.yaml --text_encoder "$ENCODER"
+export OMP_NUM_THREADS=1  # one thread for each process
+CONFIG=$HERE/configs/testbed.yaml
+SECONDS=0
+say() { printf '[%5d s] %s\n' "$SECONDS" "$*"; }
+launch() {
+  if [ "$NUM_PROCESSES" -gt 1 ]; then
+    torchrun --standalone --nproc_per_node "$NUM_PROCESSES" -m mulan "$@"
+  else
+    mulan "$@"
+  fi
+}
 
-# ---------------------------------------------------------------------------------------------------
-# Raw pairs -> shards. The picture world says scenes in English, and in no other language; language
-# alignment needs no pictures of them. Image alignment does: leave out `--pictures false`, and give
-# `--alignment image` (or both) to features and train. Of your own: --source folder --input DIR, a
-# folder with metadata.jsonl.
-crosslingual shards --source world --split train --num_samples 6000 --seed 0 --pictures false \
-  --languages en --output_dir "$OUT/shards" --overwrite
-crosslingual inspect "$OUT/shards"
+# --------------------------------------------------------------------------------------------------
+# An earlier demo's folder is replaced; a folder that holds anything else is refused.
+python -m crosslingual.cli.demo "$OUTPUT_DIR"
 
-# Held-out scenes for validation: splits go by what a caption says.
-crosslingual shards --source world --split val --num_samples 64 --seed 0 --pictures false \
-  --languages en --output_dir "$OUT/val-shards" --overwrite
+# Raw captions -> shards. The picture world describes scenes in English and in no other language.
+# Language alignment needs no pictures. Image alignment does: leave out `--pictures false`, and give
+# `--alignment image` (or both) to features and train. For your own pictures: --source folder
+# --input DIR, a folder with metadata.jsonl.
+say "shards: $NUM_SAMPLES English captions"
+crosslingual shards --source world --split train --num_samples "$NUM_SAMPLES" --seed "$SEED" \
+  --pictures false --languages en --output_dir "$OUTPUT_DIR/shards"
 
-# ---------------------------------------------------------------------------------------------------
-# Shards -> features. English text encoder and multilingual encoder (and, for image alignment, the
-# VAE) are frozen: they run once, here, and never again. Ranks share the blocks; a second call goes on
-# where the first one stopped.
-launch mulan.features --config configs/testbed.yaml --text_encoder "$ENCODER" \
-  --shards "$OUT/shards" --features_dir "$OUT/features"
-launch mulan.features --config configs/testbed.yaml --text_encoder "$ENCODER" \
-  --shards "$OUT/val-shards" --features_dir "$OUT/val-features"
+times=()
+for name in not_aligned aligned; do
+  encoder=$TEXT_ENCODER
+  if [ $name = aligned ]; then encoder=$ALIGNED_ENCODER; fi
+  folder=$OUTPUT_DIR/$name
 
-# ---------------------------------------------------------------------------------------------------
-# Features -> adapter. The adapter alone is in the optimiser and in the checkpoints. Ctrl-C or a kill
-# loses nothing: the same command with `--resume_from_checkpoint latest` takes the very steps that the
-# whole run would have taken.
-launch mulan.train --config configs/testbed.yaml --text_encoder "$ENCODER" \
-  --train_data "$OUT/features" --output_dir "$OUT/mulan" \
-  --validation_data "$OUT/val-features" --validation_steps 300 \
-  --validation_prompts "a large red star" "ein großer roter Stern"
+  # ------------------------------------------------------------------------------------------------
+  # Shards -> features. English and multilingual text encoder are frozen (and, for image alignment,
+  # the VAE): they run once, here, and never again. Ranks share the blocks; a second call goes on
+  # where the first one stopped.
+  say "$name: features by $encoder: the states of both text encoders, once"
+  launch features --config "$CONFIG" --text_encoder "$encoder" --seed "$SEED" \
+    --shards "$OUTPUT_DIR/shards" --features_dir "$folder/features"
 
-# ---------------------------------------------------------------------------------------------------
-# Adapter -> pictures. `mulan train` has exported the last step to $OUT/mulan/adapter; any checkpoint
-# can be exported by hand. The folder is config.json, model.safetensors and a model card.
-mulan export --checkpoint "$OUT/mulan" --output_dir "$OUT/adapter"
-mulan generate --adapter "$OUT/adapter" --output_dir "$OUT/pictures" \
-  --prompt "a large red star" "ein großer roter Stern" "一颗红色的大五角星"
+  # ------------------------------------------------------------------------------------------------
+  # Features -> adapter. The adapter alone is in the optimiser and in the checkpoints. Ctrl-C or a
+  # kill loses nothing: the same command with `--resume_from_checkpoint latest` takes the very steps
+  # that the whole run would have taken.
+  say "$name: training, $MAX_TRAIN_STEPS steps, $NUM_PROCESSES processes"
+  before=$SECONDS
+  launch train --config "$CONFIG" --text_encoder "$encoder" --seed "$SEED" \
+    --train_data "$folder/features" --output_dir "$folder/run" \
+    --max_train_steps "$MAX_TRAIN_STEPS" --checkpointing_steps "$MAX_TRAIN_STEPS"
+  times+=("$((SECONDS - before)) s")
+done
 
-# ---------------------------------------------------------------------------------------------------
-# How good is it? The judge reads held-out pictures exactly. `as_is` is the English model with the
-# foreign prompt, `english` the upper bound; all languages but English are zero-shot. Writes
-# accuracy.json and grid.png.
-launch mulan.evaluate --adapter "$OUT/adapter" --output_dir "$OUT" \
-  --languages en de fr ru zh --num_prompts 50
-
-echo "adapter $OUT/adapter, pictures $OUT/grid.png, figures $OUT/accuracy.json, curve $OUT/mulan/metrics.jsonl"
+# --------------------------------------------------------------------------------------------------
+# Adapters -> pictures, judged. Training has exported its last step to run/adapter; `mulan export`
+# does it for any checkpoint, `mulan generate --adapter FOLDER --prompt ...` draws your own prompts.
+# The judge reads held-out pictures exactly. as-is is the English model with the foreign prompt.
+say "pictures: $NUM_PROMPTS held-out prompts in each of en $LANGUAGES"
+# shellcheck disable=SC2086  # languages are words
+launch evaluate --adapter "$OUTPUT_DIR/not_aligned/run/adapter" "$OUTPUT_DIR/aligned/run/adapter" \
+  --head "MuLan, encoder not aligned" "MuLan, encoder aligned" --output_dir "$OUTPUT_DIR" \
+  --languages en $LANGUAGES --num_prompts "$NUM_PROMPTS" --seed "$SEED"
+say "done"
+echo "trained in ${times[0]}, ${times[1]}, all in $SECONDS s" | tee -a "$OUTPUT_DIR/table.md"
+echo "pictures: $OUTPUT_DIR/grid.png"
+echo "adapter:  $OUTPUT_DIR/aligned/run/adapter"

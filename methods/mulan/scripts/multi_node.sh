@@ -21,4 +21,4 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 exec torchrun \
   --nnodes "$NUM_NODES" --node_rank "$NODE_RANK" --nproc_per_node "$num_processes" \
   --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}" \
-  -m mulan.train --config "$config" "$@"
+  -m mulan train --config "$config" "$@"

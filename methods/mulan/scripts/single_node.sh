@@ -16,6 +16,6 @@ num_processes=${NUM_PROCESSES:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l)}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 if [ "${LAUNCHER:-torchrun}" = deepspeed ]; then
-  exec deepspeed -q --num_accelerators "$num_processes" --module mulan.train --config "$config" "$@"
+  exec deepspeed -q --num_accelerators "$num_processes" --module mulan train --config "$config" "$@"
 fi
-exec torchrun --standalone --nproc_per_node "$num_processes" -m mulan.train --config "$config" "$@"
+exec torchrun --standalone --nproc_per_node "$num_processes" -m mulan train --config "$config" "$@"

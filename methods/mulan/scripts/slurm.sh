@@ -26,4 +26,4 @@ export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-29500} OMP_NUM_THREADS=1
 if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
   set -- "$@" --resume_from_checkpoint latest
 fi
-exec srun python -m mulan.train --config "$config" "$@"
+exec srun python -m mulan train --config "$config" "$@"

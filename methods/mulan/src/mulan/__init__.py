@@ -1,6 +1,4 @@
-"""MuLan: an adapter after a frozen multilingual encoder, trained on English alone (arXiv
-2412.01271).
-"""
+"""MuLan: an adapter that learns from English on a multilingual encoder (arXiv 2412.01271)."""
 
 from typing import Any
 
@@ -11,9 +9,9 @@ __all__ = ["METHOD", "attach", "encode"]
 
 def attach(pipe: Any, adapter: str, language: str | None = None) -> Any:
     """Makes a diffusers pipeline on the adapter's base read the encoder's languages; see
-    `mulan.generate.attach`.
+    `mulan.pipeline.attach`.
     """
-    from mulan.generate import attach as attach_adapter
+    from mulan.pipeline import attach as attach_adapter
 
     return attach_adapter(pipe, adapter, language)
 
@@ -21,23 +19,20 @@ def attach(pipe: Any, adapter: str, language: str | None = None) -> Any:
 def encode(
     adapter: str, prompts: list[str], negative_prompts: list[str] | None = None, **options: Any
 ) -> dict[str, Any]:
-    """A pipeline's keyword arguments for prompts, after which no encoder is held; see
-    `mulan.generate.encode`.
+    """A pipeline's keyword arguments for prompts, so that drawing needs no encoder; see
+    `mulan.pipeline.encode`.
     """
-    from mulan.generate import encode as encode_prompts
+    from mulan.pipeline import encode as encode_prompts
 
     return encode_prompts(adapter, prompts, negative_prompts, **options)
 
 
 def _load_pipeline(path: str, base: str | None = None) -> Any:
-    from mulan.generate import load_pipeline
+    from mulan.pipeline import load_pipeline
 
     return load_pipeline(path, base)
 
 
 METHOD = Method(
-    name="mulan",
-    paper="MuLan, arXiv 2412.01271",
-    load_pipeline=_load_pipeline,
-    load_embedder=None,
+    name="mulan", paper="MuLan, arXiv 2412.01271", load_pipeline=_load_pipeline, load_embedder=None
 )

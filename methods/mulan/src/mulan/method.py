@@ -1,9 +1,9 @@
-"""MuLan: an adapter after a frozen multilingual encoder, trained on English, read in any language.
+"""MuLan: an adapter on a frozen multilingual encoder, trained on English, used in any language.
 
 Xing et al., "MuLan: Adapting Multilingual Diffusion Models for Hundreds of Languages with
 Negligible Cost", arXiv 2412.01271. The encoder already speaks many languages; the adapter brings
 its states to what a frozen English diffusion model expects, through pictures (the diffusion loss),
-through the English encoder's states, or both. The other languages come with the encoder.
+through the English encoder's states, or both. The other languages come from the encoder.
 
 Shapes: B batch, L tokens, C encoder width, Q queries, D cross-attention width, P pooled width.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mulan.variants import AddEmbedding, AttentionPool, SeedAdapter
 
-Conditioning = tuple[Tensor, Tensor | None]  # states (B, Q, D), and a pooled vector (B, P) or None
+Adapted = tuple[Tensor, Tensor | None]  # states (B, Q, D), and a pooled vector (B, P) or None
 
 
 class QueryAdapter(nn.Module):
@@ -43,11 +43,11 @@ class QueryAdapter(nn.Module):
             width, num_heads, custom_encoder=encoder, custom_decoder=decoder, batch_first=True
         )
 
-    def forward(self, states_BLC: Tensor) -> Conditioning:
+    def forward(self, states_BLC: Tensor) -> Adapted:
         """Token states to cross-attention states (B, Q, D), without a pooled vector.
 
-        What `nn.Transformer` computes with the queries as the decoder's input. The decoder's
-        self-attention sees the queries alone, so it is computed once and not once a row.
+        This is what `nn.Transformer` computes with the queries as the decoder's input. The
+        decoder's self-attention sees only the queries, so it is computed once for all rows.
         """
         (reader,), (asker,) = self.transformer.encoder.layers, self.transformer.decoder.layers
         memory_BLD = self.proj(states_BLC)
@@ -63,7 +63,7 @@ class QueryAdapter(nn.Module):
 
 
 def _attend(attention: nn.MultiheadAttention, asking: Tensor, memory: Tensor) -> Tensor:
-    """`attention(asking, memory, memory)` without weights; one row of `asking` serves all rows."""
+    """`attention(asking, memory, memory)`; one row of `asking` serves all rows of `memory`."""
     width, rows = attention.embed_dim, len(memory)
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     queries = F.linear(asking, weight[:width], bias[:width])
@@ -99,9 +99,9 @@ class CaptionProjection(nn.Module):
 
 
 class PixArtAdapter(CaptionProjection):
-    """The replacement of PixArt's caption projection, as an adapter."""
+    """The replacement of PixArt's caption projection."""
 
-    def forward(self, states_BLC: Tensor) -> Conditioning:
+    def forward(self, states_BLC: Tensor) -> Adapted:
         """Token states to cross-attention states (B, L, D); the mask stays the encoder's."""
         return super().forward(states_BLC), None
 
@@ -135,7 +135,7 @@ class TwoEncoderAdapter(nn.Module):
         else:
             self.pool_caption_projection = CaptionProjection(pool_input_width, pooled_width)
 
-    def forward(self, states_BLC: Tensor, pooled: Tensor | None = None) -> Conditioning:
+    def forward(self, states_BLC: Tensor, pooled: Tensor | None = None) -> Adapted:
         """Token states to cross-attention states (B, Q, D) and the pooled vector (B, P).
 
         Args:
@@ -143,7 +143,7 @@ class TwoEncoderAdapter(nn.Module):
             pooled: the encoder's own pooled vector, where `pool` is `encoder`.
 
         Raises:
-            ValueError: that vector is wanted and not given.
+            ValueError: `pool` is `encoder` and that vector is not given.
         """
         states = torch.cat([self.adapter1(states_BLC)[0], self.adapter2(states_BLC)[0]], dim=-1)
         if self.pool == "attention":
@@ -203,7 +203,7 @@ def image_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
     Args:
         predicted: noise or velocity, (B, 4, h, w).
-        target: what was added.
+        target: the noise that was added, or the velocity.
 
     Returns:
         The mean squared error, in fp32.
@@ -211,30 +211,26 @@ def image_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(predicted.float(), target.float())
 
 
-def language_loss(
-    conditioning: Conditioning, english: Conditioning, has_teacher_B: Tensor
-) -> Tensor:
+def language_loss(adapted: Adapted, english: Adapted, has_teacher_B: Tensor) -> Tensor:
     """Language-centred alignment: the adapter's states against the English encoder's, position by
     position, and, where there are two, the pooled vectors as well (added, each a mean).
 
     Args:
-        conditioning: of the adapter: states (B, Q, D) and pooled (B, P) or None.
+        adapted: of the adapter: states (B, Q, D) and pooled (B, P) or None.
         english: of the base's own encoder, (B, L, D) and (B, P) or None, of the same caption or its
             translation.
-        has_teacher_B: rows that have such a caption; the others do not count.
+        has_teacher_B: whether a row has such a caption; other rows do not count.
 
     Raises:
         ValueError: Q is not L: positions would not correspond.
     """
-    if conditioning[0].shape != english[0].shape:
+    if adapted[0].shape != english[0].shape:
         raise ValueError(
-            f"the adapter gives {conditioning[0].shape[1]} states and the English encoder "
+            f"the adapter gives {adapted[0].shape[1]} states and the English encoder "
             f"{english[0].shape[1]}: language alignment needs num_queries {english[0].shape[1]}"
         )
     weights_B = has_teacher_B.float() / has_teacher_B.sum().clamp(min=1)
-    pairs = [
-        (own, wanted) for own, wanted in zip(conditioning, english, strict=True) if own is not None
-    ]
+    pairs = [(own, wanted) for own, wanted in zip(adapted, english, strict=True) if own is not None]
     errors = [(own.float() - wanted.float()).square().flatten(1).mean(1) for own, wanted in pairs]
     return (torch.stack(errors).sum(dim=0) * weights_B).sum()
 
@@ -242,7 +238,7 @@ def language_loss(
 def mulan_loss(
     image: Tensor | None, language: Tensor | None, language_weight: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sum of what there is: image + w * language, or one of them alone."""
+    """Image + w * language, or the one of them that is not None."""
     terms = {"image": image, "language": language}
     parts = {name: term.detach() for name, term in terms.items() if term is not None}
     if image is None or language is None:

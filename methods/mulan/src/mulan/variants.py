@@ -1,5 +1,5 @@
-"""What stands beside the published adapters: the seed paper's form with weights for each language,
-a pool by attention, and a replacement for SDXL's added embedding.
+"""Forms and parts besides the published adapters: the seed paper's form with weights for each
+language, a pool by attention, and a replacement for SDXL's added embedding.
 
 Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled width.
 """
@@ -14,7 +14,7 @@ class SeedAdapter(nn.Module):
     chosen by its number.
 
     The weights of all languages are stacked at every step, so that each process runs the same graph
-    whatever languages its batch holds.
+    no matter which languages its batch holds.
     """
 
     def __init__(self, encoder_width: int, width: int, num_layers: int, num_languages: int):
@@ -48,7 +48,7 @@ class SeedAdapter(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """One learned query that reads all token states: a pooled vector where the encoder has none."""
+    """One learned query that reads all token states: a pooled vector for encoders without one."""
 
     def __init__(self, encoder_width: int, width: int, num_heads: int):
         """C, P and attention heads."""
@@ -65,7 +65,7 @@ class AttentionPool(nn.Module):
 
 
 class AddEmbedding(nn.Module):
-    """SDXL's embedding of pooled vector, sizes and crops, as some adapters bring it.
+    """SDXL's embedding of pooled vector, sizes and crops, which some adapters replace.
 
     It takes the place of the UNet's own in training and after `attach`.
     """

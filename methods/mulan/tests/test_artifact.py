@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from mulan.config import ImportSettings
-from mulan.export import load_adapter
-from mulan.generate import attach
+from mulan.artifact import import_published, load_adapter
 from mulan.method import build_adapter
-from mulan.published import import_published
+from mulan.pipeline import attach
+from mulan.settings import ImportSettings
 
 SD = {"variant": "published", "family": "sd", "encoder_width": 12, "width": 16, "num_queries": 9}
 SD |= {"num_heads": 8, "pooled_width": None, "split_widths": None, "add_embedding": None}

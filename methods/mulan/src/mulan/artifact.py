@@ -1,0 +1,268 @@
+"""The adapter as a folder: its config, written, read back, started from, and made of the authors'
+files.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crosslingual.adapter import artifact
+from crosslingual.frozen.base import Base, Denoiser
+from crosslingual.frozen.encoders import encoder_shape
+from crosslingual.frozen.weights import locate
+from mulan.method import build_adapter
+from mulan.settings import ImportSettings, TrainSettings
+
+CARD = """\
+A MuLan adapter: {count:,} parameters between the frozen encoder `{text_encoder}` and the frozen
+base `{base}` (MuLan, arXiv 2412.01271; variant {variant}). The languages that trained are listed
+above; the encoder's other languages come without training, as far as it is aligned across them.
+
+```python
+{import_base}
+import mulan
+
+pipe = {load_base}
+mulan.attach(pipe, "this/folder")
+pipe("...").images[0]
+```
+"""
+NOT_SDXL = "null_policy zeros is SDXL's: stock pipelines of other bases encode ''"
+SHAPE = (
+    "variant family encoder_width width pooled_width num_queries num_heads num_layers text_encoder"
+)
+NUM_HEADS = 8  # published; a state dict does not say
+PIXART = {f"{layer}.{kind}" for layer in ("linear_1", "linear_2") for kind in ("weight", "bias")}
+
+
+def check_alignment(settings: TrainSettings) -> None:
+    """Refuses an alignment that the base or the features cannot give.
+
+    Raises:
+        ValueError: with the setting to change.
+    """
+    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    is_pixart = base.family.name == "pixart"
+    if is_pixart and (settings.alignment != "image" or settings.english_states):
+        raise ValueError(
+            "PixArt's adapter is trained through pictures alone: use --alignment image "
+            "--english_states false"
+        )
+    if settings.alignment != "image" and not settings.english_states:
+        raise ValueError(
+            f"alignment {settings.alignment} reads the English encoder's states: use "
+            "--english_states true"
+        )
+
+
+def adapter_config(settings: TrainSettings) -> dict[str, Any]:
+    """What the adapter's config.json says: its shape, its base and its encoder.
+
+    Raises:
+        ValueError: settings that do not go together.
+    """
+    check_alignment(settings)
+    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    text, is_sdxl = base.text, base.family.name == "sdxl"
+    # The published order: the second encoder's width first.
+    split_widths = list(reversed(text.part_widths)) if is_sdxl else None
+    if settings.null_policy == "zeros" and not is_sdxl:
+        raise ValueError(NOT_SDXL)
+    if settings.replace_add_embedding and not (is_sdxl and settings.has_pictures):
+        raise ValueError(
+            "replace_add_embedding trains a layer of SDXL through pictures: use an SDXL base and "
+            "--alignment image or both, or --replace_add_embedding false"
+        )
+    widths = [*(split_widths or [text.inner_width]), text.pooled_width or 0]
+    if base.family.name != "pixart" and any(width % settings.num_heads for width in widths):
+        raise ValueError(f"num_heads {settings.num_heads} does not divide the base's {widths}")
+    encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
+    return {
+        "method": "mulan",
+        "variant": settings.variant,
+        "family": base.family.name,
+        "width": text.inner_width,
+        "pooled_width": text.pooled_width,
+        "split_widths": split_widths,
+        "encoder_width": encoder_width,
+        "num_queries": settings.num_queries,
+        "num_heads": settings.num_heads,
+        "num_layers": settings.num_layers,
+        "pool": settings.pool,
+        "pool_input_width": encoder_width,
+        "add_embedding": list(text.added_embedding) if settings.replace_add_embedding else None,
+        "max_length": settings.max_length or longest,
+        "null_policy": settings.null_policy,
+        "base": base.location,
+        "base_revision": base.revision,
+        "text_encoder": locate(settings.text_encoder),
+        "text_encoder_revision": settings.text_encoder_revision,
+        "languages": [*_languages_before(settings), *settings.languages],
+        "guidance_scale": settings.guidance_scale,
+    }
+
+
+def _languages_before(settings: TrainSettings) -> list[str]:
+    """The languages that a seed adapter has already, without those that train."""
+    if settings.variant != "seed" or settings.init_adapter is None:
+        return []
+    before = artifact.load_artifact_config(settings.init_adapter, "mulan")["languages"]
+    return [language for language in before if language not in settings.languages]
+
+
+def save_adapter(
+    state: dict[str, Tensor], config: dict[str, Any], folder: str | Path, results: list[dict] = ()
+) -> Path:
+    """Writes config.json, model.safetensors and the model card, which tabulates `results`."""
+    num_parameters = sum(tensor.numel() for tensor in state.values())
+    card = artifact.adapter_card("MuLan adapter", CARD, config, num_parameters, results)
+    return artifact.save_artifact(folder, state=state, config=config, card=card)
+
+
+def load_adapter(
+    folder: str | Path, language: str | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Reads an exported adapter, frozen, and its config.
+
+    Args:
+        folder: of the adapter.
+        language: whose weights a seed adapter uses; its first if None.
+
+    Raises:
+        FileNotFoundError, ValueError: as `crosslingual.adapter.artifact.load_adapter`, or a
+            language that the adapter has no weights for.
+    """
+    adapter, config = artifact.load_adapter(
+        folder, "mulan", lambda config: build_adapter({**config, "language": language})
+    )
+    if language is not None and config["variant"] != "seed":
+        raise ValueError(
+            f"{folder} has one set of weights for all languages: leave out the language"
+        )
+    return adapter, {**config, "language": language}
+
+
+def start_adapter(
+    settings: TrainSettings, config: dict[str, Any], denoiser: Denoiser | None = None
+) -> nn.Module:
+    """A new adapter, or the one of `init_adapter`.
+
+    Args:
+        settings: of the run; a seed adapter's languages that are not among `languages` are frozen.
+        config: the adapter's.
+        denoiser: whose added embedding a replacement starts from, and takes the place of.
+
+    Raises:
+        FileNotFoundError, ValueError: no such adapter, or one of another shape.
+    """
+    torch.manual_seed(settings.seed)
+    adapter = build_adapter(config)
+    if config["add_embedding"] and denoiser is not None:
+        adapter.add_embedding.load_state_dict(denoiser.model.add_embedding.state_dict())
+        denoiser.model.add_embedding = adapter.add_embedding
+    if settings.init_adapter is not None:
+        _load_start(adapter, settings.init_adapter, config)
+    if config["variant"] == "seed":
+        for language, layers in zip(config["languages"], adapter.languages, strict=True):
+            layers.requires_grad_(language in settings.languages)
+    return adapter
+
+
+def _load_start(adapter: nn.Module, folder: str, config: dict[str, Any]) -> None:
+    """Loads the tensors of an exported adapter, each language's to the place that it has now."""
+    before, config_before = load_adapter(folder)
+    for name in SHAPE.split():
+        if config_before[name] != config[name]:
+            raise ValueError(
+                f"init_adapter {folder} has {name} {config_before[name]!r} and this run "
+                f"{config[name]!r}: give the run the adapter's"
+            )
+    state = before.state_dict()
+    if config["variant"] == "seed":
+        state = {}
+        for language, layers in zip(config_before["languages"], before.languages, strict=True):
+            place = config["languages"].index(language)
+            state |= layers.state_dict(prefix=f"languages.{place}.")
+    artifact.load_strict(adapter, {**adapter.state_dict(), **state})
+
+
+def frozen_tensors(adapter: nn.Module) -> dict[str, Tensor]:
+    """Copies of what does not train in an adapter: the other languages of a seed adapter."""
+    named = adapter.named_parameters()
+    return {name: each.detach().clone() for name, each in named if not each.requires_grad}
+
+
+def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
+    """The adapter's family and widths, read off the names and shapes of a published state dict.
+
+    SD 1.x and 2.x: `proj.*`, `queries`, `transformer.*`. SDXL: the same under `adapter1.` and
+    `adapter2.`, `pool_caption_projection.*`, and perhaps `add_embedding.*`. PixArt: `linear_1.*`,
+    `linear_2.*`.
+
+    Raises:
+        ValueError: names that are not MuLan's.
+    """
+    shape = {"variant": "published", "num_heads": NUM_HEADS, "num_layers": 0, "num_queries": 0}
+    nothing = ("pool", "pooled_width", "split_widths", "pool_input_width", "add_embedding")
+    shape |= dict.fromkeys(nothing)
+    if set(state) == PIXART:
+        width, encoder_width = state["linear_1.weight"].shape
+        return shape | {"family": "pixart", "encoder_width": encoder_width, "width": width}
+    prefix = "adapter1." if "adapter1.queries" in state else ""
+    wanted = [f"{prefix}queries", f"{prefix}proj.0.weight"]
+    if prefix:
+        wanted += ["adapter2.queries", "pool_caption_projection.linear_1.weight"]
+    missing = [name for name in wanted if name not in state or state[name].ndim < 2]
+    if missing:
+        found = ", ".join(sorted(state)[:4])
+        raise ValueError(f"this is not a published MuLan: no {missing[0]} among {found}, ...")
+    queries = state[f"{prefix}queries"]
+    shape |= {"num_queries": queries.shape[1], "width": queries.shape[2]}
+    shape["encoder_width"] = state[f"{prefix}proj.0.weight"].shape[1]
+    if not prefix:
+        return shape | {"family": "sd"}
+    pooled_width, pool_input_width = state["pool_caption_projection.linear_1.weight"].shape
+    split = [state[f"{name}.queries"].shape[2] for name in ("adapter1", "adapter2")]
+    shape |= {"family": "sdxl", "width": sum(split), "split_widths": split}
+    shape |= {"pooled_width": pooled_width, "pool_input_width": pool_input_width}
+    # A pooled head as wide as the states could read their mean; narrower, it reads another vector.
+    shape["pool"] = "encoder" if pool_input_width != shape["encoder_width"] else "mean"
+    if "add_embedding.linear_1.weight" in state:
+        shape["add_embedding"] = list(reversed(state["add_embedding.linear_1.weight"].shape))
+    return shape
+
+
+def import_published(settings: ImportSettings) -> Path:
+    """Writes a published adapter as config.json + model.safetensors.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, more than tensors in it, names or shapes that
+            are not MuLan's, or no null policy for an SDXL file.
+    """
+    state = artifact.read_state_dict(settings.state_dict)
+    state = {name.removeprefix("caption_projection."): tensor for name, tensor in state.items()}
+    shape = published_shape(state)
+    is_sdxl = shape["family"] == "sdxl"
+    if is_sdxl and settings.null_policy is None:
+        raise ValueError(
+            "published SDXL adapters differ in what the empty prompt is: say --null_policy zeros "
+            "or --null_policy adapter"
+        )
+    if settings.null_policy == "zeros" and not is_sdxl:
+        raise ValueError(NOT_SDXL)
+    config = {
+        "method": "mulan",
+        **shape,
+        "max_length": settings.max_length,
+        "null_policy": settings.null_policy or "adapter",
+        "base": locate(settings.pretrained_model_name_or_path),
+        "base_revision": None,
+        "text_encoder": locate(settings.text_encoder),
+        "text_encoder_revision": None,
+        "languages": settings.languages,
+        "guidance_scale": settings.guidance_scale,
+    }
+    artifact.load_strict(build_adapter(config), state)
+    return save_adapter(state, config, settings.output_dir)

@@ -1,0 +1,100 @@
+"""From an exported adapter to a pipeline, or to the arguments of one."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crosslingual.adapter import pipeline
+from crosslingual.frozen.families import family_of
+from mulan.artifact import load_adapter
+
+
+def attach(pipe: Any, adapter: str | Path, language: str | None = None) -> Any:
+    """Makes any diffusers pipeline on the adapter's base read the languages of its encoder.
+
+    Args:
+        pipe: text-to-image, img2img, inpainting, ControlNet, with LoRA or LCM: whatever takes
+            `text_encoder`. On PixArt the adapter replaces the caption projection, so that the saved
+            pipeline holds classes of diffusers and transformers alone.
+        adapter: an exported folder.
+        language: whose weights a seed adapter uses; its first if None.
+
+    Returns:
+        The pipeline.
+
+    Raises:
+        ValueError: the adapter's family, widths or pooled vector are not the base's.
+    """
+    return attach_module(pipe, *load_adapter(adapter, language))
+
+
+def attach_module(pipe: Any, module: nn.Module, config: dict[str, Any]) -> Any:
+    """`attach` for an adapter in memory."""
+    _check_pool(config)
+    pipeline.check_widths(pipe, config["width"], config["pooled_width"])
+    family, denoiser = family_of(pipe)
+    if family.name != config["family"]:
+        raise ValueError(
+            f"this adapter is of the family {config['family']}, and the pipeline denoises with a "
+            f"{type(denoiser).__name__} of {family.name}: use the adapter's base"
+        )
+    if config["add_embedding"]:
+        denoiser.add_embedding.load_state_dict(module.add_embedding.state_dict())
+    return pipeline.attach_adapter(pipe, module, config)
+
+
+def load_pipeline(path: str, base: str | None = None, language: str | None = None) -> Any:
+    """The adapter's base (or another of its family) with the adapter attached."""
+    return pipeline.load_adapted(*load_adapter(path, language), base, attach=attach_module)
+
+
+@torch.no_grad()
+def encode(
+    adapter: str | Path,
+    prompts: list[str],
+    negative_prompts: list[str] | None = None,
+    *,
+    language: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """Keyword arguments for a pipeline on the adapter's base, loaded with `text_encoder=None`.
+
+    The encoder is loaded for this and released, so that drawing holds only denoiser and VAE.
+
+    Args:
+        adapter: an exported folder.
+        prompts: in any language of the encoder.
+        negative_prompts: as many; the empty prompt by the adapter's null policy if None.
+        language: whose weights a seed adapter uses; its first if None.
+        device: where they are encoded.
+        dtype: of the weights, and of what is returned.
+
+    Raises:
+        ValueError: the adapter changes the base as well, so that it must be attached.
+    """
+    module, config = load_adapter(adapter, language)
+    _check_pool(config)
+    if config["family"] == "pixart" or config["add_embedding"]:
+        raise ValueError(
+            f"{adapter} changes a layer of the base too: attach it, take pipe.encode_prompt(...), "
+            "and set pipe.text_encoder to None"
+        )
+    encoder = pipeline.load_encoder(config)
+    encoder.model.to(device, dtype)
+    module = module.to(device, dtype)
+    encoded = pipeline.encode_prompts(encoder, module, prompts, negative_prompts)
+    if config["null_policy"] == "zeros" and negative_prompts is None:
+        for name in ("negative_prompt_embeds", "negative_pooled_prompt_embeds"):
+            encoded[name] = torch.zeros_like(encoded[name])
+    return encoded
+
+
+def _check_pool(config: dict[str, Any]) -> None:
+    if config["pool"] == "encoder":
+        raise ValueError(
+            "this adapter reads the pooled vector of the encoder that it was published with, which "
+            "no encoder here gives: call the module with states and pooled vector of your own"
+        )

@@ -1,0 +1,141 @@
+"""The settings of MuLan's verbs, where they differ from every method's."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from crosslingual.adapter import settings as adapter
+from crosslingual.cli import demo
+from crosslingual.evaluation import settings as evaluation
+from crosslingual.training import settings
+
+
+@dataclass
+class TrainSettings(settings.DiffusionSettings):
+    """Settings of `mulan train`; the defaults are for the testbed, configs/ holds those of real
+    bases.
+
+    Attributes:
+        languages: BCP-47 codes of the captions to train on; English alone is the method.
+        variant: published (learned queries) or seed (an MLP with weights for each language).
+        alignment: what to learn from: image (diffusion loss), language (the English encoder's
+            states) or both.
+        language_weight: weight of the language loss where alignment is both.
+        num_queries: states that the denoiser reads; language alignment needs as many as the
+            English encoder gives.
+        num_heads: attention heads of the adapter.
+        num_layers: linear layers of a seed adapter, 2 or 3.
+        pool: what SDXL's pooled vector is made of: the mean of the token states, the first of
+            them, or attention over them.
+        replace_add_embedding: also train a replacement of SDXL's added embedding; needs image
+            alignment.
+        init_adapter: folder of an exported adapter to start from. A seed adapter's languages that
+            are not among `languages` stay as they are.
+        null_policy: what the empty prompt is: adapter (encoded like any other) or zeros (SDXL
+            only).
+        english_states: whether features hold the English encoder's states, which language
+            alignment needs.
+        gradient_checkpointing: recompute the denoiser's activations in the backward pass, which
+            takes time and saves memory.
+        compile: compile the denoiser.
+        validation_prompts: prompts to draw a picture of at each validation.
+    """
+
+    output_dir: str = "runs/mulan"
+    languages: list[str] = field(default_factory=lambda: ["en"])
+    variant: Literal["published", "seed"] = "published"
+    alignment: Literal["image", "language", "both"] = "image"
+    language_weight: float = 1.0
+    num_queries: int = 120
+    num_heads: int = 8
+    num_layers: int = 2
+    pool: Literal["mean", "first", "attention"] = "mean"
+    replace_add_embedding: bool = False
+    init_adapter: str | None = None
+    null_policy: Literal["adapter", "zeros"] = "adapter"
+    english_states: bool = True
+    train_batch_size: int = 24
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    validation_prompts: list[str] = field(default_factory=list)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether training looks at pictures, and not at captions alone."""
+        return self.alignment != "language"
+
+
+@dataclass
+class FeaturesSettings(settings.FeaturesSettings, TrainSettings):
+    """Settings of `mulan features`."""
+
+
+@dataclass
+class ImportSettings:
+    """Settings of `mulan import`.
+
+    Attributes:
+        state_dict: the published file: .pth, .pt, .bin, .ckpt or .safetensors.
+        output_dir: folder that the adapter is written to.
+        pretrained_model_name_or_path: base that the adapter was published for.
+        text_encoder: encoder that the adapter was published with.
+        null_policy: adapter or zeros. Published SDXL files differ, so that they need it.
+        languages: BCP-47 codes for the adapter's model card.
+        max_length: tokens per prompt.
+        guidance_scale: guidance scale that the adapter's config recommends.
+    """
+
+    state_dict: str
+    output_dir: str
+    pretrained_model_name_or_path: str
+    text_encoder: str
+    null_policy: Literal["adapter", "zeros"] | None = None
+    languages: list[str] = field(default_factory=lambda: ["en"])
+    max_length: int = 77
+    guidance_scale: float = 7.5
+
+
+@dataclass
+class GenerateSettings(adapter.GenerateSettings):
+    """Settings of `mulan generate`.
+
+    Attributes:
+        language: language of the prompts, whose weights a seed adapter uses; its first language
+            if not given.
+    """
+
+    language: str | None = None
+
+
+@dataclass(kw_only=True)
+class EvaluateSettings(evaluation.EvaluateSettings):
+    """Settings of `mulan evaluate`.
+
+    Attributes:
+        adapter: folder of an exported adapter, or of several on one base to compare.
+        head: what the table calls each adapter.
+    """
+
+    adapter: list[str]
+    head: list[str] = field(default_factory=lambda: ["MuLan"])
+
+
+@dataclass
+class DemoSettings(demo.DemoSettings):
+    """Settings of `mulan demo`; each is a variable of run.sh.
+
+    Attributes:
+        max_train_steps: optimiser steps of each adapter's training.
+        num_samples: English captions to train on.
+        num_prompts: held-out prompts to draw in each language.
+        text_encoder: encoder that was never aligned across languages.
+        aligned_encoder: encoder that was.
+        languages: BCP-47 codes that are evaluated besides English, all zero-shot.
+    """
+
+    output_dir: str = "runs/mulan-demo"
+    max_train_steps: int = 900
+    num_samples: int = 6000
+    num_prompts: int = 24
+    text_encoder: str = "testbed:xlm-r"
+    aligned_encoder: str = "testbed:xlm-r-aligned"
+    languages: list[str] = field(default_factory=lambda: ["de", "hi", "ja", "zh"])

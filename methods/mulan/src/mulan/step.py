@@ -1,0 +1,170 @@
+"""One step of alignment: a batch of frozen outputs through the adapter and, for the image loss,
+through the frozen denoiser.
+
+The adapter runs once a step: both losses see the same output. The denoiser keeps activations but no
+weight gradients.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crosslingual.frozen.base import Base, Conditioning, Denoiser
+from crosslingual.frozen.schedule import (
+    Generators,
+    Noising,
+    choose_language,
+    draw_dropped,
+    drop_captions,
+    one_a_row,
+)
+from mulan.method import Adapted, image_loss, language_loss, mulan_loss
+from mulan.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What a step passes through without training it.
+
+    Attributes:
+        denoiser: None where captions alone train.
+        noising: its noise schedule, likewise.
+        null: arrays of the empty prompt, as `FrozenParts.null` gives them, with a first axis of 1.
+        numbers: places of the languages that train among a seed adapter's, None for other forms.
+        device: where the step runs.
+    """
+
+    denoiser: Denoiser | None
+    noising: Noising | None
+    null: dict[str, Tensor]
+    numbers: Tensor | None
+    device: torch.device
+
+    def or_null(self, name: str, array: Tensor, dropped: Tensor) -> Tensor:
+        """An array of a batch, with the empty prompt's in the rows that are dropped."""
+        return drop_captions(_place(array, self.device), self.null[name], dropped)
+
+
+def _place(array: Tensor, device: torch.device) -> Tensor:
+    """An array on a device, floats in fp32."""
+    return array.to(device, torch.float32 if array.is_floating_point() else None)
+
+
+def load_frozen(
+    settings: TrainSettings, config: dict[str, Any], null: dict[str, Tensor], device: torch.device
+) -> Frozen:
+    """Loads the denoiser, unless captions alone train.
+
+    Args:
+        settings: of the run.
+        config: the adapter's.
+        null: as the data holds it.
+        device: where the step runs.
+
+    Raises:
+        ValueError: for language alignment, if the adapter gives another number of states than the
+            English encoder.
+    """
+    is_seed = config["variant"] == "seed"
+    if settings.alignment != "image":
+        name = "max_length" if is_seed else "num_queries"
+        given, wanted = config[name], len(null["english_states"])
+        if given != wanted:
+            raise ValueError(
+                f"alignment {settings.alignment} compares states position by position, and the "
+                f"English encoder gives {wanted}: use --{name} {wanted}, not {given}"
+            )
+    numbers = denoiser = noising = None
+    if is_seed:
+        places = [config["languages"].index(language) for language in settings.languages]
+        numbers = torch.tensor(places, device=device)
+    if settings.has_pictures:
+        base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+        noising = base.schedule(
+            device=device,
+            caption_dropout=settings.caption_dropout,
+            noise_offset=settings.noise_offset,
+        )
+        denoiser = base.load_denoiser(
+            device,
+            resolution=settings.resolution,
+            mixed_precision=settings.mixed_precision,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            compile=settings.compile,
+            project_text=False,
+        )
+    placed = {name: _place(array, device)[None] for name, array in null.items()}
+    return Frozen(denoiser, noising, placed, numbers, device)
+
+
+def mulan_step(
+    settings: TrainSettings,
+    frozen: Frozen,
+    adapter: nn.Module,
+    batch: dict[str, Tensor],
+    draws: Generators,
+    stratified: bool = False,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch and its parts.
+
+    Args:
+        settings: of the run.
+        frozen: what the step passes through.
+        adapter: or the engine around it.
+        batch: arrays of `FrozenParts.encode` (fp16 as stored).
+        draws: generators of all that is drawn; one for each row makes what a sample sees
+            independent of the batch that it is in.
+        stratified: for validation: timesteps in equal spans, and no caption dropped.
+    """
+    num_rows = len(batch["has_language"])
+    if frozen.noising is None:
+        share = 0.0 if stratified else settings.caption_dropout
+        dropped = draw_dropped(one_a_row(draws, num_rows), share).to(frozen.device)
+    else:
+        noisy = frozen.noising.draw(batch, draws, stratified)
+        dropped = noisy.dropped
+    chosen = choose_language(batch["has_language"], draws)
+    rows = torch.arange(num_rows), chosen
+    states = frozen.or_null("multilingual_states", batch["multilingual_states"][rows], dropped)
+    if frozen.numbers is None:
+        adapted = adapter(states)
+    else:
+        adapted = adapter(states, frozen.numbers[chosen.to(frozen.device)])
+    if settings.null_policy == "zeros":
+        adapted = _zero_rows(adapted, dropped)
+    image = language = mask = None
+    if frozen.denoiser is not None:
+        if "multilingual_mask" in batch:
+            mask = frozen.or_null("multilingual_mask", batch["multilingual_mask"][rows], dropped)
+        text = Conditioning(*adapted, mask)
+        predicted = frozen.denoiser.predict(noisy.latents, noisy.timesteps, text)
+        image = image_loss(predicted, noisy.target)
+    if settings.alignment != "image":
+        names = ("english_states", "english_pooled")
+        english = tuple(
+            frozen.or_null(name, batch[name], dropped) if name in batch else None for name in names
+        )
+        has_teacher = _has_teacher(settings, batch, chosen).to(frozen.device)
+        if settings.null_policy == "zeros":
+            has_teacher = has_teacher & ~dropped
+        else:
+            has_teacher = has_teacher | dropped  # the empty prompt is the same in all languages
+        language = language_loss(adapted, english, has_teacher)
+    return mulan_loss(image, language, settings.language_weight)
+
+
+def _has_teacher(settings: TrainSettings, batch: dict[str, Tensor], chosen: Tensor) -> Tensor:
+    """Rows whose English caption says the same as the chosen one, which is it or translates it."""
+    is_english = torch.tensor([code == "en" for code in settings.languages])[chosen]
+    return batch["has_english"] & (is_english | ~batch["native"])
+
+
+def _zero_rows(adapted: Adapted, dropped: Tensor) -> Adapted:
+    """Zeros where captions are dropped, as SDXL's own pipeline gives for an empty prompt."""
+    states, pooled = adapted
+    return (
+        drop_captions(states, torch.zeros_like(states[:1]), dropped),
+        None if pooled is None else drop_captions(pooled, torch.zeros_like(pooled[:1]), dropped),
+    )
