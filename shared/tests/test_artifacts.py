@@ -156,28 +156,45 @@ def test_weights_of_another_module_are_listed(tmp_path: Path) -> None:
 
 
 def test_the_card_has_the_hubs_head_and_the_table() -> None:
+    base = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     card = model_card(
-        title="PEA for SD 1.5",
-        text="It reads German.",
-        base_model="stable-diffusion-v1-5/stable-diffusion-v1-5",
-        languages=["de", "no"],
-        pipeline_tag="text-to-image",
+        "PEA for SD 1.5",
+        "It reads {reads}; width {width}.",
+        {"method": "pea", "base": base, "languages": ["de", "no"], "width": 4},
         tags=["multilingual"],
-        license="mit",
         results=[{"language": "de", "accuracy": 0.91}, {"language": "no", "accuracy": 0.88}],
+        reads="German",
     )
     _, head, body = card.split("---\n", 2)
     assert yaml.safe_load(head) == {
         "library_name": "crosslingual",
-        "base_model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "base_model": base,
         "base_model_relation": "adapter",
         "language": ["de", "no"],
         "pipeline_tag": "text-to-image",
-        "tags": ["multilingual"],
+        "tags": ["pea", "cross-lingual", "multilingual"],
         "license": "mit",
     }
-    assert "# PEA for SD 1.5\n\nIt reads German.\n\n| language | accuracy |\n| --- |" in body
+    assert (
+        "# PEA for SD 1.5\n\nIt reads German; width 4.\n\n| language | accuracy |\n| --- |" in body
+    )
     assert body.endswith("| de | 0.91 |\n| no | 0.88 |\n")
+
+
+def test_the_lines_that_load_a_base_are_those_that_can() -> None:
+    """diffusers knows hub ids and folders, and Base a world's models too."""
+    loaded = {}
+    for base in ("org/name", "testbed:sd"):
+        config = {"method": "m", "base": base, "languages": []}
+        loaded[base] = model_card("Title", "{import_base}\npipe = {load_base}", config)
+    assert (
+        "from diffusers import DiffusionPipeline\n"
+        'pipe = DiffusionPipeline.from_pretrained("org/name")\n' in loaded["org/name"]
+    )
+    assert (
+        "from crosslingual.frozen.base import Base\n"
+        'pipe = Base.open("testbed:sd").load_pipeline()\n' in loaded["testbed:sd"]
+    )
 
 
 def test_tensors_may_lie_in_a_folder_of_a_librarys_own(tmp_path: Path) -> None:

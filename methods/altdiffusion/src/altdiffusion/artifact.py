@@ -74,15 +74,7 @@ def save_trained(
     unet, lora = trained_unet(settings, state)
     pipe = build_pipeline(settings, unet).to(dtype)
     config = pipeline_config(settings)
-    card = model_card(
-        title="AltDiffusion",
-        text=CARD.format(count=len(config["languages"]), **config),
-        base_model=config["base"],
-        languages=config["languages"],
-        pipeline_tag="text-to-image",
-        tags=["altdiffusion", "cross-lingual"],
-        license="mit",
-    )
+    card = model_card("AltDiffusion", CARD, config, count=len(config["languages"]))
 
     def save_pipeline(partial: Path) -> None:
         pipe.save_pretrained(partial, safe_serialization=True)

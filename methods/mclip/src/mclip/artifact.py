@@ -91,13 +91,13 @@ def save_model(
             then names, so that the folder can be moved.
     """
     card = model_card(
-        title="mCLIP projectors",
-        text=CARD.format(count=sum(tensor.numel() for tensor in state.values()), **config),
+        "mCLIP projectors",
+        CARD,
+        config,
         base_model=config["clip"],
-        languages=config["languages"],
         pipeline_tag="zero-shot-image-classification",
-        tags=["mclip", "cross-lingual", "retrieval"],
-        license="mit",
+        tags=["retrieval"],
+        count=sum(tensor.numel() for tensor in state.values()),
     )
     name, revision = config["text_encoder"], config["text_encoder_revision"]
     if bundle_encoder:

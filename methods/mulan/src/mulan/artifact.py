@@ -117,7 +117,9 @@ def save_adapter(
 ) -> Path:
     """Writes config.json, model.safetensors and the model card, which tabulates `results`."""
     num_parameters = sum(tensor.numel() for tensor in state.values())
-    card = artifact.adapter_card("MuLan adapter", CARD, config, num_parameters, results)
+    card = artifact.model_card(
+        "MuLan adapter", CARD, config, count=num_parameters, results=results
+    )
     return artifact.save_artifact(folder, state=state, config=config, card=card)
 
 

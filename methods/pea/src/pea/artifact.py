@@ -57,7 +57,7 @@ def save_adapter(
     there are any.
     """
     count = sum(tensor.numel() for tensor in state.values())
-    card = artifact.adapter_card("PEA adapter", CARD, config, count, results)
+    card = artifact.model_card("PEA adapter", CARD, config, count=count, results=results)
     return artifact.save_artifact(folder, state=state, config=config, card=card)
 
 

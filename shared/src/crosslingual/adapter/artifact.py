@@ -82,7 +82,7 @@ def save_artifact(
         state: the trained tensors, by the names that their module gives them; None where `add`
             writes them in a library's own form.
         config: what rebuilds the module: JSON values; `format_version` is added.
-        card: the text of README.md, from `model_card` or `adapter_card`.
+        card: the text of README.md, from `model_card`.
         add: writes what else belongs to the adapter, such as an encoder's folder, into the folder
             that it is given.
         config_name: of the file that holds `config`, where a library's own config.json lies there.
@@ -262,82 +262,53 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def model_card(
-    *,
     title: str,
     text: str,
-    base_model: str,
-    languages: Sequence[str],
-    pipeline_tag: str,
-    tags: Sequence[str],
-    license: str = "mit",
+    config: Mapping[str, Any],
+    *,
+    base_model: str | None = None,
+    pipeline_tag: str = "text-to-image",
+    tags: Sequence[str] = (),
     results: Sequence[Mapping[str, Any]] = (),
+    **fields: Any,
 ) -> str:
     """The README.md of an adapter, with the head that the hub reads.
 
     Args:
         title: the heading.
-        text: Markdown that says what the adapter is and how to use it.
-        base_model: hub id or name of the frozen base.
-        languages: BCP-47 codes.
-        pipeline_tag: such as `text-to-image`.
+        text: Markdown that says what the adapter is and how to use it, with fields to fill in: the
+            config's keys, `fields`, and `import_base` and `load_base`, two lines of Python that
+            load the base's stock pipeline, so that a snippet runs as it stands.
+        config: the adapter's, with `method` and `languages`.
+        base_model: hub id or name of the frozen base; the config's `base` if None.
+        pipeline_tag: the hub's name of the task.
         tags: further tags.
-        license: an SPDX name in lower case, as the hub spells it.
         results: rows of a table with the same keys, printed as they are.
+        fields: further fields of `text`.
     """
+    base = base_model or config["base"]
+    if model_folder(base) is None:
+        imported = "from diffusers import DiffusionPipeline"
+        loaded = f'DiffusionPipeline.from_pretrained("{base}")'
+    else:  # a world's, whose names diffusers does not know
+        imported = "from crosslingual.frozen.base import Base"
+        loaded = f'Base.open("{base}").load_pipeline()'
     head = {
         "library_name": "crosslingual",
-        "base_model": base_model,
+        "base_model": base,
         "base_model_relation": "adapter",
-        "language": list(languages),
+        "language": list(config["languages"]),
         "pipeline_tag": pipeline_tag,
-        "tags": list(tags),
-        "license": license,
+        "tags": [config["method"], "cross-lingual", *tags],
+        "license": "mit",
     }
-    parts = [f"---\n{yaml.safe_dump(head, sort_keys=False)}---", f"# {title}", text.strip()]
+    body = text.format(import_base=imported, load_base=loaded, **fields, **config).strip()
+    parts = [f"---\n{yaml.safe_dump(head, sort_keys=False)}---", f"# {title}", body]
     if results:
         rows = [list(results[0]), ["---"] * len(results[0])]
         rows += [[str(value) for value in row.values()] for row in results]
         parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
     return "\n\n".join(parts) + "\n"
-
-
-def adapter_card(
-    title: str,
-    text: str,
-    config: Mapping[str, Any],
-    count: int,
-    results: Sequence[Mapping[str, Any]] = (),
-) -> str:
-    """The model card of a text-to-image adapter, by its config.
-
-    Args:
-        title: the heading.
-        text: Markdown with fields to fill in: the config's keys, `count`, and `import_base` and
-            `load_base`, two lines of Python that load the base's stock pipeline, so that a snippet
-            runs as it stands.
-        config: the adapter's, with `method`, `base` and `languages`.
-        count: parameters of the adapter.
-        results: as `model_card` takes them.
-    """
-    base = config["base"]
-    code = (
-        "from diffusers import DiffusionPipeline",
-        f'DiffusionPipeline.from_pretrained("{base}")',
-    )
-    if model_folder(base) is not None:  # a world's, whose names diffusers does not know
-        code = (
-            "from crosslingual.frozen.base import Base",
-            f'Base.open("{base}").load_pipeline()',
-        )
-    return model_card(
-        title=title,
-        text=text.format(import_base=code[0], load_base=code[1], count=count, **config),
-        base_model=base,
-        languages=config["languages"],
-        pipeline_tag="text-to-image",
-        tags=[config["method"], "cross-lingual"],
-        results=results,
-    )
 
 
 def _reach_disk(folder: Path) -> None:

@@ -14,8 +14,8 @@ from crosslingual.data.records import parse_key_map
 from crosslingual.features.compute import SampleParts
 from crosslingual.features.loader import FeatureLoader, check_fresh, is_features
 from crosslingual.frozen.weights import resolve
-from crosslingual.training.processes import Ranks, row_generators  # noqa: F401, its former place
-from crosslingual.training.settings import DiffusionSettings, RunSettings
+from crosslingual.training.processes import Ranks
+from crosslingual.training.settings import RunSettings
 
 
 @dataclass
@@ -93,12 +93,13 @@ def open_training_data(
 
 
 def open_run_data(
-    settings: DiffusionSettings, parts: SampleParts, ranks: Ranks, *, has_pictures: bool = True
+    settings: Any, parts: SampleParts, ranks: Ranks, *, has_pictures: bool = True
 ) -> TrainingData:
     """`open_training_data` as a run's settings say.
 
     Args:
-        settings: the run's.
+        settings: the run's, such as `training.settings.CaptionSettings`; with pictures they have a
+            `resolution`.
         parts: what samples pass, or passed, through.
         ranks: this process among the others.
         has_pictures: whether the method looks at pictures, and not at captions alone.

@@ -322,8 +322,3 @@ def _download(id: str, name: str, revision: str | None) -> Path:
         raise FileNotFoundError(
             f"no folder and no reachable hub entry named {id!r} that has a {name}"
         ) from error
-
-
-def load_pipeline(base: str, **parts: Any) -> Any:
-    """`Base.load_pipeline`; until tests of IAP and MuLan have moved."""
-    return Base.open(base).load_pipeline(**parts)

@@ -94,16 +94,16 @@ def save_translation(
         model.encoder.save_pretrained(place / ENCODER_FOLDER)
         tokenizer.save_pretrained(place / ENCODER_FOLDER)
 
-    card = model_card(
-        title="Translation model of mCLIP's stage 1",
-        text=CARD.format(num_languages=len(languages), example=languages[0], **model.config),
-        base_model=model.config["text_encoder"],
-        languages=languages,
-        pipeline_tag="translation",
-        tags=["mclip", "cross-lingual"],
-        license="mit",
-    )
     config = {"method": "mclip", "kind": "translation", **model.config, "encoder": ENCODER_FOLDER}
+    card = model_card(
+        "Translation model of mCLIP's stage 1",
+        CARD,
+        config,
+        base_model=config["text_encoder"],
+        pipeline_tag="translation",
+        num_languages=len(languages),
+        example=languages[0],
+    )
     state = {
         name: tensor
         for name, tensor in model.state_dict().items()
