@@ -1,9 +1,10 @@
-"""Generation: pictures on disk that a run goes on from, and the scores of painters known to draw
-right or wrong.
+"""Generation: the scores of painters known to draw right or wrong; pictures on disk that a run
+resumes from; settings, their refusals and defaults.
 """
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,16 +14,23 @@ import pytest
 import torch
 from PIL import Image
 
+from crosslingual.cli.settings import parse_settings
+from crosslingual.method import Method
 from crosslingual_benchmarks.__main__ import main
+from crosslingual_benchmarks.generation import pipeline as generation_pipeline
+from crosslingual_benchmarks.generation.pictures import Request, Sampling, draw_pictures
+from crosslingual_benchmarks.generation.pipeline import made_with, pipeline_of
 from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
 from crosslingual_benchmarks.generation.settings import (
+    PROG,
     GenerationSettings,
+    arm_of,
     load_prompt_set,
     with_defaults,
 )
 from crosslingual_benchmarks.generation.verb import evaluate_generation, yardstick_of
 from crosslingual_benchmarks.metrics.text_accuracy import hard_negatives
-from crosslingual_benchmarks.results import read_results
+from crosslingual_benchmarks.results import command_of, read_results
 from crosslingual_worlds.drawn.captions import caption
 from crosslingual_worlds.drawn.world import Scene, Thing, render, sample_scenes
 
@@ -283,3 +291,169 @@ def test_the_command_draws_with_the_testbed_s_base_and_goes_on(tmp_path, capsys)
     assert main([*argv, "--guidance_scale", "9"]) == 2
     line = capsys.readouterr().err
     assert "made with guidance_scale 3.0, not 9.0" in line and line.count("\n") == 1
+
+
+SAMPLING = Sampling(num_inference_steps=2, guidance_scale=3.0, resolution=64, seed=0)
+
+
+def requests(count):
+    return [Request(number, f"id-{number}", f"prompt {number}") for number in range(count)]
+
+
+def draw(folder, painter, count=5, **others):
+    told = {"made_with": {"path": "abc"}, "batch_size": 2, "sampling": SAMPLING, **others}
+    return draw_pictures(folder, requests(count), lambda: painter, **told)
+
+
+def test_pictures_lie_in_geneval_s_layout_with_their_prompts(tmp_path):
+    drawn = draw(tmp_path / "p", Painter(noise), 2)
+    place = tmp_path / "p" / "00001"
+    assert [path.name for path in sorted(place.rglob("*"))] == [
+        "metadata.jsonl",
+        "samples",
+        "0000.png",
+    ]
+    metadata = json.loads((place / "metadata.jsonl").read_text())
+    assert metadata["prompt"] == "prompt 1" and metadata["is_finite"] is True
+    expected = (noise("", 1) * 255).round().astype(np.uint8)
+    assert np.array_equal(drawn[1].open(), expected)
+
+
+def test_noise_depends_on_seed_and_place_alone(tmp_path):
+    painters = [Painter(noise) for _ in range(3)]
+    draw(tmp_path / "a", painters[0], batch_size=2)
+    draw(tmp_path / "b", painters[1], batch_size=5)
+    other = dataclasses.replace(SAMPLING, seed=1)
+    draw(tmp_path / "c", painters[2], sampling=other)
+    assert painters[0].seed_of == painters[1].seed_of
+    assert len({*painters[0].seed_of.values(), *painters[2].seed_of.values()}) == 10
+
+
+def test_a_resumed_run_draws_only_what_is_missing_or_broken_and_alike(tmp_path):
+    whole = draw(tmp_path / "p", Painter(noise))
+    bytes_of = [each.path.read_bytes() for each in whole]
+    whole[1].path.unlink()
+    whole[2].path.write_bytes(bytes_of[2][: len(bytes_of[2]) // 2])
+    (whole[4].path.parents[1] / "metadata.jsonl").unlink()
+    painter = Painter(noise)
+    again = draw(tmp_path / "p", painter)
+    assert [*painter.seed_of] == ["prompt 1", "prompt 2", "prompt 4"]
+    assert [each.is_kept for each in again] == [True, False, False, True, False]
+    assert [each.path.read_bytes() for each in again] == bytes_of
+
+
+def test_a_finished_folder_loads_no_pipeline(tmp_path):
+    draw(tmp_path / "p", Painter(noise))
+    none = None
+    assert all(each.is_kept for each in draw(tmp_path / "p", none))
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        (
+            {"sampling": dataclasses.replace(SAMPLING, guidance_scale=9.0)},
+            "guidance_scale 3.0, not",
+        ),
+        ({"made_with": {"path": "xyz"}}, "path 'abc', not 'xyz'"),
+        ({"made_with": {"path": "abc", "more": 1}}, "more None, not 1"),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused(tmp_path, others, words):
+    draw(tmp_path / "p", Painter(noise))
+    with pytest.raises(ValueError, match=f"made with {words}.*another --output_dir"):
+        draw(tmp_path / "p", Painter(noise), **others)
+
+
+def test_a_folder_of_other_prompts_or_of_unknown_settings_is_refused(tmp_path):
+    draw(tmp_path / "p", Painter(noise))
+    changed = [Request(0, "id-0", "another prompt")]
+    with pytest.raises(ValueError, match="picture of 'prompt 0', not of 'another prompt'"):
+        draw_pictures(tmp_path / "p", changed, lambda: None, SAMPLING, made_with={"path": "abc"})
+    (tmp_path / "p" / "settings.json").unlink()
+    with pytest.raises(ValueError, match="holds files but no settings.json"):
+        draw(tmp_path / "p", Painter(noise))
+
+
+def test_a_pipeline_that_draws_another_size_is_refused(tmp_path):
+    small = Painter(lambda prompt, seed: np.ones((32, 32, 3), np.float32))
+    with pytest.raises(ValueError, match="drew .32, 32, 3., not squares of 64 pixels"):
+        draw(tmp_path / "p", small)
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ({"dataset": "mg19"}, "no data set 'mg19'; did you mean 'mg18'"),
+        ({"dataset": "mg18", "num_prompts": None}, "data set mg18 needs --root"),
+        ({"dataset": "prompts", "num_prompts": None}, "data set prompts needs --prompts"),
+        ({"dataset": "mc18"}, "data set mc18 takes no --num_prompts"),
+        ({"root": "x"}, "data set testbed takes no --root"),
+        ({"resolution": 128}, "the judge of the testbed reads pictures of 64 pixels"),
+        ({"batch_size": 0}, "must be at least 1"),
+        ({"num_prompts": 1}, "FID of 1 picture means nothing"),
+        ({"dataset": "mc18", "num_prompts": None, "languages": ["sv"]}, "no prompt in 'sv'"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data_are_refused(tmp_path, others, words):
+    with pytest.raises(ValueError, match=words):
+        evaluate_generation(lambda: None, settings_of(tmp_path, **others))
+    assert not (tmp_path / "out").exists()
+
+
+def test_some_photographs_without_the_others_are_refused(tmp_path):
+    prompts = [Prompt("a", {"de": "x"}, "x", image=tmp_path), Prompt("b", {"de": "y"}, "y")]
+    settings = settings_of(tmp_path, dataset="mc18", num_prompts=None, languages=["de"])
+    with pytest.raises(ValueError, match="1 of 2 general prompts of mine name no image"):
+        evaluate_generation(lambda: None, settings, PromptSet("mine", prompts, {}))
+
+
+def test_published_settings_are_mg18_s_and_flags_override_them(tmp_path):
+    told = with_defaults(settings_of(tmp_path, dataset="mg18", root="x", guidance_scale=7.5))
+    names = ("num_inference_steps", "guidance_scale", "resolution", "extractor")
+    assert [getattr(told, n) for n in names] == [50, 7.5, 512, "inception-v3-compat"]
+
+
+def test_the_command_repeats_the_settings(tmp_path):
+    settings = settings_of(tmp_path, arm="my arm", seed=3, use_references=False, base="testbed:sd")
+    words = shlex.split(command_of(PROG, settings))
+    assert words[:2] == ["crosslingual-bench", "generation"]
+    assert parse_settings(GenerationSettings, words[2:], prog="x") == settings
+
+
+def test_the_base_is_as_is_or_the_upper_bound():
+    told = GenerationSettings("base", "mc18")
+    assert arm_of(told) == "as_is"
+    assert arm_of(dataclasses.replace(told, prompt_language="english")) == "english_upper_bound"
+    assert arm_of(dataclasses.replace(told, arm="mine")) == "mine"
+
+
+def test_methods_are_called_with_path_and_base_or_refused(monkeypatch):
+    paints = Method("paints", "none", lambda path, base: (path, base), None)
+    embeds = Method("embeds", "none", None, lambda path: path)
+    methods = {"embeds": embeds, "paints": paints}
+    monkeypatch.setattr(generation_pipeline, "find_method", methods.__getitem__)
+    monkeypatch.setattr(generation_pipeline, "installed_methods", lambda: methods)
+    told = GenerationSettings("paints", "mc18", path="there", base="testbed:sd")
+    assert pipeline_of(told.method, told.path, told.base)() == ("there", "testbed:sd")
+    refused = {
+        "embeds draws no pictures; there are base, paints": {"method": "embeds"},
+        "give --path: what `paints export` wrote": {"path": None},
+        "--method base takes --base": {"method": "base", "path": None, "base": None},
+    }
+    for words, others in refused.items():
+        with pytest.raises(ValueError, match=words):
+            wrong = dataclasses.replace(told, **others)
+            pipeline_of(wrong.method, wrong.path, wrong.base)
+
+
+def test_pictures_of_other_weights_in_the_same_folder_are_noticed(tmp_path):
+    for place, kind in (("a", ""), ("b", "kind:")):
+        (tmp_path / place / "de").mkdir(parents=True)
+        weights = tmp_path / place / "de" / "model.safetensors"
+        told = GenerationSettings("pea", "mc18", path=f"{kind}{tmp_path / place}")
+        weights.write_bytes(b"1")
+        first = made_with(told)["path"]
+        weights.write_bytes(b"2")
+        assert len(first) == 64 and made_with(told)["path"] != first
+    assert made_with(GenerationSettings("pea", "mc18", path="org/hub"))["path"] == "org/hub"
