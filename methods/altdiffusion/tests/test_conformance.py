@@ -26,8 +26,13 @@ class TestTraining(conformance.Training):
         "altdiffusion.json",
         "model_index.json",
         "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
         "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+        "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
         "vae/diffusion_pytorch_model.safetensors",
     }
     learns = (
@@ -73,7 +78,7 @@ class TestTraining(conformance.Training):
 
 @pytest.fixture(scope="module")
 def second_recipe(whole_recipe: dict[str, Any], whole: Path) -> dict[str, Any]:
-    changes = {"stage": "quality_improvement", "unet": whole / "pipeline", "use_ema": False}
+    changes = {"stage": "quality_improvement", "unet": str(whole / "pipeline"), "use_ema": False}
     return {**whole_recipe, **changes, "learning_rate": 1e-3}
 
 
