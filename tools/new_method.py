@@ -130,7 +130,7 @@ def main() -> int:
     relative = folder.relative_to(REPOSITORY)
     print(f"made {relative}, a line in CODEOWNERS and a row in README.md; next:")
     print(f"  pip install -e '{relative}[test]' && pytest {relative}/tests")
-    print(f"  write {relative}/src/{options.name}/method.py, then train.py and the tests")
+    print(f"  write {relative}/src/{options.name}/method.py, then step.py and the tests")
     return 0
 
 

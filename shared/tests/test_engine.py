@@ -14,6 +14,7 @@ from torch import nn
 
 from crosslingual.training.deepspeed_config import read_config, settle_config
 from crosslingual.training.engine import build_engine, check_finite, start_processes
+from crosslingual.training.settings import RunSettings
 
 TinyRun = Callable[..., dict[str, Any]]
 
@@ -187,28 +188,23 @@ def test_settings_and_config_must_agree() -> None:
         (nn.Linear(2, 2).requires_grad_(False), {}, "nothing to train"),
         (nn.ParameterDict({"t": nn.Parameter(torch.ones(()))}), {}, r"\['t'\] the shape \(1,\)"),
         (nn.Linear(2, 2), {"lr_scheduler": "cosin"}, "unknown lr_scheduler 'cosin'; there are"),
-        (nn.Linear(2, 2), {"config": {"zero_optimization": {"stag": 1}}}, "stag"),
+        (nn.Linear(2, 2), {"deepspeed_config": {"zero_optimization": {"stag": 1}}}, "stag"),
     ],
 )
 def test_what_deepspeed_says_obscurely_is_said_here(
     module: nn.Module, options: dict[str, Any], message: str
 ) -> None:
     start_processes()
-    config = options.pop("config", {})
     with pytest.raises(ValueError, match=message):
-        build_engine(module, config, learning_rate=0.1, max_train_steps=2, **options)
+        build_engine(module, RunSettings(**options))
 
 
 def test_inverse_sqrt_and_an_optimizer_of_the_methods_own() -> None:
     start_processes()
     engine = build_engine(
         nn.Linear(2, 2),
-        {},
-        learning_rate=0.1,
-        max_train_steps=9,
-        lr_scheduler="inverse_sqrt",
-        lr_warmup_steps=2,
-        make_optimizer=lambda parameters, lr, **others: torch.optim.SGD(parameters, lr=lr),
+        RunSettings(learning_rate=0.1, lr_scheduler="inverse_sqrt", lr_warmup_steps=2),
+        lambda parameters, lr, **others: torch.optim.SGD(parameters, lr=lr),
     )
     rates = []
     for _ in range(8):

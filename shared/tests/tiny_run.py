@@ -83,12 +83,9 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(0)
     output_dir, num_micro = ask["output_dir"], ask["accumulate"]
     checkpoint = resolve_checkpoint(output_dir, ask["resume"])
-    engine = build_engine(
-        Tiny(ask["width"], ask["dropout"]),
-        ask["config"],
+    settings = RunSettings(
         learning_rate=0.05,
-        weight_decay=0.1,
-        lr_scheduler="polynomial",
+        adam_weight_decay=0.1,
         lr_warmup_steps=2,
         lr_end=1e-3,
         max_train_steps=ask["steps"],
@@ -96,7 +93,9 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
         train_batch_size=8 // ranks.world_size // num_micro,
         gradient_accumulation_steps=num_micro,
         mixed_precision=ask["precision"],
+        deepspeed_config=ask["config"],
     )
+    engine = build_engine(Tiny(ask["width"], ask["dropout"]), settings)
     loaded = load_checkpoint(engine, checkpoint) if checkpoint else {"step": 0, "note": None}
     start, note = loaded["step"], loaded["note"]
     dies_here = ask["die"] is not None and ask["die"][2] == ranks.rank

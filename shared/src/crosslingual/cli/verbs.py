@@ -44,7 +44,7 @@ class Verb:
 
 
 def run_verbs(
-    prog: str, description: str, verbs: Mapping[str, Any], argv: Sequence[str] | None = None
+    prog: str, description: str, verbs: Mapping[str, Verb], argv: Sequence[str] | None = None
 ) -> int:
     """Runs the verb that `argv` starts with; without one, lists the verbs.
 
@@ -65,7 +65,7 @@ def run_verbs(
         print(f"{description}\n\nusage: {prog} VERB [--name value ...]\n")
         width = max(map(len, verbs))
         for name, verb in verbs.items():
-            print(f"  {name:{width}}  {verb[0] if isinstance(verb, tuple) else verb.summary}")
+            print(f"  {name:{width}}  {verb.summary}")
         print(f"\n{prog} VERB --help lists a verb's settings.")
         return 0
     name, *rest = words
@@ -79,8 +79,6 @@ def _run_verb(prog: str, name: str, verbs: Mapping[str, Verb], words: list[str])
         near = nearest_name(name, list(verbs))
         raise ValueError(f"{prog} has no verb '{name}'{near or ';'} see {prog} --help")
     verb = verbs[name]
-    if isinstance(verb, tuple):
-        return pkgutil.resolve_name(verb[1])(words)
     if verb.positional and words and not words[0].startswith("-"):
         words = [f"--{verb.positional}", *words]
     of_config = config_verb(words) if verb.takes_any_config else None
@@ -89,7 +87,6 @@ def _run_verb(prog: str, name: str, verbs: Mapping[str, Verb], words: list[str])
     cls = pkgutil.resolve_name(verbs[of_config].settings if of_config else verb.settings)
     settings = parse_settings(cls, words, prog=f"{prog} {name}", description=f"{verb.summary}.")
     pkgutil.resolve_name(verb.function)(settings)
-    return None
 
 
 def run_verb(
@@ -98,7 +95,7 @@ def run_verb(
     function: Callable[[Any], object],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Runs one verb: its words become settings, its user's errors one line.
+    """Runs a script that is one verb: its words become settings, its user's errors one line.
 
     Args:
         prog: command and verb, as help and errors print them.

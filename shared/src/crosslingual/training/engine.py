@@ -1,7 +1,7 @@
 """DeepSpeed's engine for training loops written out by hand: start-up, construction, stopping.
 
     ranks = start_processes()
-    engine = build_engine(module, "ds/zero1.json", learning_rate=1e-4, max_train_steps=1000)
+    engine = build_engine(module, RunSettings(learning_rate=1e-4, max_train_steps=1000))
     with StopRequest() as stop:
         ...
             loss, parts = engine(batch)
@@ -15,8 +15,8 @@ the same order, with weight 0 where it has nothing.
 """
 
 import math
+import typing
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from crosslingual.training.deepspeed_config import read_config, settle_config
 from crosslingual.training.processes import Ranks, StopRequest, start_processes
+from crosslingual.training.settings import LrScheduler, RunSettings
 
 __all__ = [
     "Ranks",
@@ -38,19 +39,7 @@ __all__ = [
 
 def build_engine(
     module: nn.Module,
-    deepspeed_config: str | Path | Mapping[str, Any],
-    *,
-    learning_rate: float,
-    max_train_steps: int,
-    weight_decay: float = 0.0,
-    betas: tuple[float, float] = (0.9, 0.999),
-    lr_scheduler: str = "constant",
-    lr_warmup_steps: int = 0,
-    lr_end: float = 0.0,
-    max_grad_norm: float = 1.0,
-    train_batch_size: int = 1,
-    gradient_accumulation_steps: int = 1,
-    mixed_precision: str = "no",
+    settings: RunSettings,
     make_optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
 ) -> Any:
     """Builds the DeepSpeed engine of a module, with torch's AdamW on its trainable parameters.
@@ -62,16 +51,7 @@ def build_engine(
 
     Args:
         module: the trainable module; moved to this process's device.
-        deepspeed_config: a JSON file or its content.
-        learning_rate: the peak of the schedule.
-        max_train_steps: optimiser steps of the whole run.
-        weight_decay, betas: the optimiser's.
-        lr_scheduler: a name of `diffusers.optimization.SchedulerType`, or `inverse_sqrt`.
-        lr_warmup_steps, lr_end: optimiser steps from 0 to the peak; where `polynomial` ends.
-        max_grad_norm: gradients are clipped to this norm; 0 clips nothing.
-        train_batch_size: samples a process and micro-step.
-        gradient_accumulation_steps: micro-steps an optimiser step.
-        mixed_precision: `no` or `bf16`.
+        settings: of the run; `deepspeed_config` may hold a file's content.
         make_optimizer: called with the trainable parameters, `lr`, `betas` and `weight_decay`.
 
     Returns:
@@ -83,30 +63,39 @@ def build_engine(
     """
     import deepspeed
 
-    config = read_config(deepspeed_config, has_cuda=torch.cuda.is_available())
-    micro_batch = train_batch_size * gradient_accumulation_steps
+    config = deepspeed_config(settings)
+    micro_batch = settings.train_batch_size * settings.gradient_accumulation_steps
     settle_config(
         config,
         {
-            "train_micro_batch_size_per_gpu": train_batch_size,
-            "gradient_accumulation_steps": gradient_accumulation_steps,
+            "train_micro_batch_size_per_gpu": settings.train_batch_size,
+            "gradient_accumulation_steps": settings.gradient_accumulation_steps,
             "train_batch_size": micro_batch * torch.distributed.get_world_size(),
-            "gradient_clipping": max_grad_norm,
+            "gradient_clipping": settings.max_grad_norm,
         },
-        mixed_precision=mixed_precision,
+        mixed_precision=settings.mixed_precision,
     )
     trainable = _trainable_parameters(module)
     optimizer = make_optimizer(
-        trainable.values(), lr=learning_rate, betas=betas, weight_decay=weight_decay
+        trainable.values(),
+        lr=settings.learning_rate,
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        weight_decay=settings.adam_weight_decay,
     )
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=optimizer,
-        lr_scheduler=_schedule(optimizer, lr_scheduler, lr_warmup_steps, max_train_steps, lr_end),
+        lr_scheduler=_schedule(optimizer, settings),
         model_parameters=list(trainable.values()),
         config=config,
     )
     return engine
+
+
+def deepspeed_config(settings: RunSettings) -> dict[str, Any]:
+    """Reads and checks the DeepSpeed configuration of a run: ZeRO stage 0 if none is given."""
+    config = settings.deepspeed_config or {"zero_optimization": {"stage": 0}}
+    return read_config(config, has_cuda=torch.cuda.is_available())
 
 
 def full_state_dict(engine: Any) -> dict[str, Tensor]:
@@ -173,14 +162,12 @@ def _shape(parameter: nn.Parameter) -> torch.Size:
     return getattr(parameter, "ds_shape", parameter.shape)
 
 
-def _schedule(
-    optimizer: torch.optim.Optimizer, name: str, num_warmup: int, num_steps: int, lr_end: float
-) -> Any:
+def _schedule(optimizer: torch.optim.Optimizer, settings: RunSettings) -> Any:
     from diffusers import optimization
     from transformers import get_inverse_sqrt_schedule
 
-    names = [kind.value for kind in optimization.SchedulerType if kind != "piecewise_constant"]
-    names.append("inverse_sqrt")
+    name, names = settings.lr_scheduler, typing.get_args(LrScheduler)
+    num_warmup, num_steps = settings.lr_warmup_steps, settings.max_train_steps
     if name not in names:
         raise ValueError(f"unknown lr_scheduler '{name}'; there are {', '.join(names)}")
     if name == "inverse_sqrt":  # falls as 1 / sqrt(step) from the warm-up's end
@@ -188,7 +175,7 @@ def _schedule(
     if name == "polynomial":
         # a warm-up as long as the run would divide by the no steps that are left after it
         return optimization.get_polynomial_decay_schedule_with_warmup(
-            optimizer, num_warmup, max(num_steps, num_warmup + 1), lr_end=lr_end
+            optimizer, num_warmup, max(num_steps, num_warmup + 1), lr_end=settings.lr_end
         )
     return optimization.get_scheduler(
         name, optimizer, num_warmup_steps=num_warmup, num_training_steps=num_steps

@@ -29,8 +29,12 @@ from torch import Tensor, nn
 
 from crosslingual.cli.settings import write_settings
 from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.training.deepspeed_config import read_config
-from crosslingual.training.engine import build_engine, check_finite, full_state_dict
+from crosslingual.training.engine import (
+    build_engine,
+    check_finite,
+    deepspeed_config,
+    full_state_dict,
+)
 from crosslingual.training.folder import check_resumable, lock_folder
 from crosslingual.training.processes import Ranks, StopRequest, row_generators, start_processes
 from crosslingual.training.progress import Progress
@@ -96,7 +100,7 @@ class Run:
                 f"validation_steps needs --validation_data: give held-out data like "
                 f"{settings.train_data or 'train_data'}, or --validation_steps 0"
             )
-        config = read_config(self._deepspeed_config, has_cuda=torch.cuda.is_available())
+        config = deepspeed_config(settings)
         self.zero_stage = config.get("zero_optimization", {}).get("stage", 0)
         if self.zero_stage == 3 and settings.use_ema:
             raise ValueError(
@@ -112,10 +116,6 @@ class Run:
         rows = settings.train_batch_size * settings.gradient_accumulation_steps
         self._samples_per_step = rows * self.ranks.world_size * samples_per_row
         self._is_stopped = False
-
-    @property
-    def _deepspeed_config(self) -> str | dict[str, Any]:
-        return self.settings.deepspeed_config or {"zero_optimization": {"stage": 0}}
 
     def prepare(
         self,
@@ -137,22 +137,7 @@ class Run:
         from diffusers.training_utils import EMAModel
 
         settings = self.settings
-        self.engine = build_engine(
-            module,
-            self._deepspeed_config,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.adam_weight_decay,
-            betas=(settings.adam_beta1, settings.adam_beta2),
-            lr_scheduler=settings.lr_scheduler,
-            lr_warmup_steps=settings.lr_warmup_steps,
-            lr_end=settings.lr_end,
-            max_train_steps=settings.max_train_steps,
-            max_grad_norm=settings.max_grad_norm,
-            train_batch_size=settings.train_batch_size,
-            gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            mixed_precision=settings.mixed_precision,
-            make_optimizer=make_optimizer,
-        )
+        self.engine = build_engine(module, settings, make_optimizer)
         self._trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self._ema = None
         if settings.use_ema:

@@ -99,8 +99,8 @@ class RunSettings:
 
 
 @dataclass
-class DiffusionSettings(RunSettings):
-    """Settings of a training run through a frozen diffusion model and a text encoder.
+class CaptionSettings(RunSettings):
+    """Settings of a training run on captions, for a frozen diffusion model.
 
     Attributes:
         pretrained_model_name_or_path: English base model: hub id, folder, or a world's such as
@@ -111,8 +111,6 @@ class DiffusionSettings(RunSettings):
         text_encoder_revision: git revision of the text encoder on the hub.
         max_length: tokens per prompt; the encoder's own limit, and at most 77, if not given.
         caption_dropout: share of rows that see the empty prompt instead of their caption.
-        noise_offset: strength of a shift of the noise, one number per channel.
-        resolution: edge of the pictures in pixels.
         dataloader_num_workers: processes that decode shards; features need none.
         caption_keys: which JSON key of foreign shards holds which language, as caption_zh=zh.
         guidance_scale: guidance scale that the exported config recommends, also for the pictures
@@ -125,12 +123,23 @@ class DiffusionSettings(RunSettings):
     text_encoder_revision: str | None = None
     max_length: int | None = None
     caption_dropout: float = 0.1
-    noise_offset: float = 0.0
-    resolution: int = 64
-    lr_end: float = 5e-8
     dataloader_num_workers: int = 0
     caption_keys: list[str] = field(default_factory=list)
     guidance_scale: float = 3.0
+
+
+@dataclass
+class DiffusionSettings(CaptionSettings):
+    """Settings of a training run through a frozen diffusion model, on captions and pictures.
+
+    Attributes:
+        noise_offset: strength of a shift of the noise, one number per channel.
+        resolution: edge of the pictures in pixels.
+    """
+
+    lr_end: float = 5e-8
+    noise_offset: float = 0.0
+    resolution: int = 64
 
 
 @dataclass

@@ -11,15 +11,15 @@ __all__ = ["METHOD", "attach"]
 
 def attach(pipe: Any, adapter: str) -> Any:
     """Makes a diffusers pipeline on the adapter's base read its languages; see
-    `template.generate.attach`.
+    `template.pipeline.attach`.
     """
-    from template.generate import attach as attach_adapter
+    from template.pipeline import attach as attach_adapter
 
     return attach_adapter(pipe, adapter)
 
 
 def _load_pipeline(path: str, base: str | None = None) -> Any:
-    from template.generate import load_pipeline
+    from template.pipeline import load_pipeline
 
     return load_pipeline(path, base)
 

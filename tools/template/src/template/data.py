@@ -1,25 +1,12 @@
-"""What trains: the frozen text encoders of a run's captions, and their states from features or
-shards.
-"""
+"""What is trained on: the arrays that the frozen text encoders make of a sample's captions."""
 
-import torch
-
-from crosslingual.data.records import parse_key_map
 from crosslingual.features.frozen_parts import FrozenParts
-from crosslingual.features.training_data import TrainingData, open_training_data
 from crosslingual.frozen.base import Base
 from crosslingual.training.processes import Ranks
-from template.config import TrainSettings
-
-RESOLUTION = None  # captions alone: no picture is decoded
+from template.settings import TrainSettings
 
 
-def key_map(settings: TrainSettings) -> dict[str, str] | None:
-    """`caption_keys` as a mapping of JSON key to language, None where there are none."""
-    return parse_key_map(settings.caption_keys) or None
-
-
-def frozen_parts(settings: TrainSettings, device: torch.device) -> FrozenParts:
+def frozen_parts(settings: TrainSettings, ranks: Ranks) -> FrozenParts:
     """The parts whose outputs the adapter trains on."""
     return FrozenParts(
         Base.open(settings.pretrained_model_name_or_path, settings.revision),
@@ -27,23 +14,5 @@ def frozen_parts(settings: TrainSettings, device: torch.device) -> FrozenParts:
         settings.languages,
         settings.max_length,
         settings.text_encoder_revision,
-        device,
-    )
-
-
-def open_data(settings: TrainSettings, ranks: Ranks) -> TrainingData:
-    """Opens `train_data`, features (those with pictures serve as well) or shards.
-
-    Raises:
-        FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
-    """
-    return open_training_data(
-        settings.train_data,
-        frozen_parts(settings, ranks.device),
-        resolution=RESOLUTION,
-        batch_size=settings.train_batch_size,
-        seed=settings.seed,
-        ranks=ranks,
-        num_workers=settings.dataloader_num_workers,
-        key_map=key_map(settings),
+        ranks.device,
     )

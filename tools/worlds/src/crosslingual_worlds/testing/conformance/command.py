@@ -48,7 +48,7 @@ def refusal(answer: dict[str, Any]) -> str:
 def common_mistakes(subject: Subject, recipe: Mapping[str, Any]) -> dict[str, Mistake]:
     """Mistakes in training that every method refuses, by what is wrong."""
     spoken = re.escape(str(recipe[subject.languages]))
-    size = recipe["resolution"]
+    size = recipe.get("resolution")
     nobody = "no caption in any language that trains|choose others by --"
     return {
         "no data": ({"train_data": "null"}, "train_data|null"),

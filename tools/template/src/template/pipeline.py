@@ -1,12 +1,10 @@
-"""From an exported adapter to pictures: `load_pipeline`, `attach`, and `template generate`."""
+"""From an exported adapter to a pipeline that reads its languages."""
 
 from pathlib import Path
 from typing import Any
 
-from crosslingual.adapter.pipeline import attach_adapter, load_adapted, write_pictures
-from crosslingual.adapter.settings import GenerateSettings
-from crosslingual.cli.verbs import run_verb
-from template.export import load_adapter
+from crosslingual.adapter.pipeline import attach_adapter, load_adapted
+from template.artifact import load_adapter
 
 
 def attach(pipe: Any, adapter: str | Path) -> Any:
@@ -29,13 +27,3 @@ def attach(pipe: Any, adapter: str | Path) -> Any:
 def load_pipeline(path: str, base: str | None = None) -> Any:
     """The adapter's base (or another of its family) with the adapter attached."""
     return load_adapted(*load_adapter(path), base)
-
-
-def generate(settings: GenerateSettings) -> Path:
-    """Writes pictures, a folder a prompt; see `crosslingual.adapter.pipeline.write_pictures`."""
-    return write_pictures(settings, load_pipeline)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `template generate`."""
-    return run_verb("template generate", GenerateSettings, generate, argv)

@@ -1,0 +1,15 @@
+"""The command `template`, which `python -m template`, torchrun and deepspeed start as well."""
+
+import sys
+
+from crosslingual.cli.verbs import run_verbs
+from template.verbs import DESCRIPTION, VERBS
+
+
+def main() -> int:
+    """Runs a verb; `template VERB --help` lists its settings."""
+    return run_verbs("template", DESCRIPTION, VERBS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The adapter as a folder: its config, written and read back."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from crosslingual.adapter import artifact
+from crosslingual.frozen.base import Base
+from crosslingual.frozen.encoders import encoder_shape
+from template.method import build_adapter
+from template.settings import TrainSettings
+
+CARD = """\
+A text-space adapter: {count:,} parameters between the frozen encoder `{text_encoder}` and the
+frozen UNet of `{base}`, trained on parallel captions until its states equal those of the English
+encoder.
+
+```python
+{import_base}
+import template
+
+pipe = {load_base}
+template.attach(pipe, "this/folder")
+pipe("...").images[0]
+```
+"""
+
+
+def adapter_config(settings: TrainSettings) -> dict[str, Any]:
+    """What the adapter's config.json says: its shape, its base and its encoder."""
+    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
+    return {
+        "method": "template",
+        "encoder_width": encoder_width,
+        "width": base.text.width,
+        "pooled_width": base.text.pooled_width,
+        "hidden_width": settings.hidden_width,
+        "max_length": settings.max_length or longest,
+        "null_policy": "adapter",
+        "base": base.id,
+        "base_revision": base.revision,
+        "text_encoder": settings.text_encoder,
+        "text_encoder_revision": settings.text_encoder_revision,
+        "languages": settings.languages,
+        "guidance_scale": settings.guidance_scale,
+    }
+
+
+def save_adapter(
+    state: dict[str, Tensor], config: dict[str, Any], folder: str | Path, results: list[dict] = ()
+) -> Path:
+    """Writes config.json, model.safetensors and the model card, with a table of `results` where
+    there are any.
+    """
+    count = sum(tensor.numel() for tensor in state.values())
+    card = artifact.model_card(
+        "Text-space adapter", CARD, config, count=count, results=results
+    )
+    return artifact.save_artifact(folder, state=state, config=config, card=card)
+
+
+def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Reads an exported adapter, frozen, and its config.
+
+    Raises:
+        FileNotFoundError, ValueError: no adapter there, a pickle, another method's, or keys that do
+            not fit.
+    """
+    return artifact.load_adapter(folder, "template", build_adapter)
