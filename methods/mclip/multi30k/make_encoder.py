@@ -22,9 +22,9 @@ import numpy as np
 import sentencepiece
 import torch
 import torch.distributed as dist
-from masked_model import MaskedLanguageModel, encoder_config, masked_batch, untrained_model
+from masked_model import MaskedLanguageModel, encoder_config, untrained_model
 from torch import Tensor
-from transformers import XLMRobertaModel, XLMRobertaTokenizer
+from transformers import DataCollatorForLanguageModeling, XLMRobertaModel, XLMRobertaTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from crosslingual.cli.verbs import run_verb
@@ -155,6 +155,7 @@ def pretrain(settings: MakeEncoderSettings, texts: list[str]) -> None:
     run = Run(replace(settings, output_dir=str(mlm), resume_from_checkpoint=resume))
     tokenizer = XLMRobertaTokenizer.from_pretrained(untrained)
     sentences = tokenizer(texts, truncation=True, max_length=settings.max_length).input_ids
+    mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=settings.masked_share)
     torch.manual_seed(settings.seed)
     encoder = XLMRobertaModel.from_pretrained(untrained, add_pooling_layer=False)
     engine = run.prepare(MaskedLanguageModel(encoder).train())
@@ -166,9 +167,8 @@ def pretrain(settings: MakeEncoderSettings, texts: list[str]) -> None:
         for draws in run.micro_steps(step):
             rows = next(batches)[rank::world_size]
             seeds = np.random.SeedSequence((settings.seed, draws.micro_step, rank))
-            generator = torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
-            picked = [sentences[row] for row in rows]
-            batch = masked_batch(picked, tokenizer, settings.masked_share, generator)
+            torch.manual_seed(int(seeds.generate_state(1)[0]))
+            batch = mask([{"input_ids": sentences[row]} for row in rows])
             loss, parts = engine(**{name: t.to(run.ranks.device) for name, t in batch.items()})
             run.backward(loss, parts, keys=partial(map, str, rows))
         run.end_step()

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.feature_extraction.text import TfidfVectorizer
-from transformers import XLMRobertaModel
+from transformers import XLMRobertaModel, XLMRobertaTokenizer
 
 from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
@@ -167,13 +167,13 @@ def test_dense_pairs_have_the_cosines_of_the_sparse_rows_and_unit_length(scripts
 def test_only_words_are_masked_in_the_shares_of_bert(scripts):
     ids = torch.randint(4, 99, (200, 32), generator=torch.Generator().manual_seed(0))
     ids[:, 0], ids[:, -1], ids[::2, -4:] = 0, 2, 1
-    read, chosen = scripts["masked_model"].mask_tokens(
-        ids,
-        special_ids=[0, 1, 2],
-        mask_id=99,
-        masked_share=0.5,
-        generator=torch.Generator().manual_seed(1),
-    )
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{number}" for number in range(4, 99))]
+    tokenizer = XLMRobertaTokenizer(vocab=[(piece, 0.0) for piece in pieces])
+    torch.manual_seed(1)
+    mask = scripts["make_encoder"].DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.5)
+    batch = mask([{"input_ids": row} for row in ids.tolist()])
+    read, chosen = batch["input_ids"], batch["labels"] != -100
+    assert tokenizer.mask_token_id == 99
     assert not chosen[ids < 3].any()
     assert torch.equal(read[~chosen], ids[~chosen])
     assert chosen.sum() / (ids > 3).sum() == pytest.approx(0.5, abs=0.03)
@@ -200,7 +200,8 @@ def test_the_masked_loss_scores_chosen_tokens_alone_with_the_input_embedding(scr
     model = part.MaskedLanguageModel(part.untrained_model(config, seed=0))
     ids = torch.tensor([[0, 7, 49, 2], [0, 49, 2, 1]])
     chosen = ids == 49
-    loss, parts = model(ids, (ids != 1).long(), chosen, torch.tensor([9, 11]))
+    labels = torch.full_like(ids, -100).masked_scatter(chosen, torch.tensor([9, 11]))
+    loss, parts = model(ids, (ids != 1).long(), labels)
     states = model.encoder(ids, attention_mask=(ids != 1).long()).last_hidden_state
     hidden = model.head.layer_norm(F.gelu(model.head.dense(states)))
     scores = hidden @ model.encoder.embeddings.word_embeddings.weight.T + model.head.decoder.bias

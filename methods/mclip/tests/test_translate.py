@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import sacrebleu
 import torch
-from mclip.__main__ import main
 
+from mclip.__main__ import main
 from mclip.stage1.artifact import build_translation, save_translation
 from mclip.stage1.method import TranslationModel, set_trainable
 from mclip.stage1.settings import TrainEncoderSettings
@@ -167,7 +167,7 @@ def test_the_verb_writes_translations_and_prints_bleu(
         ({"--target_language": "fr"}, "but into de, en"),
         ({"--input": "absent.txt"}, "no file absent.txt"),
         ({"--references": "LINES"}, "has 2 lines"),
-        ({"--model": "nowhere"}, "no adapter nowhere"),
+        ({"--model": "nowhere"}, "no adapter folder nowhere"),
     ],
 )
 def test_users_errors_are_one_line(

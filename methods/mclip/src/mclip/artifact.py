@@ -132,8 +132,8 @@ def load_model(folder: str | Path) -> tuple[TriKD, dict[str, Any]]:
         ValueError: a pickle, another method's folder, keys that do not fit, or frozen parts with
             other weights than those that the projectors were trained on.
     """
-    config, state = load_artifact(folder)
-    if config.get("method") != "mclip" or "clip_width" not in config:
+    config, state = load_artifact(folder, "mclip")
+    if "clip_width" not in config:
         raise ValueError(f"{folder} holds no projectors of mclip; `mclip export` writes some")
     if config.pop("has_encoder", False):
         config["text_encoder"] = str(Path(folder) / BUNDLED)

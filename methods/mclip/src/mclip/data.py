@@ -118,8 +118,7 @@ class RetrievalParts:
     def embed_english(self, texts: list[str]) -> Tensor:
         """CLIP's embeddings of English texts, as stored, zeros for empty ones: (B, P)."""
         embeds = torch.zeros(len(texts), self.clip.width, dtype=STORED)
-        there = [place for place, text in enumerate(texts) if text]
-        if there:
+        if there := [place for place, text in enumerate(texts) if text]:
             found = self.clip.encode_texts([texts[place] for place in there])
             embeds[there] = found.to("cpu", STORED)
         return embeds
@@ -128,12 +127,11 @@ class RetrievalParts:
     def caption_states(self, texts: list[str]) -> Ragged:
         """The encoder's token states of captions, as stored, of length 0 for empty ones."""
         lengths = torch.zeros(len(texts), dtype=torch.long)
-        there = [place for place, text in enumerate(texts) if text]
-        if not there:
-            return Ragged(torch.zeros(0, self.encoder.width, dtype=STORED), lengths)
-        found = self.encoder.encode_packed([texts[place] for place in there]).to("cpu", STORED)
-        lengths[there] = found.lengths
-        return Ragged(found.values, lengths)
+        values = torch.zeros(0, self.encoder.width, dtype=STORED)
+        if there := [place for place, text in enumerate(texts) if text]:
+            found = self.encoder.encode_packed([texts[place] for place in there])
+            values, lengths[there] = found.values.to("cpu", STORED), found.lengths.cpu()
+        return Ragged(values, lengths)
 
     def null(self) -> dict[str, Tensor]:
         """Nothing: TriKD has no empty prompt."""

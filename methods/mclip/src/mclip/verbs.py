@@ -196,8 +196,8 @@ def _count_translation(settings: "TrainEncoderSettings") -> dict[str, int]:
     found = replace(found, activations=found.activations + scores)
     is_b = settings.step == "b"
     title = (
-        f"step {settings.step} on {encoder}, for {len(config['languages'])} target language(s); a "
-        f"further one adds a map of {shape.hidden_size * (shape.hidden_size + 1):,} parameters. "
+        f"step {settings.step} on {encoder}; target languages {len(config['languages'])}, each "
+        f"further one with {shape.hidden_size * (shape.hidden_size + 1):,} parameters more. "
         f"Sentences are counted with {tokens} tokens each, the most."
     )
     frozen = {"embeddings of XLM-R" if is_b else "XLM-R": found.frozen}

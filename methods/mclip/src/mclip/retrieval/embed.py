@@ -15,6 +15,7 @@ from crosslingual.data.pictures import decode_pixels
 from crosslingual.data.records import PICTURES
 from crosslingual.data.shards import iter_shards
 from crosslingual.data.tars import expand_shards
+from crosslingual.data.text import iter_lines
 from crosslingual.features.loader import write_atomically
 from crosslingual.frozen.weights import weights_hash
 from mclip.pipeline import Embedder, load_embedder
@@ -81,11 +82,7 @@ def read_pictures(
 
 
 def decode_named(name: str, data: bytes, resolution: int) -> np.ndarray:
-    """A picture as bytes (resolution, resolution, 3).
-
-    Raises:
-        ValueError: the picture is broken; it is named.
-    """
+    """A picture as bytes (resolution, resolution, 3); a broken one is named in a ValueError."""
     try:
         return decode_pixels(data, resolution)
     except ValueError as error:
@@ -101,21 +98,14 @@ def read_texts(path: str) -> list[str]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {path}")
-    text = Path(path).read_text(encoding="utf-8")
-    texts = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    texts = [line.strip() for line in iter_lines(Path(path))] or [""]
     if not all(texts):
         raise ValueError(f"{path}: line {texts.index('') + 1} is empty; a row is a line: drop it")
     return texts
 
 
 def embed_source(embedder: Embedder, kind: str, source: str) -> Index:
-    """Embeds all of a source.
-
-    Args:
-        embedder: embeds the pictures or texts.
-        kind: images, shards or texts.
-        source: the folder, shards or file.
-    """
+    """Embeds all of a source: a folder of images, shards, or a file of texts."""
     if kind == "texts":
         texts = read_texts(source)
         return Index(embedder.embed_text(texts).numpy(), texts, None, kind)

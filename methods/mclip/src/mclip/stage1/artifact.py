@@ -121,12 +121,13 @@ def load_translation(folder: str | Path) -> tuple[TranslationModel, Any]:
         FileNotFoundError, ValueError: no translation model there, a pickle, or keys that do not
             fit.
     """
-    config, state = load_artifact(folder)
-    if (config.pop("method", None), config.pop("kind", None)) != ("mclip", "translation"):
+    config, state = load_artifact(folder, "mclip")
+    if config.pop("kind", None) != "translation":
         raise ValueError(
             f"{folder} holds no translation model; give the folder `translation` of a run of "
             "`mclip train-encoder`"
         )
+    del config["method"]
     encoder = load_multilingual_encoder(str(Path(folder) / config.pop("encoder")))
     model = TranslationModel(encoder.model, config)
     loaded = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -115,13 +116,8 @@ def format_table(
         cells = [f"{100 * recalls[f'{one}-{x}']:.1f}" if x != one else "" for x in languages]
         of_bleu = [f"{bleu[one]:.1f}" if one in bleu else ""] if bleu else []
         lines.append([one, *cells, f"{100 * sum(row) / len(row):.1f}", *of_bleu])
-    total = f"mean of {len(recalls)} directions: {100 * mean_recall(recalls):.1f}"
+    total = f"mean of {len(recalls)} directions: {100 * fmean(recalls.values()):.1f}"
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{total}"
-
-
-def mean_recall(recalls: Mapping[str, float]) -> float:
-    """The mean over all directions."""
-    return sum(recalls.values()) / len(recalls)
 
 
 def measure_bleu(settings: EvaluateTextSettings, texts: Texts) -> dict[str, float]:
@@ -167,7 +163,7 @@ def report(
         wall_s: seconds of the measurement.
     """
     print(format_table(recalls, list(texts), bleu))
-    metrics = {"recall@1": dict(recalls), "mean_recall@1": mean_recall(recalls)}
+    metrics = {"recall@1": dict(recalls), "mean_recall@1": fmean(recalls.values())}
     result = {
         "dataset": data,
         "model": model,

@@ -7,7 +7,6 @@ another: the first caption in one language is the translation of the first in th
 that are not parallel give nothing.
 """
 
-import gzip
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from crosslingual.data.index import language_counts
 from crosslingual.data.shards import iter_shards
 from crosslingual.data.sources.moses import moses
 from crosslingual.data.tars import expand_shards
+from crosslingual.data.text import iter_lines
 from crosslingual.features.compute import shards_hash
 
 Pair = tuple[str, str]
@@ -73,7 +73,7 @@ class ParallelText:
             digest = hashlib.sha256()
             for path in self._files():
                 with path.open("rb") as file:
-                    while chunk := file.read(CHUNK_BYTES):
+                    for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):  # noqa: B023
                         digest.update(chunk)
             return digest.hexdigest()
         digest = shards_hash(self.name)
@@ -107,12 +107,7 @@ class ParallelText:
         """
         if not self.is_moses:
             return {"num_records": seen["records"], "num_not_parallel": seen["bare"]}
-        num_lines, last = 0, b"\n"
-        path = self._files()[0]
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                num_lines, last = num_lines + chunk.count(b"\n"), chunk[-1:]
-        num_lines += last != b"\n"
+        num_lines = sum(1 for _ in iter_lines(self._files()[0]))
         return {"num_records": num_lines, "num_empty": num_lines - seen["records"]}
 
     def _files(self) -> list[Path]:

@@ -282,17 +282,28 @@ def describe(index: dict[str, Any]) -> str:
     return f"sentence pairs: {rows}; {lost}"
 
 
-def tokenize(settings: TokenizeSettings) -> Path:
+def tokenize_text(
+    names: Iterable[str],
+    pairs: Iterable[str],
+    folder: Path,
+    tokenizer: Any,
+    max_length: int,
+    ranks: Ranks,
+) -> list[Pair]:
+    """`write_tokens` of the named text and pairs; returns the directions to translate in."""
+    sources = open_sources(names)
+    directions = expand_pairs(pairs, [source.languages for source in sources])
+    index = write_tokens(sources, directions, folder, tokenizer, max_length, ranks)
+    if ranks.rank == 0:
+        print(f"{folder}: {describe(index)}")
+    return directions
+
+
+def tokenize(settings: TokenizeSettings) -> None:
     """`mclip tokenize`: writes the tokens of `train_data` to `tokens_dir`."""
     if not settings.tokens_dir:
         raise ValueError("`mclip tokenize` needs --tokens_dir, where the token arrays go")
-    ranks = start_processes()
-    sources = open_sources(settings.train_data)
-    pairs = expand_pairs(settings.pairs, [source.languages for source in sources])
-    tokenizer, max_length = load_tokenizer(
-        settings.text_encoder, settings.text_encoder_revision, settings.max_length
-    )
-    index = write_tokens(sources, pairs, settings.tokens_dir, tokenizer, max_length, ranks)
-    if ranks.rank == 0:
-        print(f"{settings.tokens_dir}: {describe(index)}")
-    return Path(settings.tokens_dir)
+    name, revision = settings.text_encoder, settings.text_encoder_revision
+    limits = load_tokenizer(name, revision, settings.max_length)
+    folder = Path(settings.tokens_dir)
+    tokenize_text(settings.train_data, settings.pairs, folder, *limits, start_processes())

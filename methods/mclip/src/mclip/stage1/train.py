@@ -18,17 +18,16 @@ from mclip.stage1.artifact import (
 )
 from mclip.stage1.data import TokenBatches
 from mclip.stage1.method import TranslationModel, set_encoder_dropout, set_trainable
-from mclip.stage1.parallel_text import Pair, expand_pairs, open_sources
+from mclip.stage1.parallel_text import Pair, expand_pairs
 from mclip.stage1.settings import TrainEncoderSettings
 from mclip.stage1.step import encoder_step
 from mclip.stage1.tokens import (
     check_fresh,
-    describe,
     is_tokens,
     load_tokenizer,
     read_index,
+    tokenize_text,
     tokenizer_hash,
-    write_tokens,
 )
 from mclip.stage1.validation import open_validation, validate
 
@@ -78,13 +77,8 @@ def open_tokens(settings: TrainEncoderSettings, ranks: Ranks) -> tuple[Path, lis
             made_of["max_length"] = max_length
         check_fresh(index, made_of, folder)
         return folder, expand_pairs(settings.pairs, index["made_of"]["pairs"])
-    sources = open_sources(names)
-    pairs = expand_pairs(settings.pairs, [source.languages for source in sources])
     folder = Path(settings.output_dir) / "tokens"
-    index = write_tokens(sources, pairs, folder, tokenizer, max_length, ranks)
-    if ranks.rank == 0:
-        print(describe(index))
-    return folder, pairs
+    return folder, tokenize_text(names, settings.pairs, folder, tokenizer, max_length, ranks)
 
 
 def open_model(settings: TrainEncoderSettings, pairs: list[Pair]) -> tuple[TranslationModel, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, M2M100ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
+from crosslingual.data.text import iter_lines
 from mclip.stage1.artifact import load_translation
 from mclip.stage1.method import TranslationModel, decoder_config
 from mclip.stage1.settings import TranslateSettings
@@ -145,14 +146,12 @@ def corpus_bleu(hypotheses: list[str], references: list[str], language: str = "e
 
 
 def _read_lines(name: str) -> list[str]:
-    """The lines of a file, or of standard input for `-`; only "\\n" ends one."""
+    """The lines of a file, or of standard input for `-`."""
     if name == "-":
-        text = sys.stdin.read()
-    else:
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"no file {name}; give one with a sentence a line, or -")
-        text = Path(name).read_text(encoding="utf-8")
-    return text.removesuffix("\n").split("\n") if text else []
+        return [line.removesuffix("\n") for line in sys.stdin]
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"no file {name}; give one with a sentence a line, or -")
+    return list(iter_lines(Path(name)))
 
 
 def translate(settings: TranslateSettings) -> list[str]:
@@ -166,13 +165,8 @@ def translate(settings: TranslateSettings) -> list[str]:
             f"{settings.input} has {len(texts)} lines, {settings.references} {len(references)}; "
             "give references line for line"
         )
-    model, tokenizer = load_translation(settings.model)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    translations = translate_texts(
-        model,
-        tokenizer,
+    translations = load_translator(settings.model, settings.target_language)(
         texts,
-        settings.target_language,
         num_beams=settings.num_beams,
         max_length=settings.max_length,
         batch_size=settings.batch_size,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -77,10 +78,10 @@ def validate(
             if chosen := texts[: settings.num_translated]:
                 bleus["-".join(way)] = _bleu(settings, model, tokenizer, chosen, way[1])
     model.train()
-    values = {"validation_loss": _mean(losses), "validation_recall@1": _mean(recalls.values())}
+    values = {"validation_loss": fmean(losses), "validation_recall@1": fmean(recalls.values())}
     values |= {f"validation_recall@1_{name}": value for name, value in recalls.items()}
     if bleus:
-        values["validation_bleu"] = _mean(bleus.values())
+        values["validation_bleu"] = fmean(bleus.values())
         values |= {f"validation_bleu_{name}": value for name, value in bleus.items()}
     return values
 
@@ -142,8 +143,3 @@ def _bleu(
     dist.all_gather_object(shares, (translated, [target for _, target in own]))
     hypotheses, references = ([t for share in shares for t in share[side]] for side in (0, 1))
     return corpus_bleu(hypotheses, references, target_language)
-
-
-def _mean(values: Any) -> float:
-    numbers = list(values)
-    return sum(numbers) / len(numbers)
