@@ -37,7 +37,8 @@ python -m crosslingual.cli.demo "$OUTPUT_DIR"
 # Triplets -> shards: a picture, its English caption and its target caption. The base was trained on
 # 48,000 pictures, so 2,000 are 4 % of them. For your own: --source folder --input DIR, a folder
 # with metadata.jsonl.
-say "shards: $NUM_SAMPLES pictures ($((NUM_SAMPLES * 100 / 48000)) % of the base's), captions in en $TARGET_LANGUAGE"
+pictures="$NUM_SAMPLES pictures, $(python -c "print(round($NUM_SAMPLES / 480, 1))") % of the base's"
+say "shards: $pictures, captions in en $TARGET_LANGUAGE"
 # shellcheck disable=SC2086  # languages are words
 crosslingual shards --source world --split train --num_samples "$NUM_SAMPLES" --seed "$SEED" \
   --languages en $TARGET_LANGUAGE --output_dir "$OUTPUT_DIR/shards"
@@ -63,13 +64,13 @@ train_s=$((SECONDS - before))
 
 # --------------------------------------------------------------------------------------------------
 # Encoder -> pictures, judged. Training has exported its last step to run/encoder; `iap export` does
-# it for any checkpoint (with `--pipeline`, as a whole pipeline that stock diffusers loads), and
+# it for any checkpoint (with `--pipeline true`, as a whole pipeline that stock diffusers loads), and
 # `iap generate --adapter FOLDER --prompt ...` draws your own prompts. The judge reads held-out
 # pictures exactly. as-is is the English model with the foreign prompt.
 say "pictures: $NUM_PROMPTS held-out prompts in each of en $TARGET_LANGUAGE"
 iap evaluate --adapter "$OUTPUT_DIR/run/encoder" --output_dir "$OUTPUT_DIR" --seed "$SEED" \
   --num_prompts "$NUM_PROMPTS"
 say "done"
-echo "$NUM_SAMPLES pictures; trained in $train_s s, all in $SECONDS s" | tee -a "$OUTPUT_DIR/table.md"
+echo "$pictures; trained in $train_s s, all in $SECONDS s" | tee -a "$OUTPUT_DIR/table.md"
 echo "pictures: $OUTPUT_DIR/grid.png"
 echo "encoder:  $OUTPUT_DIR/run/encoder"

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AltCLIPTextModel, XLMRobertaModel
 
 from crosslingual.adapter.artifact import load_strict
-from iap.config import TrainSettings
+from iap.artifact import encoder_config, load_encoder, save_encoder
 from iap.encoder import (
     add_lora,
     altclip_config,
@@ -19,9 +19,9 @@ from iap.encoder import (
     start_encoder,
     stock_model,
 )
-from iap.export import load_encoder, save_encoder
-from iap.info import encoder_config, info
 from iap.method import TargetEncoder, expand_states
+from iap.settings import TrainSettings
+from iap.verbs import info
 
 PAD, LENGTH = 1, 16
 
@@ -185,13 +185,13 @@ def test_info_counts_the_encoder_that_trains(capsys: pytest.CaptureFixture[str])
         "target_language": ["zh"],
     }
     whole = info(TrainSettings(**known))
-    assert whole["trainable"] == 278_045_184 and whole["UNet"] == 859_520_964
+    assert whole["trainable"] == 278_045_184 and whole["denoiser"] == 859_520_964
     lora = info(TrainSettings(**known, train_encoder="lora", lora_rank=16))
     # 12 layers of 4 squares of 768, 768 x 3072 and back, rank 16 on each side, and the head
     matrices = 12 * 16 * (4 * 2 * 768 + 2 * (768 + 3072))
     assert lora["trainable"] == matrices + 592_128
     assert lora["total"] == whole["total"] + matrices
-    assert "adapter (trains)" in capsys.readouterr().out
+    assert "encoder (trains)" in capsys.readouterr().out
 
 
 def test_a_base_with_a_pooled_vector_is_refused() -> None:

@@ -1,6 +1,7 @@
 """The parts of the paper by hand, by equation, against libraries, and by what must not matter."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from crosslingual.frozen.families.sd import UNetDenoiser
 from iap.method import (
     AttentiveFeatures,
     attend,
-    cross_attentions,
+    choose_layers,
     expand_states,
     iap_loss,
     row_distances,
@@ -44,6 +46,17 @@ def unet() -> nn.Module:
     return unet.eval().requires_grad_(False)
 
 
+def chosen(unet: nn.Module, layers: list[str]) -> list[nn.Module]:
+    every = UNetDenoiser(unet, resolution=64).cross_attentions()
+    found = choose_layers(every, layers)
+    assert all(every[number][1] is attention for number, attention in found)
+    return [attention for _, attention in found]
+
+
+def run_unet(unet: nn.Module) -> Callable[..., Tensor]:
+    return lambda latents, timesteps, states: unet(latents, timesteps, states).sample
+
+
 def test_cross_attentions_stand_in_the_order_of_the_pass(unet: nn.Module) -> None:
     order, handles = [], []
     for _, module in (item for item in unet.named_modules() if item[0].endswith("attn2")):
@@ -51,11 +64,11 @@ def test_cross_attentions_stand_in_the_order_of_the_pass(unet: nn.Module) -> Non
     unet(draw(1, 4, 8, 8), torch.tensor([3]), draw(1, TOKENS, WIDTH))
     for handle in handles:
         handle.remove()
-    every = cross_attentions(unet, ["all"])
+    every = chosen(unet, ["all"])
     assert every == order and len(every) == 7
-    assert cross_attentions(unet, ["up", "down"]) == [*every[:2], *every[3:]]
-    assert cross_attentions(unet, ["mid"]) == cross_attentions(unet, ["2"]) == [every[2]]
-    assert cross_attentions(unet, ["6", "0", "6"]) == [every[0], every[6]]
+    assert chosen(unet, ["up", "down"]) == [*every[:2], *every[3:]]
+    assert chosen(unet, ["mid"]) == chosen(unet, ["2"]) == [every[2]]
+    assert chosen(unet, ["6", "0", "6"]) == [every[0], every[6]]
 
 
 @pytest.mark.parametrize(
@@ -65,18 +78,18 @@ def test_a_layer_that_is_not_there_is_an_error(
     unet: nn.Module, layers: list[str], name: str
 ) -> None:
     with pytest.raises(ValueError, match=f"no cross-attention {name}.* down, mid, up, or 0 to 6"):
-        cross_attentions(unet, layers)
+        chosen(unet, layers)
 
 
 def test_no_layers_are_an_error(unet: nn.Module) -> None:
     with pytest.raises(ValueError, match="layers is empty"):
-        cross_attentions(unet, [])
+        chosen(unet, [])
 
 
 def test_what_is_kept_is_what_diffusers_computes_and_the_prediction_stays(unet: nn.Module) -> None:
     """Its own processor, read by hooks, gives the same queries, outputs and prediction."""
     given = draw(2, 4, 8, 8), torch.tensor([10, 900]), draw(2, TOKENS, WIDTH, seed=1)
-    every, outputs, queries, handles = cross_attentions(unet, ["all"]), [], [], []
+    every, outputs, queries, handles = chosen(unet, ["all"]), [], [], []
     processors = [module.processor for module in every]
     for module in every:
         handles.append(module.register_forward_hook(lambda *a: outputs.append(a[-1])))
@@ -84,7 +97,7 @@ def test_what_is_kept_is_what_diffusers_computes_and_the_prediction_stays(unet: 
     expected = unet(*given).sample
     for handle in handles:
         handle.remove()
-    features = AttentiveFeatures(unet, every)
+    features = AttentiveFeatures(run_unet(unet), every)
     torch.testing.assert_close(features.run(*given, stop_early=False), expected)
     for ours, theirs in zip(features.outputs, outputs, strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -99,7 +112,7 @@ def test_what_is_kept_is_what_diffusers_computes_and_the_prediction_stays(unet: 
 
 def test_a_pass_ends_after_the_last_chosen_layer(unet: nn.Module) -> None:
     calls = []
-    features = AttentiveFeatures(unet, cross_attentions(unet, ["1"]))
+    features = AttentiveFeatures(run_unet(unet), chosen(unet, ["1"]))
     handle = unet.mid_block.register_forward_hook(lambda *_: calls.append("mid"))
     given = draw(1, 4, 8, 8), torch.tensor([3]), draw(1, TOKENS, WIDTH)
     features.run(*given, stop_early=True)
@@ -113,7 +126,7 @@ def test_attention_equals_its_formula_and_its_gradient_reaches_the_text_alone(
     unet: nn.Module,
 ) -> None:
     """softmax(Q K^T / sqrt(d)) V W_o + b, head by head."""
-    layer = cross_attentions(unet, ["2"])[0]
+    layer = chosen(unet, ["2"])[0]
     states = draw(2, TOKENS, WIDTH).requires_grad_()
     hidden = draw(2, 9, 16, seed=1)
     found = attend(layer, split_heads(layer.to_q(hidden), layer.heads), states)
@@ -135,7 +148,7 @@ def test_attention_equals_its_formula_and_its_gradient_reaches_the_text_alone(
 def test_a_state_that_stands_many_times_weighs_as_much_as_its_copies(
     unet: nn.Module, times: int
 ) -> None:
-    layer = cross_attentions(unet, ["0"])[0]
+    layer = chosen(unet, ["0"])[0]
     query, states = draw(2, layer.heads, 9, 8 // layer.heads), draw(2, TOKENS, WIDTH, seed=1)
     copies = expand_states(states, times)
     assert copies.shape[1] == TOKENS + times - 1

@@ -48,12 +48,9 @@ def arm_settings(settings: AblateSettings, name: str) -> dict[str, Any]:
     """
     if name not in ARMS:
         raise ValueError(f"no arm {name!r}; there are {'; '.join(ARMS)}")
+    steps = round(ARMS[name].get("max_train_steps", 1) * settings.max_train_steps)
     shared = {f.name: getattr(settings, f.name) for f in dataclasses.fields(TrainSettings)}
-    changes = dict(ARMS[name])
-    if "max_train_steps" in changes:
-        changes["max_train_steps"] = round(changes["max_train_steps"] * settings.max_train_steps)
-    values = {**shared, **changes}
-    values["checkpointing_steps"] = values["max_train_steps"]
+    values = {**shared, **ARMS[name], "max_train_steps": steps, "checkpointing_steps": steps}
     return {key: value for key, value in values.items() if value not in (None, [])}
 
 

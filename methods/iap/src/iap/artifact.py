@@ -13,12 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from crosslingual.adapter.artifact import adapter_card, load_artifact_config, save_artifact
+from crosslingual.adapter.artifact import load_artifact_config, model_card, save_artifact
 from crosslingual.adapter.pipeline import set_text_encoder
 from crosslingual.frozen.base import Base
-from crosslingual.frozen.encoders import encoder_shape
 from crosslingual.frozen.weights import load_frozen, locate
-from iap.data import load_tokenizer
+from iap.data import caption_length, load_tokenizer
 from iap.encoder import altclip_config, make_encoder, merged_state, stock_model
 from iap.settings import TrainSettings
 
@@ -61,7 +60,7 @@ def encoder_config(settings: TrainSettings) -> dict[str, Any]:
         "width": base.text.width,
         "pooled_width": None,
         "altclip": altclip,
-        "max_length": settings.max_length or encoder_shape(encoder, revision)[1],
+        "max_length": caption_length(settings),
         "null_policy": "encoder",
         "base": base.location,
         "base_revision": settings.revision,
@@ -101,19 +100,19 @@ def save_encoder(
             pipe.save_pretrained(partial / "pipeline")
 
     count = sum(tensor.numel() for tensor in state.values())
-    card = adapter_card("IAP text encoder", CARD, config, count)
+    card = model_card("IAP text encoder", CARD, config, count=count)
     return save_artifact(folder, state=None, config=config, card=card, add=add)
 
 
 def save_trained(
     settings: TrainSettings,
     trained: dict[str, Tensor],
-    config: dict[str, Any],
     folder: str | Path,
     *,
     pipeline: bool = False,
 ) -> Path:
     """`save_encoder` of a run's trained tensors, which leave out what LoRA is added to."""
+    config = encoder_config(settings)
     encoder = make_encoder(settings, config["altclip"])
     return save_encoder(merged_state(encoder, trained), config, folder, pipeline=pipeline)
 

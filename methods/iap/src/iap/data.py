@@ -7,7 +7,7 @@ to end, so each layer's queries, which are all that the target branch needs of i
 
 import hashlib
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from crosslingual.frozen.base import Base, Conditioning
 from crosslingual.frozen.encoders import encoder_shape
 from crosslingual.frozen.schedule import Noising
 from crosslingual.frozen.weights import locate, resolve
-from crosslingual.training.processes import Ranks
 from iap.method import AttentiveFeatures
 from iap.settings import TrainSettings
 
@@ -35,28 +34,34 @@ class TripletParts:
     each is loaded when it is first needed.
 
     Attributes:
-        base: the diffusion base, for its VAE, its English text encoder and its UNet.
-        encoder: id of the encoder whose tokenizer reads the target captions.
-        languages: of the target captions, in the order of their axis.
-        max_length: tokens of a target caption.
-        resolution: edge of the pictures in pixels.
-        encoder_revision: of the encoder's hub entry.
-        english_draws: noisy latents of a picture whose English pass is run, 0 for none.
-        query_positions: positions of a layer that are kept of each; all if None.
-        noise_offset: of those latents.
-        device: where the frozen parts run.
+        settings: of the run, which name the parts.
+        device: where the parts run.
+
+    Raises:
+        ValueError: no target language is named.
     """
 
-    base: Base
-    encoder: str
-    languages: list[str]
-    max_length: int
-    resolution: int
-    encoder_revision: str | None = None
-    english_draws: int = 0
-    query_positions: int | None = None
-    noise_offset: float = 0.0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    settings: TrainSettings
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        """Refuses settings without a language before anything is loaded."""
+        if not self.settings.target_language:
+            raise ValueError(
+                "target_language is not set: name the languages whose captions train, such as "
+                "--target_language zh"
+            )
+
+    @property
+    def languages(self) -> list[str]:
+        """Those of the target captions, in the order of their axis."""
+        return self.settings.target_language
+
+    @cached_property
+    def base(self) -> Base:
+        """Called by its place on this disk, which features are compared by."""
+        name, revision = self.settings.pretrained_model_name_or_path, self.settings.revision
+        return Base.open(locate(name), revision)
 
     @cached_property
     def frozen(self) -> FrozenParts:
@@ -66,37 +71,41 @@ class TripletParts:
     @cached_property
     def english_pass(self) -> tuple[AttentiveFeatures, Noising]:
         """The UNet with all its cross-attentions kept, and its noise schedule."""
-        denoiser = self.base.load_denoiser(self.device, resolution=self.resolution)
-        noising = self.base.schedule(device=self.device, noise_offset=self.noise_offset)
+        settings = self.settings
+        denoiser = self.base.load_denoiser(self.device, resolution=settings.resolution)
+        noising = self.base.schedule(device=self.device, noise_offset=settings.noise_offset)
         attentions = [attention for _, attention in denoiser.cross_attentions()]
+        return AttentiveFeatures(denoiser.predict, attentions), noising
 
-        def predict(latents: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
-            return denoiser.predict(latents, timesteps, Conditioning(states))
-
-        return AttentiveFeatures(predict, attentions), noising
+    @cached_property
+    def max_length(self) -> int:
+        """Tokens of a target caption."""
+        return caption_length(self.settings)
 
     @cached_property
     def tokenizer(self) -> Any:
         """The target encoder's; pads on the right to `max_length`."""
-        return load_tokenizer(self.encoder, self.encoder_revision, self.max_length)
+        name, revision = self.settings.text_encoder, self.settings.text_encoder_revision
+        return load_tokenizer(name, revision, self.max_length)
 
     @cached_property
     def made_of(self) -> dict[str, Any]:
         """What the arrays depend on; no model is loaded for it."""
+        settings = self.settings
         made_of = {
             **self.frozen.made_of,
-            "tokenizer": self.encoder,
-            "tokenizer_revision": self.encoder_revision,
-            "tokenizer_files": tokenizer_hash(self.encoder),
+            "tokenizer": locate(settings.text_encoder),
+            "tokenizer_revision": settings.text_encoder_revision,
+            "tokenizer_files": tokenizer_hash(settings.text_encoder),
             "max_length": self.max_length,
         }
-        if not self.english_draws:  # features with queries serve a run without kept ones too
+        if not settings.english_draws:  # features with queries serve a run without kept ones too
             return made_of
         return {
             **made_of,
-            "english_draws": self.english_draws,
-            "query_positions": self.query_positions,
-            "noise_offset": self.noise_offset,
+            "english_draws": settings.english_draws,
+            "query_positions": settings.query_positions,
+            "noise_offset": settings.noise_offset,
             "unet_weights": self.base.weights_hash("denoiser"),
         }
 
@@ -119,15 +128,15 @@ class TripletParts:
         texts = [(c.get(name) or [""])[0] for c in captions for name in self.languages]
         ids = self.ids(texts).unflatten(0, (len(captions), len(self.languages)))
         arrays = {**self.frozen.encode(batch), "target_ids": ids}
-        return arrays | (self.queries(arrays, batch["keys"]) if self.english_draws else {})
+        return arrays | (self.queries(arrays, batch["keys"]) if self.settings.english_draws else {})
 
     @torch.no_grad()
     def queries(self, arrays: dict[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
         """The queries of English passes over noisy latents that a sample's key decides."""
         features, noising = self.english_pass
-        english = arrays["english_states"].to(self.device, torch.float32)
+        english = Conditioning(arrays["english_states"].to(self.device, torch.float32))
         draws = []
-        for draw in range(self.english_draws):
+        for draw in range(self.settings.english_draws):
             seeds = (zlib.crc32(f"{key} {draw}".encode()) for key in keys)
             rows = [torch.Generator().manual_seed(seed) for seed in seeds]
             noisy = noising.draw(arrays, rows)
@@ -140,16 +149,22 @@ class TripletParts:
     def _some_positions(self, query: Tensor, rows: list[torch.Generator]) -> Tensor:
         """Queries (B, H, P, W / H) as they are stored, (B, P', W)."""
         stored = query.transpose(1, 2).flatten(2).to("cpu", STORED)
-        num_positions = stored.shape[1]
-        if self.query_positions is None or self.query_positions >= num_positions:
+        num_positions, num_kept = stored.shape[1], self.settings.query_positions
+        if num_kept is None or num_kept >= num_positions:
             return stored
         kept = [torch.randperm(num_positions, generator=row) for row in rows]
-        places = torch.stack(kept)[:, : self.query_positions]
+        places = torch.stack(kept)[:, :num_kept]
         return stored.gather(1, places[..., None].expand(-1, -1, stored.shape[2]))
 
     def null(self) -> dict[str, Tensor]:
         """The empty prompt: `english_states` (M, D) and `target_ids` (max_length,)."""
         return {**self.frozen.null(), "target_ids": self.ids([""])[0]}
+
+
+def caption_length(settings: TrainSettings) -> int:
+    """Tokens of a target caption: what the settings say, or as many as the encoder reads."""
+    longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)[1]
+    return settings.max_length or longest
 
 
 def load_tokenizer(name: str, revision: str | None, max_length: int) -> Any:
@@ -168,32 +183,6 @@ def tokenizer_hash(name: str) -> str | None:
     for path in (folder / file for file in TOKENIZER_FILES):
         digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()
-
-
-def triplet_parts(settings: TrainSettings, ranks: Ranks) -> TripletParts:
-    """The parts whose outputs IAP trains on.
-
-    Raises:
-        ValueError: no target language is named.
-    """
-    if not settings.target_language:
-        raise ValueError(
-            "target_language is not set: name the languages whose captions train, such as "
-            "--target_language zh"
-        )
-    encoder, revision = settings.text_encoder, settings.text_encoder_revision
-    return TripletParts(
-        Base.open(locate(settings.pretrained_model_name_or_path), settings.revision),
-        locate(encoder),
-        settings.target_language,
-        settings.max_length or encoder_shape(encoder, revision)[1],
-        settings.resolution,
-        revision,
-        settings.english_draws,
-        settings.query_positions,
-        settings.noise_offset,
-        ranks.device,
-    )
 
 
 def validation_batch(settings: TrainSettings, parts: TripletParts) -> dict[str, Tensor] | None:

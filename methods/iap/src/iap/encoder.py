@@ -67,7 +67,12 @@ def start_encoder(
         )
         return encoder
     found = load_frozen(XLMRobertaModel, text_encoder, revision=revision, add_pooling_layer=False)
-    load_strict(encoder.roberta, altclip_names(found.state_dict()))
+    # by the names that AltCLIP's body has in transformers 5
+    state = {
+        name.replace("encoder.layer.", "encoder.layers."): tensor
+        for name, tensor in found.state_dict().items()
+    }
+    load_strict(encoder.roberta, state)
     return encoder
 
 
@@ -76,11 +81,6 @@ def make_encoder(settings: TrainSettings, altclip: dict[str, Any]) -> TargetEnco
     torch.manual_seed(settings.seed)
     encoder = start_encoder(altclip, settings.text_encoder, settings.text_encoder_revision)
     return add_lora(encoder, settings.lora_rank) if settings.train_encoder == "lora" else encoder
-
-
-def altclip_names(xlm_r: dict[str, Tensor]) -> dict[str, Tensor]:
-    """XLM-R's tensors by the names that AltCLIP's body has in transformers 5."""
-    return {name.replace("encoder.layer.", "encoder.layers."): t for name, t in xlm_r.items()}
 
 
 def add_lora(encoder: TargetEncoder, rank: int) -> TargetEncoder:

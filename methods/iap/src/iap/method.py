@@ -12,7 +12,7 @@ cross-attention width, H heads, P positions of a layer's grid, W a layer's width
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -112,11 +112,9 @@ class AttentiveFeatures:
         outputs: (B, P, W) a layer, after the output projection, before the residual.
     """
 
-    def __init__(
-        self, predict: Callable[[Tensor, Tensor, Tensor], Tensor], attentions: list[nn.Module]
-    ):
+    def __init__(self, predict: Callable[..., Tensor], attentions: list[nn.Module]):
         """Takes over the processors of the chosen `attentions` of a UNet; `predict` runs it on
-        latents, timesteps and text states.
+        latents, timesteps and a text.
         """
         self.predict, self.attentions = predict, attentions
         self.queries: list[Tensor] = []
@@ -142,10 +140,10 @@ class AttentiveFeatures:
         return output
 
     def run(
-        self, latents: Tensor, timesteps: Tensor, states: Tensor, *, stop_early: bool
+        self, latents: Tensor, timesteps: Tensor, text: Any, *, stop_early: bool
     ) -> Tensor | None:
-        """One pass over noisy latents (B, 4, h, w), timesteps (B,) and text states (B, M, D); the
-        features of an earlier one are forgotten.
+        """One pass over noisy latents (B, 4, h, w), timesteps (B,) and the text as `predict` takes
+        it; the features of an earlier pass are forgotten.
 
         Returns:
             The predicted noise (B, 4, h, w), None with `stop_early`: the pass then ends after the
@@ -153,7 +151,7 @@ class AttentiveFeatures:
         """
         self.queries, self.outputs, self._stops = [], [], stop_early
         try:
-            return self.predict(latents, timesteps, states)
+            return self.predict(latents, timesteps, text)
         except _PassIsOver:
             return None
 

@@ -4,6 +4,7 @@ target branch.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +58,10 @@ class Captions:
 
     Attributes:
         english: states of the English captions, (B, M, D).
-        states: of the target captions (B K, n, D), the last of which stands `times_last` times.
-        times_last: how often.
+        states: of the target captions (B K, n, D), without what padding repeats.
+        times_last: how often the last state stands in the prompt.
         has_teacher: whether a row's English caption says the same, (B K,).
-        times: K.
+        times: captions of a picture, K.
     """
 
     english: Tensor
@@ -97,12 +98,8 @@ def load_frozen(
     layers = choose_layers(denoiser.cross_attentions(), settings.layers)
     features = None
     if not settings.english_draws:
-        features = AttentiveFeatures(
-            lambda latents, timesteps, states: denoiser.predict(
-                latents, timesteps, Conditioning(states)
-            ),
-            [attention for _, attention in layers],
-        )
+        chosen = [attention for _, attention in layers]
+        features = AttentiveFeatures(denoiser.predict, chosen)
     return Frozen(noising, null, layers, features)
 
 
@@ -133,11 +130,20 @@ def iap_step(
         )
         if not frozen.layers:
             student = expand_states(captions.states, captions.times_last)
-            return text_space_loss(
-                student, captions.repeated(captions.english), captions.has_teacher
-            )
-        branch = _full_branch if settings.branch == "full" else _local_branch
-        return branch(frozen, batch, noisy, captions, draws, settings)
+            teacher = captions.repeated(captions.english)
+            return text_space_loss(student, teacher, captions.has_teacher)
+        if settings.branch == "full":
+            compared = _full_branch(frozen, noisy, captions, bool(settings.noise_weight))
+        else:
+            queries, outputs = _english_branch(frozen, batch, noisy, captions.english, draws)
+            compared = _local_branch(frozen, queries, outputs, captions)
+        return iap_loss(
+            **compared,
+            has_teacher_B=captions.has_teacher,
+            distance=settings.distance,
+            normalise=settings.normalise,
+            noise_weight=settings.noise_weight,
+        )
 
 
 def _read_captions(
@@ -169,11 +175,12 @@ def _english_branch(
     english: Tensor,
     draws: Generators,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Queries (B, H, P, W / H) and outputs (B, P, W) of the chosen layers, of a pass or of the kept
-    queries of one.
+    """Queries (B, H, P, W / H) and outputs (B, P, W) of the chosen layers: those of a pass, or the
+    kept queries of an earlier pass and the outputs that they give.
     """
     if frozen.features is not None:
-        frozen.features.run(noisy.latents, noisy.timesteps, english, stop_early=True)
+        text = Conditioning(english)
+        frozen.features.run(noisy.latents, noisy.timesteps, text, stop_early=True)
         return frozen.features.queries, frozen.features.outputs
     kept = [batch[f"queries_{number}"] for number, _ in frozen.layers]
     num_rows, num_draws = kept[0].shape[:2]
@@ -188,55 +195,33 @@ def _english_branch(
 
 
 def _local_branch(
-    frozen: Frozen,
-    batch: dict[str, Tensor],
-    noisy: NoisyLatents,
-    captions: Captions,
-    draws: Generators,
-    settings: TrainSettings,
-) -> Loss:
-    queries, outputs = _english_branch(frozen, batch, noisy, captions.english, draws)
+    frozen: Frozen, queries: list[Tensor], outputs: list[Tensor], captions: Captions
+) -> dict[str, Any]:
+    """What `iap_loss` compares: attention to the target captions, by the English pass's queries."""
     student = [
         attend(layer, captions.repeated(query), captions.states, captions.times_last)
         for query, (_, layer) in zip(queries, frozen.layers, strict=True)
     ]
-    teacher = [captions.repeated(output) for output in outputs]
-    return iap_loss(
-        student,
-        teacher,
-        captions.has_teacher,
-        distance=settings.distance,
-        normalise=settings.normalise,
-    )
+    return {"student": student, "teacher": [captions.repeated(output) for output in outputs]}
 
 
 def _full_branch(
-    frozen: Frozen,
-    batch: dict[str, Tensor],
-    noisy: NoisyLatents,
-    captions: Captions,
-    draws: Generators,
-    settings: TrainSettings,
-) -> Loss:
-    run = partial(frozen.features.run, stop_early=not settings.noise_weight)
+    frozen: Frozen, noisy: NoisyLatents, captions: Captions, needs_noise: bool
+) -> dict[str, Any]:
+    """What `iap_loss` compares: two passes through the UNet, to the end if their predicted noise is
+    needed.
+    """
+    features, repeated = frozen.features, captions.repeated
+    run = partial(features.run, stop_early=not needs_noise)
     with torch.no_grad():
-        eps = run(noisy.latents, noisy.timesteps, captions.english)
-    teacher = [captions.repeated(output) for output in frozen.features.outputs]
-    student_eps = run(
-        captions.repeated(noisy.latents),
-        captions.repeated(noisy.timesteps),
-        expand_states(captions.states, captions.times_last),
-    )
-    return iap_loss(
-        frozen.features.outputs,
-        teacher,
-        captions.has_teacher,
-        distance=settings.distance,
-        normalise=settings.normalise,
-        student_eps=student_eps,
-        teacher_eps=None if eps is None else captions.repeated(eps),
-        noise_weight=settings.noise_weight,
-    )
+        eps = run(noisy.latents, noisy.timesteps, Conditioning(captions.english))
+    teacher = [repeated(output) for output in features.outputs]
+    text = Conditioning(expand_states(captions.states, captions.times_last))
+    student_eps = run(repeated(noisy.latents), repeated(noisy.timesteps), text)
+    compared = {"student": features.outputs, "teacher": teacher}
+    if needs_noise:
+        compared |= {"student_eps": student_eps, "teacher_eps": repeated(eps)}
+    return compared
 
 
 def estimate_memory(
@@ -250,20 +235,24 @@ def estimate_memory(
         if settings.train_encoder == "lora":
             add_lora(encoder, settings.lora_rank)
     is_full = settings.objective == "attention" and settings.branch == "full"
-    has_pass = settings.objective == "attention" and not settings.english_draws
-    unet = base.denoiser_on_meta() if has_pass else None
+    unet = held = None
+    if settings.objective == "attention":
+        unet = held = base.denoiser_on_meta()
+    if unet is not None and settings.english_draws:
+        denoiser = base.wrap_denoiser(unet, resolution=settings.resolution)
+        layers = choose_layers(denoiser.cross_attentions(), settings.layers)
+        held = nn.ModuleList(layer for _, layer in layers)
 
     def forward(dtype: torch.dtype) -> Tensor:
-        ids = torch.ones(
-            settings.train_batch_size * settings.captions_per_pass, max_length, dtype=torch.int64
-        )
+        num_captions = settings.train_batch_size * settings.captions_per_pass
+        ids = torch.ones(num_captions, max_length, dtype=torch.int64)
         states = encoder.project(encoder.roberta(ids).last_hidden_state).to(dtype)
         if not is_full:
             return states
         text = Conditioning(states[: settings.train_batch_size])
         return predict_on_meta(base, unet, settings, text)
 
-    return estimate(encoder, forward, settings, held=unet)
+    return estimate(encoder, forward, settings, held=held)
 
 
 def check_settings(settings: TrainSettings) -> None:

@@ -15,7 +15,7 @@ from crosslingual.features.training_data import open_run_data
 from crosslingual.frozen.base import Base
 from crosslingual.training.run import Run
 from iap.artifact import encoder_config, save_trained
-from iap.data import triplet_parts, validation_batch
+from iap.data import TripletParts, validation_batch
 from iap.encoder import make_encoder
 from iap.settings import TrainSettings
 from iap.step import Frozen, iap_step, load_frozen
@@ -25,15 +25,14 @@ def train(settings: TrainSettings) -> Path:
     """Trains the target encoder and exports it to `output_dir/encoder`."""
     run = Run(settings, samples_per_row=settings.captions_per_pass)
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
-    config = encoder_config(settings)
-    parts = triplet_parts(settings, run.ranks)
+    altclip = encoder_config(settings)["altclip"]
+    parts = TripletParts(settings, run.ranks.device)
     data = open_run_data(settings, parts, run.ranks)
     held_out = validation_batch(settings, parts)
     frozen = load_frozen(settings, base, data.null, run.ranks.device)
-    # one kernel for each tensor: an encoder that trains whole has enough of them to be felt
-    encoder = run.prepare(
-        make_encoder(settings, config["altclip"]), partial(torch.optim.AdamW, fused=True)
-    )
+    # fused: a whole encoder has so many tensors that several kernels for each take time
+    adamw = partial(torch.optim.AdamW, fused=True)
+    encoder = run.prepare(make_encoder(settings, altclip), adamw)
     batches = data.batches(run.first_micro_step)
     for step in run.steps():
         for draws in run.micro_steps(step):
@@ -44,7 +43,7 @@ def train(settings: TrainSettings) -> Path:
         if run.validates(step) and run.ranks.rank == 0:
             run.log(validate(encoder.module, frozen, held_out, settings), step)
     folder = run.output_dir / "encoder"
-    return run.finish(lambda state: save_trained(settings, state, config, folder))
+    return run.finish(lambda state: save_trained(settings, state, folder))
 
 
 @torch.no_grad()

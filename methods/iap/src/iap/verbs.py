@@ -64,28 +64,23 @@ def features(settings: "FeaturesSettings") -> Path:
     """
     from crosslingual.features.compute import write_run_features
     from crosslingual.training.processes import start_processes
-    from iap.data import triplet_parts
+    from iap.data import TripletParts
 
     ranks = start_processes()
-    return write_run_features(settings, triplet_parts(settings, ranks), ranks)
+    return write_run_features(settings, TripletParts(settings, ranks.device), ranks)
 
 
 def export(settings: "ExportSettings") -> Path:
     """Writes the encoder of a checkpoint as a folder that stock libraries load."""
     from crosslingual.cli.settings import read_settings
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
-    from iap.artifact import encoder_config, save_trained
+    from iap.artifact import save_trained
     from iap.settings import TrainSettings
 
     checkpoint = find_checkpoint(settings.checkpoint)
     trained = read_settings(TrainSettings, settings_file(checkpoint))
-    folder = save_trained(
-        trained,
-        trained_state(checkpoint),
-        encoder_config(trained),
-        settings.output_dir,
-        pipeline=settings.pipeline,
-    )
+    state, folder = trained_state(checkpoint), settings.output_dir
+    folder = save_trained(trained, state, folder, pipeline=settings.pipeline)
     print(folder)
     return folder
 
@@ -112,7 +107,7 @@ def evaluate(settings: "EvaluateSettings") -> dict[str, Any]:
         {"iap": Arm("IAP", lambda language: load_pipeline(settings.adapter))},
         trained=config["languages"],
         kind=None,
-        note=f"an encoder of {num:,} parameters",
+        note=f"An encoder of {num:,} parameters.",
         baselines=settings.baselines,
         further={"parameters": num},
     )

@@ -1,20 +1,23 @@
 """One step: what both branches share, what is frozen, which rows and captions count."""
 
 import copy
+import gc
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from crosslingual.features.training_data import row_generators
-from crosslingual.frozen.base import load_noise_scheduler, load_unet
-from crosslingual.frozen.schedule import Noising
-from crosslingual.training.processes import Ranks
-from iap.alignment import Alignment, choose_languages
-from iap.config import TrainSettings
+from crosslingual.frozen.base import Base, Conditioning, Denoiser
+from crosslingual.frozen.schedule import Generators
+from crosslingual.training.processes import Ranks, row_generators
 from iap.encoder import altclip_config, start_encoder
-from iap.method import AttentiveFeatures, attend, cross_attentions, expand_states, split_heads
+from iap.method import AttentiveFeatures, attend, expand_states, split_heads
+from iap.settings import TrainSettings
+from iap.step import Frozen, choose_languages, iap_step, load_frozen
 
 ROWS, LENGTH, PAD, WIDTH = 6, 16, 1, 16
 CPU = torch.device("cpu")
@@ -46,19 +49,52 @@ def batch_of(**changes: Any) -> dict[str, Tensor]:
     } | changes
 
 
+@dataclass
+class Step:
+    """A step's parts under some settings; `denoiser` is what was loaded for it."""
+
+    settings: TrainSettings
+    frozen: Frozen
+    student: nn.Module
+    denoiser: Denoiser | None
+
+    def loss(
+        self, batch: dict[str, Tensor], draws: Generators, stratified: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return iap_step(self.student, self.frozen, batch, draws, self.settings, stratified)
+
+    def states(self, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        """Those of one target caption a row, drawn as the step draws it."""
+        chosen = choose_languages(batch["has_language"], generator, 1)[:, 0]
+        return expand_states(*self.student(batch["target_ids"][torch.arange(ROWS), chosen].long()))
+
+    def whole_pass(self, noisy: Any, states: Tensor) -> tuple[AttentiveFeatures, Tensor]:
+        """All cross-attentions' features and the predicted noise, under text states."""
+        attentions = [attention for _, attention in self.denoiser.cross_attentions()]
+        features = AttentiveFeatures(self.denoiser.predict, attentions)
+        text = Conditioning(states)
+        return features, features.run(noisy.latents, noisy.timesteps, text, stop_early=False)
+
+
 @pytest.fixture
-def build(sd: str, encoder: str) -> Any:
-    def make(**changes: Any) -> tuple[Alignment, nn.Module, nn.Module]:
+def build(sd: str, encoder: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Step]:
+    loaded: list[Denoiser] = []
+    load = Base.load_denoiser
+
+    def record(*given: Any, **settings: Any) -> Denoiser:
+        loaded.append(load(*given, **settings))
+        return loaded[-1]
+
+    monkeypatch.setattr(Base, "load_denoiser", record)
+
+    def make(**changes: Any) -> Step:
         settings = TrainSettings(**{"caption_dropout": 0.0, **changes})
-        unet = load_unet(sd)
-        scheduler = load_noise_scheduler(sd)
-        noising = Noising(scheduler, 0.5, device=CPU, caption_dropout=settings.caption_dropout)
         null = {"english_states": torch.randn(LENGTH, WIDTH, generator=draws(1))}
         null["target_ids"] = torch.tensor([0, 2] + [PAD] * (LENGTH - 2), dtype=torch.int32)
         torch.manual_seed(0)
         student = start_encoder(altclip_config(encoder, None, WIDTH), encoder, None)
-        used = unet if settings.objective == "attention" else None
-        return Alignment(used, noising, null, settings), student, unet
+        frozen = load_frozen(settings, Base.open(sd), null, CPU)
+        return Step(settings, frozen, student, loaded.pop() if loaded else None)
 
     return make
 
@@ -76,144 +112,133 @@ def build(sd: str, encoder: str) -> Any:
 def test_frozen_unet_stays_and_every_tensor_of_the_encoder_moves(
     build: Any, changes: dict[str, Any]
 ) -> None:
-    alignment, student, unet = build(**changes)
+    step = build(**changes)
     batch = batch_of()
     if changes.get("english_draws"):
-        for number, (_, layer) in enumerate(alignment.layers):
+        for number, (_, layer) in enumerate(step.frozen.layers):
             kept = torch.randn(ROWS, 1, 3, layer.to_q.out_features, generator=draws())
             batch[f"queries_{number}"] = kept.half()
-    frozen, trained = (copy.deepcopy(part.state_dict()) for part in (unet, student))
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
-    for step in range(2):
-        loss, parts = alignment.loss(student, batch, draws(step))
+    assert (step.denoiser is None) == (changes == {"objective": "text"})
+    unet = nn.Module() if step.denoiser is None else step.denoiser.model
+    frozen, trained = (copy.deepcopy(part.state_dict()) for part in (unet, step.student))
+    optimizer = torch.optim.AdamW(step.student.parameters(), lr=1e-2)
+    for number in range(2):
+        loss, parts = step.loss(batch, draws(number))
         loss.backward()
         optimizer.step()
     assert not any(part.requires_grad for part in parts.values())
-    assert not unet.training or changes == {"objective": "text"}
+    assert not unet.training or step.denoiser is None
     assert all(p.grad is None for p in unet.parameters())
     assert all(torch.equal(frozen[name], tensor) for name, tensor in unet.state_dict().items())
-    moved = student.state_dict()
+    moved = step.student.state_dict()
     still = [name for name, tensor in moved.items() if torch.equal(trained[name], tensor)]
     assert not still
 
 
 def test_local_branch_is_its_definition(build: Any) -> None:
-    """Queries of one English pass; of the target's, keys, values and attention: by hand."""
-    alignment, student, unet = build(normalise=False)
-    batch = batch_of()
-    found, _ = alignment.loss(student, batch, draws())
-    noisy = alignment.noising.draw(batch, draws(), False)
+    """Queries of one English pass; of the target branch, keys, values and attention: by hand."""
+    step, batch = build(normalise=False), batch_of()
+    found, _ = step.loss(batch, draws())
     generator = draws()
-    alignment.noising.draw(batch, generator, False)
-    chosen = choose_languages(batch["has_language"], generator, 1)[:, 0]
-    states = expand_states(*student(batch["target_ids"][torch.arange(ROWS), chosen].long()))
-    every = cross_attentions(unet, ["all"])
-    features = AttentiveFeatures(unet, every)
-    features.run(noisy.latents, noisy.timesteps, batch["english_states"], stop_early=False)
-    terms = []
-    for layer, query, output in zip(every, features.queries, features.outputs, strict=True):
-        terms.append((attend(layer, query, states) - output).square().mean())
+    noisy = step.frozen.noising.draw(batch, generator, False)
+    states = step.states(batch, generator)
+    features, _ = step.whole_pass(noisy, batch["english_states"])
+    layers = zip(features.attentions, features.queries, features.outputs, strict=True)
+    terms = [
+        (attend(layer, query, states) - output).square().mean() for layer, query, output in layers
+    ]
+    assert len(terms) == 4
     torch.testing.assert_close(found, torch.stack(terms).mean())
 
 
 def test_full_branch_runs_both_languages_through_the_unet(build: Any) -> None:
     """Its outputs drift from the local branch's after the first layer alone, and the noise too."""
-    alignment, student, unet = build(branch="full", normalise=False, noise_weight=2.0)
-    batch = batch_of()
-    found, parts = alignment.loss(student, batch, draws())
+    step, batch = build(branch="full", normalise=False, noise_weight=2.0), batch_of()
+    found, parts = step.loss(batch, draws())
     generator = draws()
-    noisy = alignment.noising.draw(batch, generator, False)
-    chosen = choose_languages(batch["has_language"], generator, 1)[:, 0]
-    states = expand_states(*student(batch["target_ids"][torch.arange(ROWS), chosen].long()))
-    outputs: dict[str, list[Tensor]] = {"english": [], "target": []}
-    eps = {}
-    for name, text in (("english", batch["english_states"]), ("target", states)):
-        features = AttentiveFeatures(unet, cross_attentions(unet, ["all"]))
-        eps[name] = features.run(noisy.latents, noisy.timesteps, text, stop_early=False)
-        outputs[name] = features.outputs
-    pairs = zip(outputs["english"], outputs["target"], strict=True)
+    noisy = step.frozen.noising.draw(batch, generator, False)
+    states = step.states(batch, generator)
+    english, english_eps = step.whole_pass(noisy, batch["english_states"])
+    target, target_eps = step.whole_pass(noisy, states)
+    pairs = zip(english.outputs, target.outputs, strict=True)
     attention = torch.stack([(a - b).square().mean() for a, b in pairs]).mean()
-    noise = (eps["english"] - eps["target"]).square().mean()
+    noise = (english_eps - target_eps).square().mean()
     torch.testing.assert_close(parts["attention"], attention.detach())
     torch.testing.assert_close(found, attention + 2.0 * noise)
-    local, _, _ = build(normalise=False, layers=["0"])
-    first, _, _ = build(branch="full", normalise=False, layers=["0"])
-    same = [part.loss(student, batch, draws())[0] for part in (local, first)]
+    local = build(normalise=False, layers=["0"])
+    first = build(branch="full", normalise=False, layers=["0"])
+    same = [part.loss(batch, draws())[0] for part in (local, first)]
     torch.testing.assert_close(*same)
 
 
 def test_kept_queries_give_what_their_pass_gave(build: Any) -> None:
-    alignment, student, unet = build(english_draws=1, normalise=False)
-    online, _, _ = build(normalise=False)
+    step, online = build(english_draws=1, normalise=False), build(normalise=False)
     batch = batch_of()
-    expected, _ = online.loss(student, batch, draws())
-    for number, query in enumerate(online.features.queries):
+    expected, _ = online.loss(batch, draws())
+    for number, query in enumerate(online.frozen.features.queries):
         batch[f"queries_{number}"] = query.transpose(1, 2).flatten(2)[:, None]
     batch["has_language"][:, 1] = False
     batch["target_ids"][:, 1] = batch["target_ids"][:, 0]
-    one_language, _ = online.loss(student, batch, draws())
-    torch.testing.assert_close(alignment.loss(student, batch, draws())[0], one_language)
+    one_language, _ = online.loss(batch, draws())
+    torch.testing.assert_close(step.loss(batch, draws())[0], one_language)
     assert not torch.equal(expected, one_language)
 
 
 def test_kept_queries_need_the_cross_attentions_alone(build: Any) -> None:
-    """The UNet is let go: nothing of the alignment holds it."""
-    import gc
-    import weakref
-
-    alignment, _, unet = build(english_draws=1)
-    gone = weakref.ref(unet)
-    del unet
+    """The UNet is let go: nothing that is frozen holds it."""
+    step = build(english_draws=1)
+    gone = weakref.ref(step.denoiser.model)
+    step.denoiser = None
     gc.collect()
-    assert gone() is None and len(alignment.layers) == 4
+    assert gone() is None and len(step.frozen.layers) == 4
 
 
 def test_a_row_without_a_teacher_counts_for_nothing(build: Any) -> None:
-    alignment, student, _ = build(captions_per_pass=2)
+    step = build(captions_per_pass=2)
     keep = torch.arange(ROWS) != 2
     whole = {name: array[keep] for name, array in batch_of().items()}
-    expected, _ = alignment.loss(student, whole, [draws(i) for i in range(ROWS) if i != 2])
+    expected, _ = step.loss(whole, [draws(i) for i in range(ROWS) if i != 2])
     for spoilt in ({"native": ~keep}, {"has_english": keep}):
         rows = [draws(i) for i in range(ROWS)]
-        found, _ = alignment.loss(student, batch_of(**spoilt), rows)
+        found, _ = step.loss(batch_of(**spoilt), rows)
         torch.testing.assert_close(found, expected)
 
 
 def test_dropped_rows_see_the_empty_prompt_in_both_languages(build: Any) -> None:
     """All rows dropped, natives too: captions do not matter, the empty prompt's states do."""
-    alignment, student, _ = build(caption_dropout=1.0)
-    found, _ = alignment.loss(student, batch_of(native=torch.ones(ROWS, dtype=torch.bool)), draws())
+    step = build(caption_dropout=1.0)
+    found, _ = step.loss(batch_of(native=torch.ones(ROWS, dtype=torch.bool)), draws())
     other = batch_of(
         english_states=torch.zeros(ROWS, LENGTH, WIDTH), target_ids=ids_of(ROWS, 2, seed=9)
     )
-    again, _ = alignment.loss(student, other, draws())
+    again, _ = step.loss(other, draws())
     assert torch.equal(found, again) and found > 0
-    alignment.null["english_states"] += 1.0
-    assert not torch.equal(alignment.loss(student, other, draws())[0], found)
+    step.frozen.null["english_states"] += 1.0
+    assert not torch.equal(step.loss(other, draws())[0], found)
 
 
 def test_validation_is_deterministic_and_drops_nothing(build: Any) -> None:
-    alignment, student, _ = build(caption_dropout=1.0)
-    dropping_nothing, _, _ = build()
+    step = build(caption_dropout=1.0)
+    dropping_nothing = build()
     first, again, other = (
-        alignment.loss(student, batch_of(), draws(seed), stratified=True)[0] for seed in (0, 0, 1)
+        step.loss(batch_of(), draws(seed), stratified=True)[0] for seed in (0, 0, 1)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
-    plain = dropping_nothing.loss(student, batch_of(), draws(), stratified=True)[0]
+    plain = dropping_nothing.loss(batch_of(), draws(), stratified=True)[0]
     assert torch.equal(first, plain)
 
 
 def test_what_is_drawn_for_a_row_does_not_depend_on_its_batch(build: Any) -> None:
     """Two half batches of two processes give the mean loss of one."""
-    alignment, student, _ = build(captions_per_pass=2)
+    step = build(captions_per_pass=2)
     halves = []
     for rank in range(2):
         rows = slice(rank * ROWS // 2, (rank + 1) * ROWS // 2)
         half = {name: array[rows] for name, array in batch_of().items()}
         generators = row_generators(3, 5, Ranks(rank, 2, rank, CPU), ROWS // 2)
-        halves.append(alignment.loss(student, half, generators)[0])
+        halves.append(step.loss(half, generators)[0])
     generators = row_generators(3, 5, Ranks(0, 1, 0, CPU), ROWS)
-    whole, _ = alignment.loss(student, batch_of(), generators)
+    whole, _ = step.loss(batch_of(), generators)
     torch.testing.assert_close(torch.stack(halves).mean(), whole)
 
 
