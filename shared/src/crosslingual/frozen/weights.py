@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from crosslingual.worlds import model_folder
@@ -59,7 +60,7 @@ def load_frozen(
         arguments: of the model's constructor.
 
     Raises:
-        FileNotFoundError: there is no such folder or hub entry, or it has no safetensors.
+        FileNotFoundError: there is no such folder or hub entry, or it has no readable safetensors.
         ValueError: a key is missing or not expected.
     """
     options = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype}
@@ -69,7 +70,7 @@ def load_frozen(
     try:
         with quiet_libraries():
             model, info = model_class.from_pretrained(resolve(name), **options, **arguments)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         reason = str(error).split("\n")[0]
         raise FileNotFoundError(
             f"cannot load {place} as safetensors ({reason}); give a folder, hub id or WORLD:NAME"
