@@ -34,7 +34,7 @@ from crosslingual_worlds.drawn.world import (
     render,
     sample_scenes,
 )
-from crosslingual_worlds.evaluation import Judged, text_accuracy
+from crosslingual_worlds.evaluation import JudgedPicture, text_accuracy
 from export import size_of
 
 WORLDS = Path(__file__).resolve().parents[1]
@@ -117,7 +117,7 @@ def generation_jobs(num_english: int, num_foreign: int) -> list[tuple[str, str, 
     return [*jobs, ("motif", "en", motif_scenes()), ("motif", "en", motif_scenes())]
 
 
-def draw_sheets(judged: list[tuple[str, str, list[Judged]]], folder: Path) -> None:
+def draw_sheets(judged: list[tuple[str, str, list[JudgedPicture]]], folder: Path) -> None:
     """The grids of the page: world samples, motifs, and the base's pictures of unseen prompts."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(108)

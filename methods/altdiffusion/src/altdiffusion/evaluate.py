@@ -6,13 +6,7 @@ from typing import Any
 from altdiffusion.artifact import read_config
 from altdiffusion.pipeline import load_pipeline
 from altdiffusion.settings import EvaluateSettings
-from crosslingual.evaluation.generation import (
-    AS_IS,
-    Arm,
-    Judgement,
-    judge_pipelines,
-    write_evaluation,
-)
+from crosslingual.evaluation.generation import AS_IS, Arm, judge_pipelines
 
 
 def stage_names(configs: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -26,7 +20,7 @@ def stage_names(configs: dict[str, dict[str, Any]]) -> dict[str, str]:
     return dict(zip(stages if is_told else configs, configs, strict=True))
 
 
-def summarise(judged: Judgement, stages: list[str]) -> dict[str, Any]:
+def summarise(judged: Any, stages: list[str]) -> dict[str, Any]:
     """Accuracies and culture scores by stage and language, and their means."""
     as_is = judged.accuracy(judged.general, AS_IS)
     result: dict[str, Any] = {"english": as_is["en"], "stages": {}, AS_IS: as_is}
@@ -93,8 +87,8 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     result = summarise(judged, [*stages])
     result |= {"num_prompts": settings.num_prompts, "split": settings.split, "seed": settings.seed}
     result["num_motif_prompts"] = settings.num_motif_prompts
+    judged.write(settings, result, render_table(result))
     if judged.is_main:
-        write_evaluation(settings, result, render_table(result))
         output_dir = Path(settings.output_dir)
         columns = {AS_IS: "as-is", **heads} if settings.as_is else heads
         grid = judged.world.draw_arms(judged.general, languages, columns)

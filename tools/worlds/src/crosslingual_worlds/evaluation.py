@@ -1,27 +1,29 @@
-"""How a world asks a pipeline for pictures and judges them; a world fills in one `Evaluation`.
+"""How a world asks pipelines for pictures and judges them; a world fills in one `Evaluation`.
 
-Text accuracy is the share of pictures that show all that their prompt says.
+Text accuracy is the share of pictures that show all that their prompt says. Methods reach it
+through `crosslingual.evaluation.generation`.
 """
 
+import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from PIL import Image
 
-from crosslingual.training.processes import Ranks
+from crosslingual.evaluation.generation import AS_IS, Arm
+from crosslingual.evaluation.settings import EvaluateSettings
+from crosslingual.training.processes import start_processes
+from crosslingual_worlds.accuracy_table import render_table
 from crosslingual_worlds.drawn.contact_sheet import Cell, contact_sheet
-
-AS_IS = "as_is"
-
-Arm = tuple[str, str]  # language of the prompts, and whose pictures: AS_IS, or a method's name
-Scenes = Callable[[str], list[Any]]  # the scenes that are asked for in a language
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedPicture:
     """One prompt's picture and whether it shows all that the prompt says."""
 
     scene: Any
@@ -30,9 +32,47 @@ class Judged:
     is_right: bool
 
 
-def text_accuracy(judged: Sequence[Judged]) -> float:
+Judged = dict[tuple[str, str], list[JudgedPicture]]
+"""Pictures by the language of their prompts and by whose they are: `AS_IS`, or a method's name."""
+
+
+def text_accuracy(judged: Sequence[JudgedPicture]) -> float:
     """The share of pictures that show all that their prompt says."""
     return sum(item.is_right for item in judged) / len(judged)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was judged.
+
+    Attributes:
+        general: the same scenes in every language.
+        culture: scenes of each language's own culture; empty if none were asked for.
+        is_main: whether this process is the one that writes.
+        world: the world's evaluation, which also draws contact sheets.
+    """
+
+    general: Judged
+    culture: Judged
+    is_main: bool
+    world: "Evaluation"
+
+    def accuracy(self, judged: Judged, arm: str) -> dict[str, float]:
+        """The share of right pictures of one arm, by language."""
+        return {
+            language: text_accuracy(items)
+            for (language, name), items in judged.items()
+            if name == arm
+        }
+
+    def write(self, settings: EvaluateSettings, result: Mapping[str, Any], table: str) -> None:
+        """Writes accuracy.json and table.md, and prints the table, in the main process."""
+        if self.is_main:
+            output_dir = Path(settings.output_dir)
+            output_dir.mkdir(parents=True, exist_ok=True)
+            (output_dir / "accuracy.json").write_text(json.dumps(result, indent=1))
+            (output_dir / "table.md").write_text(table, encoding="utf-8")
+            print(table)
 
 
 @dataclass(frozen=True)
@@ -71,7 +111,7 @@ class Evaluation:
         *,
         seed: int = 0,
         batch_size: int = 48,
-    ) -> list[Judged]:
+    ) -> list[JudgedPicture]:
         """Asks for every scene by its caption in a language and judges the picture.
 
         Args:
@@ -98,44 +138,108 @@ class Evaluation:
                 ],
             ).images
             judged += [
-                Judged(scene, prompt, picture, self.shows(picture, scene))
+                JudgedPicture(scene, prompt, picture, self.shows(picture, scene))
                 for scene, prompt, picture in zip(part, prompts, pictures, strict=True)
             ]
         return judged
 
-    def judge_arms(
+    def judge_pipelines(
         self,
-        load: Callable[[str, str], Any],
-        arms: Sequence[Arm],
-        scenes: Scenes,
-        *,
-        seed: int,
-        ranks: Ranks,
-    ) -> dict[Arm, list[Judged]]:
-        """Judges every arm; ranks share the arms, and every rank gets all results.
+        settings: EvaluateSettings,
+        arms: Mapping[str, Arm],
+        languages: Sequence[str],
+        as_is: Sequence[str],
+        num_culture_prompts: int = 0,
+    ) -> Judgement:
+        """Generates and judges the pictures of every arm; ranks share the arms.
 
         Args:
-            load: (name, language) to the pipeline of an arm; it keeps what is asked for again.
-            arms: language and name of each.
-            scenes: what the prompts in a language say.
-            seed: of the noise.
-            ranks: this process among the others.
+            settings: the number, split and seed of the prompts.
+            arms: pipelines by name: the bare base as `AS_IS`, and the method's.
+            languages: the languages of the prompts.
+            as_is: the languages that the bare base is asked in, `en` for the upper bound.
+            num_culture_prompts: prompts of each language's own culture, for the method's arms.
         """
-        share = {}
-        with torch.no_grad():
-            for language, name in arms[ranks.rank :: ranks.world_size]:
-                pipe = load(name, language)
+        ranks = start_processes()
+
+        @functools.cache
+        def load(name: str, language: str | None) -> Any:
+            return arms[name].load(language or languages[0])
+
+        @torch.no_grad()
+        def judge(asked: Sequence[tuple[str, str]], scenes: Callable[[str], list[Any]]) -> Judged:
+            share: Judged = {}
+            for language, name in asked[ranks.rank :: ranks.world_size]:
+                pipe = load(name, language if arms[name].by_language else None)
                 share[language, name] = self.judge_prompts(
-                    pipe, scenes(language), language, seed=seed
+                    pipe, scenes(language), language, seed=settings.seed
                 )
-        shares: list[dict[Arm, list[Judged]]] = [{} for _ in range(ranks.world_size)]
-        dist.all_gather_object(shares, share)
-        judged = {arm: items for part in shares for arm, items in part.items()}
-        return {arm: judged[arm] for arm in arms}
+            shares: list[Judged] = [{} for _ in range(ranks.world_size)]
+            dist.all_gather_object(shares, share)
+            judged = {arm: items for part in shares for arm, items in part.items()}
+            return {arm: judged[arm] for arm in asked}
+
+        own = [(language, name) for name in arms if name != AS_IS for language in languages]
+        scenes = self.scenes(settings.split, settings.num_prompts, settings.seed + 1)
+        general = judge([*((language, AS_IS) for language in as_is), *own], lambda _: scenes)
+        culture: Judged = {}
+        if num_culture_prompts:
+            culture = judge(own, lambda name: self.culture_scenes(name, num_culture_prompts))
+        return Judgement(general, culture, ranks.rank == 0, self)
+
+    def evaluate_pipelines(
+        self,
+        settings: EvaluateSettings,
+        arms: Mapping[str, Arm],
+        *,
+        trained: Sequence[str],
+        kind: str | None,
+        note: str,
+        baselines: bool = True,
+        further: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Writes accuracy.json, table.md and grid.png; prints the table.
+
+        Args:
+            settings: of the verb.
+            arms: pipelines by name: the bare base as `AS_IS`, and the method's.
+            trained: the languages that trained.
+            kind: what the trained languages were trained with, for the table; None leaves the
+                column and the means out.
+            note: the line under the table, such as the number of trainable parameters.
+            baselines: judges the bare base too, in English (the upper bound) and every language.
+            further: more to write into accuracy.json.
+
+        Returns:
+            What accuracy.json says: `english` and, by language, the accuracy of each arm.
+        """
+        languages = settings.languages or list(trained)
+        as_is = list(dict.fromkeys(["en", *languages])) if baselines else []
+        judged = self.judge_pipelines(settings, arms, languages, as_is)
+        accuracy = {name: judged.accuracy(judged.general, name) for name in arms}
+        result: dict[str, Any] = {
+            "english": accuracy[AS_IS].get("en"),
+            "languages": {
+                language: {name: row[language] for name, row in accuracy.items() if language in row}
+                for language in languages
+            },
+            "trained": list(trained),
+            **(further or {}),
+            "num_prompts": settings.num_prompts,
+            "split": settings.split,
+            "seed": settings.seed,
+        }
+        heads = {name: arm.head for name, arm in arms.items() if name != AS_IS}
+        judged.write(settings, result, render_table(result, heads, kind, note))
+        if judged.is_main and baselines:
+            columns = {AS_IS: "as-is", **{name: f"with {head}" for name, head in heads.items()}}
+            grid = self.draw_arms(judged.general, languages, columns)
+            grid.save(Path(settings.output_dir) / "grid.png")
+        return result
 
     def draw_arms(
         self,
-        judged: Mapping[Arm, Sequence[Judged]],
+        judged: Judged,
         languages: Sequence[str],
         columns: Mapping[str, str],
         num_scenes: int = 3,
@@ -145,7 +249,7 @@ class Evaluation:
         The scenes are among those that the English base drew rightly (arm `("en", AS_IS)`).
 
         Args:
-            judged: of `judge_arms`.
+            judged: of `judge_pipelines`.
             languages: the rows.
             columns: arm to its column's head, in order.
             num_scenes: how many scenes are shown.
@@ -161,9 +265,7 @@ class Evaluation:
             rows, column_heads=[*columns.values()] * len(shown), row_heads=list(languages)
         )
 
-    def draw_culture(
-        self, judged: Mapping[Arm, Sequence[Judged]], columns: Mapping[str, str], num: int = 3
-    ) -> Image.Image:
+    def draw_culture(self, judged: Judged, columns: Mapping[str, str], num: int = 3) -> Image.Image:
         """A contact sheet, a row a language: the first pictures of its own culture by each arm."""
         languages = list(dict.fromkeys(language for language, _ in judged))
         rows = [
@@ -180,5 +282,5 @@ class Evaluation:
         return contact_sheet([[Cell(*cell) for cell in row] for row in cells], **options)
 
 
-def _cell(item: Judged, language: str) -> Cell:
+def _cell(item: JudgedPicture, language: str) -> Cell:
     return Cell(item.picture, item.prompt, language, item.is_right)

@@ -11,7 +11,7 @@ from crosslingual_worlds.drawn.world import (
     render,
     sample_scenes,
 )
-from crosslingual_worlds.evaluation import Evaluation, Judged, text_accuracy  # noqa: F401
+from crosslingual_worlds.evaluation import Evaluation
 
 
 def culture_scenes(language: str, count: int) -> list[Scene]:
@@ -30,19 +30,3 @@ EVALUATION = Evaluation(
     shows=shows,
     is_shown=lambda scene: scene.second is not None,
 )
-
-
-# Until every method's evaluate is built on `crosslingual.evaluation.generation`.
-draw_arms = EVALUATION.draw_arms
-judge_prompts = EVALUATION.judge_prompts
-
-
-def judge_arms(pipes, arms, scenes, *, seed, ranks):  # noqa: D103
-    made = {}
-
-    def load(name, language):
-        if name not in made:
-            made[name] = pipes[name]()
-        return made[name]
-
-    return EVALUATION.judge_arms(load, arms, lambda _: scenes, seed=seed, ranks=ranks)
