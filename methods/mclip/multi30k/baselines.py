@@ -20,7 +20,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
 from crosslingual.cli.verbs import run_verb
-from mclip.stage1.evaluate import read_parallel_texts, recall_of_pairs, report
+from mclip.stage1.evaluate import read_parallel_texts, report
 
 
 @dataclass
@@ -65,25 +65,19 @@ def dense_pair(one_NF: csr_matrix, other_NF: csr_matrix) -> tuple[Tensor, Tensor
 
 def evaluate_baseline(settings: BaselineSettings) -> dict[str, Any]:
     """Prints the table of `mclip evaluate-text`, for TF-IDF."""
-    start = time.perf_counter()
+    started = time.perf_counter()
     vectorizer = TfidfVectorizer(
         analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, dtype=np.float64
     )
     vectorizer.fit(read_texts(settings.train_data, settings.languages))
     texts = read_parallel_texts(settings.data, settings.languages)
     matrices = {language: vectorizer.transform(part) for language, part in texts.items()}
-    recalls, num_ties = recall_of_pairs(
-        texts, lambda one, other: dense_pair(matrices[one], matrices[other])
-    )
     return report(
-        settings.output_dir,
-        model="character n-grams, TF-IDF",
-        data=settings.data,
-        texts=texts,
-        recalls=recalls,
-        num_ties=num_ties,
-        bleu=None,
-        wall_s=time.perf_counter() - start,
+        settings,
+        "character n-grams, TF-IDF",
+        texts,
+        lambda one, other: dense_pair(matrices[one], matrices[other]),
+        started,
     )
 
 

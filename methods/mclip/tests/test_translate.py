@@ -167,7 +167,7 @@ def test_the_verb_writes_translations_and_prints_bleu(
         ({"--target_language": "fr"}, "but into de, en"),
         ({"--input": "absent.txt"}, "no file absent.txt"),
         ({"--references": "LINES"}, "has 2 lines"),
-        ({"--model": "nowhere"}, "no adapter folder nowhere"),
+        ({"--model": "nowhere"}, "nowhere; export one first"),
     ],
 )
 def test_users_errors_are_one_line(

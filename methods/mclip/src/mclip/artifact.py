@@ -157,28 +157,17 @@ def load_model(folder: str | Path) -> tuple[TriKD, dict[str, Any]]:
 # Published files hold `dim_proj.weight` and the two layers of `encoder_adapter`, behind any prefix.
 # The layers are named as in fairseq, in torch's nn.TransformerEncoderLayer or in transformers'
 # Roberta, three spellings of the same layer.
-FAIRSEQ = {
-    "self_attn.q_proj": "query",
-    "self_attn.k_proj": "key",
-    "self_attn.v_proj": "value",
-    "self_attn.out_proj": "out",
-    "self_attn_layer_norm": "attention_norm",
-    "fc1": "up",
-    "fc2": "down",
-    "final_layer_norm": "ffn_norm",
+SPELLINGS = {
+    "query": "self_attn.q_proj attention.self.query",
+    "key": "self_attn.k_proj attention.self.key",
+    "value": "self_attn.v_proj attention.self.value",
+    "out": "self_attn.out_proj attention.output.dense",
+    "attention_norm": "self_attn_layer_norm norm1 attention.output.LayerNorm",
+    "up": "fc1 linear1 intermediate.dense",
+    "down": "fc2 linear2 output.dense",
+    "ffn_norm": "final_layer_norm norm2 output.LayerNorm",
 }
-TORCH = {"norm1": "attention_norm", "linear1": "up", "linear2": "down", "norm2": "ffn_norm"}
-ROBERTA = {
-    "attention.self.query": "query",
-    "attention.self.key": "key",
-    "attention.self.value": "value",
-    "attention.output.dense": "out",
-    "attention.output.LayerNorm": "attention_norm",
-    "intermediate.dense": "up",
-    "output.dense": "down",
-    "output.LayerNorm": "ffn_norm",
-}
-OURS = FAIRSEQ | TORCH | ROBERTA
+OURS = {theirs: ours for ours, names in SPELLINGS.items() for theirs in names.split()}
 JOINT = re.compile(r"self_attn\.in_proj_(weight|bias)")  # torch's query, key and value in one
 LAYER = re.compile(r"(?:.*\.)?encoder_adapter\.(?:layers?\.)?(\d+)\.(.+)")
 

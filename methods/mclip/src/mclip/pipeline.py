@@ -111,25 +111,20 @@ def load_embedder(path: str, resolution: int | None = None, batch_size: int = 12
         ValueError: it is neither a model of mCLIP nor a CLIP, or its frozen parts have changed.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not _is_model(Path(path)):
+    file = Path(path) / "config.json"
+    encoder = projectors = None
+    if file.is_file() and "method" in json.loads(file.read_text(encoding="utf-8")):
+        projectors, config = load_model(path)
+        clip = load_clip(config["clip"], config["clip_revision"])
+        name, revision = config["text_encoder"], config["text_encoder_revision"]
+        encoder = load_multilingual_encoder(name, revision, config["max_length"])
+        resolution = resolution or config["resolution"]
+        encoder.model.to(device), projectors.to(device)
+    else:
         clip = load_clip(path)
-        clip.model.to(device)
-        size = resolution or clip.image_size
-        return Embedder(path, weights_hash(path), clip, None, None, size, batch_size)
-    projectors, config = load_model(path)
-    clip = load_clip(config["clip"], config["clip_revision"])
-    encoder = load_multilingual_encoder(
-        config["text_encoder"], config["text_encoder_revision"], config["max_length"]
-    )
-    for model in (clip.model, encoder.model, projectors):
-        model.to(device)
-    size = resolution or config["resolution"]
+    clip.model.to(device)
+    size = resolution or clip.image_size
     return Embedder(path, weights_hash(path), clip, encoder, projectors, size, batch_size)
-
-
-def _is_model(folder: Path) -> bool:
-    config = folder / "config.json"
-    return config.is_file() and "method" in json.loads(config.read_text(encoding="utf-8"))
 
 
 def _unit(rows: Tensor) -> Tensor:

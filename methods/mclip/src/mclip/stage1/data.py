@@ -242,14 +242,8 @@ class TokenBatches:
     def _batch(self, order: PairOrder, number: int) -> dict[str, Any]:
         rows, tokens = order.rows(number), order.tokens
         own = rows[self._ranks.rank :: self._ranks.world_size]  # each as long as the others' rows
-        source_ids, source_mask = tokens.ids(own, 0, self._pad)
-        target_ids, target_mask = tokens.ids(own, 1, self._pad)
-        return {
-            "source_ids": source_ids,
-            "source_mask": source_mask,
-            "target_ids": target_ids,
-            "target_mask": target_mask,
-            "source_language": tokens.pair[0],
-            "target_language": tokens.pair[1],
-            "keys": tokens.keys(own),
-        }
+        batch: dict[str, Any] = {"keys": tokens.keys(own)}
+        for side, name in enumerate(("source", "target")):
+            batch[f"{name}_ids"], batch[f"{name}_mask"] = tokens.ids(own, side, self._pad)
+            batch[f"{name}_language"] = tokens.pair[side]
+        return batch

@@ -141,31 +141,30 @@ def measure_bleu(settings: EvaluateTextSettings, texts: Texts) -> dict[str, floa
 
 
 def report(
-    output_dir: str,
-    *,
+    settings: Any,
     model: str,
-    data: str,
     texts: Texts,
-    recalls: Mapping[str, float],
-    num_ties: int,
-    bleu: Mapping[str, float] | None,
-    wall_s: float,
+    vectors_of_pair: Callable[[str, str], tuple[Tensor, Tensor]],
+    started: float,
+    bleu: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Prints the table and appends a line to `output_dir/text_retrieval.jsonl`, which is returned.
+    """Measures recall, prints the table and appends a line to `output_dir/text_retrieval.jsonl`,
+    which is returned.
 
     Args:
-        output_dir: made if it is absent.
+        settings: `output_dir`, and `data`, the name of the shards.
         model: name of the encoder, or of the baseline.
-        data: name of the shards.
         texts: the test's sentences.
-        recalls, num_ties: as `recall_of_pairs` returns them.
+        vectors_of_pair: as `recall_of_pairs` takes it.
+        started: what `time.perf_counter` said at the start.
         bleu: by source language.
-        wall_s: seconds of the measurement.
     """
+    recalls, num_ties = recall_of_pairs(texts, vectors_of_pair)
     print(format_table(recalls, list(texts), bleu))
-    metrics = {"recall@1": dict(recalls), "mean_recall@1": fmean(recalls.values())}
+    metrics = {"recall@1": recalls, "mean_recall@1": fmean(recalls.values())}
+    has_index = (Path(settings.data) / INDEX).is_file()
     result = {
-        "dataset": data,
+        "dataset": settings.data,
         "model": model,
         "pretrained": "",
         "task": "text_to_text_retrieval",
@@ -175,11 +174,11 @@ def report(
         "n_texts": len(next(iter(texts.values()))),
         "n_ties": num_ties,
         "precision": "fp32",
-        "dataset_sha256": read_index(data)["sha256"] if (Path(data) / INDEX).is_file() else None,
+        "dataset_sha256": read_index(settings.data)["sha256"] if has_index else None,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "wall_s": round(wall_s, 2),
+        "wall_s": round(time.perf_counter() - started, 2),
     }
-    append_result(Path(output_dir) / "text_retrieval.jsonl", result)
+    append_result(Path(settings.output_dir) / "text_retrieval.jsonl", result)
     return result
 
 
@@ -190,8 +189,7 @@ def evaluate_text(settings: EvaluateTextSettings) -> dict[str, Any]:
     Raises:
         ValueError: neither an encoder nor a translation model is given, or the texts do not fit.
     """
-    start = time.perf_counter()
-    name = settings.encoder
+    started, name = time.perf_counter(), settings.encoder
     if name is None:
         if settings.translation_model is None:
             raise ValueError("evaluate-text needs --encoder or --translation_model")
@@ -203,15 +201,7 @@ def evaluate_text(settings: EvaluateTextSettings) -> dict[str, Any]:
         language: encode_sentences(encoder, sentences, settings.batch_size).cpu()
         for language, sentences in texts.items()
     }
-    recalls, num_ties = recall_of_pairs(texts, lambda one, other: (vectors[one], vectors[other]))
     bleu = measure_bleu(settings, texts) if settings.translation_model else None
     return report(
-        settings.output_dir,
-        model=name,
-        data=settings.data,
-        texts=texts,
-        recalls=recalls,
-        num_ties=num_ties,
-        bleu=bleu,
-        wall_s=time.perf_counter() - start,
+        settings, name, texts, lambda one, other: (vectors[one], vectors[other]), started, bleu
     )

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -78,21 +77,16 @@ def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     return iter(lambda: list(islice(iterator, size)), [])
 
 
-@dataclass
-class _Sentences:
-    """The sentences of a block in one language, and their tokens."""
-
-    texts: list[str] = field(default_factory=list)
-    tokens: list[np.ndarray] = field(default_factory=list)
-    num_cut: int = 0
-
-    def tokenize(self, tokenizer: Any, max_length: int) -> None:
-        for texts in chunks(self.texts, SENTENCES_AT_A_TIME):
-            for ids in tokenizer(texts, return_attention_mask=False, verbose=False).input_ids:
-                if len(ids) > max_length:
-                    ids = [*ids[: max_length - 1], ids[-1]]
-                    self.num_cut += 1
-                self.tokens.append(np.array(ids, dtype=np.int32))
+def _token_ids(texts: list[str], tokenizer: Any, max_length: int) -> tuple[list[np.ndarray], int]:
+    """The tokens of sentences, and how many sentences were cut."""
+    tokens, num_cut = [], 0
+    for part in chunks(texts, SENTENCES_AT_A_TIME):
+        for ids in tokenizer(part, return_attention_mask=False, verbose=False).input_ids:
+            if len(ids) > max_length:
+                ids = [*ids[: max_length - 1], ids[-1]]
+                num_cut += 1
+            tokens.append(np.array(ids, dtype=np.int32))
+    return tokens, num_cut
 
 
 def write_block(
@@ -113,21 +107,20 @@ def write_block(
         tokenizer: the encoder's.
         max_length: tokens a sentence.
     """
-    sentences = {language: _Sentences() for pair in pairs for language in pair}
+    texts: dict[str, list[str]] = {language: [] for pair in pairs for language in pair}
     rows: dict[Pair, list[tuple[int, int, int]]] = {pair: [] for pair in pairs}
     for number, captions in records:
-        first = {language: len(sentences[language].texts) for language in sentences}
-        for language, known in sentences.items():
-            known.texts += captions.get(language, [])
+        first = {language: len(known) for language, known in texts.items()}
+        for language, known in texts.items():
+            known += captions.get(language, [])
         for pair in pairs:
             left, right = (captions.get(language, []) for language in pair)
             for place in range(min(len(left), len(right))):
                 rows[pair].append((first[pair[0]] + place, first[pair[1]] + place, number))
-    for known in sentences.values():
-        known.tokenize(tokenizer, max_length)
+    tokenized = {name: _token_ids(known, tokenizer, max_length) for name, known in texts.items()}
     arrays, num_rows, num_empty = {}, {}, 0
     for pair, places in rows.items():
-        sides = [sentences[language].tokens for language in pair]
+        sides = [tokenized[language][0] for language in pair]
         full = [row for row in places if all(len(sides[n][row[n]]) > NUM_MARKS for n in (0, 1))]
         num_empty += len(places) - len(full)
         num_rows[pair_name(pair)] = len(full)
@@ -137,8 +130,8 @@ def write_block(
             name = f"{pair_name(pair)}/{language}"
             arrays[f"{name}.ids"] = np.concatenate([np.empty(0, np.int32), *tokens])
             arrays[f"{name}.offsets"] = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
-    cut = sum(known.num_cut for known in sentences.values())
-    facts = {"num_rows": num_rows, "num_cut": cut, "num_without_tokens": num_empty}
+    facts = {"num_rows": num_rows, "num_cut": sum(num for _, num in tokenized.values())}
+    facts["num_without_tokens"] = num_empty
     partial = path.with_name(f".{path.name}.partial")
     save_file(arrays, partial, metadata={"facts": json.dumps(facts)})
     partial.replace(path)
