@@ -131,6 +131,7 @@ def info(settings: "TrainSettings") -> dict[str, int]:
         frozen["target encoder under LoRA"] = found.frozen
     title = (
         f"{config['base']}, encoder from {config['text_encoder']} ({settings.train_encoder}), "
-        f"width {config['width']}; training from features holds it and the UNet alone"
+        f"width {config['width']}; training from features holds the encoder and {found.held:,} "
+        "parameters of the UNet"
     )
     return print_info(title, found, frozen, trains="encoder")
