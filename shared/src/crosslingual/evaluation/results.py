@@ -19,7 +19,6 @@ Every number of a report comes from such lines.
 
 import json
 import math
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,41 +32,21 @@ took; milliseconds a query."""
 REQUIRED = ("task", "dataset", "model", "metrics", "protocol")
 
 
-def make_result(
-    task: str,
-    *,
-    dataset: str,
-    model: str,
-    metrics: dict[str, float],
-    protocol: dict[str, Any],
-    **further: Any,
-) -> Result:
-    """A line, checked, with the versions of the libraries that it depends on.
-
-    Args:
-        task: one of `TASKS`.
-        dataset: its name or folder.
-        model: the arm's name.
-        metrics: name to number.
-        protocol: what must be equal before two lines may stand in one table.
-        further: other keys of the module's table, in JSON values.
+def make_result(task: str, **keys: Any) -> Result:
+    """A line of that task with `keys` of the module's table, `REQUIRED` among them, checked, and
+    with the versions of the libraries that it depends on.
 
     Raises:
-        ValueError: the task is unknown, or a number is not finite.
+        ValueError: as `check_result`.
     """
-    result: Result = {"task": task, "dataset": dataset, "model": model, **further}
-    result |= {"metrics": metrics, "protocol": protocol}
-    result["versions"] = {name: version(name) for name in ("torch", "transformers", "diffusers")}
+    versions = {name: version(name) for name in ("torch", "transformers", "diffusers")}
+    result = {"task": task, **keys, "versions": versions}
     check_result(result, "this result")
     return result
 
 
 def check_result(result: Any, where: str) -> None:
-    """Refuses what is no result line.
-
-    Args:
-        result: a line, parsed.
-        where: names it in the error.
+    """Refuses what is no result line; `where` names it in the error.
 
     Raises:
         ValueError: keys are missing, the task is unknown, a metric is no finite number or a share
@@ -93,8 +72,5 @@ def append_result(path: str | Path, result: Result) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n"
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(file, line.encode())  # one write: two runs at a time do not mix their lines
-    finally:
-        os.close(file)
+    with path.open("ab", buffering=0) as file:
+        file.write(line.encode())  # one write: two runs at a time do not mix their lines

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crosslingual.evaluation.ranking import ranks
 from crosslingual.evaluation.results import TASKS, Result, append_result, make_result
 
 __all__ = ["TASK", "TIES", "Recall", "append_result", "recall_at_k", "result_json"]
 
-# I pictures, T texts, D width, S resamplings, K numbers of first answers
+# I pictures, T texts, Q queries, C candidates, R right pairs of them, D width, S resamplings,
+# K numbers of first answers, both ways
 
 TIES = "pessimistic"
 TASK = TASKS[0]
@@ -62,37 +62,25 @@ class Recall:
         return found | {f"text_retrieval_recall@{k}": v for k, v in self.image_to_text.items()}
 
     def intervals(self, num_samples: int = 1000, seed: int = 0) -> dict[str, list[float]]:
-        """95 % bootstrap intervals [low, high] of `metrics` and `mean_recall`.
+        """95 % bootstrap intervals [low, high] of `metrics` and `mean_recall`, by resamplings drawn
+        from a seed.
 
         The queries are drawn again by picture, each with its texts: captions of one picture are not
         independent, and neither are the two ways.
-
-        Args:
-            num_samples: resamplings.
-            seed: of the drawing.
         """
-        ks = list(self.text_to_image)
-        num_texts_I = torch.bincount(self.image_of_text, minlength=self.num_images)
-        text_hits_IK = torch.stack(
-            [
-                torch.bincount(self.image_of_text, (self.text_ranks < k).double(), self.num_images)
-                for k in ks
-            ],
-            dim=1,
-        )
-        image_hits_IK = torch.stack([(self.image_ranks < k).double() for k in ks], dim=1)
-        columns = torch.cat([text_hits_IK, image_hits_IK, num_texts_I[:, None].double()], dim=1)
+        owners, num_images, ks = self.image_of_text, self.num_images, list(self.text_to_image)
+        hits = [torch.bincount(owners, (self.text_ranks < k).double(), num_images) for k in ks]
+        hits += [(self.image_ranks < k).double() for k in ks]
+        num_texts_I = torch.bincount(owners, minlength=num_images).double()
+        num_images_I = torch.ones(num_images, dtype=torch.double)
+        columns = torch.stack([*hits, num_texts_I, num_images_I], dim=1)
         generator = torch.Generator().manual_seed(seed)
         sums = []
         for _ in range(num_samples):
-            drawn = torch.randint(self.num_images, (self.num_images,), generator=generator)
-            times_I = torch.bincount(drawn, minlength=self.num_images).double()
-            sums.append(times_I @ columns)
-        sums_SK = torch.stack(sums)
-        shares_SK = torch.cat(
-            [sums_SK[:, : len(ks)] / sums_SK[:, -1:], sums_SK[:, len(ks) : -1] / self.num_images],
-            dim=1,
-        )
+            drawn = torch.randint(num_images, (num_images,), generator=generator)
+            sums.append(torch.bincount(drawn, minlength=num_images).double() @ columns)
+        hits_SK, totals_S2 = torch.stack(sums).split([2 * len(ks), 2], dim=1)
+        shares_SK = hits_SK / totals_S2.repeat_interleave(len(ks), dim=1)
         shares_SK = torch.cat([shares_SK, shares_SK.mean(dim=1, keepdim=True)], dim=1)
         bounds = shares_SK.quantile(torch.tensor([0.025, 0.975], dtype=torch.double), dim=0)
         names = [*self.metrics(), "mean_recall"]
@@ -133,8 +121,8 @@ def recall_at_k(
     _check_pairs(places, num_images, num_texts)
     text_numbers = torch.arange(num_texts, device=places.device)
     by_image = places.argsort(stable=True)
-    text_ranks, text_ties = ranks(texts_TD, images_ID, text_numbers, places, chunk_rows)
-    image_ranks, image_ties = ranks(images_ID, texts_TD, places[by_image], by_image, chunk_rows)
+    text_ranks, text_ties = _ranks(texts_TD, images_ID, text_numbers, places, chunk_rows)
+    image_ranks, image_ties = _ranks(images_ID, texts_TD, places[by_image], by_image, chunk_rows)
     return Recall(
         text_to_image={k: (text_ranks < k).double().mean().item() for k in ks},
         image_to_text={k: (image_ranks < k).double().mean().item() for k in ks},
@@ -145,6 +133,81 @@ def recall_at_k(
         image_ranks=image_ranks.cpu(),
         image_of_text=places.cpu(),
     )
+
+
+def result_json(
+    recall: Recall, *, captions: str, seed: int, num_bootstrap: int = 1000, **further: Any
+) -> Result:
+    """The result line of a run of retrieval.
+
+    Args:
+        recall: what was found.
+        captions: `first` (one a picture) or `all`.
+        seed: of the bootstrap.
+        num_bootstrap: resamplings for `interval95`; 0 leaves it out.
+        further: other keys of the table in `results`, such as dataset, model, pretrained, language.
+    """
+    if num_bootstrap:
+        further["interval95"] = recall.intervals(num_bootstrap, seed)
+    return make_result(
+        TASK,
+        metrics=recall.metrics(),
+        protocol={"captions": captions, "ties": TIES},
+        mean_recall=recall.mean_recall,
+        n_images=recall.num_images,
+        n_texts=recall.num_texts,
+        n_ties=recall.num_ties,
+        seed=seed,
+        **further,
+    )
+
+
+def _ranks(
+    queries_QD: Tensor, candidates_CD: Tensor, query_R: Tensor, right_R: Tensor, chunk_rows: int
+) -> tuple[Tensor, int]:
+    """Wrong candidates ahead of each query's best right one (Q,), and how many queries have ties;
+    `query_R`, the queries of the right pairs, is sorted.
+    """
+    unique_CD, group_C = _without_copies(candidates_CD)
+    starts = range(0, len(queries_QD), chunk_rows)
+    bounds = torch.searchsorted(query_R, torch.tensor([*starts, len(queries_QD)]).to(query_R))
+    shape = (min(chunk_rows, len(queries_QD)), len(candidates_CD))
+    scores_buffer, marks_buffer = (queries_QD.new_empty(shape) for _ in range(2))
+    found, num_ties = [], 0
+    for number, start in enumerate(starts):
+        asked_QD = queries_QD[start : start + chunk_rows]
+        scores_QC, marks_QC = scores_buffer[: len(asked_QD)], marks_buffer[: len(asked_QD)]
+        if group_C is None:
+            torch.mm(asked_QD, unique_CD.T, out=scores_QC)
+        else:
+            torch.index_select(asked_QD @ unique_CD.T, 1, group_C, out=scores_QC)
+        pairs = slice(int(bounds[number]), int(bounds[number + 1]))
+        rows, columns = query_R[pairs] - start, right_R[pairs]
+        best_Q1 = scores_QC.new_full((len(asked_QD),), -torch.inf)
+        best_Q1 = best_Q1.scatter_reduce_(0, rows, scores_QC[rows, columns], "amax")[:, None]
+        scores_QC[rows, columns] = -torch.inf  # the other right ones are not ahead of it
+        # marks in fp32 are counted six times as fast as bools, and exactly up to 2^24 candidates
+        at_or_above_Q = torch.ge(scores_QC, best_Q1, out=marks_QC).sum(dim=1)
+        above_Q = torch.gt(scores_QC, best_Q1, out=marks_QC).sum(dim=1)
+        found.append(at_or_above_Q.long())
+        num_ties += int((at_or_above_Q > above_Q).count_nonzero())
+    return torch.cat(found), num_ties
+
+
+def _without_copies(rows_CD: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The different rows, and of each row which of them it is (None if all differ).
+
+    Equal candidates must have equal scores, which a matrix product does not promise: its edges are
+    computed by other instructions.
+    """
+    first_of: dict[bytes, int] = {}
+    group = [first_of.setdefault(row.tobytes(), len(first_of)) for row in rows_CD.cpu().numpy()]
+    if len(first_of) == len(rows_CD):
+        return rows_CD, None
+    group_C = torch.tensor(group, device=rows_CD.device)
+    chosen = torch.empty(len(first_of), dtype=torch.int64, device=rows_CD.device)
+    chosen[group_C] = torch.arange(len(group), device=rows_CD.device)
+    return rows_CD[chosen], group_C
 
 
 def _unit_rows(embeds: Tensor, what: str) -> Tensor:
@@ -177,56 +240,3 @@ def _check_pairs(places: Tensor, num_images: int, num_texts: int) -> None:
             f"picture {int(untold.nonzero()[0])} has no text ({int(untold.sum())} of {num_images} "
             "have none): leave such pictures out, and say so"
         )
-
-
-def result_json(
-    recall: Recall,
-    *,
-    dataset: str,
-    model: str,
-    pretrained: str,
-    language: str,
-    captions: str,
-    precision: str,
-    dataset_sha256: str | None,
-    seed: int,
-    wall_s: float,
-    num_bootstrap: int = 1000,
-    **further: Any,
-) -> Result:
-    """The result line of a run of retrieval.
-
-    Args:
-        recall: what was found.
-        dataset: its name or folder.
-        model: the architecture or method.
-        pretrained: its weights: an id or a folder.
-        language: of the texts, BCP-47.
-        captions: `first` (one a picture) or `all`.
-        precision: of the encoders' weights, such as fp32.
-        dataset_sha256: of the shards, where they have an index.
-        seed: of the bootstrap.
-        wall_s: seconds of the run.
-        num_bootstrap: resamplings for `interval95`; 0 leaves it out.
-        further: other keys, in JSON values.
-    """
-    interval = {"interval95": recall.intervals(num_bootstrap, seed)} if num_bootstrap else {}
-    return make_result(
-        TASK,
-        dataset=dataset,
-        model=model,
-        metrics=recall.metrics(),
-        protocol={"captions": captions, "ties": TIES},
-        pretrained=pretrained,
-        language=language,
-        mean_recall=recall.mean_recall,
-        n_images=recall.num_images,
-        n_texts=recall.num_texts,
-        n_ties=recall.num_ties,
-        precision=precision,
-        dataset_sha256=dataset_sha256,
-        seed=seed,
-        wall_s=wall_s,
-        **interval,
-        **further,
-    )
