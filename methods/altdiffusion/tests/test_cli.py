@@ -35,6 +35,7 @@ class TestCommand(conformance.Command):
     nan_parts = "parallel nan, native nan"
     disk_mb = 2
     disk_slack = 8_000
+    config = "altdiffusion.json"
     pickle = "(unet|text_encoder).*safetensors"
     other_base = ("sdxl", "is a whole pipeline, made of")
     # keys and values of four layers of cross-attention: down 8, mid 16, up 8 and 8

@@ -19,6 +19,7 @@ import altdiffusion
 from altdiffusion.pipeline import load_pipeline
 from altdiffusion.text.encoder import load_text_encoder, unpack
 from crosslingual.frozen.base import Base
+from crosslingual_worlds.testing import conformance
 from crosslingual_worlds.testing.conformance.pipelines import draw
 from crosslingual_worlds.testing.fixtures import Command, succeeded
 
@@ -88,6 +89,10 @@ def test_stock_diffusers_draws_the_same_pictures_without_this_package(
     assert index["_class_name"] == "StableDiffusionPipeline"
     assert index["text_encoder"] == ["transformers", "AltCLIPTextModel"]
     assert index["tokenizer"] == ["transformers", "XLMRobertaTokenizer"]
+
+
+def test_the_snippet_of_the_model_card_runs(pipeline: str, tmp_path: Path) -> None:
+    conformance.Pipelines().test_the_snippet_of_the_model_card_runs(pipeline, tmp_path)
 
 
 def test_stock_diffusers_encodes_prompts_as_training_did(pipeline: str, student: str) -> None:

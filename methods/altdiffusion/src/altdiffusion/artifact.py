@@ -17,6 +17,7 @@ from altdiffusion.text.encoder import tell_diffusers
 from altdiffusion.unet import trained_unet
 from crosslingual.adapter.artifact import load_artifact_config, model_card, save_artifact
 from crosslingual.frozen.base import Base
+from crosslingual.frozen.weights import quiet_libraries
 
 CONFIG = "altdiffusion.json"
 CARD = """\
@@ -72,14 +73,15 @@ def save_trained(
         dtype: of the written weights.
     """
     unet, lora = trained_unet(settings, state)
-    pipe = build_pipeline(settings, unet).to(dtype)
+    pipe = build_pipeline(settings, unet)
     config = pipeline_config(settings)
     card = model_card("AltDiffusion", CARD, config, count=len(config["languages"]))
 
     def save_pipeline(partial: Path) -> None:
-        pipe.save_pretrained(partial, safe_serialization=True)
-        if lora is not None:
-            pipe.save_lora_weights(partial / "lora", unet_lora_layers=lora)
+        with quiet_libraries():
+            pipe.to(dtype).save_pretrained(partial, safe_serialization=True)
+            if lora is not None:
+                pipe.save_lora_weights(partial / "lora", unet_lora_layers=lora)
 
     return save_artifact(
         folder, state=None, config=config, card=card, add=save_pipeline, config_name=CONFIG

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from crosslingual.adapter.artifact import load_strict, load_tensors
 from crosslingual.features.ragged import Ragged
 from crosslingual.frozen.encoders import encoder_config, load_multilingual_encoder
-from crosslingual.frozen.weights import freeze, load_frozen
+from crosslingual.frozen.weights import freeze, load_frozen, quiet_libraries
 
 STUDENTS = ("altclip_text_model", "altclip")
 _OLD_LAYER = re.compile(r"(?<=encoder\.)layer(?=\.\d)")
@@ -210,8 +210,9 @@ def tell_diffusers(encoder: TextEncoder) -> None:
 def save_text_encoder(encoder: TextEncoder, folder: Path) -> None:
     """Writes model and tokenizer, for stock diffusers too."""
     tell_diffusers(encoder)
-    encoder.model.save_pretrained(folder)
-    encoder.tokenizer.save_pretrained(folder)
+    with quiet_libraries():
+        encoder.model.save_pretrained(folder)
+        encoder.tokenizer.save_pretrained(folder)
 
 
 def _load_local(folder: Path, config: Any) -> nn.Module:
