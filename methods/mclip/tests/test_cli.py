@@ -14,6 +14,7 @@ from crosslingual_worlds.testing.conformance.command import refusal
 from crosslingual_worlds.testing.fixtures import Command, succeeded
 from mclip.artifact import load_model
 from mclip.settings import FeaturesSettings, TrainSettings
+from mclip.stage1.settings import TrainEncoderSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OVERLAYS = ("no_itc", "no_ttc", "no_stage1", "ttc_released")
@@ -90,6 +91,20 @@ class TestPages(conformance.Pages):
         (trains,) = [line for line in told.splitlines() if "(trains)" in line]
         assert f" {14_568_960 + 1:,} " in trains
         assert f" {151_277_313 + 277_453_056 + 14_568_961:,} " in counts["total"]
+
+    def test_info_counts_stage_1_at_the_published_size(self, command: Command) -> None:
+        """A decoder of 12 layers, and one map of the seven that the text will want."""
+        for step, trains in (("a", 113_422_848 + 768 * 769), ("b", 199_067_904)):
+            config = CONFIGS / f"mclip_base_step_{step}.yaml"
+            told = succeeded(command("info", config=config))["stdout"][0]
+            (line,) = [line for line in told.splitlines() if "(trains)" in line]
+            assert f" {trains:,} " in line
+
+
+def test_the_former_name_of_the_weight_decay_is_still_read() -> None:
+    for settings_class in (TrainSettings, TrainEncoderSettings):
+        read = parse_settings(settings_class, ["--weight_decay", "0.5"], prog="mclip")
+        assert read.adam_weight_decay == 0.5
 
 
 @pytest.mark.parametrize("name", ["testbed", "mclip_base", "mclip_plus"])

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mclip.__main__ import main
 from PIL import Image
 
 import mclip
@@ -22,6 +21,7 @@ from crosslingual.data.sources import SOURCES
 from crosslingual.data.tars import expand_shards
 from crosslingual.evaluation.retrieval import recall_at_k
 from crosslingual.frozen.encoders import load_multilingual_encoder
+from mclip.__main__ import main
 from mclip.artifact import load_model, model_config, save_model
 from mclip.method import TriKD
 from mclip.pipeline import Embedder, load_embedder
@@ -276,3 +276,24 @@ def test_embed_refuses_what_it_cannot_read(model: str, tmp_path: Path, refuse: R
     absent = ["--model", tmp_path / "no", *words[2:], "--images", tmp_path]
     assert "no folder and no reachable hub entry" in refuse("embed", *absent)
     assert not (tmp_path / "out.json").exists()
+
+
+def test_a_table_has_the_models_as_columns_and_groups_of_languages_as_rows(
+    tmp_path: Path, refuse: Refuse
+) -> None:
+    recalls = {("x", "en"): 0.8, ("x", "de"): 0.1, ("y", "en"): 0.6, ("y", "de"): 0.4}
+    rows = [
+        {"pretrained": model, "language": language, "mean_recall": recall, "n_images": 9}
+        for (model, language), recall in [(("y", "de"), 0.0), *recalls.items()]  # the last counts
+    ]
+    (tmp_path / "results.json").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    words = ["table", "--results", tmp_path / "results.json", "--output", tmp_path / "table.md"]
+    words += ["--models", "as-is=x", "mCLIP=y", "--groups", "pictures=en", "parallel text=de"]
+    assert main([*map(str, words)]) == 0
+    assert (tmp_path / "table.md").read_text().splitlines()[3:] == [
+        "| language | trained with | as-is | mCLIP | of English CLIP |",
+        "|---|---|---:|---:|---:|",
+        "| en | pictures | 0.800 | 0.600 | 75% |",
+        "| de | parallel text | 0.100 | 0.400 | 50% |",
+    ]
+    assert "has no result of x in ja" in refuse(*words, "none=ja")
