@@ -66,7 +66,7 @@ class FrozenParts:
         """What the arrays depend on, for the features' key; weights on this disk are hashed."""
         settings = self.settings
         name = settings.text_encoder, settings.text_encoder_revision
-        student_config(*name)  # says so of what is no student, before features are called stale
+        student_config(*name)  # refuses another kind of model before calling features stale
         return {
             "base": self.base.id,
             "revision": self.base.revision,

@@ -10,14 +10,14 @@ from crosslingual.evaluation.generation import AS_IS, Arm, judge_pipelines
 
 
 def stage_names(configs: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Name to folder: the stage where it tells the pipelines apart, the folder itself elsewhere.
+    """Name to folder: the stage where all stages differ, the folder itself elsewhere.
 
     Args:
         configs: those of exported pipelines by folder.
     """
     stages = [config["stage"] for config in configs.values()]
-    is_told = len(set(stages)) == len(stages)
-    return dict(zip(stages if is_told else configs, configs, strict=True))
+    are_distinct = len(set(stages)) == len(stages)
+    return dict(zip(stages if are_distinct else configs, configs, strict=True))
 
 
 def summarise(judged: Any, stages: list[str]) -> dict[str, Any]:
