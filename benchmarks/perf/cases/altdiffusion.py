@@ -13,28 +13,26 @@
 from collections.abc import Mapping
 
 import torch
+from transformers import AutoTokenizer
 
 from cases import Arm, Case, Ratio, Setup, Step, random_batch
+from crosslingual.frozen.base import Base
+from crosslingual.frozen.weights import resolve
+from crosslingual_benchmarks.baselines.full_finetuning import build_text_encoder
 
 LANGUAGES = ["en", "de", "fr", "ja", "zh"]
 VERB = "altdiffusion train"
 
 
 def prepare(setup: Setup) -> Mapping[str, Arm]:
-    """Writes a text encoder that trained one step, shards and features."""
+    """Writes an untrained text encoder, shards and features."""
     shards, features = setup.write_shards(LANGUAGES), setup.folder / "features"
     base = {"pretrained_model_name_or_path": setup.base}
-    setup.run(
-        "altdiffusion train-text",
-        train_data=[shards],
-        output_dir=setup.folder / "text",
-        languages=LANGUAGES,
-        text_encoder=setup.text_encoder,
-        max_train_steps=1,
-        train_batch_size=4,
-        **base,
-    )
-    common = {"text_encoder": setup.folder / "text/text_encoder", "languages": LANGUAGES, **base}
+    student = setup.folder / "student"
+    width = Base.open(setup.base).text.width
+    build_text_encoder(setup.text_encoder, width).save_pretrained(student)
+    AutoTokenizer.from_pretrained(resolve(setup.text_encoder)).save_pretrained(student)
+    common = {"text_encoder": student, "languages": LANGUAGES, **base}
     common["resolution"] = setup.resolution
     setup.run("altdiffusion features", shards=shards, features_dir=features, **common)
     whole = {"stage": "quality_improvement"}
