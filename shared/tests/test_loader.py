@@ -118,10 +118,10 @@ def test_loading_leaves_the_global_generator_alone(shards: str) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_reader_can_be_sent_to_a_process_that_is_not_forked(shards: str) -> None:
+def test_a_loader_can_be_sent_to_a_process_that_is_not_forked(shards: str) -> None:
     """Open files stay behind and are opened anew."""
-    reader = open_loader(shards)._reader
-    assert pickle.loads(pickle.dumps(reader))[5][0]["keys"] == reader[5][0]["keys"]
+    loader = open_loader(shards)
+    assert pickle.loads(pickle.dumps(loader))[5][0]["keys"] == loader[5][0]["keys"]
 
 
 def test_shards_at_an_address_are_read_like_local_ones(shards: str) -> None:

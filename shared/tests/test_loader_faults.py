@@ -161,7 +161,7 @@ def test_a_row_of_corrupt_samples_ends_even_where_any_share_is_allowed(tmp_path:
     """A shard emptied after the start: no endless search."""
     folder = write_folder(tmp_path / "s", [20, 20])
     loader = open_loader(folder, max_corrupt=1.0)
-    for shard in loader._reader._shards.values():
+    for shard in loader._open.values():
         shard.samples.clear()
     with pytest.raises(ValueError, match="40 samples in a row cannot be used"):
         next(loader.batches())

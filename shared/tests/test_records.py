@@ -10,7 +10,6 @@ from crosslingual.data.records import (
     make_key,
     names_found,
     parse_key_map,
-    picture_format,
     record_to_sample,
     sample_to_record,
     split_member,
@@ -51,7 +50,7 @@ def test_a_missing_picture_is_named(tmp_path: Path) -> None:
 
 def test_what_is_no_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="no JPEG, PNG or WebP"):
-        picture_format(b"<html>404</html>")
+        record_to_sample(Record("a", b"<html>404</html>", {"en": ["x"]}, True))
 
 
 def test_a_lone_txt_is_english_or_what_is_said() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crosslingual.data.sources.coco import coco as caption_records
-from crosslingual.data.sources.karpathy import karpathy
+from crosslingual.data.sources.coco import karpathy
 from crosslingual.data.text import iter_lines
 from crosslingual_benchmarks.datasets.retrieval_set import (
     Gallery,

@@ -3,25 +3,20 @@
 import dataclasses
 import inspect
 import itertools
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sized
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import docstring_parser
 
-from crosslingual.data.records import Record, parse_key_map
-from crosslingual.data.shards import (
-    check_sizes,
-    expand_shards,
-    read_index,
-    survey_shards,
-    write_shards,
-)
+from crosslingual.data.index import Tally, check_sizes, read_index
+from crosslingual.data.records import Record, names_found, parse_key_map, sample_to_record
+from crosslingual.data.shards import write_shards
 from crosslingual.data.sources import FAMILIES, SOURCES
 from crosslingual.data.sources.conceptual import write_url_table
-from crosslingual.data.tars import INDEX
+from crosslingual.data.tars import INDEX, expand_shards, iter_samples
 from crosslingual.worlds import REMEDY
 
 
@@ -60,18 +55,16 @@ def _settings_of_sources() -> type[WriteSettings]:
     kinds: dict[str, Any] = {}
     words: dict[str, list[str]] = defaultdict(list)
     for source_name, source in SOURCES.items():
-        parsed = docstring_parser.parse(source.__doc__)
-        said = {each.arg_name: " ".join(each.description.split()) for each in parsed.params}
-        for name, parameter in inspect.signature(source).parameters.items():
-            if name == "num_samples":
-                continue
-            kind = parameter.annotation
-            is_list = any(each in str(kind) for each in ("Sequence", "Mapping"))
-            kinds.setdefault(name, list[str] if is_list else kind)
-            words[name].append(f"{source_name}: {said[name]}")
-    worlds = ", ".join(sorted(SOURCES.keys() - FAMILIES.keys()))
+        kinds_of_source = inspect.get_annotations(source)
+        for each in docstring_parser.parse(source.__doc__).params:
+            name, kind = each.arg_name, kinds_of_source[each.arg_name]
+            if name != "num_samples":
+                is_list = any(word in str(kind) for word in ("Sequence", "Mapping"))
+                kinds.setdefault(name, list[str] if is_list else kind)
+                words[name].append(f"{source_name}: {' '.join(each.description.split())}")
+    worlds = ", ".join(sorted(SOURCES.keys() - FAMILIES.keys())) or f"none is; {REMEDY}"
     lines = [f"        {name}: {' '.join(each)}" for name, each in words.items()]
-    doc = WriteSettings.__doc__.format(worlds=worlds or f"none is; {REMEDY}").rstrip()
+    doc = WriteSettings.__doc__.format(worlds=worlds).rstrip()
     return dataclasses.make_dataclass(
         "ShardsSettings",
         [(name, kind | None, None) for name, kind in kinds.items()],
@@ -126,7 +119,7 @@ def write(settings: WriteSettings) -> None:
         overwrite=settings.overwrite,
         allow_missing=settings.allow_missing,
     )
-    print(f"wrote {settings.output_dir}: {_describe(index['shards'], index)}")
+    print(f"wrote {settings.output_dir}: {_describe(len(index['shards']), index)}")
     if index["num_missing"]:
         print(f"left out: {index['num_missing']} samples whose picture is missing or no picture")
 
@@ -143,13 +136,11 @@ def read_source(settings: WriteSettings) -> Iterator[Record]:
         raise ValueError(
             f"no source {settings.source!r}; there are {known}; for a world's source, {REMEDY}"
         )
-    source = SOURCES[settings.source]
-    parameters = inspect.signature(source).parameters
+    parameters = inspect.signature(SOURCES[settings.source]).parameters
     own = {field.name for field in dataclasses.fields(WriteSettings)} - parameters.keys()
-    given = {name: value for name, value in vars(settings).items() if value is not None}
-    given = {name: value for name, value in given.items() if name not in own}
-    takes = ", ".join(f"--{name}" for name in parameters)
+    given = {k: v for k, v in vars(settings).items() if v is not None and k not in own}
     for name in given.keys() - parameters.keys():
+        takes = ", ".join(f"--{name}" for name in parameters)
         raise ValueError(f"source {settings.source} takes no --{name}; it takes {takes}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
@@ -162,27 +153,33 @@ def read_source(settings: WriteSettings) -> Iterator[Record]:
     if settings.parallel is not None:
         changes["parallel"] = settings.parallel
     limit = settings.num_samples if "num_samples" in own else None
-    for record in itertools.islice(source(**given), limit):
+    for record in itertools.islice(SOURCES[settings.source](**given), limit):
         yield dataclasses.replace(record, **changes)
 
 
 def survey(settings: InspectSettings) -> None:
     """Prints the counts, languages and key names of shards: inspect SHARDS."""
     paths = expand_shards(settings.shards)
-    found = survey_shards(
-        paths,
-        key_map=parse_key_map(settings.key_map) if settings.key_map else None,
-        caption_language=settings.caption_language,
-    )
-    print(f"{settings.shards}: {_describe(paths, found.as_dict())}")
-    names = (f"{name} {count}" for name, count in found.names.items())
-    print("members and keys: " + ", ".join(names))
-    if found.first is not None:
-        print(f"first sample {found.first.key}:")
-        for language, texts in found.first.captions.items():
+    key_map = parse_key_map(settings.key_map) if settings.key_map else None
+    options = {"key_map": key_map, "caption_language": settings.caption_language}
+    tally, names, faults, first = Tally(), Counter(), [], None
+    for sample in itertools.chain.from_iterable(map(iter_samples, paths)):
+        names.update(names_found(sample))
+        try:
+            record = sample_to_record(sample, **options)
+        except ValueError as error:
+            faults.append(str(error))
+            continue
+        tally.add(record)
+        first = first or record
+    print(f"{settings.shards}: {_describe(len(paths), tally.as_dict())}")
+    print("members and keys: " + ", ".join(f"{name} {count}" for name, count in names.items()))
+    if first is not None:
+        print(f"first sample {first.key}:")
+        for language, texts in first.captions.items():
             print(f"  {language}: {texts[0]}")
-    if found.faults:
-        print(f"unreadable: {len(found.faults)} samples, the first: {found.faults[0]}")
+    if faults:
+        print(f"unreadable: {len(faults)} samples, the first: {faults[0]}")
     if (Path(settings.shards) / INDEX).is_file():
         index = read_index(settings.shards)
         check_sizes(settings.shards, index)
@@ -200,10 +197,10 @@ def url_table(settings: UrlTableSettings) -> None:
     print(f"and train on {settings.dataset}, or see crosslingual inspect {settings.dataset}")
 
 
-def _describe(shards_found: Sized, counts: Mapping[str, Any]) -> str:
+def _describe(num_shards: int, counts: Mapping[str, Any]) -> str:
     languages = ", ".join(f"{name} {count}" for name, count in counts["languages"].items())
     return (
-        f"{counts['num_samples']} samples in {len(shards_found)} shards, "
+        f"{counts['num_samples']} samples in {num_shards} shards, "
         f"{counts['num_images']} with a picture, {counts['num_parallel']} parallel, "
         f"{counts['num_culture']} of a culture; captions: {languages or 'none'}"
     )

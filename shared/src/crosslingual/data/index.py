@@ -20,25 +20,15 @@ VERSION = 1
 
 
 class Tally:
-    """What shards hold, counted record by record.
-
-    Attributes:
-        names: how many samples have each member and each key of their JSON (of `survey_shards`).
-        faults: a line for each sample that makes no record (of `survey_shards`).
-        first: the first record.
-    """
+    """What records hold, counted one by one."""
 
     def __init__(self) -> None:
         """Starts with no records."""
         self.counts = Counter(num_samples=0, num_images=0, num_parallel=0, num_culture=0)
         self.languages: Counter[str] = Counter()
-        self.names: Counter[str] = Counter()
-        self.faults: list[str] = []
-        self.first: Record | None = None
 
     def add(self, record: Record) -> None:
         """Counts a record."""
-        self.first = self.first or record
         self.counts["num_samples"] += 1
         self.counts["num_images"] += record.image is not None
         self.counts["num_parallel"] += record.parallel

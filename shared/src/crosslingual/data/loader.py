@@ -14,28 +14,35 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from crosslingual.data.index import language_counts, shard_sizes
-from crosslingual.data.reader import SampleReader
-from crosslingual.data.records import names_found
-from crosslingual.data.tars import expand_shards
+from crosslingual.data.order import WINDOW_SAMPLES, WINDOW_SHARDS, SampleOrder
+from crosslingual.data.pictures import decode_pixels, pixels_to_images
+from crosslingual.data.records import Record, names_found, sample_to_record
+from crosslingual.data.tars import Shard, expand_shards
 
 NUM_PROBED = 64
 NUM_LOGGED = 10  # faults that are logged as they are met; all are in `faults` and `report()`
 MIN_JUDGED = 1000  # below this many samples read, `max_corrupt` is a share of this many (or of all)
+MAX_IN_A_ROW = 1000
 
 log = logging.getLogger(__name__)
 
 
-class ShardLoader:
+class ShardLoader(Dataset):
     """Endless batches of a rank, with the faults of the data counted.
+
+    As a dataset it maps a step to its batch, whole, so that the number of workers cannot change the
+    order. Its copies in worker processes read; only the original counts.
 
     Attributes:
         urls: the shards, in stored order.
         num_samples: in all shards together.
         faults: what was skipped and why, by shard and sample.
+        num_read: samples of this rank so far, with those that were skipped.
     """
 
     def __init__(
@@ -82,33 +89,49 @@ class ShardLoader:
         self.urls = expand_shards(shards)
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.num_workers, self.max_corrupt, self.shuffle = num_workers, max_corrupt, shuffle
+        self.resolution = resolution
+        self.languages = [] if allow_missing else languages or []
         self.faults: dict[str, str] = {}
         self.num_read = 0
-        self._reader = SampleReader(
-            urls=self.urls,
-            sizes=shard_sizes(self.urls),
-            batch_size=batch_size,
-            seed=seed if shuffle else None,
-            rank=rank,
-            world_size=world_size,
-            resolution=resolution,
-            languages=None if allow_missing else languages,
-            key_map=key_map,
-            caption_language=caption_language,
-        )
-        self.num_samples = self._reader.order.num_samples
+        self._options = {"key_map": key_map, "caption_language": caption_language}
+        self._met: dict[str, str] = {}  # faults since the last batch
+        self._open: dict[int, Shard] = {}
+        known = shard_sizes(self.urls)
+        self._sizes = [known.get(url) for url in self.urls]
+        for number, size in enumerate(self._sizes):
+            if size is None:
+                self._shard(number)
+        self._order = SampleOrder(self._sizes, seed if shuffle else None)
+        self.num_samples = self._order.num_samples
         self._check_samples(shards)
-        if languages and not allow_missing:
-            self._check_languages(languages)
+        if self.languages:
+            self._check_languages()
         if len(self) == 0:
             raise ValueError(
                 f"{self.num_samples} samples in {shards} do not fill one batch of {world_size} "
                 f"ranks x {batch_size}: lower train_batch_size or add data"
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves open files behind: a worker that is not forked opens its own."""
+        return vars(self) | {"_open": {}}
+
     def __len__(self) -> int:
         """Steps an epoch, equal on all ranks; the rest waits for another epoch."""
-        return self._reader.num_steps
+        global_batch = self.batch_size * self.world_size
+        return (self.num_samples + (0 if self.shuffle else global_batch - 1)) // global_batch
+
+    def __getitem__(self, step: int) -> tuple[dict[str, Any] | Exception, dict[str, str]]:
+        """The batch of a step, or the error that stops the run; and the faults, by sample.
+
+        An error is returned, because one raised in a worker would arrive as a traceback.
+        """
+        try:
+            found: dict[str, Any] | Exception = self._batch(step)
+        except (ValueError, OSError) as error:
+            found = error
+        faults, self._met = self._met, {}
+        return found, faults
 
     @property
     def num_skipped(self) -> int:
@@ -137,7 +160,7 @@ class ShardLoader:
         # a generator of its own: DataLoader would draw a seed from the global one, and a resumed
         # run would then draw other noise than one that was never stopped
         loader = DataLoader(
-            self._reader,
+            self,
             batch_size=None,
             sampler=itertools.count(start_step),
             num_workers=self.num_workers,
@@ -145,8 +168,7 @@ class ShardLoader:
             generator=torch.Generator(),
         )
         for batch, faults in loader:
-            num_samples = 0 if isinstance(batch, Exception) else len(batch["keys"])
-            self._count(faults, num_samples)
+            self._count(faults, 0 if isinstance(batch, Exception) else len(batch["keys"]))
             if isinstance(batch, Exception):
                 raise batch
             yield batch
@@ -169,15 +191,15 @@ class ShardLoader:
         """Finds one usable sample among the first, or says what there is instead."""
         found: set[str] = set()
         reasons: dict[str, str] = {}
-        for shard, index in self._reader.first_samples(NUM_PROBED):
+        for place in self._first_places():
             try:
-                self._reader.read(shard, index)
+                self._read(*place)
                 return
             except ValueError as error:
-                reasons[self._reader.name(shard, index)] = str(error)
+                reasons[self._name(*place)] = str(error)
             with contextlib.suppress(ValueError):
-                found |= set(names_found(self._reader.sample(shard, index)))
-        reasons |= self._reader.pop_faults()
+                found |= set(names_found(self._sample(*place)))
+        reasons |= self._met
         if not reasons:
             raise ValueError(f"{shards} holds no samples; run `crosslingual shards` to write some")
         name, reason = next(iter(reasons.items()))
@@ -186,22 +208,114 @@ class ShardLoader:
             f"names found: {', '.join(sorted(found)) or 'none'}"
         )
 
-    def _check_languages(self, languages: list[str]) -> None:
+    def _check_languages(self) -> None:
         """Compares with what the indexes say, or with the first samples where there is none."""
         counts, num_samples = language_counts(self.urls)
         if num_samples < self.num_samples:
             counts, num_samples = Counter(), 0
-            for shard, index in self._reader.first_samples(NUM_PROBED):
+            for place in self._first_places():
                 with contextlib.suppress(ValueError):
-                    counts.update(self._reader.record(shard, index).captions.keys())
+                    counts.update(self._record(*place).captions.keys())
                     num_samples += 1
-        missing = [name for name in languages if counts[name] < num_samples]
+        missing = [name for name in self.languages if counts[name] < num_samples]
         if missing:
             had = ", ".join(f"{name} {counts[name]}" for name in sorted({*counts, *missing}))
             raise ValueError(
                 f"captions are missing in {', '.join(missing)}: of {num_samples} samples there "
                 f"are {had}; choose other languages or set allow_missing"
             )
+
+    def _first_places(self) -> Iterator[tuple[int, int]]:
+        """Shard and number of the first samples, in stored order."""
+        places = ((shard, i) for shard, size in enumerate(self._sizes) for i in range(size))
+        return itertools.islice(places, NUM_PROBED)
+
+    def _batch(self, step: int) -> dict[str, Any]:
+        epoch, place = divmod(step, len(self))
+        start = (place * self.world_size + self.rank) * self.batch_size
+        stop = min(start + self.batch_size, self.num_samples)
+        taken = [self._take(epoch, position) for position in range(start, stop)]
+        items = [item for item in taken if item is not None]
+        images = None
+        if self.resolution is not None:
+            blank = np.empty((0, self.resolution, self.resolution, 3), np.uint8)
+            images = pixels_to_images(np.stack([item[1] for item in items]) if items else blank)
+        records = [record for record, _ in items]
+        return {
+            "keys": [record.key for record in records],
+            "images": images,
+            "captions": [record.captions for record in records],
+            "parallel": torch.tensor([record.parallel for record in records], dtype=torch.bool),
+            "culture": [record.culture for record in records],
+            "extra": [record.extra for record in records],
+        }
+
+    def _take(self, epoch: int, position: int) -> tuple[Record, np.ndarray | None] | None:
+        """The sample at a position, or the next usable one; None in stored order."""
+        for ahead in range(min(self.num_samples, MAX_IN_A_ROW) if self.shuffle else 1):
+            shard, index = self._order.locate(epoch, (position + ahead) % self.num_samples)
+            try:
+                record, pixels = self._read(shard, index)
+            except ValueError as error:
+                self._met[self._name(shard, index)] = str(error)
+                continue
+            missing = [name for name in self.languages if name not in record.captions]
+            if missing:
+                raise ValueError(
+                    f"{record.key} of {self.urls[shard]} has no caption in {', '.join(missing)} "
+                    f"(it has {', '.join(record.captions)}); choose other languages or set "
+                    "allow_missing"
+                )
+            return record, pixels
+        if self.shuffle:
+            raise ValueError(f"{ahead + 1} samples in a row cannot be used: write the shards again")
+        return None
+
+    def _read(self, shard: int, index: int) -> tuple[Record, np.ndarray | None]:
+        """A sample's record and its pixels, (H, W, 3) bytes; None where no resolution is set."""
+        record = self._record(shard, index)
+        if self.resolution is None:
+            return record, None
+        if not isinstance(record.image, bytes):
+            raise ValueError("no picture")
+        return record, decode_pixels(record.image, self.resolution)
+
+    def _record(self, shard: int, index: int) -> Record:
+        sample = self._sample(shard, index)
+        try:
+            return sample_to_record(sample, **self._options)
+        except ValueError as error:
+            # the name stands beside the reason, so that equal reasons are counted together
+            raise ValueError(str(error).removeprefix(f"sample {sample['__key__']!r}: ")) from error
+
+    def _sample(self, shard: int, index: int) -> dict[str, Any]:
+        opened = self._shard(shard)
+        if index >= len(opened.samples):
+            raise ValueError(f"gone: the shard ends after {len(opened.samples)} samples")
+        return opened.read(index)
+
+    def _name(self, shard: int, index: int) -> str:
+        """A sample's shard and key, for messages."""
+        samples = self._shard(shard).samples
+        key = samples[index][0] if index < len(samples) else f"sample {index}"
+        return f"{self.urls[shard]}: {key}"
+
+    def _shard(self, number: int) -> Shard:
+        """A shard, opened; what two windows of the order do not need is closed."""
+        if number not in self._open:
+            shard = self._open[number] = Shard(self.urls[number])
+            if self._sizes[number] is None:
+                self._sizes[number] = len(shard.samples)
+            faults = dict(shard.faults)
+            for key, _ in shard.samples[self._sizes[number] :]:
+                faults[key] = "more than the index beside the shard knows of"
+            self._met |= {f"{shard.url}: {name}": reason for name, reason in faults.items()}
+            while len(self._open) > 1 and (
+                len(self._open) > 2 * WINDOW_SHARDS
+                or sum(len(each.samples) for each in self._open.values()) > 3 * WINDOW_SAMPLES
+            ):
+                self._open.pop(next(iter(self._open))).close()
+        return self._open[number]
 
 
 def _as_it_is(item: Any) -> Any:

@@ -17,6 +17,11 @@ from crosslingual.data.text import check_characters, decode_text, find_file, par
 PICTURES = ("jpg", "png", "webp", "jpeg")
 RESERVED = ("captions", "parallel", "culture")
 
+_SIGNATURES = {
+    "jpg": re.compile(rb"\xff\xd8\xff"),
+    "png": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
+}
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
@@ -96,21 +101,6 @@ def parse_key_map(pairs: Iterable[str]) -> dict[str, str]:
     return mapped
 
 
-def picture_format(data: bytes) -> str:
-    """Tells `jpg`, `png` or `webp` by the first bytes.
-
-    Raises:
-        ValueError: it is none of them.
-    """
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    raise ValueError("the picture is no JPEG, PNG or WebP; convert it or leave it out")
-
-
 def record_from_fields(
     key: str,
     image: bytes | Path | None,
@@ -122,14 +112,8 @@ def record_from_fields(
 ) -> Record:
     """Makes a record of JSON fields: what is no caption, `parallel` or `culture` becomes `extra`.
 
-    Args:
-        key: the record's key.
-        image: its picture.
-        fields: captions of every language under `captions`; or under keys that `key_map` names;
-            or none at all, and then `text` is the caption.
-        text: a caption of unnamed language (or several), used where the fields hold none.
-        key_map: JSON key to language, such as `{"caption_zh": "zh"}`.
-        caption_language: the language of `text`.
+    Captions are those of every language under `captions`; or those under the keys that `key_map`
+    names, such as `{"caption_zh": "zh"}`; or else `text`, in `caption_language`.
 
     Raises:
         ValueError: no caption is found (the keys that were are named), or a field is malformed.
@@ -169,13 +153,18 @@ def record_to_sample(record: Record) -> dict[str, Any]:
     """
     sample: dict[str, Any] = {"__key__": record.key}
     image = record.image
+    remedy = "add it, or leave such samples out with --allow_missing"
     if isinstance(image, Path):
         path = find_file(image)
         if not path.is_file():
-            raise FileNotFoundError(f"picture {image} is missing")
+            raise FileNotFoundError(f"record {record.key!r}: picture {image} is missing; {remedy}")
         image = path.read_bytes()
     if image is not None:
-        sample[picture_format(image)] = image
+        kinds = [kind for kind, signature in _SIGNATURES.items() if signature.match(image)]
+        if not kinds:
+            what = "the picture is no JPEG, PNG or WebP"
+            raise ValueError(f"record {record.key!r}: {what}; {remedy}")
+        sample[kinds[0]] = image
     fields = {name: getattr(record, name) for name in RESERVED} | record.extra
     sample["json"] = json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()
     if "en" in record.captions:
@@ -189,12 +178,9 @@ def sample_to_record(
     key_map: Mapping[str, str] | None = None,
     caption_language: str = "en",
 ) -> Record:
-    """Reads a WebDataset sample, ours or another's: `__key__` and bytes by extension.
+    """Reads a WebDataset sample, ours or another's: `__key__` and undecoded bytes by extension.
 
-    Args:
-        sample: its members, undecoded.
-        key_map: JSON key to language, for captions that are not under `captions`.
-        caption_language: of `KEY.txt`, which counts where the JSON names no captions.
+    The options are those of `record_from_fields`, whose `text` is `KEY.txt`.
 
     Raises:
         ValueError: no caption, broken JSON, a key that points outside; the sample is named.

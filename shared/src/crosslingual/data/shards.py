@@ -6,10 +6,10 @@ written last. The same records give the same bytes. Shards of others are read as
 
 import contextlib
 import hashlib
-import itertools
 import json
+import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,7 @@ from crosslingual.data.index import SIZES, VERSION, Tally, check_sizes, read_ind
 from crosslingual.data.records import Record, names_found, record_to_sample, sample_to_record
 from crosslingual.data.tars import INDEX, PARTIAL, expand_shards, iter_samples
 
-__all__ = [
-    "check_sizes",
-    "expand_shards",
-    "iter_samples",
-    "iter_shards",
-    "read_index",
-    "survey_shards",
-    "write_shards",
-]
+__all__ = ["check_sizes", "expand_shards", "iter_shards", "read_index", "write_shards"]
 
 
 def write_shards(
@@ -36,10 +28,10 @@ def write_shards(
     overwrite: bool = False,
     allow_missing: bool = False,
 ) -> dict[str, Any]:
-    """Writes records as shards; the folder appears whole or not at all.
+    """Writes records as shards, in their order; the folder appears whole or not at all.
 
     Args:
-        records: what to write, in this order.
+        records: what to write.
         output_dir: a folder that is new or empty.
         samples_per_shard: the last shard may hold fewer.
         overwrite: replace shards that `output_dir` holds, once the new ones are complete.
@@ -73,12 +65,7 @@ def write_shards(
     return index
 
 
-def iter_shards(
-    paths: Iterable[str],
-    *,
-    key_map: Mapping[str, str] | None = None,
-    caption_language: str = "en",
-) -> Iterator[Record]:
+def iter_shards(paths: Iterable[str], **options: Any) -> Iterator[Record]:
     """Reads the records of shards, in order; the options are those of `sample_to_record`.
 
     Raises:
@@ -87,107 +74,64 @@ def iter_shards(
     for path in paths:
         for sample in iter_samples(path):
             try:
-                yield sample_to_record(sample, key_map=key_map, caption_language=caption_language)
+                yield sample_to_record(sample, **options)
             except ValueError as error:
                 found = ", ".join(names_found(sample))
                 raise ValueError(f"{path}: {error} (the sample holds {found})") from error
 
 
-def survey_shards(
-    paths: Iterable[str],
-    *,
-    key_map: Mapping[str, str] | None = None,
-    caption_language: str = "en",
-) -> Tally:
-    """Reads shards and counts what they hold; the options are those of `sample_to_record`.
-
-    Raises:
-        ValueError: a shard cannot be read.
-    """
-    tally = Tally()
-    for sample in itertools.chain.from_iterable(map(iter_samples, paths)):
-        tally.names.update(names_found(sample))
-        try:
-            tally.add(sample_to_record(sample, key_map=key_map, caption_language=caption_language))
-        except ValueError as error:
-            tally.faults.append(str(error))
-    return tally
-
-
 def _write_all(
     records: Iterable[Record], folder: Path, samples_per_shard: int, allow_missing: bool
 ) -> dict[str, Any]:
-    tally = Tally()
-    missing: list[str] = []
-    samples = _samples(records, tally, missing if allow_missing else None)
-    shards = []
-    for first in samples:
-        chunk = itertools.chain([first], itertools.islice(samples, samples_per_shard - 1))
-        shards.append(_write_shard(folder / f"{len(shards):05d}.tar", chunk))
-    if not shards:
-        found = f"; {len(missing)} pictures are missing" if missing else ""
+    import webdataset  # which imports torch: seconds that only writing pays
+
+    tally, keys, num_missing = Tally(), set(), 0
+    pattern = str(folder.absolute()).replace("%", "%%") + "/%05d.tar"
+    # owner, mode and time are constants, so that the same samples give the same bytes
+    constants = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "encoder": False}
+    limits = {"maxcount": samples_per_shard, "maxsize": math.inf, "verbose": 0}
+    with webdataset.ShardWriter(pattern, **limits, **constants) as tars:
+        for record in records:
+            if record.key in keys:
+                raise ValueError(f"key {record.key!r} comes twice; give every sample its own name")
+            keys.add(record.key)
+            try:
+                sample = record_to_sample(record)
+            except (FileNotFoundError, ValueError):
+                if not allow_missing:
+                    raise
+                num_missing += 1
+                continue
+            tally.add(record)
+            tars.write(sample)
+    left = tally.counts["num_samples"]
+    if not left:
+        found = f"; {num_missing} pictures are missing" if num_missing else ""
         raise ValueError(f"the source holds no samples{found}: check its path and split")
+    shards = []
+    for number in range(math.ceil(left / samples_per_shard)):
+        path = folder / f"{number:05d}.tar"
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        count = min(left - number * samples_per_shard, samples_per_shard)
+        shard = {"name": path.name, "num_samples": count, "sha256": sha256}
+        shards.append({**shard, "num_bytes": path.stat().st_size})
     index = {
         "version": VERSION,
         "shards": shards,
         **tally.as_dict(),
-        "num_missing": len(missing),
+        "num_missing": num_missing,
         "sha256": hashlib.sha256("\n".join(s["sha256"] for s in shards).encode()).hexdigest(),
     }
     sizes = {shard["name"]: shard["num_samples"] for shard in shards}
-    (folder / SIZES).write_text(json.dumps(sizes, indent=1) + "\n")
-    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+    for name, value in ((SIZES, sizes), (INDEX, index)):
+        (folder / name).write_text(json.dumps(value, indent=1) + "\n")
     return index
-
-
-def _samples(
-    records: Iterable[Record], tally: Tally, missing: list[str] | None
-) -> Iterator[dict[str, Any]]:
-    """Samples of records, counted; keys without a picture go to `missing`, or stop it if None."""
-    seen: set[str] = set()
-    for record in records:
-        if record.key in seen:
-            raise ValueError(f"key {record.key!r} comes twice; give every sample its own name")
-        seen.add(record.key)
-        try:
-            sample = record_to_sample(record)
-        except (FileNotFoundError, ValueError) as error:
-            if missing is not None:
-                missing.append(record.key)
-                continue
-            remedy = "add it, or leave such samples out with --allow_missing"
-            raise type(error)(f"record {record.key!r}: {error}; {remedy}") from error
-        tally.add(record)
-        yield sample
-
-
-def _write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    import webdataset  # which imports torch: seconds that only writing pays
-
-    # owner, mode and time are constants, so that the same samples give the same bytes
-    constants = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "encoder": False}
-    num_samples = 0
-    with path.open("w+b") as file:
-        with webdataset.TarWriter(file, **constants) as tar:
-            for sample in samples:
-                tar.write(sample)
-                num_samples += 1
-        num_bytes = file.tell()
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "name": path.name,
-        "num_samples": num_samples,
-        "sha256": sha256,
-        "num_bytes": num_bytes,
-    }
 
 
 def _names_to_replace(folder: Path, overwrite: bool) -> list[str]:
     """The files of `folder` that new shards may replace, the index first."""
-    if not folder.exists():
-        return []
-    present = {path.name for path in folder.iterdir()} - {PARTIAL}
+    present = {path.name for path in folder.glob("*")} - {PARTIAL}
     if not present:
         return []
     if not overwrite:

@@ -52,9 +52,8 @@ _MAX_LONG_HEADER = 1 << 20  # bytes; `tarfile` reads such a header whole
 def expand_shards(spec: str | Path) -> list[str]:
     """Lists the tar files that a text names, in order.
 
-    Args:
-        spec: a folder, a tar file, a brace range `{00000..00012}.tar`, an fsspec address of any
-            of these, or several joined by `::`.
+    It is a folder, a tar file, a brace range `{00000..00012}.tar`, an fsspec address of any of
+    these, or several joined by `::`.
 
     Raises:
         FileNotFoundError: a part of it matches no shard.
@@ -111,11 +110,7 @@ class Shard:
     """
 
     def __init__(self, url: str, extensions: Sequence[str] | None = EXTENSIONS):
-        """Walks the headers.
-
-        Args:
-            url: the path or address.
-            extensions: of the members that make a sample; None takes all.
+        """Walks the headers; `extensions` are those of members that make a sample, None takes all.
 
         Raises:
             FileNotFoundError: no such shard.

@@ -15,7 +15,7 @@ FAMILIES = {
     "folder": "crosslingual.data.sources.folder:folder",
     "webdataset": "crosslingual.data.sources.tarred:webdataset",
     "json_keys": "crosslingual.data.sources.tarred:json_keys",
-    "karpathy": "crosslingual.data.sources.karpathy:karpathy",
+    "karpathy": "crosslingual.data.sources.coco:karpathy",
     "coco": "crosslingual.data.sources.coco:coco",
     "multi30k": "crosslingual.data.sources.multi30k:multi30k",
     "moses": "crosslingual.data.sources.moses:moses",

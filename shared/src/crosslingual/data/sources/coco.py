@@ -1,8 +1,10 @@
-"""COCO's caption files (`captions_train2017.json`), and those of its form: STAIR for Japanese."""
+"""Captions of COCO, Flickr30k and Flickr8k in JSON: COCO's form, also STAIR's, and Karpathy's."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from crosslingual.data.records import Record, make_key, record_from_fields
 from crosslingual.data.text import read_json
@@ -18,18 +20,15 @@ def coco(input: str, *, image_dir: str, caption_language: str = "en") -> Iterato
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is of another kind, has no captions, or captions a picture that it
-            does not list.
+        ValueError: the file is of another kind, or captions a picture that it does not list.
     """
-    path = Path(input)
-    try:
-        document = read_json(path)
+    with _document(input, "COCO caption file") as document:
         captions: dict[int, list[str]] = defaultdict(list)
         for annotation in document["annotations"]:
             captions[annotation["image_id"]].append(annotation["caption"])
         images = document["images"]
         if unlisted := set(captions) - {image["id"] for image in images}:
-            raise ValueError(f"{path} captions image {min(unlisted)}, which it does not list")
+            raise ValueError(f"{input} captions image {min(unlisted)}, which it does not list")
         for image in images:
             if image["id"] in captions:
                 yield record_from_fields(
@@ -39,5 +38,44 @@ def coco(input: str, *, image_dir: str, caption_language: str = "en") -> Iterato
                     text=captions[image["id"]],
                     caption_language=caption_language,
                 )
+
+
+def karpathy(
+    input: str, *, image_dir: str, split: str = "train", caption_language: str = "en"
+) -> Iterator[Record]:
+    """Reads the pictures of a split with their sentences (`dataset_coco.json`, ...).
+
+    Args:
+        input: the JSON file.
+        image_dir: folder of the pictures; they lie under `filepath` where the file gives one.
+        split: `train`, `restval`, `val`, `test`, or several as `train+restval`, the training set
+            that papers on COCO use.
+        caption_language: language of the sentences.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is of another kind, or has no picture in the split.
+    """
+    with _document(input, "Karpathy JSON") as document:
+        images = document["images"]
+        chosen = [image for image in images if image["split"] in split.split("+")]
+        if not chosen:
+            found = ", ".join(sorted({image["split"] for image in images}))
+            raise ValueError(f"{input} has no pictures in split {split!r}; it has {found}")
+        for image in chosen:
+            yield record_from_fields(
+                make_key(image["filename"]),
+                Path(image_dir) / image.get("filepath", "") / image["filename"],
+                {name: image[name] for name in ("cocoid", "split") if name in image},
+                text=[sentence["raw"] for sentence in image["sentences"]],
+                caption_language=caption_language,
+            )
+
+
+@contextlib.contextmanager
+def _document(path: str, kind: str) -> Iterator[Any]:
+    """A JSON file's content, whose wrong keys are an error that names the file."""
+    try:
+        yield read_json(Path(path))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no COCO caption file: {error!r}") from error
+        raise ValueError(f"{path} is no {kind}: {error!r}") from error

@@ -15,17 +15,10 @@ COLUMNS = {"cc3m": ("caption", "url"), "cc12m": ("url", "caption")}
 
 
 def write_url_table(dataset: Literal["cc3m", "cc12m"], input_path: str, output_path: str) -> int:
-    """Writes a tab-separated table with the header `url`, `caption`; whole or not at all.
+    """Writes a tab-separated table with the header `url`, `caption`, whole or not at all, from the
+    data set's tsv file, plain or `.gz`; returns the number of pictures.
 
     Quotes are escaped, since img2dataset reads them as a CSV reader does.
-
-    Args:
-        dataset: which of the two.
-        input_path: its tsv file, plain or `.gz`.
-        output_path: the table.
-
-    Returns:
-        The number of pictures.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -35,11 +28,11 @@ def write_url_table(dataset: Literal["cc3m", "cc12m"], input_path: str, output_p
     if not source.is_file():
         raise FileNotFoundError(f"no file {source}; give --input the tsv of {dataset}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.partial")
+    partial = target.with_name(f".{target.name}.partial")
     url_column = COLUMNS[dataset].index("url")
     count = 0
     try:
-        with beside.open("w", encoding="utf-8", newline="") as file:
+        with partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, delimiter="\t", lineterminator="\n")
             writer.writerow(("url", "caption"))
             for count, line in enumerate(iter_lines(source), 1):
@@ -48,7 +41,7 @@ def write_url_table(dataset: Literal["cc3m", "cc12m"], input_path: str, output_p
                     form = " TAB ".join(COLUMNS[dataset])
                     raise ValueError(f"{source} line {count} is not {form!r}, as in {dataset}")
                 writer.writerow((cells[url_column], cells[1 - url_column].strip()))
-        os.replace(beside, target)
+        os.replace(partial, target)
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
     return count

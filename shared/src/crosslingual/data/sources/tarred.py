@@ -12,15 +12,11 @@ PEA_KEYS = {"caption_en": "en", "caption_zh": "zh"}
 
 
 def webdataset(input: str, *, caption_language: str = "en") -> Iterator[Record]:
-    """Reads `KEY.jpg|png|webp` with `KEY.txt`, and `KEY.json` where there is one.
+    """Reads `KEY.jpg|png|webp` with `KEY.txt`, and `KEY.json` where there is one; as `iter_shards`.
 
     Args:
         input: folder, tar file, brace range, fsspec address, or several joined by `::`.
         caption_language: language of `KEY.txt`.
-
-    Raises:
-        FileNotFoundError: no shard matches.
-        ValueError: a shard or a sample cannot be read.
     """
     return iter_shards(expand_shards(input), caption_language=caption_language)
 
@@ -31,9 +27,5 @@ def json_keys(input: str, *, key_map: Mapping[str, str] | None = None) -> Iterat
     Args:
         input: as for `webdataset`.
         key_map: JSON keys and their languages; caption_en=en caption_zh=zh if not given.
-
-    Raises:
-        FileNotFoundError: no shard matches.
-        ValueError: a shard or a sample cannot be read; the keys that it holds are named.
     """
     return iter_shards(expand_shards(input), key_map=key_map or PEA_KEYS)
