@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crosslingual.evaluation.results import check_result, make_result
-from crosslingual_benchmarks.results import by_protocol, read_results
+from crosslingual_benchmarks.results import by_protocol, check_result, make_result, read_results
 
 MEASURED = Path(__file__).parents[1]
 OURS = [MEASURED / "testbed" / "results", *sorted((MEASURED / "ablations").iterdir())]

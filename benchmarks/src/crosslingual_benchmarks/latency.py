@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crosslingual.evaluation.results import Result, make_result
 from crosslingual.worlds import find_world
-from crosslingual_benchmarks.results import command_of
+from crosslingual_benchmarks.results import Result, command_of, make_result
 
 RESULTS = "latency.json"
 PROG = "crosslingual-bench latency"
@@ -162,7 +161,7 @@ def latency(settings: LatencySettings) -> Result:
     """
     import torch
 
-    from crosslingual.evaluation.results import append_result
+    from crosslingual.evaluation.retrieval import append_result
     from crosslingual_benchmarks.generation.pipeline import BASE, pipeline_of
     from crosslingual_benchmarks.retrieval.embedders import load_embedder
 

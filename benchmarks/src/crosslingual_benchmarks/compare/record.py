@@ -27,7 +27,8 @@ def append_training(
             is used has to be paid for.
         words: that repeat the whole.
     """
-    from crosslingual.evaluation.results import append_result, make_result
+    from crosslingual.evaluation.retrieval import append_result
+    from crosslingual_benchmarks.results import make_result
 
     rows = [training_rows(Path(c.settings[RUN]), c.place) for c in commands]
     last = rows[-1]

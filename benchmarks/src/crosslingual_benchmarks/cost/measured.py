@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crosslingual.evaluation.results import Result
-from crosslingual_benchmarks.results import by_protocol
+from crosslingual_benchmarks.results import Result, by_protocol
 
 TASK_OF = {"text_accuracy": "text_to_image", "mean_recall": "zeroshot_retrieval"}
 """The metrics that points may be of, and the task whose lines hold them."""

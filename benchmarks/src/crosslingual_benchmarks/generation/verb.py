@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crosslingual.evaluation.results import Result, make_result
 from crosslingual_benchmarks.generation.parts import DrawnPart, Part, draw_sheet, parts_of
 from crosslingual_benchmarks.generation.pictures import Drawn, Sampling, draw_pictures
 from crosslingual_benchmarks.generation.pipeline import (
@@ -40,7 +39,7 @@ from crosslingual_benchmarks.generation.settings import (
     world_of,
 )
 from crosslingual_benchmarks.report.tables import DASH, render_plain
-from crosslingual_benchmarks.results import command_of
+from crosslingual_benchmarks.results import Result, command_of, make_result
 
 if TYPE_CHECKING:
     from crosslingual_benchmarks.generation.scores import Scores
@@ -74,7 +73,7 @@ def evaluate_generation(
         ValueError: settings that do not fit the data, a language without prompts, or a folder of
             pictures that were made otherwise.
     """
-    from crosslingual.evaluation.results import append_result
+    from crosslingual.evaluation.retrieval import append_result
 
     told = with_defaults(settings)
     prompt_set = prompt_set or load_prompt_set(told)

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.cost.measured import (
     TASK_OF,
     foreign_of,
@@ -22,7 +21,7 @@ from crosslingual_benchmarks.cost.measured import (
 from crosslingual_benchmarks.recommend.advice import Entry, Reasons, Wishes, advise
 from crosslingual_benchmarks.recommend.rules import Rules, is_active, load_rules
 from crosslingual_benchmarks.report.tables import DASH, render_plain
-from crosslingual_benchmarks.results import by_protocol, read_results
+from crosslingual_benchmarks.results import Result, by_protocol, read_results
 
 METRICS = {**TASK_OF, "culture_score": "text_to_image"}
 """The metrics that are read from result lines, and the task whose lines hold them."""

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.report.measures import Number, mean_number, number_of
+from crosslingual_benchmarks.results import Result
 
 UPPER_BOUNDS = ("english_upper_bound", "upper_bound", "english")
 """Names of arms that read the English prompt whatever the language: a bound, no competitor."""

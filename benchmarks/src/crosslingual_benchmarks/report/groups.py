@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.report.arms import Arm, arms_of
 from crosslingual_benchmarks.report.languages import in_order
-from crosslingual_benchmarks.results import by_protocol
+from crosslingual_benchmarks.results import Result, by_protocol
 
 
 @dataclass(frozen=True)

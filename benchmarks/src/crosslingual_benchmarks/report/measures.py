@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.report.document import Cell
 from crosslingual_benchmarks.report.tables import DASH
+from crosslingual_benchmarks.results import Result
 
 Better = Literal["high", "low", ""]
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crosslingual.cli.settings import write_settings
-from crosslingual.evaluation.results import TASKS, Result
 from crosslingual_benchmarks.report.document import Document, Section
-from crosslingual_benchmarks.results import command_of, read_results
+from crosslingual_benchmarks.results import TASKS, Result, command_of, read_results
 
 PROG = "crosslingual-bench report"
 SETTINGS = "report.yaml"

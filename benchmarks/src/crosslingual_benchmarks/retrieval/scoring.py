@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from crosslingual.evaluation.results import Result
 from crosslingual.evaluation.retrieval import recall_at_k, result_json
 from crosslingual_benchmarks.datasets import Picture, RetrievalSet
+from crosslingual_benchmarks.results import Result
 from crosslingual_benchmarks.retrieval.embedders import Embedder
 from crosslingual_benchmarks.retrieval.trials import Trial
 

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Literal
 
 from crosslingual.cli.settings import nearest_name
-from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.datasets import DATASETS, RetrievalSet
 from crosslingual_benchmarks.report.tables import render_plain
-from crosslingual_benchmarks.results import command_of
+from crosslingual_benchmarks.results import Result, command_of
 from crosslingual_benchmarks.retrieval.trials import find_missing, make_trial
 
 RESULTS = "retrieval.json"
@@ -104,7 +103,7 @@ def retrieval(settings: RetrievalSettings) -> list[Result]:
     )
     for language in data.galleries:  # what is wrong with captions shows before anything is loaded
         trial_of(language, missing=missing)
-    from crosslingual.evaluation.results import append_result
+    from crosslingual.evaluation.retrieval import append_result
     from crosslingual_benchmarks.retrieval.embedders import load_embedder
     from crosslingual_benchmarks.retrieval.scoring import embed_pictures, score_trial
 

@@ -7,23 +7,22 @@ nothing. Every text and every picture counts: what CLIP_benchmark and the COCO p
 the ranking after removing a picture's other captions, which raises R@5 and R@10 with five captions.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crosslingual.evaluation.results import TASKS, Result, append_result, make_result
-
-__all__ = ["TASK", "TIES", "Recall", "append_result", "recall_at_k", "result_json"]
-
 # I pictures, T texts, Q queries, C candidates, R right pairs of them, D width, S resamplings,
 # K numbers of first answers, both ways
 
 TIES = "pessimistic"
-TASK = TASKS[0]
+TASK = "zeroshot_retrieval"  # as CLIP_benchmark names it
 
 
 @dataclass(frozen=True)
@@ -137,29 +136,40 @@ def recall_at_k(
 
 def result_json(
     recall: Recall, *, captions: str, seed: int, num_bootstrap: int = 1000, **further: Any
-) -> Result:
-    """The result line of a run of retrieval.
+) -> dict[str, Any]:
+    """The result line of a run of retrieval, in CLIP_benchmark's keys and ours.
 
     Args:
         recall: what was found.
         captions: `first` (one a picture) or `all`.
         seed: of the bootstrap.
         num_bootstrap: resamplings for `interval95`; 0 leaves it out.
-        further: other keys of the table in `results`, such as dataset, model, pretrained, language.
+        further: what else the line says: dataset, model, pretrained (id or folder of its weights),
+            language, precision, dataset_sha256, wall_s.
     """
     if num_bootstrap:
         further["interval95"] = recall.intervals(num_bootstrap, seed)
-    return make_result(
-        TASK,
-        metrics=recall.metrics(),
-        protocol={"captions": captions, "ties": TIES},
-        mean_recall=recall.mean_recall,
-        n_images=recall.num_images,
-        n_texts=recall.num_texts,
-        n_ties=recall.num_ties,
-        seed=seed,
+    return {
+        "task": TASK,
         **further,
-    )
+        "metrics": recall.metrics(),
+        "protocol": {"captions": captions, "ties": TIES},
+        "mean_recall": recall.mean_recall,
+        "n_images": recall.num_images,
+        "n_texts": recall.num_texts,
+        "n_ties": recall.num_ties,
+        "seed": seed,
+        "versions": {name: version(name) for name in ("torch", "transformers", "diffusers")},
+    }
+
+
+def append_result(path: str | Path, result: dict[str, Any]) -> None:
+    """Appends a result to a file as one line of JSON; lines that are there are never rewritten."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n"
+    with path.open("ab", buffering=0) as file:
+        file.write(line.encode())  # one write: two runs at a time do not mix their lines
 
 
 def _ranks(

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.report.document import Section
 from crosslingual_benchmarks.report.groups import groups_of, note_on_groups
 from crosslingual_benchmarks.report.matrices import every_metric, measures_of
 from crosslingual_benchmarks.report.measures import Measure
+from crosslingual_benchmarks.results import Result
 
 TRAINING = "training"
 LATENCY = "latency"

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.report.document import Figure, Section, Table
 from crosslingual_benchmarks.report.groups import Group, groups_of, note_on_groups
 from crosslingual_benchmarks.report.matrices import (
@@ -13,6 +12,7 @@ from crosslingual_benchmarks.report.matrices import (
 )
 from crosslingual_benchmarks.report.measures import Measure
 from crosslingual_benchmarks.report.plots import heat_map
+from crosslingual_benchmarks.results import Result
 
 TASK = "text_to_image"
 DEFINITIONS = (

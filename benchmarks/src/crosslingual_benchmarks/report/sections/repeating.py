@@ -4,11 +4,11 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.report.arms import LABELS
 from crosslingual_benchmarks.report.document import Cell, Section, Table
 from crosslingual_benchmarks.report.languages import in_order
 from crosslingual_benchmarks.report.tables import DASH
+from crosslingual_benchmarks.results import Result
 
 HEADS = ["task", "dataset", "arm", "command", "weights", "languages", "seed", "precision"]
 HEADS += ["versions", "wall time, s", "dataset's SHA-256"]

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 
-from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.report.document import Figure, Section
 from crosslingual_benchmarks.report.groups import Group, groups_of, note_on_groups
 from crosslingual_benchmarks.report.matrices import arms_by_languages, every_metric
 from crosslingual_benchmarks.report.measures import Measure
 from crosslingual_benchmarks.report.plots import heat_map
+from crosslingual_benchmarks.results import Result
 
 TASK = "zeroshot_retrieval"
 MEAN_RECALL = Measure("mean_recall", "mean recall", 100, 1, "high")

@@ -4,11 +4,11 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.report.arms import LABELS
 from crosslingual_benchmarks.report.document import Cell, Figure, Section, Table
 from crosslingual_benchmarks.report.languages import in_order
 from crosslingual_benchmarks.report.tables import DASH
+from crosslingual_benchmarks.results import Result
 
 BESIDE = ("grid.png", "motifs.png")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crosslingual.evaluation.results import Result
 from crosslingual_benchmarks.cost.measured import AS_IS, TASK_OF, PointCost, point_costs
 from crosslingual_benchmarks.report.arms import LABELS, Arm
 from crosslingual_benchmarks.report.document import Cell, Figure, Section, Table
@@ -11,6 +10,7 @@ from crosslingual_benchmarks.report.groups import Group, groups_of
 from crosslingual_benchmarks.report.measures import Measure, Number, mean_number
 from crosslingual_benchmarks.report.plots import Point, quality_against_cost
 from crosslingual_benchmarks.report.tables import DASH
+from crosslingual_benchmarks.results import Result
 
 NAMES = {"text_accuracy": "text accuracy", "mean_recall": "recall"}  # a mean of either is shown
 HEADS = ["arm", "runs", "processes", "device-hours"]
