@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from crosslingual.cli.url_table import UrlTableSettings, url_table
 from crosslingual.data.records import Record
 from crosslingual.data.sources import SOURCES
-from crosslingual.data.sources.conceptual import write_url_table
 from crosslingual_worlds.testing.shards import write_tar
 
 JPG = b"\xff\xd8\xff\xe0 picture"
@@ -260,17 +260,20 @@ def test_moses_faults(tmp_path: Path) -> None:
     ("dataset", "line"),
     [("cc3m", 'a "big" cat\thttp://x/1.jpg'), ("cc12m", 'http://x/1.jpg\ta "big" cat')],
 )
-def test_conceptual_captions_become_a_table(dataset: Any, line: str, tmp_path: Path) -> None:
+def test_conceptual_captions_become_a_table(
+    dataset: Any, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, target = tmp_path / "in.tsv", tmp_path / "new/out.tsv"
     source.write_text(f"{line}\n{line}\n")
-    assert write_url_table(dataset, str(source), str(target)) == 2
+    url_table(UrlTableSettings(dataset, str(source), str(target)))
+    assert f"wrote {target}: 2 addresses" in capsys.readouterr().out
     assert target.read_text().splitlines()[:2] == [
         "url\tcaption",
         'http://x/1.jpg\t"a ""big"" cat"',
     ]
     other: Any = {"cc3m": "cc12m", "cc12m": "cc3m"}[dataset]
     with pytest.raises(ValueError, match=f"in.tsv line 1 is not .*, as in {other}"):
-        write_url_table(other, str(source), str(tmp_path / "new/other.tsv"))
+        url_table(UrlTableSettings(other, str(source), str(tmp_path / "new/other.tsv")))
     assert [path.name for path in target.parent.iterdir()] == ["out.tsv"]
     with pytest.raises(FileNotFoundError, match="gone.tsv"):
-        write_url_table(dataset, str(tmp_path / "gone.tsv"), str(target))
+        url_table(UrlTableSettings(dataset, str(tmp_path / "gone.tsv"), str(target)))

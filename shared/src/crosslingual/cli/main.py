@@ -24,8 +24,8 @@ VERBS = {
     ),
     "url-table": Verb(
         "make of CC3M or CC12M the table that img2dataset takes",
-        "crosslingual.cli.shards:url_table",
-        "crosslingual.cli.shards:UrlTableSettings",
+        "crosslingual.cli.url_table:url_table",
+        "crosslingual.cli.url_table:UrlTableSettings",
     ),
 }
 

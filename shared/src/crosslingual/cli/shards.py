@@ -1,4 +1,4 @@
-"""The verbs `shards`, `inspect` and `url-table` of the command `crosslingual`."""
+"""The verbs `shards` and `inspect` of the command `crosslingual`."""
 
 import dataclasses
 import inspect
@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import docstring_parser
 
@@ -15,7 +15,6 @@ from crosslingual.data.index import Tally, check_sizes, read_index
 from crosslingual.data.records import Record, names_found, parse_key_map, sample_to_record
 from crosslingual.data.shards import write_shards
 from crosslingual.data.sources import FAMILIES, SOURCES
-from crosslingual.data.sources.conceptual import write_url_table
 from crosslingual.data.tars import INDEX, expand_shards, iter_samples
 from crosslingual.worlds import REMEDY
 
@@ -90,21 +89,6 @@ class InspectSettings:
     shards: str
     key_map: list[str] | None = None
     caption_language: str = "en"
-
-
-@dataclass
-class UrlTableSettings:
-    """Settings of `crosslingual url-table`.
-
-    Attributes:
-        dataset: data set that the input lists; it decides the order of the columns.
-        input: Train_GCC-training.tsv or cc12m.tsv, plain or .gz.
-        output: table to write.
-    """
-
-    dataset: Literal["cc3m", "cc12m"]
-    input: str
-    output: str
 
 
 def write(settings: WriteSettings) -> None:
@@ -184,17 +168,6 @@ def survey(settings: InspectSettings) -> None:
         index = read_index(settings.shards)
         check_sizes(settings.shards, index)
         print(f"index.json agrees; sha256 {index['sha256']}")
-
-
-def url_table(settings: UrlTableSettings) -> None:
-    """Makes of CC3M or CC12M the table that img2dataset takes."""
-    count = write_url_table(settings.dataset, settings.input, settings.output)
-    print(f"wrote {settings.output}: {count} addresses; download the pictures with\n")
-    print(
-        f"  img2dataset --url_list {settings.output} --input_format tsv --url_col url "
-        f"--caption_col caption --output_format webdataset --output_folder {settings.dataset}\n"
-    )
-    print(f"and train on {settings.dataset}, or see crosslingual inspect {settings.dataset}")
 
 
 def _describe(num_shards: int, counts: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@
 them the loader need not walk every shard at its start.
 """
 
-from collections import Counter
+import functools
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,9 @@ def read_index(folder: str | Path) -> dict[str, Any]:
         ValueError: it is broken, or of another kind or version.
     """
     path = Path(folder) / INDEX
-    index = _read_json(str(path))
-    if index is None:
+    if not path.is_file():
         raise FileNotFoundError(f"no {path}; run `crosslingual shards` to write shards with one")
+    index = _read_json(str(path))
     if "shards" not in index or index.get("version") != VERSION:
         raise ValueError(f"{path} is no index of shards of version {VERSION}")
     return index
@@ -72,44 +73,39 @@ def check_sizes(folder: str | Path, index: Mapping[str, Any]) -> None:
 
 def shard_sizes(urls: list[str]) -> dict[str, int]:
     """Samples by shard, for the shards whose number `sizes.json` or `NAME_stats.json` says."""
+    read = functools.cache(_read_json)
     sizes: dict[str, int] = {}
-    for folder, names in _by_folder(urls).items():
-        known = _read_json(folder + SIZES) or {}
-        for name in names:
-            size = known.get(name)
-            if size is None:
-                stats = _read_json(f"{folder}{name.removesuffix('.tar')}_stats.json") or {}
-                size = stats.get("successes")
-            if size is not None:
-                sizes[folder + name] = int(size)
+    for url in urls:
+        folder, slash, name = url.rpartition("/")
+        size = read(folder + slash + SIZES).get(name)
+        if size is None:
+            size = read(url.removesuffix(".tar") + "_stats.json").get("successes")
+        if size is not None:
+            sizes[url] = int(size)
     return sizes
 
 
 def language_counts(urls: list[str]) -> tuple[Counter[str], int]:
     """Samples by language, and in all, of those folders with an index that are read whole."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for url in urls:
+        folder, slash, name = url.rpartition("/")
+        names[folder + slash].add(name)
     counts: Counter[str] = Counter()
     num_samples = 0
-    for folder, names in _by_folder(urls).items():
-        index = _read_json(folder + INDEX) or {}
-        if {shard["name"] for shard in index.get("shards", [])} == set(names):
+    for folder, chosen in names.items():
+        index = _read_json(folder + INDEX)
+        if {shard["name"] for shard in index.get("shards", [])} == chosen:
             counts.update(index["languages"])
             num_samples += index["num_samples"]
     return counts, num_samples
 
 
-def _by_folder(urls: list[str]) -> dict[str, list[str]]:
-    folders: dict[str, list[str]] = {}
-    for url in urls:
-        folder, slash, name = url.rpartition("/")
-        folders.setdefault(folder + slash, []).append(name)
-    return folders
-
-
-def _read_json(url: str) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no file."""
+def _read_json(url: str) -> dict[str, Any]:
+    """The object in a JSON file; an empty one where there is no file."""
     filesystem, path = fsspec.core.url_to_fs(url)
     if not filesystem.exists(path):
-        return None
+        return {}
     try:
         found = parse_json(filesystem.cat_file(path))
         if not isinstance(found, dict):

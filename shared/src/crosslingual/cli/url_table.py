@@ -1,10 +1,11 @@
-"""CC3M and CC12M: lists of addresses, made into the table that img2dataset takes.
+"""The verb `url-table` of the command `crosslingual`: CC3M and CC12M as img2dataset takes them.
 
-They hold no pictures. img2dataset downloads them into shards, which are then read as they are.
+They are lists of addresses and hold no pictures. img2dataset downloads these into shards, which are
+then read as they are.
 """
 
 import csv
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,17 +15,30 @@ COLUMNS = {"cc3m": ("caption", "url"), "cc12m": ("url", "caption")}
 """What the columns of `Train_GCC-training.tsv` and `cc12m.tsv` are; neither file says so."""
 
 
-def write_url_table(dataset: Literal["cc3m", "cc12m"], input_path: str, output_path: str) -> int:
-    """Writes a tab-separated table with the header `url`, `caption`, whole or not at all, from the
-    data set's tsv file, plain or `.gz`; returns the number of pictures.
+@dataclass
+class UrlTableSettings:
+    """Settings of `crosslingual url-table`.
 
-    Quotes are escaped, since img2dataset reads them as a CSV reader does.
+    Attributes:
+        dataset: data set that the input lists; it decides the order of the columns.
+        input: Train_GCC-training.tsv or cc12m.tsv, plain or .gz.
+        output: table to write.
+    """
+
+    dataset: Literal["cc3m", "cc12m"]
+    input: str
+    output: str
+
+
+def url_table(settings: UrlTableSettings) -> None:
+    """Writes a tab-separated table with the header `url`, `caption`, whole or not at all; quotes
+    are escaped, since img2dataset reads them as a CSV reader does.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line is not of two columns, one of them an address; it is named.
     """
-    source, target = Path(input_path), Path(output_path)
+    dataset, source, target = settings.dataset, Path(settings.input), Path(settings.output)
     if not source.is_file():
         raise FileNotFoundError(f"no file {source}; give --input the tsv of {dataset}")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +55,12 @@ def write_url_table(dataset: Literal["cc3m", "cc12m"], input_path: str, output_p
                     form = " TAB ".join(COLUMNS[dataset])
                     raise ValueError(f"{source} line {count} is not {form!r}, as in {dataset}")
                 writer.writerow((cells[url_column], cells[1 - url_column].strip()))
-        os.replace(partial, target)
+        partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-    return count
+    print(f"wrote {target}: {count} addresses; download the pictures with\n")
+    print(
+        f"  img2dataset --url_list {target} --input_format tsv --url_col url "
+        f"--caption_col caption --output_format webdataset --output_folder {dataset}\n"
+    )
+    print(f"and train on {dataset}, or see crosslingual inspect {dataset}")
