@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from crosslingual.data.shards import write_shards
-from crosslingual.data.sources import SOURCES
+from crosslingual.data.sources import find_sources
 from crosslingual.evaluation.retrieval import recall_at_k
 from crosslingual.frozen.clip import load_clip
 from crosslingual_benchmarks.__main__ import main
@@ -110,7 +110,7 @@ def test_a_plain_clip_on_pictures_of_the_world_scores_as_its_own_embeddings_do(
     tmp_path, capsys, results
 ):
     records = list(
-        SOURCES["world"](languages=["en", "de"], num_samples=16, split="test", distinct=True)
+        find_sources()["world"](languages=["en", "de"], num_samples=16, split="test", distinct=True)
     )
     write_shards(records, tmp_path / "shards")
     words = ["--method", "clip", "--path", "testbed:clip", "--dataset", "shards", "--root"]

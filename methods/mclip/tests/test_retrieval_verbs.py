@@ -17,7 +17,7 @@ import mclip
 from crosslingual.data.loader import ShardLoader
 from crosslingual.data.records import Record
 from crosslingual.data.shards import iter_shards, write_shards
-from crosslingual.data.sources import SOURCES
+from crosslingual.data.sources import find_sources
 from crosslingual.data.tars import expand_shards
 from crosslingual.evaluation.retrieval import recall_at_k
 from crosslingual.frozen.encoders import load_multilingual_encoder
@@ -166,7 +166,9 @@ def test_evaluate_writes_what_recall_at_k_says(
 
 
 def test_the_testbeds_clip_finds_by_english_and_not_by_german(tmp_path: Path) -> None:
-    records = SOURCES["world"](languages=["en", "de"], num_samples=80, split="test", distinct=True)
+    records = find_sources()["world"](
+        languages=["en", "de"], num_samples=80, split="test", distinct=True
+    )
     write_shards(records, tmp_path / "shards")
     words = ["--model", "testbed:clip", "--dataset", str(tmp_path / "shards")]
     words += ["--languages", "en", "de", "--output_dir", str(tmp_path), "--num_bootstrap", "0"]

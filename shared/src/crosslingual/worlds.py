@@ -36,9 +36,8 @@ class World:
 
     @property
     def evaluation(self) -> Any:
-        """Scenes, their captions, the judge and the contact sheet of this world.
-
-        `crosslingual_worlds.evaluation.Evaluation` describes what it offers.
+        """Scenes, their captions, the judge and the contact sheet of this world, which
+        `crosslingual_worlds.evaluation.Evaluation` describes.
         """
         return pkgutil.resolve_name(self.evaluation_name)
 
@@ -81,17 +80,11 @@ def model_folder(name: str) -> Path | None:
 
 
 def contact_sheet(cells: Sequence[Sequence[tuple]], **options: Any) -> Any:
-    """Draws pictures in rows and columns, each above its text in the text's own script.
+    """A picture of pictures in rows and columns, each above its text in the text's own script.
 
+    A cell is (picture, text, language) or (picture, text, language, mark): True draws a green
+    frame, False a red one. Options are column_heads, row_heads, row_languages and picture_size.
     The fonts come with the worlds; any world that is installed will do.
-
-    Args:
-        cells: rows of (picture, text, language) or (picture, text, language, mark): True draws a
-            green frame, False a red one.
-        options: column_heads, row_heads, row_languages, picture_size.
-
-    Returns:
-        A PIL picture.
 
     Raises:
         ValueError: no world is installed.

@@ -5,12 +5,12 @@ import io
 import pytest
 from PIL import Image
 
-from crosslingual.data.sources import SOURCES
+from crosslingual.data.sources import find_sources
 from crosslingual_worlds.drawn.captions import caption
 from crosslingual_worlds.drawn.source import scene_of
 from crosslingual_worlds.drawn.world import split_of
 
-world = SOURCES["world"]
+world = find_sources()["world"]
 
 
 def test_scenes_come_with_captions_pictures_and_what_rebuilds_them() -> None:

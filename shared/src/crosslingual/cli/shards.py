@@ -14,7 +14,7 @@ import docstring_parser
 from crosslingual.data.index import Tally, check_sizes, read_index
 from crosslingual.data.records import Record, names_found, parse_key_map, sample_to_record
 from crosslingual.data.shards import write_shards
-from crosslingual.data.sources import FAMILIES, SOURCES
+from crosslingual.data.sources import SOURCES, find_sources
 from crosslingual.data.tars import INDEX, expand_shards, iter_samples
 from crosslingual.worlds import REMEDY
 
@@ -53,7 +53,7 @@ def _settings_of_sources() -> type[WriteSettings]:
     """`WriteSettings` and the keyword arguments of all sources, each with its sources' words."""
     kinds: dict[str, Any] = {}
     words: dict[str, list[str]] = defaultdict(list)
-    for source_name, source in SOURCES.items():
+    for source_name, source in find_sources().items():
         kinds_of_source = inspect.get_annotations(source)
         for each in docstring_parser.parse(source.__doc__).params:
             name, kind = each.arg_name, kinds_of_source[each.arg_name]
@@ -61,7 +61,7 @@ def _settings_of_sources() -> type[WriteSettings]:
                 is_list = any(word in str(kind) for word in ("Sequence", "Mapping"))
                 kinds.setdefault(name, list[str] if is_list else kind)
                 words[name].append(f"{source_name}: {' '.join(each.description.split())}")
-    worlds = ", ".join(sorted(SOURCES.keys() - FAMILIES.keys())) or f"none is; {REMEDY}"
+    worlds = ", ".join(sorted(find_sources().keys() - SOURCES.keys())) or f"none is; {REMEDY}"
     lines = [f"        {name}: {' '.join(each)}" for name, each in words.items()]
     doc = WriteSettings.__doc__.format(worlds=worlds).rstrip()
     return dataclasses.make_dataclass(
@@ -115,12 +115,14 @@ def read_source(settings: WriteSettings) -> Iterator[Record]:
         ValueError: no such source, a setting that the source does not take, or a missing one that
             it needs.
     """
-    if settings.source not in SOURCES:
-        known = ", ".join(SOURCES)
+    sources = find_sources()
+    if settings.source not in sources:
+        known = ", ".join(sources)
         raise ValueError(
             f"no source {settings.source!r}; there are {known}; for a world's source, {REMEDY}"
         )
-    parameters = inspect.signature(SOURCES[settings.source]).parameters
+    source = sources[settings.source]
+    parameters = inspect.signature(source).parameters
     own = {field.name for field in dataclasses.fields(WriteSettings)} - parameters.keys()
     given = {k: v for k, v in vars(settings).items() if v is not None and k not in own}
     for name in given.keys() - parameters.keys():
@@ -137,7 +139,7 @@ def read_source(settings: WriteSettings) -> Iterator[Record]:
     if settings.parallel is not None:
         changes["parallel"] = settings.parallel
     limit = settings.num_samples if "num_samples" in own else None
-    for record in itertools.islice(SOURCES[settings.source](**given), limit):
+    for record in itertools.islice(source(**given), limit):
         yield dataclasses.replace(record, **changes)
 
 

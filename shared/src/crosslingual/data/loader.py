@@ -236,11 +236,11 @@ class ShardLoader(Dataset):
         stop = min(start + self.batch_size, self.num_samples)
         taken = [self._take(epoch, position) for position in range(start, stop)]
         items = [item for item in taken if item is not None]
-        images = None
-        if self.resolution is not None:
-            blank = np.empty((0, self.resolution, self.resolution, 3), np.uint8)
-            images = pixels_to_images(np.stack([item[1] for item in items]) if items else blank)
         records = [record for record, _ in items]
+        images = None
+        if (side := self.resolution) is not None:
+            pixels = np.array([pixels for _, pixels in items], np.uint8)
+            images = pixels_to_images(pixels.reshape(-1, side, side, 3))
         return {
             "keys": [record.key for record in records],
             "images": images,

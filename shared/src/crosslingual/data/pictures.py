@@ -10,14 +10,8 @@ from torch import Tensor
 
 
 def decode_picture(data: bytes, resolution: int) -> Tensor:
-    """Decodes a picture: upright by its EXIF, RGB on white, shorter side resized, centre cropped.
-
-    Args:
-        data: a JPEG, PNG or WebP.
-        resolution: pixels of the square picture.
-
-    Returns:
-        (3, resolution, resolution) float32 in [-1, 1].
+    """Decodes a JPEG, PNG or WebP as `fit_picture` fits it: (3, resolution, resolution) float32 in
+    [-1, 1].
 
     Raises:
         ValueError: it is broken, or has more than `PIL.Image.MAX_IMAGE_PIXELS`.

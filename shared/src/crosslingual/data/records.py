@@ -87,11 +87,7 @@ def split_member(name: str) -> tuple[str, str] | None:
 
 
 def parse_key_map(pairs: Iterable[str]) -> dict[str, str]:
-    """Reads `["caption_en=en", "caption_zh=zh"]`, as flags give it, into a dict.
-
-    Raises:
-        ValueError: a pair is not of that form.
-    """
+    """Reads `["caption_en=en", "caption_zh=zh"]`, as flags give it, into a dict."""
     mapped = {}
     for pair in pairs:
         name, equals, language = pair.partition("=")

@@ -16,20 +16,12 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def decode_text(data: bytes) -> str:
-    """UTF-8 bytes as text, without the byte order mark.
-
-    Raises:
-        ValueError: they are not UTF-8.
-    """
+    """UTF-8 bytes as text, without the byte order mark; a ValueError where they are not UTF-8."""
     return data.decode("utf-8-sig")
 
 
 def check_characters(text: str) -> None:
-    """Refuses lone surrogates: JSON can escape one, but no UTF-8 file or tokenizer can take it.
-
-    Raises:
-        ValueError: the text holds one.
-    """
+    """Refuses lone surrogates: JSON can escape one, but no UTF-8 file or tokenizer can take it."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -40,10 +32,8 @@ def check_characters(text: str) -> None:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """A sample's JSON as values.
-
-    Raises:
-        ValueError: it is broken, not UTF-8, or holds a lone surrogate.
+    """A sample's JSON as values; a ValueError where it is broken, not UTF-8, or holds a lone
+    surrogate.
     """
     text = decode_text(data) if isinstance(data, bytes) else data
     value = json.loads(text)
@@ -104,10 +94,8 @@ def iter_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def find_file(path: Path) -> Path:
-    """The path of a file, or of the same name in the other Unicode form if only that exists.
-
-    A Mac writes `é` into archives as two code points (NFD) where a list of files mostly has one
-    (NFC); other systems take these for two names.
+    """The path of a file, or of the same name in the other Unicode form if only that exists: a Mac
+    writes `é` into archives as two code points (NFD), a list of files mostly has one (NFC).
     """
     if not path.is_file():
         for form in ("NFC", "NFD"):

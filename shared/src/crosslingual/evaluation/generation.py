@@ -33,14 +33,8 @@ class Arm:
 def judge_pipelines(
     settings: EvaluateSettings, base: str, arms: Mapping[str, Arm], *args: Any, **options: Any
 ) -> Any:
-    """Judges pictures of every arm, and of the bare base; see the world's `judge_pipelines`.
-
-    Args:
-        settings: the number, split and seed of the prompts.
-        base: the base on which the arms were trained, such as `testbed:sd`.
-        arms: the method's pipelines by name.
-        args: further arguments of the world's method, after `settings` and `arms`.
-        options: its keyword arguments.
+    """Judges pictures of every arm, and of the bare base on which they were trained, such as
+    `testbed:sd`; the world's `judge_pipelines` describes the other arguments and the answer.
 
     Raises:
         ValueError: no world has this base.
@@ -52,7 +46,10 @@ def evaluate_pipelines(
     settings: EvaluateSettings, base: str, arms: Mapping[str, Arm], **options: Any
 ) -> dict[str, Any]:
     """Writes accuracy.json, table.md and grid.png, prints the table, and returns what accuracy.json
-    says; see the world's `evaluate_pipelines`. The arguments are those of `judge_pipelines`.
+    says; the world's `evaluate_pipelines` describes the options.
+
+    Raises:
+        ValueError: no world has this base.
     """
     return _evaluation_of(base).evaluate_pipelines(settings, _with_base(base, arms), **options)
 
