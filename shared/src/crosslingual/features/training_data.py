@@ -119,13 +119,23 @@ def open_run_data(
     )
 
 
-def validation_batch(settings: RunSettings) -> dict[str, Tensor] | None:
+def validation_batch(
+    settings: RunSettings, parts: SampleParts | None = None
+) -> dict[str, Tensor] | None:
     """The first rows of `validation_data`, None where nothing is validated.
 
+    Args:
+        settings: of the run.
+        parts: what the pictures and captions of the features must have passed through; not checked
+            if None.
+
     Raises:
-        FileNotFoundError, ValueError: `validation_data` is no folder of features.
+        FileNotFoundError, ValueError: `validation_data` is no folder of such features.
     """
     if not settings.validation_steps:
         return None
     loader = FeatureLoader(settings.validation_data, batch_size=1, seed=0)
+    if parts is not None:
+        made_of = parts.made_of | {"resolution": settings.resolution}
+        check_fresh(loader.index, made_of, settings.validation_data)
     return loader.rows(torch.arange(min(settings.validation_rows, loader.index.num_rows)))
