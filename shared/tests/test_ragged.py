@@ -1,6 +1,7 @@
 """Arrays of varying rows: in memory, in features on disk, and out of an encoder."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,19 @@ from crosslingual.data.loader import ShardLoader
 from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
 from crosslingual.features.blocks import read_block
-from crosslingual.features.compute import write_features
+from crosslingual.features.compute import write_run_features
 from crosslingual.features.loader import FeatureLoader
 from crosslingual.features.ragged import Ragged, concatenate
 from crosslingual.features.training_data import TrainingData
 from crosslingual.frozen.encoders import load_multilingual_encoder
 from crosslingual.training.processes import Ranks
+from crosslingual.training.settings import CaptionSettings, FeaturesSettings
+
+
+@dataclass
+class Settings(FeaturesSettings, CaptionSettings):
+    """Of a `features` verb on captions."""
+
 
 TEXTS = ["a star", "十", "ein großer roter Stern über einem kleinen blauen Ring", "x y"]
 
@@ -52,9 +60,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 def loader(shards: str, tmp_path_factory: pytest.TempPathFactory) -> FeatureLoader:
     """The features of 22 captions in blocks of 6."""
     folder = tmp_path_factory.mktemp("features")
-    sizes = {"batch_size": 3, "batches_per_block": 2}
+    settings = Settings(shards=shards, features_dir=str(folder), encode_batch_size=3)
     ranks = Ranks(0, 1, 0, torch.device("cpu"))
-    write_features(LetterParts(), shards, str(folder), ranks=ranks, resolution=None, **sizes)
+    write_run_features(settings, LetterParts(), ranks, has_pictures=False, batches_per_block=2)
     return FeatureLoader(folder, batch_size=4, seed=0)
 
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import AltCLIPTextConfig, AltCLIPTextModel, XLMRobertaModel
 
 from crosslingual.adapter.artifact import load_strict
-from crosslingual.features.compute import write_features
-from crosslingual.features.training_data import open_training_data
+from crosslingual.features.compute import write_run_features
+from crosslingual.features.training_data import open_run_data
 from crosslingual.frozen.base import Base, Conditioning
 from crosslingual.frozen.encoders import encoder_config, encoder_shape
 from crosslingual.frozen.schedule import Noising, choose_language, drop_captions
@@ -102,14 +102,7 @@ def caption_parts(
 def features(settings: FeaturesSettings) -> Path:
     """Writes latents and token ids of `shards`; a second run goes on where the first stopped."""
     ranks = start_processes()
-    return write_features(
-        caption_parts(settings, ranks.device),
-        settings.shards,
-        settings.features_dir,
-        ranks=ranks,
-        resolution=settings.resolution,
-        batch_size=settings.encode_batch_size,
-    )
+    return write_run_features(settings, caption_parts(settings, ranks.device), ranks)
 
 
 def finetuning_step(
@@ -132,14 +125,7 @@ def finetune(settings: FinetuneSettings) -> Path:
     """Trains both and writes `output_dir/pipeline`, which stock diffusers loads."""
     run = Run(settings)
     parts = caption_parts(settings, run.ranks.device)
-    data = open_training_data(
-        settings.train_data,
-        parts,
-        resolution=settings.resolution,
-        batch_size=settings.train_batch_size,
-        seed=settings.seed,
-        ranks=run.ranks,
-    )
+    data = open_run_data(settings, parts, run.ranks)
     noising = parts.base.schedule(device=run.ranks.device, caption_dropout=settings.caption_dropout)
     joint = run.prepare(build_joint(settings))
     batches = data.batches(run.first_micro_step)

@@ -16,6 +16,8 @@ class FinetuneSettings(RunSettings):
         languages: languages whose captions train; each row draws one of those that it has.
         resolution: edge of the pictures in pixels.
         caption_dropout: share of rows that see the empty prompt instead of their caption.
+        dataloader_num_workers: processes that decode shards; features need none.
+        caption_keys: which JSON key of foreign shards holds which language, as caption_zh=zh.
     """
 
     output_dir: str = "runs/full_finetuning"
@@ -24,6 +26,8 @@ class FinetuneSettings(RunSettings):
     languages: list[str] = field(default_factory=list)
     resolution: int = 64
     caption_dropout: float = 0.1
+    dataloader_num_workers: int = 0
+    caption_keys: list[str] = field(default_factory=list)
     train_batch_size: int = 24
     adam_beta2: float = 0.98
 
@@ -40,6 +44,8 @@ class FeaturesSettings:
         languages: languages of the captions.
         resolution: edge of the pictures in pixels.
         encode_batch_size: pictures at a time.
+        dataloader_num_workers: processes that decode shards.
+        caption_keys: which JSON key of foreign shards holds which language, as caption_zh=zh.
     """
 
     shards: str
@@ -49,3 +55,5 @@ class FeaturesSettings:
     languages: list[str] = field(default_factory=list)
     resolution: int = 64
     encode_batch_size: int = 32
+    dataloader_num_workers: int = 0
+    caption_keys: list[str] = field(default_factory=list)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from crosslingual.evaluation.retrieval import recall_at_k
-from crosslingual.features.loader import FeatureLoader, check_fresh
+from crosslingual.features.loader import FeatureLoader
 from mclip.data import RetrievalParts
 from mclip.method import TriKD
 from mclip.settings import TrainSettings
@@ -20,11 +20,9 @@ def open_validation(settings: TrainSettings, parts: RetrievalParts) -> FeatureLo
     """
     if not settings.validation_steps:
         return None
-    loader = FeatureLoader(settings.validation_data, batch_size=1, seed=0)
     made_of = {name: value for name, value in parts.made_of.items() if name != "languages"}
     made_of["resolution"] = settings.resolution
-    check_fresh(loader.index, made_of, settings.validation_data)
-    return loader
+    return FeatureLoader(settings.validation_data, batch_size=1, seed=0, made_of=made_of)
 
 
 @torch.no_grad()

@@ -25,12 +25,8 @@ _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x
 
 
 def write_folder(folder: str | Path, fill: Callable[[Path], None]) -> Path:
-    """Writes a model's folder under a temporary name and renames it, so that it is complete or
-    absent.
-
-    Args:
-        folder: replaced if it holds a model already.
-        fill: writes the files into the folder that it is given.
+    """Writes a model's folder under a temporary name, by `fill`, and renames it, so that it is
+    complete or absent; an earlier model is replaced.
 
     Returns:
         The folder's absolute path.
@@ -49,7 +45,9 @@ def write_folder(folder: str | Path, fill: Callable[[Path], None]) -> Path:
     try:
         partial.mkdir(parents=True)
         fill(partial)
-        _reach_disk(partial)
+        for path in filter(Path.is_file, partial.rglob("*")):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         is_full = "os error 28" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
@@ -75,7 +73,7 @@ def save_artifact(
     add: Callable[[Path], None] | None = None,
     config_name: str = CONFIG,
 ) -> Path:
-    """Writes an adapter's folder, complete or not at all.
+    """Writes an adapter's folder by `write_folder`.
 
     Args:
         folder: replaced if it holds an adapter already.
@@ -86,13 +84,6 @@ def save_artifact(
         add: writes what else belongs to the adapter, such as an encoder's folder, into the folder
             that it is given.
         config_name: of the file that holds `config`, where a library's own config.json lies there.
-
-    Returns:
-        The folder's absolute path.
-
-    Raises:
-        ValueError: the folder holds something else.
-        OSError: the disk is full; an earlier adapter is intact.
     """
 
     def fill(partial: Path) -> None:
@@ -115,14 +106,8 @@ def save_artifact(
 def load_artifact(
     folder: str | Path, method: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads an adapter's folder; pickles are never opened.
-
-    Args:
-        folder: that `save_artifact` wrote.
-        method: whose adapter it has to be; any if None.
-
-    Returns:
-        The config and the tensors, on CPU.
+    """The config and the tensors, on CPU, of a folder that `save_artifact` wrote; pickles are never
+    opened. With a `method`, the adapter has to be that method's.
 
     Raises:
         FileNotFoundError: a missing folder or file.
@@ -131,13 +116,12 @@ def load_artifact(
     """
     folder = Path(folder)
     if folder.is_file():
-        is_pickle = _is_pickle(folder)
-        raise ValueError(_pickle_message(folder) if is_pickle else f"{folder} is no adapter folder")
+        _refuse_pickle(folder)
+        raise ValueError(f"{folder} is no adapter folder")
     weights = folder / WEIGHTS
     if folder.is_dir() and not weights.is_file():
-        pickles = [p for p in sorted(folder.iterdir()) if p.is_file() and _is_pickle(p)]
-        if pickles:
-            raise ValueError(_pickle_message(pickles[0]))
+        for path in filter(Path.is_file, sorted(folder.iterdir())):
+            _refuse_pickle(path)
         raise FileNotFoundError(f"no {WEIGHTS} in {folder}; export the adapter again")
     return load_artifact_config(folder, method), load_tensors(weights)
 
@@ -145,17 +129,8 @@ def load_artifact(
 def load_artifact_config(
     folder: str | Path, method: str | None = None, config_name: str = CONFIG
 ) -> dict[str, Any]:
-    """Reads an adapter's config, without its tensors.
-
-    Args:
-        folder: that `save_artifact` wrote.
-        method: whose adapter it has to be; any if None.
-        config_name: of the file that holds the config.
-
-    Raises:
-        FileNotFoundError: a missing folder or file.
-        ValueError: broken JSON, another method's adapter, or a version that this program does not
-            know.
+    """An adapter's config, as `load_artifact`, without its tensors; `config_name` is that of
+    `save_artifact`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -178,12 +153,7 @@ def load_artifact_config(
 def load_adapter(
     folder: str | Path, method: str, build: Callable[[dict[str, Any]], nn.Module]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Reads an exported adapter as a frozen module, and its config.
-
-    Args:
-        folder: that `save_artifact` wrote.
-        method: whose adapter it has to be.
-        build: makes the module that a config describes.
+    """An exported adapter as the frozen module that `build` makes of its config, and the config.
 
     Raises:
         FileNotFoundError, ValueError: as `load_artifact`, or keys that do not fit.
@@ -195,11 +165,9 @@ def load_adapter(
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Reads the tensors of a published file for import: safetensors, or a pickle of tensors alone
-    (`weights_only`). The prefix that DistributedDataParallel puts before names is taken off.
-
-    Returns:
-        fp32 tensors by name.
+    """Reads the tensors of a published file for import, in fp32: safetensors, or a pickle of
+    tensors alone (`weights_only`). The prefix that DistributedDataParallel puts before names is
+    taken off.
 
     Raises:
         FileNotFoundError: no such file.
@@ -232,8 +200,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    if _is_pickle(path):
-        raise ValueError(_pickle_message(path))
+    _refuse_pickle(path)
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -247,16 +214,21 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         ValueError: lists what is missing, unexpected or of another shape; the module is unchanged.
     """
     own = module.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    unexpected = sorted(state.keys() - own.keys())
-    shapes = [
-        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
-        for name in sorted(own.keys() & state.keys())
-        if own[name].shape != state[name].shape
+    faults = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": [
+            f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+            for name in sorted(own.keys() & state.keys())
+            if own[name].shape != state[name].shape
+        ],
+    }
+    lists = [
+        f"{kind}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if names[5:] else "")
+        for kind, names in faults.items()
+        if names
     ]
-    faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    if any(faults.values()):
-        lists = [f"{kind}: {_shortened(names)}" for kind, names in faults.items() if names]
+    if lists:
         raise ValueError(f"these weights are not {type(module).__name__}'s; {'; '.join(lists)}")
     module.load_state_dict(state)
 
@@ -282,7 +254,7 @@ def model_card(
         config: the adapter's, with `method` and `languages`.
         base_model: hub id or name of the frozen base; the config's `base` if None.
         pipeline_tag: the hub's name of the task.
-        tags: further tags.
+        tags: what the hub finds it by besides the method's name.
         results: rows of a table with the same keys, printed as they are.
         fields: further fields of `text`.
     """
@@ -311,13 +283,6 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _reach_disk(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
 def _holds_model(folder: Path) -> bool:
     marks = (CONFIG, "model_index.json")
     return folder.is_dir() and (
@@ -325,14 +290,11 @@ def _holds_model(folder: Path) -> bool:
     )
 
 
-def _is_pickle(path: Path) -> bool:
+def _refuse_pickle(path: Path) -> None:
+    """Raises ValueError for a pickle by its name, or by its first bytes where the name lies."""
     with path.open("rb") as file:
-        return path.suffix in _PICKLE_ENDINGS or file.read(4).startswith(_PICKLE_STARTS)
-
-
-def _pickle_message(path: Path) -> str:
-    return f"{path} is a pickle, which can run code; run the method's `import` verb to convert it"
-
-
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        is_pickle = file.read(4).startswith(_PICKLE_STARTS)
+    if is_pickle or path.suffix in _PICKLE_ENDINGS:
+        raise ValueError(
+            f"{path} is a pickle, which can run code; run the method's `import` verb to convert it"
+        )

@@ -2,7 +2,6 @@
 `TrainingData` hands the same straight on where training reads shards.
 """
 
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,31 +39,23 @@ class SampleParts(Protocol):
         """The states of the empty prompt; empty where a method drops no captions."""
 
 
-def write_features(
+def write_run_features(
+    settings: Any,
     parts: SampleParts,
-    shards: str,
-    output_dir: str,
-    *,
     ranks: Ranks,
-    resolution: int | None,
-    batch_size: int = 32,
+    *,
+    has_pictures: bool = True,
     batches_per_block: int = 16,
-    num_workers: int = 0,
-    key_map: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes the features of all samples of `shards`. Ranks share the blocks; blocks that are
-    complete stay, so that a second run continues the first.
+    """Writes the features of all samples of `settings.shards` to `settings.features_dir`. Ranks
+    share the blocks; blocks that are complete stay, so that a second run continues the first.
 
     Args:
+        settings: a `training.settings.FeaturesSettings` that has a training run's settings as well.
         parts: what the samples pass through.
-        shards: as `crosslingual.data.shards.expand_shards` takes them.
-        output_dir: the features' folder.
         ranks: this process among those that share the blocks.
-        resolution: edge of the pictures in pixels; None leaves them out.
-        batch_size: samples at a time.
-        batches_per_block: batches in a file.
-        num_workers: processes that decode.
-        key_map: JSON key to language, for captions of others' shards.
+        has_pictures: whether the method looks at pictures, and not at captions alone.
+        batches_per_block: batches of `encode_batch_size` samples in a file.
 
     Returns:
         The folder.
@@ -72,18 +63,20 @@ def write_features(
     Raises:
         ValueError: a setting is missing, or the folder holds features of something else.
     """
-    if not (shards and output_dir and parts.languages):
+    shards, batch_size = settings.shards, settings.encode_batch_size
+    if not (shards and settings.features_dir and parts.languages):
         raise ValueError("`features` needs --shards, --features_dir and --languages")
+    resolution = settings.resolution if has_pictures else None
     loader = ShardLoader(
         shards,
         batch_size=batch_size,
         seed=0,
         resolution=resolution,
-        num_workers=num_workers,
+        num_workers=settings.dataloader_num_workers,
         shuffle=False,
-        key_map=key_map,
+        key_map=parse_key_map(settings.caption_keys) or None,
     )
-    folder = Path(output_dir)
+    folder = Path(settings.features_dir)
     folder.mkdir(parents=True, exist_ok=True)
     of_run = {"resolution": resolution, "shards": shards_hash(shards), "batch_size": batch_size}
     claim(folder, {**parts.made_of, **of_run})
@@ -111,32 +104,7 @@ def write_features(
     return folder
 
 
-def write_run_features(
-    settings: Any, parts: SampleParts, ranks: Ranks, *, has_pictures: bool = True
-) -> Path:
-    """`write_features` as the settings of a `features` verb say, which also hold a training run's.
-
-    Args:
-        settings: a `training.settings.FeaturesSettings` that is a `DiffusionSettings` as well.
-        parts: what the samples pass through.
-        ranks: this process among those that share the blocks.
-        has_pictures: whether the method looks at pictures, and not at captions alone.
-    """
-    return write_features(
-        parts,
-        settings.shards,
-        settings.features_dir,
-        ranks=ranks,
-        resolution=settings.resolution if has_pictures else None,
-        batch_size=settings.encode_batch_size,
-        num_workers=settings.dataloader_num_workers,
-        key_map=parse_key_map(settings.caption_keys) or None,
-    )
-
-
 def shards_hash(shards: str) -> str:
-    """The hash in the shards' own index, or their names where they have no index, as shards of
-    others.
-    """
+    """The hash in the shards' own index, or their names where there is none."""
     has_index = (Path(shards) / INDEX).is_file()
     return str(read_shard_index(shards)["sha256"]) if has_index else shards

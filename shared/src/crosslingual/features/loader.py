@@ -8,7 +8,7 @@ refused. Blocks are memory-mapped, so that a batch reads only its own rows.
 
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -68,9 +68,9 @@ def claim(folder: Path, made_of: dict[str, Any]) -> None:
         ValueError: the folder holds features, finished or not, of something else.
     """
     if (folder / INDEX).is_file():
-        check_fresh(read_index(folder), made_of, folder)
+        check_fresh(read_index(folder).made_of, made_of, folder)
     elif (folder / CLAIM).is_file():
-        check_fresh(FeatureIndex(json.loads((folder / CLAIM).read_text()), [], []), made_of, folder)
+        check_fresh(json.loads((folder / CLAIM).read_text()), made_of, folder)
     else:
         write_atomically(folder / CLAIM, json.dumps(made_of))
 
@@ -107,7 +107,7 @@ def read_index(folder: str | Path) -> FeatureIndex:
     return FeatureIndex(**values)
 
 
-def check_fresh(index: FeatureIndex, made_of: dict[str, Any], folder: str | Path) -> None:
+def check_fresh(found: Mapping[str, Any], made_of: Mapping[str, Any], folder: str | Path) -> None:
     """Refuses features that were made of other models, settings or shards; only the keys that
     `made_of` names have to agree.
 
@@ -115,11 +115,10 @@ def check_fresh(index: FeatureIndex, made_of: dict[str, Any], folder: str | Path
         ValueError: with the first difference.
     """
     for name, wanted in made_of.items():
-        found = index.made_of.get(name)
-        if found != wanted:
+        if found.get(name) != wanted:
             raise ValueError(
-                f"the features in {folder} are stale: {name} was {found!r} and is {wanted!r}; "
-                "make them anew or change the setting"
+                f"the features in {folder} are stale: {name} was {found.get(name)!r} and is "
+                f"{wanted!r}; make them anew or change the setting"
             )
 
 
@@ -132,7 +131,14 @@ class FeatureLoader:
     """
 
     def __init__(
-        self, folder: str | Path, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        folder: str | Path,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        made_of: Mapping[str, Any] | None = None,
     ):
         """Opens the folder.
 
@@ -142,19 +148,20 @@ class FeatureLoader:
             seed: of the order.
             rank: this process.
             world_size: processes.
+            made_of: what the features must be made of; not checked if None.
 
         Raises:
             FileNotFoundError: no complete features, or a block is missing.
-            ValueError: fewer samples than one global batch.
+            ValueError: fewer samples than one global batch, or features of something else.
         """
         self.folder, self.index = Path(folder), read_index(folder)
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         if len(self) == 0:
             raise ValueError(
                 f"{self.index.num_rows} samples in {folder} do not fill one batch of {world_size} "
-                f"ranks x {batch_size}: "
-                "lower train_batch_size or add data"
+                f"ranks x {batch_size}: lower train_batch_size or add data"
             )
+        check_fresh(self.index.made_of, made_of or {}, folder)
         self._paths = [self.folder / block["name"] for block in self.index.blocks]
         missing = [path.name for path in self._paths if not path.is_file()]
         if missing:
@@ -175,32 +182,24 @@ class FeatureLoader:
         """The states of the empty prompt."""
         return load_file(self.folder / NULL)
 
-    def _block(self, number: int) -> dict[str, Tensor | Ragged]:
-        if number not in self._blocks:
-            self._blocks[number] = read_block(self._paths[number])
-        return self._blocks[number]
-
     def rows(
         self, indices: Tensor, names: Collection[str] | None = None
     ) -> dict[str, Tensor | Ragged]:
-        """The arrays of the given samples, in that order, in the stored dtype.
-
-        Args:
-            indices: sample numbers (B,), at least one.
-            names: the arrays to read; None for all.
-
-        Returns:
-            By name (B, ...), or a `Ragged` of B rows.
+        """The arrays of the samples with the numbers `indices` (B,), at least one, in that order
+        and in the stored dtype: by name (B, ...), or a `Ragged` of B rows. `names` chooses arrays.
 
         Raises:
             ValueError: there is no array of a name.
         """
         numbers = torch.searchsorted(self._ends, indices, right=True)
-        chosen = numbers.unique().tolist()
-        places = [(numbers == number).nonzero().flatten() for number in chosen]
-        pairs = zip(chosen, places, strict=True)
-        local = [indices[place] - self._starts[number] for number, place in pairs]
-        return gather([self._block(number) for number in chosen], places, local, names)
+        blocks, places, local = [], [], []
+        for number in numbers.unique().tolist():
+            if number not in self._blocks:
+                self._blocks[number] = read_block(self._paths[number])
+            blocks.append(self._blocks[number])
+            places.append((numbers == number).nonzero().flatten())
+            local.append(indices[places[-1]] - self._starts[number])
+        return gather(blocks, places, local, names)
 
     def indices(self, step: int) -> Tensor:
         """Which samples this rank's batch of a step holds: (batch_size,)."""

@@ -2,7 +2,7 @@
 are read. Both give the same arrays, by the same flag.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from crosslingual.data.loader import ShardLoader
 from crosslingual.data.records import parse_key_map
 from crosslingual.features.compute import SampleParts
-from crosslingual.features.loader import FeatureLoader, check_fresh, is_features
+from crosslingual.features.loader import FeatureLoader, is_features
 from crosslingual.frozen.weights import resolve
 from crosslingual.training.processes import Ranks
 from crosslingual.training.settings import RunSettings
@@ -44,58 +44,10 @@ class TrainingData:
         return batch["keys"] if "keys" in batch else self.loader.keys(batch["rows"])
 
 
-def open_training_data(
-    train_data: str,
-    parts: SampleParts,
-    *,
-    resolution: int | None,
-    batch_size: int,
-    seed: int,
-    ranks: Ranks,
-    num_workers: int = 0,
-    key_map: Mapping[str, str] | None = None,
-) -> TrainingData:
-    """Opens a folder of features, or shards.
-
-    Args:
-        train_data: the folder, or whatever `crosslingual.data.shards.expand_shards` takes.
-        parts: what samples pass, or passed, through.
-        resolution: edge of the pictures in pixels; None where captions alone train.
-        batch_size: samples of a process and micro-step.
-        seed: of the order.
-        ranks: this process among the others.
-        num_workers: processes that decode shards.
-        key_map: JSON key to language, for captions of others' shards.
-
-    Raises:
-        FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
-    """
-    if not train_data:
-        raise ValueError(
-            "train_data is not set: give a folder of shards, or of features made by the "
-            "`features` verb"
-        )
-    if not parts.languages:
-        raise ValueError(
-            "languages is not set: name those whose captions train, such as --languages de fr"
-        )
-    place = {"batch_size": batch_size, "seed": seed, "rank": ranks.rank}
-    place["world_size"] = ranks.world_size
-    if is_features(resolve(train_data)):
-        features = FeatureLoader(train_data, **place)
-        made_of = parts.made_of | ({"resolution": resolution} if resolution else {})
-        check_fresh(features.index, made_of, train_data)
-        return TrainingData(features, parts, features.null())
-    shards = ShardLoader(
-        train_data, num_workers=num_workers, resolution=resolution, key_map=key_map, **place
-    )
-    return TrainingData(shards, parts, parts.null())
-
-
 def open_run_data(
     settings: Any, parts: SampleParts, ranks: Ranks, *, has_pictures: bool = True
 ) -> TrainingData:
-    """`open_training_data` as a run's settings say.
+    """Opens `train_data`, a folder of features or shards.
 
     Args:
         settings: the run's, such as `training.settings.CaptionSettings`; with pictures they have a
@@ -105,37 +57,46 @@ def open_run_data(
         has_pictures: whether the method looks at pictures, and not at captions alone.
 
     Raises:
-        FileNotFoundError, ValueError: as `open_training_data`.
+        FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
     """
-    return open_training_data(
-        settings.train_data,
-        parts,
-        resolution=settings.resolution if has_pictures else None,
-        batch_size=settings.train_batch_size,
-        seed=settings.seed,
-        ranks=ranks,
+    train_data = settings.train_data
+    if not train_data:
+        raise ValueError(
+            "train_data is not set: give a folder of shards, or of features made by the "
+            "`features` verb"
+        )
+    if not parts.languages:
+        raise ValueError(
+            "languages is not set: name those whose captions train, such as --languages de fr"
+        )
+    resolution = settings.resolution if has_pictures else None
+    place = {"batch_size": settings.train_batch_size, "seed": settings.seed}
+    place |= {"rank": ranks.rank, "world_size": ranks.world_size}
+    if is_features(resolve(train_data)):
+        made_of = parts.made_of | ({"resolution": resolution} if resolution else {})
+        features = FeatureLoader(train_data, **place, made_of=made_of)
+        return TrainingData(features, parts, features.null())
+    shards = ShardLoader(
+        train_data,
+        **place,
         num_workers=settings.dataloader_num_workers,
+        resolution=resolution,
         key_map=parse_key_map(settings.caption_keys) or None,
     )
+    return TrainingData(shards, parts, parts.null())
 
 
 def validation_batch(
     settings: RunSettings, parts: SampleParts | None = None
 ) -> dict[str, Tensor] | None:
-    """The first rows of `validation_data`, None where nothing is validated.
-
-    Args:
-        settings: of the run.
-        parts: what the pictures and captions of the features must have passed through; not checked
-            if None.
+    """The first rows of `validation_data`, None where nothing is validated. With `parts`, the
+    features must be of pictures and captions that passed through them.
 
     Raises:
         FileNotFoundError, ValueError: `validation_data` is no folder of such features.
     """
     if not settings.validation_steps:
         return None
-    loader = FeatureLoader(settings.validation_data, batch_size=1, seed=0)
-    if parts is not None:
-        made_of = parts.made_of | {"resolution": settings.resolution}
-        check_fresh(loader.index, made_of, settings.validation_data)
+    made_of = None if parts is None else parts.made_of | {"resolution": settings.resolution}
+    loader = FeatureLoader(settings.validation_data, batch_size=1, seed=0, made_of=made_of)
     return loader.rows(torch.arange(min(settings.validation_rows, loader.index.num_rows)))

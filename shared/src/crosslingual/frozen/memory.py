@@ -56,14 +56,6 @@ class Estimate:
         copies = (2 * self.is_bf16 + 4 * (self.has_ema and level < 3)) * self.trainable
         return weights + 4 * self.held + gradients + moments + master + copies + self.activations
 
-    def table(self, num_gpus: tuple[int, ...] = NUM_GPUS) -> str:
-        """A Markdown table: GiB of a GPU, by number of GPUs and ZeRO level."""
-        rows = [["GPUs", *(f"ZeRO {level}" for level in LEVELS)], ["---:"] * (len(LEVELS) + 1)]
-        for number in num_gpus:
-            totals = (self.total(level, number) / GIB for level in LEVELS)
-            rows.append([str(number), *(f"{total:.1f}" for total in totals)])
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
 
 def count(module: nn.Module) -> tuple[int, int]:
     """A module's parameters that train, and those that do not."""
@@ -84,12 +76,12 @@ def estimate(
     """What training takes.
 
     Args:
-        trained: the module that the engine holds, on the meta device, with gradients switched on
-            for what trains; left in training mode and in the run's precision.
-        forward: called with the meta device as default: makes a micro-step's inputs in the given
-            dtype and calls the modules.
+        trained: the module that the engine holds, on the meta device; left in training mode and in
+            the run's precision.
+        forward: makes a micro-step's inputs in the given dtype and calls the modules; the meta
+            device is its default.
         settings: of the run; `mixed_precision` and `use_ema` count.
-        held: what the process holds besides, likewise.
+        held: the frozen modules that the process holds besides.
         checkpoint: switches gradient checkpointing on; None where the run has none.
     """
     is_bf16 = settings.mixed_precision == "bf16"
@@ -111,31 +103,33 @@ def print_info(
 ) -> dict[str, int]:
     """Prints the parameters of a run's parts and the memory of a GPU as tables.
 
-    The memory of what trains is that of fp32 weights, gradients and AdamW's two moments, 16 bytes
-    for each parameter; that of frozen parts is 4 bytes in fp32.
-
     Args:
         title: the line above the tables.
         found: of `estimate`.
-        frozen: parameters of the frozen parts by name, whether training holds them or features
-            alone need them.
+        frozen: parameters of the frozen parts by name, whether training holds them or only
+            features need them.
         trains: what trains, in a word.
 
     Returns:
         `trainable`, `total` and the frozen parts, in parameters.
     """
-    rows = [(f"{trains} (trains)", found.trainable, 16), *((*part, 4) for part in frozen.items())]
+    # what trains has a gradient and AdamW's two moments besides the weight
+    rows = [(f"{trains} (trains)", found.trainable, 16 * found.trainable)]
+    rows += [(name, number, 4 * number) for name, number in frozen.items()]
     total = sum(number for _, number, _ in rows)
-    size = sum(number * each for _, number, each in rows)
-    print(title)
-    print(f"{'part':<40} {'parameters':>14} {'memory, fp32':>14}")
-    for name, number, num_bytes in (*((n, p, p * b) for n, p, b in rows), ("total", total, size)):
-        print(f"{name:<40} {number:>14,} {num_bytes / MIB:>10,.1f} MiB")
+    rows.append(("total", total, sum(size for _, _, size in rows)))
+    print(f"{title}\n{'part':<40} {'parameters':>14} {'memory, fp32':>14}")
+    for name, number, size in rows:
+        print(f"{name:<40} {number:>14,} {size / MIB:>10,.1f} MiB")
     print(f"trainable share {found.trainable / total:.2%}")
     precision = "bf16 autocast" if found.is_bf16 else "fp32"
     ema = ", a moving average" if found.has_ema else ""
     kept = f"activations of a micro-step {found.activations / GIB:.2f}"
-    print(f"\nGiB of a GPU in training ({precision}{ema}; {kept})\n{found.table()}")
+    print(f"\nGiB of a GPU in training ({precision}{ema}; {kept})")
+    print(f"| GPUs | {' | '.join(f'ZeRO {level}' for level in LEVELS)} |\n{'| ---: ' * 5}|")
+    for num_gpus in NUM_GPUS:
+        totals = (found.total(level, num_gpus) / GIB for level in LEVELS)
+        print(f"| {num_gpus} | {' | '.join(f'{total:.1f}' for total in totals)} |")
     return {"trainable": found.trainable, "total": total, **frozen}
 
 
@@ -149,15 +143,15 @@ def adapter_info(
     through_denoiser: bool = True,
     call: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]] = nn.Module.__call__,
 ) -> dict[str, int]:
-    """`info` of a method whose adapter maps an encoder's states to the denoiser's.
+    """`info` of a method whose adapter, built from its config, maps an encoder's states to the
+    denoiser's.
 
     Args:
         title: the line above the tables.
         settings: of the run.
-        config: the adapter's: `encoder_width`, `width`, `max_length`, its encoder, and what
-            rebuilds it.
+        config: the adapter's.
         build: makes the module that the config describes.
-        base: that it is trained on.
+        base: the adapter's.
         through_denoiser: whether the loss passes the denoiser, which training then holds.
         call: the adapter's answer (states, pooled) to an encoder's states (B, L, C).
     """
@@ -174,19 +168,17 @@ def adapter_info(
         mask = torch.ones(text.states.shape[:2]) if base.text.takes_mask else None
         return predict_on_meta(base, model, settings, text._replace(mask=mask))
 
-    held = checkpoint = None
+    options: dict[str, Any] = {}
     if through_denoiser:
-        held = model
         if config["width"] != base.text.width:
             base.family.drop_projection(model)
-        if settings.gradient_checkpointing:
-            checkpoint = model.enable_gradient_checkpointing
-    found = estimate(adapter, forward, settings, held=held, checkpoint=checkpoint)
-    encoder, revision = config["text_encoder"], config["text_encoder_revision"]
+        is_recomputed = settings.gradient_checkpointing
+        checkpoint = model.enable_gradient_checkpointing if is_recomputed else None
+        options = {"held": model, "checkpoint": checkpoint}
+    encoder = config["text_encoder"]
     frozen = {"denoiser": counts["denoiser"], "VAE": counts["vae"]}
-    return print_info(
-        title, found, {**frozen, f"encoder {encoder}": encoder_on_meta(encoder, revision)}
-    )
+    frozen[f"encoder {encoder}"] = encoder_on_meta(encoder, config["text_encoder_revision"])
+    return print_info(title, estimate(adapter, forward, settings, **options), frozen)
 
 
 def predict_on_meta(base: Base, model: nn.Module, settings: Any, text: Conditioning) -> Tensor:
@@ -198,31 +190,19 @@ def predict_on_meta(base: Base, model: nn.Module, settings: Any, text: Condition
     return base.wrap_denoiser(model, resolution=settings.resolution).predict(latents, times, text)
 
 
-class _FusedAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        output = query.new_empty(*query.shape[:-1], value.shape[-1])
-        normaliser = query.new_empty(query.shape[:-1], dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, output, normaliser)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
-
-
-class _FusedAttentionMode(TorchFunctionMode):
-    """Counts attention as the fused kernels keep it (queries, keys, values, output and one number
-    for each query), whatever the meta device would do.
+class _FusedAttention(TorchFunctionMode):
+    """Lets attention keep what the fused kernels keep (queries, keys, values, output and one number
+    for each query), which the meta device would not.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if func is nn.functional.scaled_dot_product_attention:
-            given = {**dict(zip(("query", "key", "value"), args, strict=False)), **(kwargs or {})}
-            return _FusedAttention.apply(given["query"], given["key"], given["value"])
-        return func(*args, **(kwargs or {}))
+        if func is not nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        given = {**dict(zip(("query", "key", "value"), args, strict=False)), **(kwargs or {})}
+        parts = (given[name] for name in ("query", "key", "value"))
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*parts)[0]
 
 
 def kept_bytes(
@@ -241,6 +221,7 @@ def kept_bytes(
             diffusers' and transformers' if None.
         casts: whether autocast makes copies of frozen weights, which count.
     """
+    blocks = _checkpointed() if blocks is None else blocks
     weights = (p for p in module.parameters() if p.requires_grad or not casts)
     seen = {_storage(tensor): tensor for tensor in (*module.buffers(), *weights)}
     num_bytes, largest, starts = 0, 0, []
@@ -258,10 +239,10 @@ def kept_bytes(
 
     handles = []
     for part in module.modules():
-        if isinstance(part, _checkpointed() if blocks is None else blocks):
+        if isinstance(part, blocks):
             handles.append(part.register_forward_pre_hook(lambda *_: starts.append(num_bytes)))
             handles.append(part.register_forward_hook(end))
-    with _FusedAttentionMode(), saved_tensors_hooks(keep, lambda tensor: tensor):
+    with _FusedAttention(), saved_tensors_hooks(keep, lambda tensor: tensor):
         forward()
     for handle in handles:
         handle.remove()
