@@ -198,6 +198,7 @@ class Joint(Family):
     """One text encoder's states and pooled vector."""
 
     name, part, model_class = "joint", "transformer", "SD3Transformer2DModel"
+    denoiser = JointDenoiser
 
     def widths(self, config: Config) -> tuple[int, int | None, int]:
         width = config["joint_attention_dim"]
@@ -210,9 +211,6 @@ class Joint(Family):
     def process(self, scheduler: Config, base: str) -> Process:
         assert scheduler["_class_name"] == "FlowMatchEulerDiscreteScheduler"
         return FlowMatching()
-
-    def denoiser(self, model: Any, resolution: int, mixed_precision: str = "no") -> Denoiser:
-        return JointDenoiser(model, resolution, mixed_precision)
 
     def encode(self, pipe: Any, prompts: list[str]) -> Conditioning:
         raise NotImplementedError

@@ -11,6 +11,7 @@ What differs between kinds of bases is answered by `frozen/families/`.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,16 @@ DENOISERS = ("unet", "transformer")  # what pipelines call the part that denoise
 MODELS = (*DENOISERS, "vae", "text_encoder", "text_encoder_2")
 
 
+@dataclass(frozen=True)
 class TextEncoders:
     """A base's own text encoders, frozen, as a stock pipeline without the rest."""
 
-    def __init__(self, family: Family, pipe: Any):
-        """Keeps both."""
-        self._family, self._pipe = family, pipe
+    family: Family
+    pipe: Any
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """What the base's denoiser sees of English prompts."""
-        return self._family.encode(self._pipe, prompts)
+        return self.family.encode(self.pipe, prompts)
 
 
 class Base:
@@ -49,23 +50,22 @@ class Base:
         id: as it was given.
         revision: of the hub entry.
         variant: of the weights' files, such as `fp16`.
+        denoiser_config: of its denoising model.
         family: what its kind of denoiser answers.
+        process: how its latents become noise.
     """
 
     def __init__(self, id: str, revision: str | None, variant: str | None):
         """Use `Base.open`, which reads a base's configs once."""
         self.id, self.revision, self.variant = id, revision, variant
-        self.family = find_family(self._denoiser_config(), id)
+        self.denoiser_config = self._denoiser_config()
+        self.family = find_family(self.denoiser_config, id)
         self.process: Process = self.family.process(self.config("scheduler"), id)
 
     @staticmethod
     def open(id: str, revision: str | None = None, variant: str | None = None) -> "Base":
-        """A base by its name. Only configs are read, and those of well-known bases need no network.
-
-        Args:
-            id: a folder, a hub id, or WORLD:NAME such as `testbed:sd`.
-            revision: of the hub entry.
-            variant: of the weights' files, such as `fp16`; a pipeline has one or more.
+        """A base by its name: a folder, a hub id, or WORLD:NAME such as `testbed:sd`. Only configs
+        are read, and those of well-known bases need no network.
 
         Raises:
             FileNotFoundError: no such folder or hub entry, or it is no complete pipeline.
@@ -98,22 +98,14 @@ class Base:
         return self._read(f"{part}/{name}")
 
     def _denoiser_config(self) -> dict[str, Any]:
-        for part in DENOISERS:
-            known = published_shape(self.id, part)
-            if known is not None:
-                return known
-        for part in DENOISERS:
-            if part in self.index:
+        published = [part for part in DENOISERS if published_shape(self.id, part)]
+        for part in published or DENOISERS:
+            if published or part in self.index:
                 return self.config(part)
         raise ValueError(
             f"{self.id} is a {self.index['_class_name']}, which has no part named "
             f"{' or '.join(DENOISERS)}: it is no base that this code can train on"
         )
-
-    @cached_property
-    def denoiser_config(self) -> dict[str, Any]:
-        """The denoiser's config."""
-        return self.config(self.family.part)
 
     @cached_property
     def text(self) -> TextShape:
@@ -125,23 +117,9 @@ class Base:
         """The VAE's latents."""
         return self.family.latents(self.config("vae"))
 
-    def schedule(
-        self, *, device: torch.device, caption_dropout: float = 0.0, noise_offset: float = 0.0
-    ) -> Noising:
-        """What a training step draws.
-
-        Args:
-            device: of what is drawn.
-            caption_dropout: share of rows that see the empty prompt.
-            noise_offset: strength of a per-channel shift of the noise.
-        """
-        return Noising(
-            self.process,
-            self.latents,
-            device=device,
-            caption_dropout=caption_dropout,
-            noise_offset=noise_offset,
-        )
+    def schedule(self, **options: Any) -> Noising:
+        """What a training step draws; the options are `Noising`'s, `device` among them."""
+        return Noising(self.process, self.latents, **options)
 
     def load_denoiser(
         self,
@@ -181,11 +159,8 @@ class Base:
         return self.family.denoiser(model, resolution, mixed_precision)
 
     def load_model(self, folder: str | None = None) -> nn.Module:
-        """The denoising model itself, frozen, on CPU, in fp32.
-
-        Args:
-            folder: of another pipeline, or of such a model alone, whose weights are loaded instead
-                of the base's.
+        """The denoising model itself, frozen, on CPU, in fp32. Its weights come from the base, or
+        from the `folder` of another pipeline or of such a model alone.
         """
         if folder is None:
             return self._load(self.family.part)
@@ -228,11 +203,8 @@ class Base:
             is_left_out = part.startswith("text_encoder") and not with_text
             parts[part] = None if is_left_out else self._load(part, dtype)
         if "safety_checker" in self.index:
-            parts |= {
-                "safety_checker": None,
-                "feature_extractor": None,
-                "requires_safety_checker": False,
-            }
+            parts |= {"safety_checker": None, "feature_extractor": None}
+            parts["requires_safety_checker"] = False
         pipeline_class = _find_class("diffusers", self.index["_class_name"])
         with quiet_libraries():
             pipe = pipeline_class.from_pretrained(
@@ -242,10 +214,8 @@ class Base:
         return pipe
 
     def count_parameters(self, denoiser: nn.Module | None = None) -> dict[str, int]:
-        """Parameters of `denoiser` and `vae`, from their configs alone.
-
-        Args:
-            denoiser: of `denoiser_on_meta`, where one is there already.
+        """Parameters of `denoiser` and `vae`, from their configs alone. A `denoiser_on_meta` that
+        is there already is not made again.
         """
         config = self.config("vae")
         with torch.device("meta"):
@@ -254,11 +224,8 @@ class Base:
         return {name: sum(p.numel() for p in m.parameters()) for name, m in models.items()}
 
     def weights_hash(self, *parts: str) -> str | None:
-        """Identifies the weights of a base on this disk; None for a hub id, which its revision
-        identifies.
-
-        Args:
-            parts: names in the pipeline, or `denoiser`.
+        """Identifies the weights of parts (names in the pipeline, or `denoiser`) of a base on this
+        disk; None for a hub id, which its revision identifies.
         """
         names = (self.family.part if part == "denoiser" else part for part in parts)
         return weights_hash(self.id, tuple(names))
@@ -275,6 +242,8 @@ class Base:
 
     def _read(self, name: str) -> dict[str, Any]:
         """A JSON file of the pipeline."""
+        from huggingface_hub import hf_hub_download
+
         folder = Path(resolve(self.id))
         path = folder / name
         if folder.is_dir():
@@ -283,7 +252,12 @@ class Base:
                     f"{self.id} is no complete diffusers pipeline: it has no {name}"
                 )
         else:
-            path = _download(self.id, name, self.revision)
+            try:
+                path = Path(hf_hub_download(self.id, name, revision=self.revision))
+            except (OSError, ValueError) as error:  # every error of the hub is one of these
+                raise FileNotFoundError(
+                    f"no folder and no reachable hub entry named {self.id!r} that has a {name}"
+                ) from error
         return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -299,26 +273,3 @@ def _find_class(library: str, name: str) -> type:
     import transformers
 
     return getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
-
-
-def _download(id: str, name: str, revision: str | None) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        return Path(hf_hub_download(id, name, revision=revision))
-    except (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        ValueError,
-    ) as error:
-        raise FileNotFoundError(
-            f"no folder and no reachable hub entry named {id!r} that has a {name}"
-        ) from error

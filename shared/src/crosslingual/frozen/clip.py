@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosslingual.frozen.shapes import published_shape
+from crosslingual.frozen.shapes import model_config
 from crosslingual.frozen.weights import load_frozen, resolve
 
 # B pictures or texts, P width of the joint space
@@ -64,10 +64,7 @@ class FrozenCLIP:
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Joint embeddings (B, P) of the centres of pictures (B, 3, H, W) in [-1, 1], fp32, not
-        normalised.
-
-        Raises:
-            ValueError: a picture is smaller than CLIP's.
+        normalised; errors as `preprocess`.
         """
         seen = self.model.vision_model(pixel_values=self.preprocess(images))
         return self.model.visual_projection(seen.pooler_output).float()
@@ -91,12 +88,8 @@ class FrozenCLIP:
 def load_clip(
     name: str, revision: str | None = None, dtype: torch.dtype = torch.float32
 ) -> FrozenCLIP:
-    """Loads a CLIP with its tokenizer and the constants of its preprocessing, strictly.
-
-    Args:
-        name: a folder, a hub id or WORLD:NAME such as `testbed:clip`.
-        revision: of the hub entry.
-        dtype: of the weights.
+    """Loads a CLIP (a folder, a hub id or WORLD:NAME such as `testbed:clip`) with its tokenizer and
+    the constants of its preprocessing, strictly.
 
     Raises:
         FileNotFoundError: there is no such folder or hub entry, or it has no safetensors.
@@ -122,23 +115,8 @@ def load_clip(
 
 
 def clip_config(name: str, revision: str | None = None) -> Any:
-    """A CLIP's config; that of a well-known one needs no network.
-
-    Raises:
-        FileNotFoundError: nothing of that name can be reached.
-        ValueError: it is no CLIP.
-    """
-    from transformers import AutoConfig
-
-    known = published_shape(name, "clip")
-    if known is not None:
-        return AutoConfig.for_model(**known)
-    try:
-        config = AutoConfig.from_pretrained(resolve(name), revision=revision)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"no folder and no reachable hub entry named {name!r} holds a CLIP"
-        ) from error
+    """A CLIP's config, by `model_config`; a ValueError for another model's."""
+    config = model_config(name, revision, "clip", "CLIP")
     if config.model_type != "clip":
         raise ValueError(f"{name} is a {config.model_type} model, not a CLIP")
     return config

@@ -86,12 +86,8 @@ class Denoiser(ABC):
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def predict(self, latents: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
-        """The prediction (B, C, h, w) that the schedule's target is compared with.
-
-        Args:
-            latents: noisy, (B, C, h, w).
-            timesteps: (B,).
-            text: what the prompts say.
+        """The prediction (B, C, h, w) that the schedule's target is compared with, for noisy
+        latents (B, C, h, w) and timesteps (B,).
         """
         with self.autocast():
             return self._call(latents, timesteps, Conditioning(*text))
@@ -120,12 +116,14 @@ class Family(ABC):
         name: such as `sd`, which adapters' configs hold.
         part: the pipeline's part that denoises.
         model_class: its class in diffusers.
+        denoiser: the model with its calls.
         projection: the denoiser's own layer that projects text states, None where it has none.
     """
 
     name: ClassVar[str]
     part: ClassVar[str]
     model_class: ClassVar[str]
+    denoiser: ClassVar[type[Denoiser]]
     projection: ClassVar[str | None] = None
 
     def recognises(self, config: Config) -> bool:
@@ -152,16 +150,10 @@ class Family(ABC):
         return found.mean, found.std
 
     def process(self, scheduler: Config, base: str) -> Process:
-        """How latents become noise, by the config of the pipeline's scheduler.
-
-        Raises:
-            ValueError: a schedule that this family does not know.
+        """How latents become noise, by the config of the pipeline's scheduler; a ValueError where
+        the family does not know that schedule.
         """
         return read_diffusion(scheduler, base)
-
-    @abstractmethod
-    def denoiser(self, model: Any, resolution: int, mixed_precision: str = "no") -> Denoiser:
-        """The model with its calls."""
 
     def drop_projection(self, model: Any) -> None:
         """Takes the denoiser's own projection of text states away, so that it takes states of the
@@ -190,23 +182,13 @@ class Family(ABC):
     def set_text(
         self, pipe: Any, text_encoder: nn.Module, tokenizer: Any, *, zeros_for_empty: bool = False
     ) -> None:
-        """Puts a text encoder and its tokenizer in the slots of a stock pipeline that they serve,
-        and empties the other text slots.
-
-        Args:
-            pipe: of this family.
-            text_encoder: answers as the slot's own encoder does.
-            tokenizer: of `text_encoder`.
-            zeros_for_empty: whether an empty negative prompt gives zeros rather than its encoding,
-                where the pipeline can do that.
+        """Puts a text encoder, which answers as the slot's own does, and its tokenizer in the slots
+        of a stock pipeline that they serve, and empties the other text slots. Where the pipeline
+        can do that, `zeros_for_empty` gives zeros for an empty negative prompt.
         """
 
     def set_projection(self, pipe: Any, projection: nn.Module, encoder_width: int) -> None:
-        """Puts an adapter in the place of the denoiser's own projection of text states.
-
-        Args:
-            pipe: of this family.
-            projection: takes states of width `encoder_width` to the inner width.
-            encoder_width: of the text encoder that the pipeline then has.
+        """Puts an adapter in the place of the denoiser's own projection of text states. It takes
+        states of width `encoder_width`, the text encoder's, to the inner width.
         """
         raise NotImplementedError(f"{self.name} has no projection of text states")

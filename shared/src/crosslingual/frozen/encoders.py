@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crosslingual.features.ragged import Ragged
-from crosslingual.frozen.shapes import published_shape
+from crosslingual.frozen.shapes import model_config, published_shape
 from crosslingual.frozen.weights import load_frozen, resolve
 
 MAX_LENGTH = 77  # tokens of a prompt where nothing else is asked for, as CLIP's
@@ -38,20 +38,20 @@ _CLASSES = {
 }
 
 
-def _encoder_class(model_type: str) -> type:
+def _encoder_class(config: Any) -> tuple[type, dict[str, bool]]:
+    """The class of a config's encoder, and the argument that leaves a pooler out, since token
+    states do not pass it.
+    """
     import transformers
 
-    if model_type not in _CLASSES:
+    if config.model_type not in _CLASSES:
         raise ValueError(
-            f"no text encoder of type {model_type!r} is known; there are {', '.join(_CLASSES)}"
+            f"no text encoder of type {config.model_type!r} is known; there are "
+            f"{', '.join(_CLASSES)}"
         )
-    return getattr(transformers, _CLASSES[model_type])
-
-
-def _without_head(model_class: type) -> dict[str, bool]:
-    """The argument that leaves a pooler out, since token states do not pass it."""
-    has_pooler = model_class.__name__.endswith(("RobertaModel", "XLModel", "BertModel"))
-    return {"add_pooling_layer": False} if has_pooler else {}
+    name = _CLASSES[config.model_type]
+    has_pooler = name.endswith(("RobertaModel", "XLModel", "BertModel"))
+    return getattr(transformers, name), {"add_pooling_layer": False} if has_pooler else {}
 
 
 def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
@@ -67,22 +67,8 @@ def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
 
 
 def encoder_config(name: str, revision: str | None = None) -> Any:
-    """A text encoder's config; that of a well-known one needs no network.
-
-    Raises:
-        FileNotFoundError: nothing of that name can be reached.
-    """
-    from transformers import AutoConfig
-
-    known = published_shape(name, "encoder")
-    if known is not None:
-        return AutoConfig.for_model(**known)
-    try:
-        return AutoConfig.from_pretrained(resolve(name), revision=revision)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"no folder and no reachable hub entry named {name!r} holds a text encoder"
-        ) from error
+    """A text encoder's config, by `model_config`."""
+    return model_config(name, revision, "encoder", "text encoder")
 
 
 def state_width(config: Any) -> int:
@@ -93,8 +79,8 @@ def state_width(config: Any) -> int:
 
 def encoder_of(config: Any) -> nn.Module:
     """A text encoder of a config's shape, without its weights and without a pooler."""
-    model_class = _encoder_class(config.model_type)
-    return model_class(config, **_without_head(model_class))
+    model_class, arguments = _encoder_class(config)
+    return model_class(config, **arguments)
 
 
 def existing_encoder(name: str, starts_from: str | None) -> str:
@@ -185,8 +171,7 @@ def load_multilingual_encoder(
     """
     from transformers import AutoTokenizer
 
-    model_class = _encoder_class(encoder_config(name, revision).model_type)
-    arguments = _without_head(model_class)
+    model_class, arguments = _encoder_class(encoder_config(name, revision))
     model = load_frozen(model_class, name, revision=revision, dtype=dtype, **arguments)
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
     if len(tokenizer) < 256:

@@ -69,7 +69,7 @@ class Diffusion:
     """
 
     def __init__(self, scheduler: Any):
-        """Args: scheduler: a DDPMScheduler of diffusers."""
+        """By a DDPMScheduler of diffusers."""
         self.scheduler, self.alphas_cumprod = scheduler, scheduler.alphas_cumprod
         self.num_timesteps = int(scheduler.config.num_train_timesteps)
         self.predicts_velocity = scheduler.config.prediction_type == "v_prediction"
@@ -91,11 +91,7 @@ class Diffusion:
 
 
 def read_diffusion(config: Mapping[str, Any], base: str) -> Diffusion:
-    """The process that a base was trained with, by the config of its sampler.
-
-    Args:
-        config: of `scheduler/scheduler_config.json`, with `_class_name`.
-        base: named in errors.
+    """The process that a base, named in errors, was trained with, by the config of its sampler.
 
     Raises:
         ValueError: a sampler, a schedule or a kind of prediction that this code does not know.
@@ -148,29 +144,23 @@ class NoisyLatents:
     dropped: Tensor
 
 
+@dataclass
 class Noising:
-    """A base's process and latents, and how often captions are dropped."""
+    """What a training step draws on a base; usually made by `Base.schedule`.
 
-    def __init__(
-        self,
-        process: Process,
-        latents: Latents,
-        *,
-        device: torch.device,
-        caption_dropout: float = 0.0,
-        noise_offset: float = 0.0,
-    ):
-        """Usually made by `Base.schedule`.
+    Attributes:
+        process: how latents become noise.
+        latents: of the base's VAE.
+        device: of what is drawn.
+        caption_dropout: share of rows that see the empty prompt.
+        noise_offset: strength of a per-channel shift of the noise.
+    """
 
-        Args:
-            process: how latents become noise.
-            latents: of the base's VAE.
-            device: of what is drawn.
-            caption_dropout: share of rows that see the empty prompt.
-            noise_offset: strength of a per-channel shift of the noise.
-        """
-        self.process, self.latents, self.device = process, latents, device
-        self.caption_dropout, self.noise_offset = caption_dropout, noise_offset
+    process: Process
+    latents: Latents
+    device: torch.device
+    caption_dropout: float = 0.0
+    noise_offset: float = 0.0
 
     def draw(
         self, batch: dict[str, Tensor], generator: Generators, stratified: bool = False

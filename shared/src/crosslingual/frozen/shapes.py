@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from crosslingual.frozen.weights import resolve
+
 
 @cache
 def _shapes() -> dict[str, dict[str, Any]]:
-    path = Path(__file__).with_name("published_shapes.json")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(Path(__file__).with_name("published_shapes.json").read_text("utf-8"))
 
 
 def published_shape(name: str, part: str) -> dict[str, Any] | None:
@@ -25,3 +26,28 @@ def published_shape(name: str, part: str) -> dict[str, Any] | None:
     """
     config = _shapes().get(name, {}).get(part)
     return None if config is None else dict(config)
+
+
+def model_config(name: str, revision: str | None, part: str, kind: str) -> Any:
+    """The config of a model of transformers; that of a well-known one needs no network.
+
+    Args:
+        name: a folder, a hub id or WORLD:NAME.
+        revision: of the hub entry.
+        part: of `published_shape`.
+        kind: of the model, in words.
+
+    Raises:
+        FileNotFoundError: nothing of that name can be reached.
+    """
+    from transformers import AutoConfig
+
+    known = published_shape(name, part)
+    if known is not None:
+        return AutoConfig.for_model(**known)
+    try:
+        return AutoConfig.from_pretrained(resolve(name), revision=revision)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"no folder and no reachable hub entry named {name!r} holds a {kind}"
+        ) from error

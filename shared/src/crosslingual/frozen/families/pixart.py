@@ -53,7 +53,7 @@ class PixArt(Family):
     """PixArt-alpha and -sigma. An adapter takes the place of the projection of captions."""
 
     name, part, model_class = "pixart", "transformer", "PixArtTransformer2DModel"
-    projection = "caption_projection"
+    denoiser, projection = PixArtDenoiser, "caption_projection"
 
     def widths(self, config: Config) -> tuple[int, int | None, int]:
         """T5's width, and that of the transformer, which the projection of captions gives."""
@@ -65,10 +65,6 @@ class PixArt(Family):
         width, pooled_width, inner_width = self.widths(config_of(self.part))
         length = LENGTHS.get(config_of("pipeline")["_class_name"], 300)
         return TextShape(width, pooled_width, length, inner_width, (width,), takes_mask=True)
-
-    def denoiser(self, model: Any, resolution: int, mixed_precision: str = "no") -> Denoiser:
-        """The transformer with its call."""
-        return PixArtDenoiser(model, resolution, mixed_precision)
 
     @torch.no_grad()
     def encode(self, pipe: Any, prompts: list[str]) -> Conditioning:

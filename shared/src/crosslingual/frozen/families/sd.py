@@ -49,6 +49,7 @@ class StableDiffusion(Family):
     """SD 1.x and 2.x."""
 
     name, part, model_class = "sd", "unet", "UNet2DConditionModel"
+    denoiser = UNetDenoiser
 
     def recognises(self, config: Config) -> bool:
         """A UNet that takes nothing but text states."""
@@ -65,10 +66,6 @@ class StableDiffusion(Family):
         width, pooled_width, inner_width = self.widths(config_of(self.part))
         length = int(config_of("text_encoder").get("max_position_embeddings", 77))
         return TextShape(width, pooled_width, length, inner_width, (width,))
-
-    def denoiser(self, model: Any, resolution: int, mixed_precision: str = "no") -> Denoiser:
-        """The UNet with its call."""
-        return UNetDenoiser(model, resolution, mixed_precision)
 
     @torch.no_grad()
     def encode(self, pipe: Any, prompts: list[str]) -> Conditioning:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosslingual.frozen.denoiser import Conditioning, Config, Denoiser, PartConfig, TextShape
+from crosslingual.frozen.denoiser import Conditioning, Config, PartConfig, TextShape
 from crosslingual.frozen.families.sd import StableDiffusion, UNetDenoiser
 
 NUM_SIZES = 6  # height and width of the original, top and left of the crop, height and width
@@ -28,7 +28,7 @@ class SDXLDenoiser(UNetDenoiser):
 class StableDiffusionXL(StableDiffusion):
     """SDXL and models of its shape."""
 
-    name = "sdxl"
+    name, denoiser = "sdxl", SDXLDenoiser
 
     def recognises(self, config: Config) -> bool:
         """A UNet that takes a pooled text vector with sizes."""
@@ -54,10 +54,6 @@ class StableDiffusionXL(StableDiffusion):
                 added_embedding=(int(unet["projection_class_embeddings_input_dim"]), embedded),
             )
         )
-
-    def denoiser(self, model: Any, resolution: int, mixed_precision: str = "no") -> Denoiser:
-        """The UNet with its call."""
-        return SDXLDenoiser(model, resolution, mixed_precision)
 
     @torch.no_grad()
     def encode(self, pipe: Any, prompts: list[str]) -> Conditioning:
