@@ -47,6 +47,6 @@ def parts(sd: str, encoder: str) -> dict[str, Any]:  # noqa: F811
 
 
 @pytest.fixture(scope="session")
-def places(shards: str, sd: str) -> dict[str, str]:  # noqa: F811
+def places(shards: str, features: str, sd: str) -> dict[str, str]:  # noqa: F811
     """What names in braces stand for in the mistakes of `TestCommand`."""
-    return {"shards": shards, "sd": sd}
+    return {"shards": shards, "features": features, "sd": sd}

@@ -40,6 +40,7 @@ class TestTraining(conformance.Training):
         {"caption_dropout": 0.0, "objective": "text"},
     )
     atol, rtol = 1e-4, 1e-3
+    num_trainable = 5880 + 2 * 12 + 12 * 16 + 16
 
     def check_learnt(
         self, recipe: Mapping[str, Any], learning: Mapping[str, Any], folder: Path

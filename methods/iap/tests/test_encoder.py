@@ -194,6 +194,24 @@ def test_info_counts_the_encoder_that_trains(capsys: pytest.CaptureFixture[str])
     assert "encoder (trains)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("changes", "held"),
+    [
+        ({}, 859_520_964),
+        # 16 cross-attentions: queries and outputs of 320 to 1,280 channels, keys and values of 768
+        ({"english_draws": 1}, 43_962_560),
+        ({"objective": "text"}, 0),
+    ],
+)
+def test_info_counts_what_of_the_unet_training_holds(
+    capsys: pytest.CaptureFixture[str], changes: dict[str, Any], held: int
+) -> None:
+    base = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    settings = {"pretrained_model_name_or_path": base, "target_language": ["zh"], **changes}
+    info(TrainSettings(text_encoder="FacebookAI/xlm-roberta-base", **settings))
+    assert f"holds the encoder and {held:,} parameters of the UNet" in capsys.readouterr().out
+
+
 def test_a_base_with_a_pooled_vector_is_refused() -> None:
     settings = TrainSettings(
         pretrained_model_name_or_path="stabilityai/stable-diffusion-xl-base-1.0",

@@ -17,7 +17,6 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from crosslingual.features.frozen_parts import STORED, FrozenParts
-from crosslingual.features.loader import FeatureLoader, check_fresh
 from crosslingual.frozen.base import Base, Conditioning
 from crosslingual.frozen.encoders import encoder_shape
 from crosslingual.frozen.schedule import Noising
@@ -34,7 +33,7 @@ class TripletParts:
     each is loaded when it is first needed.
 
     Attributes:
-        settings: of the run, which name the parts.
+        settings: the run's, which name the parts.
         device: where the parts run.
 
     Raises:
@@ -183,17 +182,3 @@ def tokenizer_hash(name: str) -> str | None:
     for path in (folder / file for file in TOKENIZER_FILES):
         digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()
-
-
-def validation_batch(settings: TrainSettings, parts: TripletParts) -> dict[str, Tensor] | None:
-    """The first rows of `validation_data`; None where nothing is validated.
-
-    Raises:
-        FileNotFoundError, ValueError: no features there, or they were made of other parts.
-    """
-    if not settings.validation_steps:
-        return None
-    loader = FeatureLoader(settings.validation_data, batch_size=1, seed=0)
-    made_of = {**parts.made_of, "resolution": settings.resolution}
-    check_fresh(loader.index, made_of, settings.validation_data)
-    return loader.rows(torch.arange(min(settings.validation_rows, loader.index.num_rows)))

@@ -2,6 +2,7 @@
 target branch.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -230,27 +231,25 @@ def estimate_memory(
     """What training takes on a GPU, from shapes alone. The local branch keeps the encoder's
     activations; those of its attentions, which are few, are not counted.
     """
+    check_settings(settings)
     with torch.device("meta"):
         encoder = build_encoder(altclip)
         if settings.train_encoder == "lora":
             add_lora(encoder, settings.lora_rank)
-    is_full = settings.objective == "attention" and settings.branch == "full"
-    unet = held = None
-    if settings.objective == "attention":
-        unet = held = base.denoiser_on_meta()
+    unet = held = base.denoiser_on_meta() if settings.objective == "attention" else None
     if unet is not None and settings.english_draws:
         denoiser = base.wrap_denoiser(unet, resolution=settings.resolution)
         layers = choose_layers(denoiser.cross_attentions(), settings.layers)
         held = nn.ModuleList(layer for _, layer in layers)
+    num_captions = settings.train_batch_size * settings.captions_per_pass
+    captions = dataclasses.replace(settings, train_batch_size=num_captions)
 
     def forward(dtype: torch.dtype) -> Tensor:
-        num_captions = settings.train_batch_size * settings.captions_per_pass
         ids = torch.ones(num_captions, max_length, dtype=torch.int64)
         states = encoder.project(encoder.roberta(ids).last_hidden_state).to(dtype)
-        if not is_full:
+        if unet is None or settings.branch == "local":
             return states
-        text = Conditioning(states[: settings.train_batch_size])
-        return predict_on_meta(base, unet, settings, text)
+        return predict_on_meta(base, unet, captions, Conditioning(states))
 
     return estimate(encoder, forward, settings, held=held)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from crosslingual.features.training_data import open_run_data
+from crosslingual.features.training_data import open_run_data, validation_batch
 from crosslingual.frozen.base import Base
 from crosslingual.training.run import Run
 from iap.artifact import encoder_config, save_trained
-from iap.data import TripletParts, validation_batch
+from iap.data import TripletParts
 from iap.encoder import make_encoder
 from iap.settings import TrainSettings
 from iap.step import Frozen, iap_step, load_frozen
