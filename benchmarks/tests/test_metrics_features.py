@@ -33,23 +33,19 @@ def random_pictures(count, width=64, height=64):
     return [Image.fromarray(p).resize((width, height), Image.Resampling.BICUBIC) for p in coarse]
 
 
-@pytest.mark.parametrize("layer", ["projected", "pooled"])
-def test_clips_features_equal_transformers(layer):
+def test_clips_features_equal_transformers():
     pictures = random_pictures(7)
-    found = image_features(pictures, load_extractor("testbed:clip", layer), batch_size=3)
+    found = image_features(pictures, load_extractor("testbed:clip"), batch_size=3)
     folder = TESTBED_WEIGHTS / "clip"
     pixels = CLIPImageProcessorPil.from_pretrained(folder)(pictures, return_tensors="pt")
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
-        if layer == "projected":
-            expected = model.get_image_features(**pixels).pooler_output
-        else:
-            expected = model.vision_model(**pixels).pooler_output
+        expected = model.get_image_features(**pixels).pooler_output
     torch.testing.assert_close(found.rows_ND, expected, atol=1e-4, rtol=1e-4)
-    assert found.rows_ND.shape == (7, {"projected": 128, "pooled": 160}[layer])
+    assert found.rows_ND.shape == (7, 128)
     assert found.protocol == {
         "extractor": "testbed:clip",
-        "layer": layer,
+        "layer": "projected",
         "resize": "shorter side bicubic, centre crop to 64",
     }
 
@@ -73,11 +69,11 @@ def test_folders_in_genevals_layout_give_their_samples_alone(tmp_path):
         Image.new("RGB", (200, 100)).save(folder / "grid.png")
         (folder / "samples" / "partial.png").write_bytes(b"")
     extractor = load_extractor("testbed:clip")
-    found = image_features(tmp_path, extractor, num_expected=4)
+    found = image_features(tmp_path, extractor)
     assert torch.equal(found.rows_ND, image_features(pictures, extractor).rows_ND)
     (tmp_path / "00001" / "samples" / "0000.png").unlink()
     with pytest.raises(ValueError, match="3 pictures for 4"):
-        image_features(tmp_path, extractor, num_expected=4)
+        list_pictures(tmp_path, num_expected=4)
     (tmp_path / "00001" / "samples" / "0001.png").unlink()
     with pytest.raises(FileNotFoundError, match="no pictures below .*00001/samples"):
         image_features(tmp_path, extractor)
@@ -119,18 +115,11 @@ def test_features_that_are_not_finite_are_refused():
     clip.model.visual_projection.weight[3] = float("nan")
     with pytest.raises(ValueError, match=r"features of picture 0 are not finite \(5 of 5"):
         image_features(random_pictures(5), clip_extractor(clip))
-    assert (
-        image_features(random_pictures(5), clip_extractor(clip, "pooled")).rows_ND.isfinite().all()
-    )
 
 
-def test_unknown_layers_and_a_clips_resolution_are_refused():
-    with pytest.raises(ValueError, match="no layer 'logits'; a CLIP has projected and pooled"):
-        load_extractor("testbed:clip", "logits")
+def test_a_clips_resolution_is_refused():
     with pytest.raises(ValueError, match="reads pictures at its own size"):
         load_extractor("testbed:clip", resolution=224)
-    with pytest.raises(ValueError, match="no layer 'pooled' here; FID's is 2048"):
-        load_extractor(INCEPTION, "pooled")
 
 
 class MeanColour(nn.Module):

@@ -5,12 +5,8 @@ import pytest
 import torch
 
 from crosslingual_benchmarks.metrics import intervals
-from crosslingual_benchmarks.metrics.frechet import frechet_distance, kernel_distance_of_all
-from crosslingual_benchmarks.metrics.intervals import (
-    interval_of_cluster_mean,
-    interval_of_mean,
-    interval_of_statistic,
-)
+from crosslingual_benchmarks.metrics.frechet import frechet_distance, kernel_distance
+from crosslingual_benchmarks.metrics.intervals import interval_of_mean, interval_of_statistic
 
 
 def share_covered(found, value):
@@ -47,57 +43,35 @@ def test_intervals_repeat_by_seed_whatever_is_drawn_at_once(monkeypatch):
     assert interval_of_mean(values, 100, seed=1) == first
 
 
-def test_clusters_of_one_row_are_rows():
-    values = np.random.default_rng(0).normal(size=50)
-    assert interval_of_cluster_mean(values, range(50)) == interval_of_mean(values)
-
-
-def test_intervals_over_clusters_cover_where_those_over_rows_do_not():
-    draw = np.random.default_rng(0)
-    by_cluster, by_row = [], []
-    for seed in range(500):
-        prompts = draw.normal(size=60)
-        names = [f"prompt {i}" for i in range(60) for _ in range(5)]
-        values = np.repeat(prompts, 5) + 0.3 * draw.normal(size=300)
-        by_cluster.append(interval_of_cluster_mean(values, names, 500, seed))
-        by_row.append(interval_of_mean(values, 500, seed))
-    assert share_covered(by_cluster, 0) == pytest.approx(0.94, abs=0.03)
-    assert share_covered(by_row, 0) < 0.75
-
-
-def test_large_clusters_count_by_their_rows():
-    # drawn: the cluster of three zeros and the single one; half the draws hold both: mean 1/4
-    low, high = interval_of_cluster_mean([0.0, 0.0, 0.0, 1.0], ["a", "a", "a", "b"], 1000)
-    assert [low, high] == [0, 1]
-    values = interval_of_cluster_mean([2.0, 2.0, 2.0, 2.0], ["a", "a", "a", "b"])
-    assert values == [2, 2]
-
-
 def test_the_statistic_of_a_mean_has_the_means_interval():
     values = np.random.default_rng(0).normal(size=(300, 1))
-    for removes_bias in (False, True):
-        found = interval_of_statistic(np.mean, values, num_samples=1000, removes_bias=removes_bias)
-        assert found == pytest.approx(interval_of_mean(values[:, 0]), abs=0.02)
+    found = interval_of_statistic(np.mean, values, num_samples=1000)
+    assert found == pytest.approx(interval_of_mean(values[:, 0]), abs=0.02)
 
 
 @pytest.mark.parametrize(
     "statistic",
-    [kernel_distance_of_all, lambda a, b: frechet_distance(a, b).value],
+    [kernel_distance, lambda a, b: frechet_distance(a, b).value],
     ids=["kid", "fid"],
 )
-def test_distances_need_the_shift_to_cover_what_they_estimate(statistic):
+def test_distances_to_a_reference_are_covered_where_resamplings_are_not_centred(statistic):
     draw = np.random.default_rng(0)
+    reference = draw.normal(size=(200, 12)) * 1.1 + 0.1
 
-    def two_sets():
-        return draw.normal(size=(60, 12)), draw.normal(size=(60, 12)) * 1.1 + 0.1
+    def rows():
+        return draw.normal(size=(60, 12))
 
-    expected = np.mean([statistic(*two_sets()) for _ in range(500)])
+    expected = np.mean([statistic(rows(), reference) for _ in range(500)])
     plain, shifted = [], []
     for seed in range(60):
-        options = {"num_samples": 60, "seed": seed}
-        sets = two_sets()
-        plain.append(interval_of_statistic(statistic, *sets, **options, removes_bias=False))
-        shifted.append(interval_of_statistic(statistic, *sets, **options))
+        values = []
+
+        def measure(rows, values=values):
+            values.append(statistic(rows, reference))
+            return values[-1]
+
+        shifted.append(interval_of_statistic(measure, rows(), 60, seed))
+        plain.append(np.quantile(values[1:], (0.025, 0.975)))
     assert share_covered(shifted, expected) > 0.85
     assert share_covered(plain, expected) < 0.7
 
@@ -113,26 +87,19 @@ def test_distances_need_the_shift_to_cover_what_they_estimate(statistic):
 def test_values_without_a_mean_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         interval_of_mean(values)
-    with pytest.raises(ValueError, match=message):
-        interval_of_cluster_mean(values, ["a"] * len(values))
 
 
 def test_statistics_without_a_value_are_refused():
     rows = np.arange(8.0)[:, None]
-    with pytest.raises(ValueError, match="no tables"):
-        interval_of_statistic(np.mean)
-    with pytest.raises(ValueError, match="table 0 have 0 rows"):
+    with pytest.raises(ValueError, match="rows have 0 rows"):
         interval_of_statistic(np.mean, rows[:0])
-    with pytest.raises(ValueError, match=r"row 5 of table 1 is not finite \(1 of 8"):
-        spoilt = rows.copy()
-        spoilt[5] = np.nan
-        interval_of_statistic(lambda a, b: 0.0, rows, spoilt)
     with pytest.raises(ValueError, match="11 of 11 values of the statistic are not finite"):
         interval_of_statistic(lambda a: np.nan, rows, num_samples=10)
+    rows[5] = np.nan
+    with pytest.raises(ValueError, match=r"row 5 of rows is not finite \(1 of 8"):
+        interval_of_statistic(lambda a: 0.0, rows)
 
 
-def test_clusters_and_resamplings_are_checked():
-    with pytest.raises(ValueError, match="2 values and 1 clusters"):
-        interval_of_cluster_mean([0.0, 1.0], ["a"])
+def test_resamplings_are_checked():
     with pytest.raises(ValueError, match="num_samples is 0"):
         interval_of_mean([0.0, 1.0], 0)

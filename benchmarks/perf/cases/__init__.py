@@ -120,8 +120,10 @@ class Batch:
         return self.unet(self.latents, self.timesteps, self.states).sample
 
 
-def random_batch(setup: Setup) -> Batch:
-    """The base's UNet with a random batch of the setup's size."""
+def random_batch(setup: Setup, num_states: int | None = None) -> Batch:
+    """The base's UNet with a random batch of the setup's size; `num_states` text states a row, or
+    as many as the base's own text encoder gives.
+    """
     base = Base.open(setup.base)
     unet = UNet2DConditionModel.from_pretrained(resolve(setup.base), subfolder="unet")
     unet = unet.requires_grad_(False).eval().to(memory_format=torch.channels_last)
@@ -129,5 +131,7 @@ def random_batch(setup: Setup) -> Batch:
     edge, size = setup.resolution // base.latents.downscale, setup.batch_size
     latents = torch.randn(size, base.latents.channels, edge, edge, generator=generator)
     timesteps = torch.randint(1000, (size,), generator=generator)
-    states = torch.randn(size, base.text.length, base.text.width, generator=generator)
+    length = num_states or base.text.length
+    states = torch.randn(size, length, base.text.width, generator=generator)
+    latents = latents.to(memory_format=torch.channels_last)  # as `Noising.draw` gives them
     return Batch(unet, latents, timesteps, states.requires_grad_())

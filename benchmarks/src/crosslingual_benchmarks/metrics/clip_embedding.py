@@ -81,11 +81,7 @@ def embed_captions(
 
 
 def unit_rows(rows: Tensor, what: str) -> Tensor:
-    """Rows of length 1 in fp32.
-
-    Args:
-        rows: of any floating dtype.
-        what: names a row in the error.
+    """Rows of length 1 in fp32; `what` names a row in the error.
 
     Raises:
         ValueError: a row is not finite, or zero.

@@ -5,8 +5,8 @@ with the extractor: both are in the protocol that `image_features` returns, and 
 protocols differ do not belong in one table.
 
 - A CLIP (`testbed:clip`, a hub id, a folder) reads pictures at its own size (bicubic, centre crop).
-  Layer `projected`, the default: its embedding in the joint space, not normalised, as clean-fid and
-  torch-fidelity take CLIP's features; `pooled`: the vision tower's vector before that projection.
+  Layer `projected`: its embedding in the joint space, not normalised, as clean-fid and
+  torch-fidelity take CLIP's features.
 - `inception-v3-compat`, torch-fidelity's Inception, layer `2048`: what published FIDs use. Pictures
   are brought to a resolution or left as they are, and then to 299 x 299 inside, bilinear as in
   TensorFlow 1.
@@ -36,7 +36,6 @@ from crosslingual_benchmarks.metrics.pictures import (
 # N pictures, B of a batch, D width of the features
 
 INCEPTION = "inception-v3-compat"  # torch-fidelity's name, and that of its FIDs
-CLIP_LAYERS = ("projected", "pooled")
 
 
 @dataclass(frozen=True)
@@ -69,48 +68,32 @@ class ImageFeatures:
     protocol: dict[str, Any]
 
 
-def load_extractor(name: str, layer: str | None = None, resolution: int | None = None) -> Extractor:
+def load_extractor(name: str, resolution: int | None = None) -> Extractor:
     """Loads what reads pictures.
 
     Args:
         name: `inception-v3-compat`, or a CLIP: `testbed:clip`, a hub id, a folder.
-        layer: of a CLIP, `projected` (the default) or `pooled`; of Inception, `2048`.
         resolution: for Inception, the square that pictures are brought to before its own resize.
 
     Raises:
         FileNotFoundError: there is no such CLIP.
-        ValueError: the layer is unknown, a resolution is given to a CLIP, or torch-fidelity is not
-            installed.
+        ValueError: a resolution is given to a CLIP, or torch-fidelity is not installed.
     """
     if name == INCEPTION:
-        if layer not in (None, "2048"):
-            raise ValueError(f"{INCEPTION} has no layer {layer!r} here; FID's is 2048")
         return _inception_extractor(resolution)
     if resolution is not None:
         raise ValueError(f"{name} reads pictures at its own size: leave the resolution out")
-    return clip_extractor(load_clip(name), layer or "projected")
+    return clip_extractor(load_clip(name))
 
 
-def clip_extractor(clip: FrozenCLIP, layer: str = "projected") -> Extractor:
-    """The vision half of a loaded CLIP.
-
-    Args:
-        clip: of `crosslingual.frozen.clip.load_clip`.
-        layer: `projected` or `pooled`.
-
-    Raises:
-        ValueError: the layer is unknown.
-    """
-    if layer not in CLIP_LAYERS:
-        raise ValueError(f"no layer {layer!r}; a CLIP has {' and '.join(CLIP_LAYERS)}")
-
-    def embed(pixels: np.ndarray) -> Tensor:
-        images = pixels_to_images(pixels)
-        if layer == "projected":
-            return clip.encode_images(images)
-        return clip.model.vision_model(pixel_values=clip.preprocess(images)).pooler_output
-
-    return Extractor(clip.name, layer, clip.image_size, embed)
+def clip_extractor(clip: FrozenCLIP) -> Extractor:
+    """The vision half of a loaded CLIP."""
+    return Extractor(
+        clip.name,
+        "projected",
+        clip.image_size,
+        lambda pixels: clip.encode_images(pixels_to_images(pixels)),
+    )
 
 
 def _inception_extractor(resolution: int | None) -> Extractor:
@@ -133,26 +116,15 @@ def _inception_extractor(resolution: int | None) -> Extractor:
 
 
 @torch.no_grad()
-def image_features(
-    pictures: Pictures,
-    extractor: Extractor,
-    batch_size: int = 64,
-    num_expected: int | None = None,
-) -> ImageFeatures:
-    """Features (N, D) of pictures, a batch at a time.
-
-    Args:
-        pictures: a folder, or Pillow's pictures and paths.
-        extractor: of `load_extractor`.
-        batch_size: pictures at a time.
-        num_expected: how many pictures there must be, where the prompts say.
+def image_features(pictures: Pictures, extractor: Extractor, batch_size: int = 64) -> ImageFeatures:
+    """Features (N, D) of a folder's pictures, or of Pillow's pictures and paths, by the batch.
 
     Raises:
         FileNotFoundError: pictures are missing.
-        ValueError: not as many as expected, fewer than 2, a broken one, several sizes where they
-            are read as they are, or features that are not finite.
+        ValueError: fewer than 2, a broken one, several sizes where they are read as they are, or
+            features that are not finite.
     """
-    found = list_pictures(pictures, num_expected)
+    found = list_pictures(pictures)
     if len(found) < 2:
         raise ValueError(f"{len(found)} pictures: distances between sets need 2 and many more")
     size = extractor.resolution or square_size(found)

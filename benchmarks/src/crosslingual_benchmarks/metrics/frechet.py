@@ -10,30 +10,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crosslingual_benchmarks.metrics import Metric, Score
-from crosslingual_benchmarks.metrics.feature_statistics import FeatureStatistics
 from crosslingual_benchmarks.metrics.intervals import interval_of_statistic
-from crosslingual_benchmarks.metrics.rows import Rows, check_widths, checked_pair
+from crosslingual_benchmarks.metrics.rows import Rows, checked_pair
 from crosslingual_benchmarks.metrics.sample import Sample
 
 # N, M rows of the two sets, D width of the features, R rows of a factor of a covariance
 
-CHUNK_ROWS = 2048  # kernel rows that exist at a time in `kernel_distance_of_all`
+CHUNK_ROWS = 2048  # kernel rows that exist at a time in `kernel_distance`
 
 
 @dataclass(frozen=True)
 class FrechetDistance:
-    """A FID with the sizes that it rests on.
-
-    Attributes:
-        value: the squared distance, at least 0.
-        num_rows_a: pictures of the first set; None where unknown.
-        num_rows_b: of the second.
-        width: D.
-    """
+    """A FID, at least 0, with the sizes that it rests on."""
 
     value: float
-    num_rows_a: int | None
-    num_rows_b: int | None
+    num_rows_a: int
+    num_rows_b: int
     width: int
 
     @property
@@ -44,12 +36,12 @@ class FrechetDistance:
         that depends on the model as well as on the number of rows (Chong & Forsyth 2020,
         arXiv 1911.07023).
         """
-        known = [n for n in (self.num_rows_a, self.num_rows_b) if n is not None]
-        if not known or min(known) > self.width:
+        fewest = min(self.num_rows_a, self.num_rows_b)
+        if fewest > self.width:
             return None
         return (
-            f"FID from {min(known)} pictures in {self.width} dimensions: the covariance is "
-            "singular and the value too high; compare equal counts only, and read KID beside it"
+            f"FID from {fewest} pictures in {self.width} dimensions: the covariance is singular "
+            "and the value too high; compare equal counts only, and read KID beside it"
         )
 
 
@@ -62,9 +54,7 @@ def frechet_distance(features_a_ND: Rows, features_b_MD: Rows) -> FrechetDistanc
     singular values of `F_a F_b^T`: the numbers that `eigvals(S_a S_b)` gives, without its negative
     and complex ones where a covariance is singular. Equal sets give 0.
 
-    Args:
-        features_a_ND: features of one set of pictures.
-        features_b_MD: of the other, by the same extractor, layer and resize.
+    Both sets' features come from the same extractor, layer and resize.
 
     Raises:
         ValueError: fewer than 2 rows, a row that is not finite, different widths.
@@ -74,38 +64,10 @@ def frechet_distance(features_a_ND: Rows, features_b_MD: Rows) -> FrechetDistanc
     return FrechetDistance(value, len(a_ND), len(b_MD), a_ND.shape[1])
 
 
-def frechet_distance_of_statistics(a: FeatureStatistics, b: FeatureStatistics) -> FrechetDistance:
-    """The same from means and covariances, as published statistics files hold them.
-
-    Where a covariance is singular, prefer the features: its small eigenvalues are rounding, and
-    their roots are not (1e-8 of the largest for each).
-
-    Raises:
-        ValueError: different widths, or what is no mean and covariance.
-    """
-    check_widths(len(a.mu_D), len(b.mu_D))
-    value = _distance(a.mu_D, _covariance_factor(a), b.mu_D, _covariance_factor(b))
-    return FrechetDistance(value, a.num_rows, b.num_rows, len(a.mu_D))
-
-
 def _row_factor(rows_ND: np.ndarray) -> np.ndarray:
     """(R, D) whose F^T F is the covariance of the rows, R at most D."""
     centred_ND = (rows_ND - rows_ND.mean(axis=0)) / np.sqrt(len(rows_ND) - 1)
     return centred_ND if len(rows_ND) <= rows_ND.shape[1] else np.linalg.qr(centred_ND, mode="r")
-
-
-def _covariance_factor(statistics: FeatureStatistics) -> np.ndarray:
-    mu_D, sigma_DD = statistics.mu_D, statistics.sigma_DD
-    if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
-        raise ValueError(f"no mean and covariance: shapes {mu_D.shape} and {sigma_DD.shape}")
-    if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
-        raise ValueError("mean or covariance are not finite: compute the statistics again")
-    values_D, vectors_DD = np.linalg.eigh((sigma_DD + sigma_DD.T) / 2)
-    scale = np.abs(values_D).max()
-    # files in fp32 are off by 1e-7 of the largest; what is further off is no rounding
-    if np.abs(sigma_DD - sigma_DD.T).max() > 1e-5 * scale or values_D[0] < -1e-5 * scale:
-        raise ValueError("sigma is no covariance: it is not symmetric, or a variance is negative")
-    return (vectors_DD * np.sqrt(values_D.clip(min=0))).T
 
 
 def _distance(mu_a: np.ndarray, a_RD: np.ndarray, mu_b: np.ndarray, b_RD: np.ndarray) -> float:
@@ -114,82 +76,19 @@ def _distance(mu_a: np.ndarray, a_RD: np.ndarray, mu_b: np.ndarray, b_RD: np.nda
     return max(float(value), 0.0)  # rounding leaves -1e-15 of equal sets
 
 
-@dataclass(frozen=True)
-class KernelDistance:
-    """A KID over subsets.
-
-    Attributes:
-        mean: over the subsets; slightly below 0 for sets of one distribution.
-        std: over the subsets, divided by their number. It is 0 where a subset is the whole set,
-            and never the error of the mean: `intervals.py` gives that.
-        num_subsets: drawn.
-        subset_size: rows of each, of either set.
-        num_rows_a: pictures of the first set.
-        num_rows_b: of the second.
-    """
-
-    mean: float
-    std: float
-    num_subsets: int
-    subset_size: int
-    num_rows_a: int
-    num_rows_b: int
-
-
-def kernel_distance(
-    features_a_ND: Rows,
-    features_b_MD: Rows,
-    num_subsets: int = 100,
-    subset_size: int | None = None,
-    seed: int = 2020,
-) -> KernelDistance:
+def kernel_distance(features_a_ND: Rows, features_b_MD: Rows) -> float:
     """KID: the unbiased squared maximum mean discrepancy with the kernel `(x.y / D + 1)^3`.
 
-    Of each pair of subsets of m rows, `(sum_{i!=j} k(a_i, a_j) + sum_{i!=j} k(b_i, b_j)) / (m (m -
-    1)) - 2 sum_{ij} k(a_i, b_j) / m^2` (Bińkowski et al. 2018, arXiv 1801.01401, section 4; Gretton
-    et al. 2012, eq. 3). Subsets, their order and the seed are torch-fidelity's, and so is the
-    value.
-
-    Args:
-        features_a_ND: features of one set of pictures.
-        features_b_MD: of the other, by the same extractor, layer and resize.
-        num_subsets: pairs of subsets.
-        subset_size: rows of each; min(1000, N, M) if not given.
-        seed: of the drawing.
-
-    Raises:
-        ValueError: fewer than 2 rows, a row that is not finite, different widths, or a subset
-            larger than a set.
-    """
-    a_ND, b_MD = checked_pair(features_a_ND, features_b_MD)
-    size = min(1000, len(a_ND), len(b_MD)) if subset_size is None else subset_size
-    if not 2 <= size <= min(len(a_ND), len(b_MD)) or num_subsets < 1:
-        raise ValueError(
-            f"{num_subsets} subsets of {size} rows cannot be drawn from {len(a_ND)} and "
-            f"{len(b_MD)}: lower subset_size"
-        )
-    draw = np.random.RandomState(seed)  # torch-fidelity's generator: the same rows are drawn
-    found = []
-    for _ in range(num_subsets):
-        part_a = a_ND[draw.choice(len(a_ND), size, replace=False)]
-        part_b = b_MD[draw.choice(len(b_MD), size, replace=False)]
-        found.append(_squared_discrepancy(part_a, part_b))
-    mean, std = float(np.mean(found)), float(np.std(found))
-    return KernelDistance(mean, std, num_subsets, size, len(a_ND), len(b_MD))
-
-
-def kernel_distance_of_all(features_a_ND: Rows, features_b_MD: Rows) -> float:
-    """KID of all rows at once, of sets of any sizes: no drawing, and the smallest variance.
-
-    Kernels are summed in chunks; time grows with (N + M)^2 D.
+    `sum_{i!=j} k(a_i, a_j) / (N (N - 1)) + sum_{i!=j} k(b_i, b_j) / (M (M - 1)) - 2 sum_{ij}
+    k(a_i, b_j) / (N M)` (Bińkowski et al. 2018, arXiv 1801.01401, section 4; Gretton et al. 2012,
+    eq. 3). It takes all rows at once, of sets of any sizes: no drawing of subsets, and the smallest
+    variance. It is slightly below 0 for sets of one distribution. Kernels are summed in chunks;
+    time grows with (N + M)^2 D.
 
     Raises:
         ValueError: fewer than 2 rows, a row that is not finite, different widths.
     """
-    return _squared_discrepancy(*checked_pair(features_a_ND, features_b_MD))
-
-
-def _squared_discrepancy(a_ND: np.ndarray, b_MD: np.ndarray) -> float:
+    a_ND, b_MD = checked_pair(features_a_ND, features_b_MD)
     within = sum(_mean_off_diagonal(rows) for rows in (a_ND, b_MD))
     return float(within - 2 * _kernel_sum(a_ND, b_MD) / (len(a_ND) * len(b_MD)))
 
@@ -222,10 +121,6 @@ def _measure_fid(sample: Sample) -> Score | None:
     return score
 
 
-def _measure_kid(sample: Sample) -> Score | None:
-    return _measure(sample, kernel_distance_of_all)
-
-
 def _measure(sample: Sample, distance: Callable[[Rows, Rows], float]) -> Score | None:
     """The general pictures against the references; None without either."""
     references_MD = sample.yardstick.references_MD
@@ -237,13 +132,20 @@ def _measure(sample: Sample, distance: Callable[[Rows, Rows], float]) -> Score |
         interval = interval_of_statistic(
             lambda rows: distance(rows, references_MD),
             rows_ND,
-            num_samples=sample.num_fid_bootstrap,
-            seed=sample.seed,
+            sample.num_fid_bootstrap,
+            sample.seed,
         )
     return Score(distance(rows_ND, references_MD), interval, sample.yardstick.words)
 
 
 METRICS = (
     Metric("fid", "FID ↓", _measure_fid, better="low", place=4),
-    Metric("kid", "KID × 1000 ↓", _measure_kid, scale=1000, better="low", place=5),
+    Metric(
+        "kid",
+        "KID × 1000 ↓",
+        lambda sample: _measure(sample, kernel_distance),
+        scale=1000,
+        better="low",
+        place=5,
+    ),
 )

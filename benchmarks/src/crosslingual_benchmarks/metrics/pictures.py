@@ -23,10 +23,7 @@ def list_pictures(pictures: Pictures, num_expected: int | None = None) -> list[P
 
     Of a folder in GenEval's layout (`00000/metadata.jsonl`) they are `00000/samples/0000.png` and
     so on, and not its grids; of another, all PNG, JPEG and WebP files below it.
-
-    Args:
-        pictures: a folder, or Pillow's pictures and paths.
-        num_expected: how many there must be, where the prompts say.
+    `num_expected`: how many there must be, where the prompts say.
 
     Raises:
         FileNotFoundError: no such folder, a folder without pictures, or a file is missing.

@@ -10,12 +10,7 @@ Rows = Tensor | np.ndarray
 
 
 def checked_rows(features_ND: Rows, what: str, min_rows: int = 2) -> np.ndarray:
-    """A table of features as (N, D) fp64, on the CPU.
-
-    Args:
-        features_ND: of any floating dtype, on any device.
-        what: names the table in errors.
-        min_rows: how many rows the metric needs.
+    """A table of features as (N, D) fp64, on the CPU; `what` names it in errors.
 
     Raises:
         ValueError: it is no table, has too few rows or no columns, or holds a NaN or an infinity.
@@ -37,17 +32,13 @@ def checked_pair(features_a_ND: Rows, features_b_MD: Rows) -> tuple[np.ndarray, 
     """
     a_ND = checked_rows(features_a_ND, "features a")
     b_MD = checked_rows(features_b_MD, "features b")
-    check_widths(a_ND.shape[1], b_MD.shape[1])
-    return a_ND, b_MD
-
-
-def check_widths(width_a: int, width_b: int) -> None:
-    """Refuses to compare features of different widths."""
+    width_a, width_b = a_ND.shape[1], b_MD.shape[1]
     if width_a != width_b:
         raise ValueError(
             f"features of widths {width_a} and {width_b} are of different extractors or layers: "
             "take both sets from the same one"
         )
+    return a_ND, b_MD
 
 
 def checked_column(values_N: Rows, what: str) -> np.ndarray:
