@@ -1,4 +1,4 @@
-"""The command `pea`, which `python -m pea`, torchrun and deepspeed start as well."""
+"""The command `pea`; `python -m pea`, torchrun and deepspeed start it too."""
 
 import sys
 

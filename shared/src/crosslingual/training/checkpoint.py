@@ -1,11 +1,13 @@
-"""Checkpoints, complete or absent: written beside, renamed, and only then named by `latest`.
+"""Checkpoints, each complete or absent: written under a temporary name, renamed, and only then
+named by `latest`.
 
     OUTPUT/latest                           one line: checkpoint-200
     OUTPUT/checkpoint-200/checkpoint.json   step, ZeRO stage, processes, shapes, file sizes
+    OUTPUT/checkpoint-200/settings.yaml     the run's settings
     OUTPUT/checkpoint-200/deepspeed/*.pt    DeepSpeed's: trainable tensors, optimiser, state
 
-DeepSpeed's files are pickles: the local state of one's own run, never a format to exchange. The
-exports are safetensors (`artifacts`). `OUTPUT` is seen by all processes.
+DeepSpeed's files are pickles: the local state of one's own run, never a format to exchange. Exports
+are safetensors (`crosslingual.adapter.artifact`). All processes see `OUTPUT`.
 """
 
 import contextlib
@@ -25,8 +27,10 @@ from crosslingual.cli.settings import write_settings
 from crosslingual.training.manifest import MANIFEST, check_fits, read_manifest, write_manifest
 
 _TAG = "deepspeed"
+_TORCH_WRITERS = ("PytorchStreamWriter", "inline_container", "iostream error")
+"""What torch's writers say when the disk is full."""
 _last: WeakKeyDictionary[Any, Path] = WeakKeyDictionary()
-"""Engine to the checkpoint it was last saved to or loaded from."""
+"""The checkpoint that an engine was last saved to or loaded from."""
 
 
 def save_checkpoint(
@@ -40,13 +44,13 @@ def save_checkpoint(
 ) -> Path:
     """Saves trainable tensors, optimiser, schedule and state; every process must call it.
 
-    A process that dies at any moment leaves `latest` naming a complete checkpoint. The oldest ones
-    are removed after. Nothing is written twice at the same step.
+    Whenever a process dies, `latest` names a complete checkpoint. The oldest checkpoints are
+    removed afterwards. A second call at the same step writes nothing.
 
     Args:
         engine: what `build_engine` returned.
         output_dir: the run's folder, seen by all processes; made if it is absent.
-        step: how many optimiser steps were taken.
+        step: optimiser steps taken so far.
         state: anything that pickles, the same on all processes (rank 0's is kept).
         total_limit: how many checkpoints up to this one stay; None keeps all.
         settings: the run's, an instance of a dataclass, kept as `settings.yaml`.
@@ -55,7 +59,7 @@ def save_checkpoint(
         The checkpoint's folder.
 
     Raises:
-        OSError: if the disk is full; what was there before is intact.
+        OSError: if the disk is full; earlier checkpoints are intact.
     """
     output_dir = Path(output_dir).resolve()
     final = output_dir / f"checkpoint-{step}"
@@ -184,7 +188,7 @@ def trained_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def resolve_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | None) -> Path | None:
-    """Finds what to resume from, and keeps a new run out of an old run's folder.
+    """Finds the checkpoint to resume from, and keeps a new run out of an old run's folder.
 
     Args:
         output_dir: the run's folder.
@@ -244,7 +248,8 @@ def _latest_name(output_dir: Path) -> str | None:
 def _publish(partial: Path, final: Path, last: Path | None) -> None:
     """Flushes a complete folder, gives it its name, then lets `latest` name it.
 
-    A folder of that name was left by a longer run than the one resumed from `last` beside it.
+    A folder that has this name already was left by a longer run than the one that resumed from
+    `last`, its neighbour.
     """
     for path in [*partial.rglob("*"), partial]:
         _flush(path)
@@ -252,18 +257,18 @@ def _publish(partial: Path, final: Path, last: Path | None) -> None:
         if last is not None and _latest_name(final.parent) == final.name:
             _write_latest(last).replace(final.parent / "latest")
         shutil.rmtree(final)
-    beside = _write_latest(final)  # before the rename: what a full disk can refuse comes first
+    temporary = _write_latest(final)  # before the rename: a full disk must refuse this one first
     partial.rename(final)
     _flush(final.parent)
-    beside.replace(final.parent / "latest")
+    temporary.replace(final.parent / "latest")
     _flush(final.parent)
 
 
 def _write_latest(path: Path) -> Path:
-    beside = path.with_name("latest.partial")
-    beside.write_text(path.name + "\n", encoding="utf-8")
-    _flush(beside)
-    return beside
+    temporary = path.with_name("latest.partial")
+    temporary.write_text(path.name + "\n", encoding="utf-8")
+    _flush(temporary)
+    return temporary
 
 
 def _flush(path: Path) -> None:
@@ -283,11 +288,11 @@ def _remove_oldest(output_dir: Path, step: int, total_limit: int) -> None:
     found = (re.fullmatch(r"checkpoint-(\d+)", path.name) for path in output_dir.iterdir())
     steps = sorted(int(match[1]) for match in found if match and int(match[1]) <= step)
     for old in steps[: -max(total_limit, 1)]:
-        doomed = output_dir / f"checkpoint-{old}"
-        shutil.rmtree(doomed.rename(doomed.with_name(doomed.name + ".partial")))
+        path = output_dir / f"checkpoint-{old}"
+        shutil.rmtree(path.rename(path.with_name(path.name + ".partial")))
 
 
 def _is_full_disk(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "PytorchStreamWriter" in str(error) or "inline_container" in str(error)
+    return any(word in str(error) for word in _TORCH_WRITERS)

@@ -1,4 +1,4 @@
-"""What a checkpoint is, beside its tensors: step, ZeRO stage, processes, shapes, file sizes."""
+"""What a checkpoint is, besides its tensors: step, ZeRO stage, processes, shapes, file sizes."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def write_manifest(engine: Any, folder: Path, step: int) -> None:
     """Writes `checkpoint.json` into a folder that DeepSpeed has filled.
 
     Args:
-        engine: what was saved.
+        engine: that was saved.
         folder: DeepSpeed's files, all of them, of all processes.
         step: how many optimiser steps were taken.
 

@@ -126,7 +126,7 @@ def _read_launcher() -> tuple[int, int, int]:
     if "RANK" not in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         if "MASTER_ADDR" not in environment or "MASTER_PORT" not in environment:
             raise ValueError(
-                "srun started several tasks, but nobody says where they meet; before srun: export "
+                "srun started several tasks, but no meeting place is set; before srun: export "
                 "MASTER_PORT=29500 MASTER_ADDR=$(scontrol show hostnames $SLURM_NODELIST | head -1)"
             )
         environment["RANK"] = environment["SLURM_PROCID"]

@@ -1,4 +1,4 @@
-"""What a person sees while training, and what stays of it: metrics.jsonl, and a tracker by name."""
+"""What a person sees while training, and its records: metrics.jsonl, and a tracker by name."""
 
 import json
 import resource
@@ -169,6 +169,6 @@ def _drop_rows_after(path: Path, step: int) -> None:
             continue
         if row["step"] <= step:
             kept.append(line + "\n")
-    beside = path.with_suffix(".partial")
-    beside.write_text("".join(kept), encoding="utf-8")
-    beside.replace(path)
+    temporary = path.with_suffix(".partial")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)

@@ -263,7 +263,7 @@ class Run:
     def _trained(self) -> dict[str, Tensor]:
         if self._ema is None:
             return full_state_dict(self.engine)
-        # beside the engine: ZeRO gathers its own fp32 copy, whatever stands in the module
+        # not from the engine: ZeRO gathers its own fp32 copy, whatever the module holds
         averages = zip(self._trainable, self._ema.shadow_params, strict=True)
         return {name: average.to("cpu", torch.float32) for name, average in averages}
 

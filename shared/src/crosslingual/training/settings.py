@@ -56,7 +56,7 @@ class RunSettings:
         validation_steps: optimiser steps between validations; 0 validates nothing.
         validation_data: held-out data to validate on; needed if validation_steps is not 0.
         validation_rows: samples of the validation, the first ones of validation_data.
-        report_to: tracker that gets the numbers beside metrics.jsonl.
+        report_to: tracker that gets the numbers besides metrics.jsonl.
     """
 
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
@@ -144,7 +144,7 @@ class DiffusionSettings(CaptionSettings):
 
 @dataclass
 class FeaturesSettings:
-    """What a `features` verb needs beside the settings of training, of which the frozen parts and
+    """What a `features` verb needs besides the settings of training, of which the frozen parts and
     the languages matter, so that one file serves both.
 
     A method's own are `class FeaturesSettings(settings.FeaturesSettings, TrainSettings)`.

@@ -4,15 +4,15 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from PIL.Image import Image
 
 _NAMES = ("tensorboard", "wandb", "trackio")
 
 
-class Tracker(Protocol):
-    """Where numbers and pictures of a run go."""
+class Tracker:
+    """Where numbers and pictures of a run go; this one, `none`, drops them."""
 
     def numbers(self, values: Mapping[str, float], step: int) -> None:
         """Takes the numbers of a step."""
@@ -24,18 +24,7 @@ class Tracker(Protocol):
         """Ends the run."""
 
 
-class _NoTracker:
-    def numbers(self, values: Mapping[str, float], step: int) -> None:
-        pass
-
-    def picture(self, name: str, picture: Image, step: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class _TensorBoard:
+class _TensorBoard(Tracker):
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
@@ -55,7 +44,7 @@ class _TensorBoard:
         self._writer.close()
 
 
-class _Wandb:
+class _Wandb(Tracker):
     """wandb, and trackio, which answers to the same calls."""
 
     def __init__(self, module: Any, folder: Path) -> None:
@@ -86,7 +75,7 @@ def open_tracker(report_to: str, folder: Path) -> Tracker:
         ValueError: for an unknown name, or where its package is not installed.
     """
     if report_to == "none":
-        return _NoTracker()
+        return Tracker()
     if report_to not in _NAMES:
         raise ValueError(f"report_to is none, {', '.join(_NAMES)}, not '{report_to}'")
     if importlib.util.find_spec(report_to) is None:

@@ -1,4 +1,4 @@
-"""The command `template`, which `python -m template`, torchrun and deepspeed start as well."""
+"""The command `template`; `python -m template`, torchrun and deepspeed start it too."""
 
 import sys
 

@@ -55,9 +55,7 @@ def save_adapter(
     there are any.
     """
     count = sum(tensor.numel() for tensor in state.values())
-    card = artifact.model_card(
-        "Text-space adapter", CARD, config, count=count, results=results
-    )
+    card = artifact.model_card("Text-space adapter", CARD, config, count=count, results=results)
     return artifact.save_artifact(folder, state=state, config=config, card=card)
 
 

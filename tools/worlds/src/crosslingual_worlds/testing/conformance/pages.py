@@ -199,6 +199,17 @@ class Pages:
                     answer = command("", {**request, "folder": str(tmp_path)})
                     assert answer["codes"] == [0], (line, answer["stderr"])
 
+    def test_the_demo_by_hand_has_the_settings_and_defaults_of_the_verb(
+        self, subject: Subject
+    ) -> None:
+        """`bash run.sh` and `NAME demo` are the same run."""
+        settings = importlib.import_module(f"{subject.name}.settings").DemoSettings()
+        text = (subject.folder / "run.sh").read_text(encoding="utf-8")
+        found = dict(re.findall(r"^([A-Z_]+)=\$\{\1:?-(.*?)\}(?: +#.*)?$", text, re.MULTILINE))
+        for name, value in vars(settings).items():
+            words = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            assert name.upper() in found and (value is None or found[name.upper()] == words), name
+
     def test_code_of_the_readme_imports_what_there_is(self, subject: Subject) -> None:
         text = (subject.folder / "README.md").read_text(encoding="utf-8")
         for language, code in FENCE.findall(text):
