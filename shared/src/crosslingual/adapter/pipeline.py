@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -25,27 +26,27 @@ from crosslingual.frozen.families import family_of
 Attach = Callable[[Any, nn.Module, dict[str, Any]], Any]
 
 
-def attach(
-    pipe: Any, encoder: MultilingualEncoder, adapter: nn.Module, config: dict[str, Any]
-) -> Any:
-    """Makes a stock pipeline read its prompts through an encoder and an adapter.
+def attach_adapter(pipe: Any, adapter: nn.Module, config: dict[str, Any]) -> Any:
+    """Makes a stock pipeline read its prompts through an adapter and the encoder that its config
+    names.
 
     Where the denoiser projects text states itself, the adapter takes that projection's place and
     the encoder that of the text encoder. Elsewhere both are one text encoder, `AdaptedTextEncoder`.
 
     Args:
         pipe: any diffusers pipeline on a base of the adapter's kind; changed in place.
-        encoder: frozen.
-        adapter: maps its states (B, L, C) to (states (B, L, D), pooled (B, P) or None).
-        config: the adapter's: its `method`, the `width` of its states, its `pooled_width` or None,
-            its `null_policy`, and what rebuilds it.
+        adapter: maps the encoder's states (B, L, C) to (states (B, L, D), pooled (B, P) or None).
+        config: the adapter's: its `method` and encoder, the `width` of its states, its
+            `pooled_width` or None, its `null_policy`, and what rebuilds it.
 
     Returns:
         The pipeline.
 
     Raises:
-        ValueError: the adapter was made for another kind of base.
+        FileNotFoundError: the encoder cannot be reached.
+        ValueError: the adapter was made for another kind of base, or another encoder.
     """
+    encoder = load_encoder(config)
     family, _ = family_of(pipe)
     zeros_for_empty = config["null_policy"] == "zeros"
     widths = {"width": config["width"], "pooled_width": config["pooled_width"]}
@@ -70,12 +71,13 @@ def set_text_encoder(
     pooled_width: int | None = None,
     zeros_for_empty: bool = False,
 ) -> Any:
-    """Puts a text encoder that answers like the base's own, and its tokenizer, in a pipeline.
+    """Puts a text encoder that answers like the base's own, and its tokenizer, in a pipeline, which
+    is changed in place.
 
     Args:
-        pipe: any diffusers pipeline; changed in place.
+        pipe: any diffusers pipeline.
         text_encoder: moved to the denoiser's device and dtype.
-        tokenizer: its own.
+        tokenizer: the encoder's.
         width: of the states that the denoiser's cross-attention then reads.
         pooled_width: of the pooled vector, None where there is none.
         zeros_for_empty: whether an empty negative prompt gives zeros, on SDXL.
@@ -91,11 +93,7 @@ def set_text_encoder(
 
 
 def check_widths(pipe: Any, width: int, pooled_width: int | None) -> None:
-    """Refuses text states that a pipeline's denoiser cannot take.
-
-    Raises:
-        ValueError: with both widths.
-    """
+    """Refuses, by a ValueError, text states that a pipeline's denoiser cannot take."""
     family, denoiser = family_of(pipe)
     _, wanted_pooled, wanted = family.widths(denoiser.config)
     pairs = (width, pooled_width), (wanted, wanted_pooled)
@@ -128,24 +126,14 @@ def load_encoder(config: dict[str, Any]) -> MultilingualEncoder:
     return encoder
 
 
-def attach_adapter(pipe: Any, adapter: nn.Module, config: dict[str, Any]) -> Any:
-    """`attach` with the encoder that the adapter's config names."""
-    return attach(pipe, load_encoder(config), adapter, config)
-
-
 def load_adapted(
     adapter: nn.Module,
     config: dict[str, Any],
     base: str | None = None,
     attach: Attach = attach_adapter,
 ) -> Any:
-    """A base's stock pipeline with an adapter attached.
-
-    Args:
-        adapter: frozen.
-        config: the adapter's.
-        base: another base of the same kind; the one it was trained on if None.
-        attach: the method's own, of a pipeline, an adapter and its config.
+    """The stock pipeline of the adapter's base, or of another `base` of the same kind, with the
+    adapter attached by the method's own `attach`.
     """
     revision = config["base_revision"] if base is None else None
     pipe = Base.open(base or config["base"], revision).load_pipeline(with_text=False)
@@ -170,17 +158,14 @@ def draw(
         config: the adapter's.
         prompts: in its languages.
         seed: of the noise.
-        attach: the method's own, of a pipeline, an adapter and its config.
+        attach: the method's own.
     """
     copy = build_adapter(config)
     copy.load_state_dict(adapter.state_dict())
-    if denoiser is None:
-        pipe = base.load_pipeline(with_text=False).to(next(adapter.parameters()).device)
+    parts = {} if denoiser is None else {"denoiser": denoiser.model}
+    pipe = base.load_pipeline(with_text=False, **parts).to(next(adapter.parameters()).device)
+    with base.family.keep_projection(pipe.components[base.family.part]):
         return draw_strip(attach(pipe, copy, config), prompts, config["guidance_scale"], seed)
-    pipe = base.load_pipeline(with_text=False, denoiser=denoiser.model).to(denoiser.device)
-    with base.family.keep_projection(denoiser.model):
-        pipe = attach(pipe, copy.to(denoiser.device), config)
-        return draw_strip(pipe, prompts, config["guidance_scale"], seed)
 
 
 def draw_strip(pipe: Any, prompts: list[str], guidance_scale: float, seed: int = 0) -> Image.Image:
@@ -191,12 +176,7 @@ def draw_strip(pipe: Any, prompts: list[str], guidance_scale: float, seed: int =
         guidance_scale=guidance_scale,
         generator=torch.Generator().manual_seed(seed),
     ).images
-    strip = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))
-    left = 0
-    for picture in pictures:
-        strip.paste(picture, (left, 0))
-        left += picture.width
-    return strip
+    return Image.fromarray(np.hstack([np.asarray(picture) for picture in pictures]))
 
 
 @torch.no_grad()
@@ -233,9 +213,6 @@ def write_pictures(
         settings: of the verb.
         load_pipeline: the method's own, of an adapter's folder and a base or None.
         read_config: gives an adapter's config, which recommends a `guidance_scale`.
-
-    Returns:
-        The folder.
 
     Raises:
         ValueError: neither an adapter nor a base is named.

@@ -89,13 +89,7 @@ class AdaptedTextEncoder(PreTrainedModel):
     def of(
         cls, encoder: MultilingualEncoder, adapter: nn.Module, config: dict[str, Any]
     ) -> "AdaptedTextEncoder":
-        """The drop-in of modules that exist.
-
-        Args:
-            encoder: the frozen multilingual encoder.
-            adapter: maps its states (B, L, C) to (states (B, L, D), pooled (B, P) or None).
-            config: the adapter's.
-        """
+        """The drop-in of modules that exist: an encoder, and an adapter with its config."""
         described = AdaptedTextEncoderConfig(
             encoder.model.config.to_dict(),
             config,
@@ -132,8 +126,15 @@ class AdaptedTextEncoder(PreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = input_ids.ne(self.config.pad_token_id).long()
-        input_ids, attention_mask = self._at_length(input_ids, attention_mask)
-        states = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state
+        # Cuts or pads prompts to the length of training, as the tokenizer does: stock pipelines pad
+        # a negative prompt to the number of states, which is not that of tokens in all methods.
+        surplus = input_ids.shape[1] - self.config.prompt_length
+        ids = F.pad(input_ids, (0, -surplus), value=self.config.pad_token_id)
+        if surplus > 0:  # what is cut keeps its end token
+            is_cut = attention_mask[:, -surplus].bool()
+            ids[:, -1] = torch.where(is_cut, self.config.eos_token_id, ids[:, -1])
+        mask = F.pad(attention_mask, (0, -surplus))
+        states = self.encoder(ids, attention_mask=mask).last_hidden_state
         states, pooled = self.adapter(states.to(self.dtype))
         # SDXL's pipeline takes entry 0 where it is a matrix for the pooled vector and
         # hidden_states[-2] for the states.
@@ -144,16 +145,3 @@ class AdaptedTextEncoder(PreTrainedModel):
         return BaseModelOutputWithPooling(
             last_hidden_state=first, pooler_output=pooled, hidden_states=hidden_states
         )
-
-    def _at_length(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Cuts or pads prompts to the length of training, as the tokenizer does: stock pipelines
-        pad a negative prompt to the number of states, which is not that of tokens in all methods.
-        """
-        surplus = input_ids.shape[1] - self.config.prompt_length
-        if surplus == 0:
-            return input_ids, attention_mask
-        ids = F.pad(input_ids, (0, -surplus), value=self.config.pad_token_id)
-        if surplus > 0:  # what is cut keeps its end token
-            is_cut = attention_mask[:, -surplus].bool()
-            ids[:, -1] = torch.where(is_cut, self.config.eos_token_id, ids[:, -1])
-        return ids, F.pad(attention_mask, (0, -surplus))

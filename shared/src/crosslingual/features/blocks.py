@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from crosslingual.features.ragged import Ragged, concatenate, spans
+from crosslingual.features.ragged import Ragged, concatenate
 
 LENGTHS = ".lengths"
 Arrays = Mapping[str, Tensor | Ragged]
@@ -66,7 +66,7 @@ def gather(
     local: Sequence[Tensor],
     names: Collection[str] | None,
 ) -> dict[str, Tensor | Ragged]:
-    """Rows of several blocks as one batch, each array by one gather a block.
+    """Rows of several blocks as one batch.
 
     Args:
         blocks: that hold the batch's rows.
@@ -80,34 +80,14 @@ def gather(
     held = blocks[0].keys()
     if names is not None and (absent := sorted({*names} - held)):
         raise ValueError(f"the features hold no {absent[0]}; there are {', '.join(sorted(held))}")
-    result: dict[str, Tensor | Ragged] = {}
-    for name in held if names is None else names:
-        arrays = [block[name] for block in blocks]
-        is_ragged = isinstance(arrays[0], Ragged)
-        result[name] = (_gather_ragged if is_ragged else _gather_dense)(arrays, places, local)
-    return result
+    chosen = held if names is None else names
+    pairs = zip(blocks, local, strict=True)
+    pieces = [{name: _select(block[name], rows) for name in chosen} for block, rows in pairs]
+    if len(pieces) == 1:
+        return pieces[0]
+    order = torch.cat(list(places)).argsort()
+    return {name: _select(array, order) for name, array in join(pieces).items()}
 
 
-def _gather_dense(
-    arrays: Sequence[Tensor], places: Sequence[Tensor], local: Sequence[Tensor]
-) -> Tensor:
-    if len(arrays) == 1:
-        return arrays[0].index_select(0, local[0])
-    result = arrays[0].new_empty(sum(map(len, places)), *arrays[0].shape[1:])
-    for array, place, rows in zip(arrays, places, local, strict=True):
-        result[place] = array[rows]
-    return result
-
-
-def _gather_ragged(
-    arrays: Sequence[Ragged], places: Sequence[Tensor], local: Sequence[Tensor]
-) -> Ragged:
-    chosen = [array.select(rows) for array, rows in zip(arrays, local, strict=True)]
-    if len(chosen) == 1:
-        return chosen[0]
-    lengths = torch.cat([part.lengths for part in chosen])[torch.cat(places).argsort()]
-    starts = lengths.cumsum(0) - lengths
-    result = chosen[0].values.new_empty(int(lengths.sum()), *chosen[0].values.shape[1:])
-    for part, place in zip(chosen, places, strict=True):
-        result[spans(starts[place], part.lengths)] = part.values
-    return Ragged(result, lengths)
+def _select(array: Tensor | Ragged, rows: Tensor) -> Tensor | Ragged:
+    return array.select(rows) if isinstance(array, Ragged) else array.index_select(0, rows)

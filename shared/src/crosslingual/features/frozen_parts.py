@@ -48,7 +48,7 @@ class FrozenParts:
 
     @cached_property
     def vae(self) -> Any:
-        """The base's VAE; captions without pictures never load it."""
+        """The base's; captions without pictures never load it."""
         return self.base.load_vae(self.device)
 
     @cached_property
@@ -102,15 +102,15 @@ class FrozenParts:
             images = batch["images"].to(self.device)
             mean, std = self.base.family.posterior(self.vae, images)
             arrays = {"latent_mean": mean, "latent_std": std}
-        arrays |= self._english([_first(c, "en") for c in captions])
-        arrays["has_english"] = torch.tensor([bool(c.get("en")) for c in captions])
-        arrays["has_language"] = torch.tensor(
-            [[bool(c.get(name)) for name in self.languages] for c in captions]
-        )
-        arrays["native"] = ~batch["parallel"]
-        texts = [_first(c, name) for c in captions for name in self.languages]
         shape = (len(captions), len(self.languages))
+        english = [(c.get("en") or [""])[0] for c in captions]
+        texts = [(c.get(name) or [""])[0] for c in captions for name in self.languages]
+        arrays |= self._english(english)
         arrays |= {n: array.unflatten(0, shape) for n, array in self._multilingual(texts).items()}
+        has_language = [[bool(c.get(name)) for name in self.languages] for c in captions]
+        arrays["has_english"] = torch.tensor([bool(c.get("en")) for c in captions])
+        arrays["has_language"] = torch.tensor(has_language)
+        arrays["native"] = ~batch["parallel"]
         return _stored(arrays)
 
     def null(self) -> dict[str, Tensor]:
@@ -140,8 +140,3 @@ def _stored(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
         name: array.to("cpu", STORED if array.is_floating_point() else None)
         for name, array in arrays.items()
     }
-
-
-def _first(captions: dict[str, list[str]], language: str) -> str:
-    texts = captions.get(language)
-    return texts[0] if texts else ""

@@ -43,7 +43,11 @@ class Ragged:
         """The given rows (int64, one or more times each), in that order, by one gather."""
         starts = self.lengths.cumsum(0) - self.lengths
         lengths = self.lengths[rows]
-        return Ragged(self.values.index_select(0, spans(starts[rows], lengths)), lengths)
+        shifts = starts[rows] - (lengths.cumsum(0) - lengths)
+        total = int(lengths.sum())
+        places = torch.repeat_interleave(shifts, lengths, output_size=total)
+        places += torch.arange(total, device=lengths.device)
+        return Ragged(self.values.index_select(0, places), lengths)
 
     def rows(self) -> tuple[Tensor, ...]:
         """Each row by itself, as views."""
@@ -55,11 +59,3 @@ def concatenate(parts: Sequence[Ragged]) -> Ragged:
     return Ragged(
         torch.cat([part.values for part in parts]), torch.cat([part.lengths for part in parts])
     )
-
-
-def spans(starts: Tensor, lengths: Tensor) -> Tensor:
-    """The places `start, start + 1, ..., start + length - 1` of each span, one after another."""
-    shifts = starts - (lengths.cumsum(0) - lengths)
-    total = int(lengths.sum())
-    places = torch.repeat_interleave(shifts, lengths, output_size=total)
-    return places.add_(torch.arange(total, device=lengths.device))
