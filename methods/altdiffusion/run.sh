@@ -13,7 +13,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 OUTPUT_DIR=${OUTPUT_DIR:-runs/altdiffusion-demo}
-NUM_PROCESSES=${NUM_PROCESSES:-$(($(nproc) < 2 ? 1 : 2))}
+NUM_PROCESSES=${NUM_PROCESSES:-$(($(env -u OMP_NUM_THREADS nproc) < 2 ? 1 : 2))}
 LANGUAGES=${LANGUAGES:-de zh}
 NUM_TEXTS=${NUM_TEXTS:-4000}
 NUM_SAMPLES=${NUM_SAMPLES:-1500}

@@ -13,7 +13,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 OUTPUT_DIR=${OUTPUT_DIR:-runs/mclip-demo}
-NUM_PROCESSES=${NUM_PROCESSES:-$(($(nproc) < 2 ? 1 : 2))}
+NUM_PROCESSES=${NUM_PROCESSES:-$(($(env -u OMP_NUM_THREADS nproc) < 2 ? 1 : 2))}
 NUM_SAMPLES=${NUM_SAMPLES:-2000}
 NUM_TEXTS=${NUM_TEXTS:-6000}
 NUM_TEST=${NUM_TEST:-500}
