@@ -8,7 +8,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 OUTPUT_DIR=${OUTPUT_DIR:-runs/template-demo}
-NUM_PROCESSES=${NUM_PROCESSES:-$(($(nproc) < 2 ? 1 : 2))}
+NUM_PROCESSES=${NUM_PROCESSES:-$(($(env -u OMP_NUM_THREADS nproc) < 2 ? 1 : 2))}
 MAX_TRAIN_STEPS=${MAX_TRAIN_STEPS:-1000}
 NUM_SAMPLES=${NUM_SAMPLES:-2000}
 NUM_PROMPTS=${NUM_PROMPTS:-12}
