@@ -115,22 +115,17 @@ def _count_unet(settings: "TrainSettings") -> dict[str, int]:
 
     from altdiffusion.unet import set_trainable
     from crosslingual.frozen.base import Base, Conditioning
-    from crosslingual.frozen.memory import estimate, print_info
+    from crosslingual.frozen.memory import estimate, predict_on_meta, print_info
 
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     counts = base.count_parameters()
     with torch.device("meta"):
         unet = set_trainable(base.denoiser_on_meta(), settings)
-    denoiser = base.wrap_denoiser(unet, resolution=settings.resolution)
-    rows, edge = settings.train_batch_size, settings.resolution // base.latents.downscale
+    rows, length = settings.train_batch_size, settings.max_length or base.text.length
 
     def forward(dtype: torch.dtype) -> torch.Tensor:
-        with torch.device("meta"):
-            latents = torch.empty(rows, base.latents.channels, edge, edge, dtype=dtype)
-            times = torch.empty(rows, dtype=torch.int64)
-            length = settings.max_length or base.text.length
-            states = torch.empty(rows, length, base.text.width, dtype=dtype)
-            return denoiser.predict(latents, times, Conditioning(states))
+        states = torch.empty(rows, length, base.text.width, dtype=dtype)
+        return predict_on_meta(base, unet, settings, Conditioning(states))
 
     checkpoint = unet.enable_gradient_checkpointing if settings.gradient_checkpointing else None
     found = estimate(unet, forward, settings, checkpoint=checkpoint)

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from crosslingual.files import flush, is_full_disk
 from crosslingual.frozen.weights import freeze
 from crosslingual.worlds import model_folder
 
@@ -45,13 +45,10 @@ def write_folder(folder: str | Path, fill: Callable[[Path], None]) -> Path:
     try:
         partial.mkdir(parents=True)
         fill(partial)
-        for path in filter(Path.is_file, partial.rglob("*")):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        flush(*partial.rglob("*"))
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        is_full = "os error 28" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
-        if not is_full:
+        if not is_full_disk(error):
             raise
         kept = "the earlier one is intact" if folder.exists() else "nothing is left there"
         message = f"the disk is full: {folder} was not written, {kept}; make room and export again"

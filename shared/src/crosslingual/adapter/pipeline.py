@@ -149,16 +149,9 @@ def draw(
     seed: int = 0,
     attach: Attach = attach_adapter,
 ) -> Image.Image:
-    """A strip of pictures of an adapter in training, one for each prompt.
-
-    Args:
-        base: of the run.
-        denoiser: that training holds, so that it is not loaded twice; None where it holds none.
-        adapter: in training; a copy of it is attached, since attaching freezes.
-        config: the adapter's.
-        prompts: in its languages.
-        seed: of the noise.
-        attach: the method's own.
+    """A strip of pictures of an adapter in training, one for each prompt. A copy of the adapter is
+    attached, by the method's own `attach`, since attaching freezes. The `denoiser` that training
+    holds is not loaded twice; None where it holds none.
     """
     copy = build_adapter(config)
     copy.load_state_dict(adapter.state_dict())
@@ -231,23 +224,24 @@ def write_pictures(
     if torch.cuda.is_available():
         pipe = pipe.to("cuda")
     options = {"height": settings.height, "width": settings.width, "guidance_scale": guidance_scale}
+    options = {name: value for name, value in options.items() if value is not None}
     output_dir = Path(settings.output_dir)
     for number, prompt in enumerate(settings.prompt):
         folder = output_dir / f"{number:05d}"
-        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        samples = folder / "samples"
+        samples.mkdir(parents=True, exist_ok=True)
         pictures = pipe(
             prompt,
             negative_prompt=settings.negative_prompt,
             num_inference_steps=settings.num_inference_steps,
             num_images_per_prompt=settings.num_images_per_prompt,
             generator=torch.Generator().manual_seed(settings.seed),
-            **{name: value for name, value in options.items() if value is not None},
+            **options,
         ).images
         for index, picture in enumerate(pictures):
-            picture.save(folder / "samples" / f"{index:04d}.png")
-            print(folder / "samples" / f"{index:04d}.png")
+            picture.save(samples / f"{index:04d}.png")
+            print(samples / f"{index:04d}.png")
         metadata = {"prompt": prompt, "adapter": settings.adapter, "seed": settings.seed}
-        (folder / "metadata.jsonl").write_text(
-            json.dumps(metadata, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        line = json.dumps(metadata, ensure_ascii=False) + "\n"
+        (folder / "metadata.jsonl").write_text(line, encoding="utf-8")
     return output_dir

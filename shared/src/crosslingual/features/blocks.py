@@ -66,13 +66,8 @@ def gather(
     local: Sequence[Tensor],
     names: Collection[str] | None,
 ) -> dict[str, Tensor | Ragged]:
-    """Rows of several blocks as one batch.
-
-    Args:
-        blocks: that hold the batch's rows.
-        places: where the rows of each block go in the batch.
-        local: the numbers of those rows in each block.
-        names: the arrays to read; None for all.
+    """Rows of several blocks as one batch: the rows `local` of each block go to the `places` in the
+    batch. `names` chooses arrays.
 
     Raises:
         ValueError: the blocks hold no array of a name.

@@ -57,9 +57,6 @@ def write_run_features(
         has_pictures: whether the method looks at pictures, and not at captions alone.
         batches_per_block: batches of `encode_batch_size` samples in a file.
 
-    Returns:
-        The folder.
-
     Raises:
         ValueError: a setting is missing, or the folder holds features of something else.
     """

@@ -7,7 +7,6 @@ refused. Blocks are memory-mapped, so that a batch reads only its own rows.
 """
 
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from crosslingual.features.blocks import gather, read_block, read_keys
 from crosslingual.features.ragged import Ragged
+from crosslingual.files import write_text
 
 INDEX = "index.json"
 NULL = "null.safetensors"
@@ -54,13 +54,6 @@ def is_features(path: str | Path) -> bool:
     return index.is_file() and "made_of" in json.loads(index.read_text())
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a small text file under a temporary name and renames it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
 def claim(folder: Path, made_of: dict[str, Any]) -> None:
     """Marks a folder as being filled with features of `made_of`, or checks that it is.
 
@@ -72,7 +65,7 @@ def claim(folder: Path, made_of: dict[str, Any]) -> None:
     elif (folder / CLAIM).is_file():
         check_fresh(json.loads((folder / CLAIM).read_text()), made_of, folder)
     else:
-        write_atomically(folder / CLAIM, json.dumps(made_of))
+        write_text(folder / CLAIM, json.dumps(made_of))
 
 
 def finish_features(folder: Path) -> FeatureIndex:
@@ -81,7 +74,7 @@ def finish_features(folder: Path) -> FeatureIndex:
     paths = sorted(folder.glob("block-*.safetensors"))
     blocks = [{"name": path.name, "num_rows": len(read_keys(path))} for path in paths]
     index = FeatureIndex(made_of, blocks, made_of["languages"])
-    write_atomically(folder / INDEX, json.dumps({"version": VERSION, **vars(index)}, indent=1))
+    write_text(folder / INDEX, json.dumps({"version": VERSION, **vars(index)}, indent=1))
     return index
 
 
@@ -140,15 +133,8 @@ class FeatureLoader:
         world_size: int = 1,
         made_of: Mapping[str, Any] | None = None,
     ):
-        """Opens the folder.
-
-        Args:
-            folder: of features.
-            batch_size: samples of a rank and step.
-            seed: of the order.
-            rank: this process.
-            world_size: processes.
-            made_of: what the features must be made of; not checked if None.
+        """Opens the folder; with `made_of`, its features must be made of that. `batch_size` is that
+        of a rank.
 
         Raises:
             FileNotFoundError: no complete features, or a block is missing.
@@ -213,8 +199,7 @@ class FeatureLoader:
     def keys(self, indices: Tensor) -> list[str]:
         """The sample keys of the given rows, for messages."""
         numbers = torch.searchsorted(self._ends, indices, right=True)
-        local = indices - self._starts[numbers]
-        pairs = zip(numbers.tolist(), local.tolist(), strict=True)
+        pairs = zip(numbers.tolist(), (indices - self._starts[numbers]).tolist(), strict=True)
         return [read_keys(self._paths[number])[row] for number, row in pairs]
 
     def batches(self, start_step: int = 0) -> Iterator[dict[str, Tensor | Ragged]]:

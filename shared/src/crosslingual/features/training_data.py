@@ -47,14 +47,8 @@ class TrainingData:
 def open_run_data(
     settings: Any, parts: SampleParts, ranks: Ranks, *, has_pictures: bool = True
 ) -> TrainingData:
-    """Opens `train_data`, a folder of features or shards.
-
-    Args:
-        settings: the run's, such as `training.settings.CaptionSettings`; with pictures they have a
-            `resolution`.
-        parts: what samples pass, or passed, through.
-        ranks: this process among the others.
-        has_pictures: whether the method looks at pictures, and not at captions alone.
+    """Opens the settings' `train_data`, a folder of features or shards, whose samples pass, or
+    passed, through `parts`. Methods that look at captions alone say that there are no pictures.
 
     Raises:
         FileNotFoundError, ValueError: nothing there, or features that were made of other parts.

@@ -131,16 +131,11 @@ class Base:
         compile: bool = False,
         project_text: bool = True,
     ) -> Denoiser:
-        """The denoiser, frozen, with its calls.
+        """The denoiser, frozen, with its calls, for pictures of `resolution` pixels.
 
-        Args:
-            device: where it runs.
-            resolution: edge of the pictures in pixels.
-            mixed_precision: `bf16` or `no`.
-            gradient_checkpointing: keeps fewer activations and computes them twice.
-            compile: by `torch.compile`.
-            project_text: False takes the denoiser's own projection of text states away, for an
-                adapter that replaces it and gives states of `text.inner_width`.
+        Gradient checkpointing keeps fewer activations and computes them twice. Without
+        `project_text` the denoiser's own projection of text states is taken away, for an adapter
+        that replaces it and gives states of `text.inner_width`.
         """
         model = self.load_model().to(device, memory_format=torch.channels_last)
         if not project_text:
@@ -187,13 +182,9 @@ class Base:
         self, dtype: torch.dtype = torch.float32, *, with_text: bool = True, **parts: Any
     ) -> Any:
         """The whole base as the diffusers pipeline it names, every model frozen and strictly
-        loaded.
-
-        Args:
-            dtype: of the weights.
-            with_text: False leaves the text encoders out, for an adapter that takes their place.
-            parts: components that replace the base's own, or None to leave one out, by their
-                names in the pipeline; `denoiser` names the one that denoises.
+        loaded. Without `with_text` it has no text encoders, for an adapter that takes their place.
+        Further `parts` replace the base's own, or leave one out if None, by their names in the
+        pipeline; `denoiser` names the one that denoises.
         """
         if "denoiser" in parts:
             parts[self.family.part] = parts.pop("denoiser")

@@ -8,6 +8,7 @@ no case for any of them.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -61,8 +62,9 @@ class TextShape(NamedTuple):
     added_embedding: tuple[int, int] | None = None
 
 
+@dataclass(eq=False)
 class Denoiser(ABC):
-    """A denoising model and how it is called; the same for every family.
+    """A denoising model and how it is called, from `Base.load_denoiser` or `Base.wrap_denoiser`.
 
     Attributes:
         model: diffusers' model, or the DeepSpeed engine around it where the model itself trains.
@@ -70,9 +72,9 @@ class Denoiser(ABC):
         mixed_precision: `bf16` for torch's autocast, or `no`.
     """
 
-    def __init__(self, model: Any, resolution: int, mixed_precision: str = "no"):
-        """Use `Base.load_denoiser` or `Base.wrap_denoiser`."""
-        self.model, self.resolution, self.mixed_precision = model, resolution, mixed_precision
+    model: Any
+    resolution: int
+    mixed_precision: str = "no"
 
     @property
     def device(self) -> torch.device:
@@ -102,11 +104,11 @@ class Denoiser(ABC):
         hidden states, or a tuple that has them first.
         """
 
-    @abstractmethod
     def cross_attentions(self) -> list[tuple[str, nn.Module]]:
-        """Names and modules of the layers that read the text, as they run; empty where attention is
-        joint. Each is diffusers' `Attention`.
+        """Names, such as `transformer_blocks.0.attn2`, and modules of the layers that read the
+        text, as they run; empty where attention is joint. Each is diffusers' `Attention`.
         """
+        return [pair for pair in self.model.named_modules() if pair[0].endswith("attn2")]
 
 
 class Family(ABC):

@@ -160,14 +160,8 @@ def load_multilingual_encoder(
     max_length: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> MultilingualEncoder:
-    """Loads XLM-R, AltCLIP's text half, mT5/umT5's encoder, or a CLIP text model with its
-    tokenizer.
-
-    Args:
-        name: a folder, a hub id or WORLD:NAME such as `testbed:xlm-r`.
-        revision: of the hub entry.
-        max_length: tokens of a prompt; the tokenizer's own limit, and at most 77, if None.
-        dtype: of the weights.
+    """Loads a text encoder (a folder, a hub id or WORLD:NAME such as `testbed:xlm-r`) with its
+    tokenizer. A prompt has `max_length` tokens; the tokenizer's own limit, and at most 77, if None.
     """
     from transformers import AutoTokenizer
 

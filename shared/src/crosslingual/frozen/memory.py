@@ -57,12 +57,9 @@ class Estimate:
         return weights + 4 * self.held + gradients + moments + master + copies + self.activations
 
 
-def count(module: nn.Module) -> tuple[int, int]:
-    """A module's parameters that train, and those that do not."""
-    sizes = {True: 0, False: 0}
-    for parameter in module.parameters():
-        sizes[parameter.requires_grad] += parameter.numel()
-    return sizes[True], sizes[False]
+def count(module: nn.Module, trains: bool) -> int:
+    """A module's parameters that train, or those that do not."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad == trains)
 
 
 def estimate(
@@ -94,8 +91,9 @@ def estimate(
         if checkpoint is not None:
             checkpoint()
             kept = kept_bytes(both, lambda: forward(dtype), casts=is_bf16)[0] + largest
-    num_held = 0 if held is None else sum(count(held))
-    return Estimate(*count(trained), kept, is_bf16, settings.use_ema, num_held)
+    sizes = count(trained, True), count(trained, False)
+    num_held = 0 if held is None else count(held, False)
+    return Estimate(*sizes, kept, is_bf16, settings.use_ema, num_held)
 
 
 def print_info(

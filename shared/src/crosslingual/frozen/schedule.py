@@ -165,13 +165,10 @@ class Noising:
     def draw(
         self, batch: dict[str, Tensor], generator: Generators, stratified: bool = False
     ) -> NoisyLatents:
-        """Draws a latent from the VAE's posterior, and noise, timestep and drop mask for it.
-
-        Args:
-            batch: `latent_mean` and `latent_std` (B, C, h, w).
-            generator: one for all rows or one for each row.
-            stratified: takes the timesteps in equal spans and drops no caption, for a validation
-                whose loss can be compared.
+        """Draws a latent from the VAE's posterior, which are the batch's `latent_mean` and
+        `latent_std` (B, C, h, w), and noise, timestep and drop mask for it. Where `stratified`, the
+        timesteps are in equal spans and no caption is dropped, for a validation whose loss can be
+        compared.
         """
         mean = batch["latent_mean"].float()
         num_rows = mean.shape[0]

@@ -51,7 +51,7 @@ def load_frozen(
     """Loads one frozen model of transformers or diffusers, strictly.
 
     Args:
-        model_class: of transformers or diffusers.
+        model_class: of the model.
         name: a folder, a hub id or WORLD:NAME.
         subfolder: of the model in it.
         revision: of the hub entry.
@@ -114,15 +114,8 @@ def quiet_libraries() -> Iterator[None]:
 
 def weights_hash(name: str, subfolders: tuple[str, ...] = ("",)) -> str | None:
     """Identifies the weights of a model on this disk, so that another model at the same place is
-    noticed.
-
-    Args:
-        name: a folder, WORLD:NAME or a hub id.
-        subfolders: where its parts are; absent ones do not count.
-
-    Returns:
-        The SHA-256 of names and bytes of all its safetensors; None for a hub id, which its revision
-        identifies.
+    noticed: the SHA-256 of names and bytes of all safetensors in those of its subfolders that
+    exist; None for a hub id, which its revision identifies.
 
     Raises:
         FileNotFoundError: the folder holds no safetensors.

@@ -44,10 +44,6 @@ class PixArtDenoiser(Denoiser):
         """The transformer's blocks, each of which answers the picture's tokens."""
         return list(self.model.transformer_blocks)
 
-    def cross_attentions(self) -> list[tuple[str, nn.Module]]:
-        """Named `transformer_blocks.0.attn2`, as they run."""
-        return [pair for pair in self.model.named_modules() if pair[0].endswith("attn2")]
-
 
 class PixArt(Family):
     """PixArt-alpha and -sigma. An adapter takes the place of the projection of captions."""

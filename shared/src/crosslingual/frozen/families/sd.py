@@ -41,7 +41,7 @@ class UNetDenoiser(Denoiser):
     def cross_attentions(self) -> list[tuple[str, nn.Module]]:
         """Named `down_blocks.0...`, `mid_block...`, `up_blocks.1...`, as they run."""
         order = ("down_blocks", "mid_block", "up_blocks")
-        found = [pair for pair in self.model.named_modules() if pair[0].endswith("attn2")]
+        found = super().cross_attentions()
         return sorted(found, key=lambda pair: order.index(pair[0].split(".")[0]))
 
 
