@@ -1,29 +1,38 @@
 """Applies the rules of `criteria.json` to wishes; equal wishes give equal answers.
 
 Constraints exclude. Criteria whose wishes are all active add points. Ties go to the method with
-fewer open doubts, then to the cheaper one, then to the one that trains fewer parameters.
+fewer open doubts, then to the cheaper one, then to the one that trains fewer parameters. A new rule
+is added in `criteria.json`, whose `about` says what its keys mean. A number that a rule leans on is
+named there by table, row and column of `published.json`, so that no number is written twice.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from crosslingual_benchmarks.published.spans import Span, span_text
 from crosslingual_benchmarks.published.tables import load_published
-from crosslingual_benchmarks.recommend.rules import Rules, fact_cell, is_active, load_rules
 
-Wishes = Mapping[str, bool | float | None]
-"""A setting's name to its value: the settings of `RecommendSettings` that wish or constrain."""
-
-Entry = dict[str, Any]  # a part of the answer, as its JSON has it
+Entry = dict[str, Any]  # a part of the rules or of the answer, as its JSON has it
 Reasons = list[Entry]  # each {"text": ..., "evidence": [published numbers, see `_evidence`]}
 
 
-def advise(wishes: Wishes, rules: Rules | None = None) -> Entry:
-    """Ranks the methods for some wishes.
+def load_rules() -> Entry:
+    """Reads `criteria.json`; its wishes are by name."""
+    rules: Entry = json.loads(Path(__file__).with_name("criteria.json").read_text("utf-8"))
+    return rules | {"wishes": {wish["name"]: wish for wish in rules["wishes"]}}
 
-    Args:
-        wishes: a setting's name to its value; absent or None is no wish.
-        rules: those of the package if None.
+
+def is_active(wish: Entry, value: bool | float | None) -> bool:
+    """Whether a setting's value makes it a wish: it is true, or on the right side of a number."""
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    return wish.get("at_least", value) <= value <= wish.get("at_most", value)
+
+
+def advise(wishes: Entry, rules: Entry | None = None) -> Entry:
+    """Ranks the methods for wishes: settings of `RecommendSettings` to values, None for no wish.
 
     Returns:
         - wishes: in words.
@@ -40,34 +49,26 @@ def advise(wishes: Wishes, rules: Rules | None = None) -> Entry:
         ValueError: nothing is wished for, or a number is below 0.
     """
     rules = rules or load_rules()
-    for name, value in wishes.items():
-        if value is not None and not value >= 0:
-            raise ValueError(f"{name} is {value}: it must be 0 or more")
-    active = {
-        name: wish
-        for name, wish in rules["wishes"].items()
-        if is_active(wish, wishes.get(wish["setting"]))
-    }
+    numbers = {n: v for n, v in wishes.items() if v is not None and not isinstance(v, bool)}
+    if wrong := [name for name, value in numbers.items() if not value >= 0]:
+        raise ValueError(f"{wrong[0]} is {numbers[wrong[0]]}: it must be 0 or more")
+    told = rules["wishes"].items()
+    active = {name: w for name, w in told if is_active(w, wishes.get(w["setting"]))}
     if not active and not any(wishes.get(c["setting"]) for c in rules["constraints"]):
-        raise ValueError(
-            "nothing is wished for: give one wish, such as --languages 18 or --culture"
-        )
+        raise ValueError("nothing is wished for: give a wish such as --languages 18 or --culture")
     ranking, excluded = [], []
     for name, method in rules["methods"].items():
         broken, doubts = _judge(method, wishes, rules)
         named = {"method": name, "label": method["label"]}
         if broken:
-            excluded.append({**named, "reasons": broken})
+            excluded.append(named | {"reasons": broken})
         else:
-            ranking.append({**named, **_points(name, rules, active), "doubts": doubts})
-    ranking.sort(key=lambda option: _place(option, rules))
+            ranking.append(named | _points(name, rules, active) | {"doubts": doubts})
+    # what is left of ties stays in the order of criteria.json
+    ranking.sort(key=lambda option: _place(option, rules["methods"][option["method"]]))
     conflicts = [c for c in rules["conflicts"] if active.keys() >= set(c["wishes"])]
-    numbers = {n: v for n, v in wishes.items() if v is not None and not isinstance(v, bool)}
     return {
-        "wishes": [
-            *(wish["says"] for wish in active.values()),
-            *(f"{name} {value:g}" for name, value in numbers.items()),
-        ],
+        "wishes": [w["says"] for w in active.values()] + [f"{n} {v:g}" for n, v in numbers.items()],
         "ranking": ranking,
         "excluded": excluded,
         "compromises": _compromises(rules, active, ranking, excluded),
@@ -77,51 +78,51 @@ def advise(wishes: Wishes, rules: Rules | None = None) -> Entry:
     }
 
 
-def _judge(method: Entry, wishes: Wishes, rules: Rules) -> tuple[Reasons, Reasons]:
+def _judge(method: Entry, wishes: Entry, rules: Entry) -> tuple[Reasons, Reasons]:
     """The constraints that a method breaks, and those that its numbers leave open."""
-    broken: Reasons = []
-    doubts: Reasons = []
+    broken, doubts = [], []
     for rule in rules["constraints"]:
-        limit = wishes.get(rule["setting"])
+        limit, unit, is_each = wishes.get(rule["setting"]), rule["unit"], method["per_language"]
         if limit is None or limit is False:
             continue
         if rule["rule"] == "is_true":
             broken += [] if method[rule["fact"]] else [{"text": rule["says"], "evidence": []}]
             continue
-        is_each = method["per_language"]
         if is_each and rule["rule"] == "at_least":
             continue  # one model for each language covers any number of them, at a multiple cost
-        cell = load_published().cell(*fact_cell(method, rule["fact"]))
+        name = _fact(method, rule["fact"])
+        cell = load_published().cell(*name)
         times = int(wishes.get("languages") or 1) if is_each and rule["scales"] else 1
         span = tuple(None if bound is None else bound * times for bound in cell.span)
-        text = f"{rule['says']} {cell.text}"
-        if times > 1:
-            text += f" each, {_amount(span, rule['unit'])} for {times} models"
-        text += f", against {_amount((limit, limit), rule['unit'])}"
+        each = f" each, {_amount(span, unit)} for {times} models" if times > 1 else ""
+        text = f"{rule['says']} {cell.text}{each}, against {_amount((limit, limit), unit)}"
         keeps = _keeps(span, rule["rule"], limit)
         if keeps is not True:
-            evidence = [_evidence(fact_cell(method, rule["fact"]))]
-            (doubts if keeps is None else broken).append({"text": text, "evidence": evidence})
+            reason = {"text": text, "evidence": [_evidence(name)]}
+            (doubts if keeps is None else broken).append(reason)
     return broken, doubts
+
+
+def _fact(method: Entry, fact: str) -> list[str]:
+    """Where the published number of a method's fact stands."""
+    return method["size"] if fact == "size_mb" else ["characteristics", method["row"], fact]
 
 
 def _keeps(span: Span, rule: str, limit: float) -> bool | None:
     """Whether a published number keeps a limit; None where it does not settle that."""
     low, high = span
-    if rule == "at_most":
-        if low is not None and low > limit:
-            return False
-        return True if high is not None and high <= limit else None
-    if high is not None:  # "9 or 18": the most that it covers
-        return high >= limit
-    return True if low is not None and low >= limit else None
+    if rule == "at_least":  # "9 or 18": the most that it covers
+        return high >= limit if high is not None else (low is not None and low >= limit) or None
+    if low is not None and low > limit:
+        return False
+    return (high is not None and high <= limit) or None
 
 
 def _amount(span: Span, unit: str) -> str:
     return span_text(span, sign="$") if unit == "$" else f"{span_text(span)} {unit}".rstrip()
 
 
-def _points(method: str, rules: Rules, active: Mapping[str, Entry]) -> Entry:
+def _points(method: str, rules: Entry, active: Mapping[str, Entry]) -> Entry:
     """The points of a method, with the reasons for and against it."""
     points, good, bad = 0, [], []
     for rule in rules["criteria"]:
@@ -134,73 +135,69 @@ def _points(method: str, rules: Rules, active: Mapping[str, Entry]) -> Entry:
     return {"points": points, "reasons_for": good, "reasons_against": bad}
 
 
-def _place(option: Entry, rules: Rules) -> tuple[float, ...]:
-    """A smaller place is a better one; the order of criteria.json decides what is left."""
-    method, order = rules["methods"][option["method"]], list(rules["methods"])
+def _place(option: Entry, method: Entry) -> tuple[float, ...]:
+    """A smaller place is a better one."""
     facts = ("cost_usd", "trainable_parameters")
-    cells = [load_published().cell(*fact_cell(method, fact)) for fact in facts]
-    most = [float("inf") if cell.high is None else cell.high for cell in cells]
-    return -option["points"], len(option["doubts"]), *most, order.index(option["method"])
+    most = [load_published().cell(*_fact(method, fact)).high for fact in facts]
+    costs = [float("inf") if bound is None else bound for bound in most]
+    return -option["points"], len(option["doubts"]), *costs
 
 
 def _compromises(
-    rules: Rules, active: Mapping[str, Entry], ranking: list[Entry], excluded: list[Entry]
+    rules: Entry, active: Mapping[str, Entry], ranking: list[Entry], excluded: list[Entry]
 ) -> list[Entry]:
     """Each wish whose best methods are all excluded, with the nearest one that is not."""
+    labels = {name: method["label"] for name, method in rules["methods"].items()}
     reasons = {entry["method"]: [r["text"] for r in entry["reasons"]] for entry in excluded}
     found = []
     for name, wish in active.items():
-        points = dict.fromkeys(rules["methods"], 0)
+        points = dict.fromkeys(labels, 0)
         for rule in rules["criteria"]:
             if rule["wishes"] == [name]:
                 points[rule["method"]] += rule["points"]
-        most = max(points.values())
-        bests = [method for method in points if points[method] == most]
-        if most <= 0 or any(method not in reasons for method in bests):
+        bests = [m for m in points if points[m] == max(points.values()) > 0]
+        if not bests or not reasons.keys() >= set(bests):
             continue
         left = [option["method"] for option in ranking if points[option["method"]] > 0]
-        nearest = max(left, key=lambda method: points[method], default=None)
-        best, near = (rules["methods"][n]["label"] if n else None for n in (bests[0], nearest))
+        nearest = max(left, key=points.__getitem__, default=None)
         found.append(
             {
                 "wish": wish["says"],
-                "best": best,
+                "best": labels[bests[0]],
                 "excluded_by": reasons[bests[0]],
-                "nearest": near,
-                "lost": _lost(wish, [bests[0], nearest], rules),
+                "nearest": labels.get(nearest),
+                "lost": _lost(wish, bests[0], nearest, labels),
             }
         )
     return found
 
 
-def _lost(wish: Entry, methods: Sequence[str | None], rules: Rules) -> str:
+def _lost(wish: Entry, best: str, nearest: str | None, labels: Mapping[str, str]) -> str:
     """The published numbers of the best method and of the nearest one."""
-    if methods[1] is None:
+    if nearest is None:
         return "all of it: no method that is left answers this wish"
     if "lost" not in wish:
         return "no published number compares the two"
     said = []
-    for method in methods:
+    for method in (best, nearest):
         name = wish["lost"]["cells"].get(method)
         cell = name and load_published().cell(*name)
         told = f"{cell.text} [{cell.strength}]" if cell else "no published number"
-        said.append(f"{rules['methods'][method]['label']} {told}")
+        said.append(f"{labels[method]} {told}")
     return f"{wish['lost']['heading']}: {', '.join(said)}"
 
 
-def _shares(conflicts: list[Entry], rules: Rules, wishes: Wishes) -> dict[str, str | None]:
+def _shares(conflicts: list[Entry], rules: Entry, wishes: Entry) -> dict[str, str | None]:
     """For each wish that two methods may share: the best method without the other wishes."""
     shares: dict[str, str | None] = {}
     for names in (conflict["wishes"] for conflict in conflicts if conflict["is_split"]):
         for name in names:
             others = {rules["wishes"][other]["setting"] for other in names if other != name}
             alone = {key: value for key, value in wishes.items() if key not in others}
-            best = next(iter(advise(alone, rules)["ranking"]), None)
-            if best is not None:
-                method = rules["methods"][best["method"]]
-                cost = load_published().cell(*fact_cell(method, "cost_usd")).text
-                best = f"{best['label']}, {cost}"
-            shares[rules["wishes"][name]["says"]] = best
+            best = next((o["method"] for o in advise(alone, rules)["ranking"]), None)
+            method = rules["methods"].get(best)
+            cost = method and load_published().cell(*_fact(method, "cost_usd")).text
+            shares[rules["wishes"][name]["says"]] = method and f"{method['label']}, {cost}"
     return shares
 
 
@@ -208,8 +205,8 @@ def _evidence(name: Sequence[str]) -> Entry:
     """A published number: where it stands, how strong it is and what is known against it."""
     published, (table, method, column) = load_published(), name
     cell, found = published.cell(*name), published.tables[table]
-    (row,) = [row for row in found.rows if row.method == method]
-    (head,) = [head for head in found.columns if head.name == column]
+    row = next(row for row in found.rows if row.method == method)
+    head = next(head for head in found.columns if head.name == column)
     return {
         "table": found.origin,
         "method": method,

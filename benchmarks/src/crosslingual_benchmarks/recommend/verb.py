@@ -8,22 +8,17 @@ with their strength; measured ones stand apart, under the data they were measure
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from crosslingual_benchmarks.cost.measured import (
-    TASK_OF,
-    foreign_of,
-    mean_by_language,
-    training_costs,
-)
-from crosslingual_benchmarks.recommend.advice import Entry, Reasons, Wishes, advise
-from crosslingual_benchmarks.recommend.rules import Rules, is_active, load_rules
+from crosslingual_benchmarks.cost import measured as costs
+from crosslingual_benchmarks.recommend.advice import Entry, advise, is_active, load_rules
 from crosslingual_benchmarks.report.tables import DASH, render_plain
 from crosslingual_benchmarks.results import Result, by_protocol, read_results
 
-METRICS = {**TASK_OF, "culture_score": "text_to_image"}
+METRICS = {**costs.TASK_OF, "culture_score": "text_to_image"}
 """The metrics that are read from result lines, and the task whose lines hold them."""
 
 
@@ -62,97 +57,68 @@ class RecommendSettings:
     json: bool = False
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A metric on one dataset by one protocol, for the methods that have lines of it.
-
-    Attributes:
-        metric: its name.
-        unit: of the values.
-        measured_on: dataset and protocol, in words.
-        values: method to its mean over `languages`, the best first (of hours: the fewest).
-        languages: the foreign ones that all of the methods have; none for training.
-    """
-
-    metric: str
-    unit: str
-    measured_on: str
-    values: dict[str, float]
-    languages: Sequence[str]
-
-
 def recommend(settings: RecommendSettings) -> Entry:
-    """Prints the answer, as text or JSON, and returns it.
-
-    Raises:
-        ValueError: nothing is wished for, a number is below 0, or a line is no result.
-        FileNotFoundError: no result files there.
-    """
+    """Prints the answer, as text or JSON, and returns it; raises as `advise` and `read_results`."""
     rules = load_rules()
     wishes = {n: v for n, v in asdict(settings).items() if n not in ("results", "json")}
     advice = advise(wishes, rules)
     results = read_results(settings.results) if settings.results else []
     measured = measured_numbers(results, wishes, rules)
     if settings.json:
-        answer = advice | {"measured": [asdict(table) for table in measured]}
-        print(json.dumps(answer, ensure_ascii=False, indent=2))
+        print(json.dumps(advice | {"measured": measured}, ensure_ascii=False, indent=2))
     else:
         print("\n".join(_lines(advice, measured if settings.results else None)))
     return advice
 
 
-def measured_numbers(results: Sequence[Result], wishes: Wishes, rules: Rules) -> list[Measured]:
+def measured_numbers(results: Sequence[Result], wishes: Entry, rules: Entry) -> list[Entry]:
     """The wishes' metrics as result lines have them, apart by dataset and protocol.
 
-    Args:
-        results: lines of any task.
-        wishes: a setting's name to its value.
-        rules: they name each wish's metric.
+    Returns:
+        metric, unit, measured_on (dataset and protocol in words), values (method to its mean, the
+        best first), and the languages that the means are over, which hours have not.
     """
-    wanted = {
-        wish["measured"]
-        for wish in rules["wishes"].values()
-        if is_active(wish, wishes.get(wish["setting"]))
-    }
+    told, methods = rules["wishes"].values(), rules["methods"]
+    wanted = {w["measured"] for w in told if is_active(w, wishes.get(w["setting"]))}
     found = [
-        table
+        _means(metric, words, lines, methods)
         for metric in METRICS
         if metric in wanted
         for words, lines in by_protocol(results, METRICS[metric]).items()
-        for table in _means(metric, words, lines, rules["methods"])
     ]
-    return [*found, *(_hours(results, rules["methods"]) if "device_hours" in wanted else ())]
+    if "device_hours" in wanted:
+        found += _hours(results, methods)
+    return [table for table in found if table["values"]]
 
 
-def _means(
-    metric: str, words: str, lines: Sequence[Result], methods: Iterable[str]
-) -> Iterator[Measured]:
+def _means(metric: str, words: str, lines: Sequence[Result], methods: Iterable[str]) -> Entry:
     """A metric's mean over the foreign languages that all methods with lines of it have."""
-    shares = {
-        name: found
-        for name in methods
-        if (found := mean_by_language([line for line in lines if line["model"] == name], metric))
-    }
-    shared = foreign_of(sorted(set.intersection(*map(set, shares.values())))) if shares else ()
-    if shared:
-        means = {m: sum(of[n] for n in shared) / len(shared) for m, of in shares.items()}
-        best_first = sorted(means.items(), key=lambda pair: (-pair[1], pair[0]))
-        yield Measured(metric, "0-1", words, dict(best_first), shared)
+    by_method = {m: [line for line in lines if line["model"] == m] for m in methods}
+    shares = {m: of for m, own in by_method.items() if (of := costs.mean_by_language(own, metric))}
+    told = [set(of) for of in shares.values()]
+    shared = costs.foreign_of(sorted(set.intersection(*told))) if told else ()
+    means = {m: sum(of[n] for n in shared) / len(shared) for m, of in shares.items() if shared}
+    best_first = sorted(means.items(), key=lambda pair: (-pair[1], pair[0]))
+    return _table(metric, "0-1", words, best_first, shared)
 
 
-def _hours(results: Sequence[Result], methods: Iterable[str]) -> Iterator[Measured]:
+def _hours(results: Sequence[Result], methods: Iterable[str]) -> Iterator[Entry]:
     """The device-hours of each method's trainings, by dataset."""
-    by_dataset: dict[str, dict[str, float]] = {}
-    for paid in training_costs(results, 1.0):
+    by_dataset: dict[str, Counter[str]] = {}
+    for paid in costs.training_costs(results, 1.0):
         if paid.arm in methods:
-            hours = by_dataset.setdefault(paid.dataset, {})
-            hours[paid.arm] = hours.get(paid.arm, 0.0) + paid.device_hours
+            by_dataset.setdefault(paid.dataset, Counter())[paid.arm] += paid.device_hours
     for dataset, hours in sorted(by_dataset.items()):
-        fewest_first = dict(sorted(hours.items(), key=lambda pair: (pair[1], pair[0])))
-        yield Measured("device_hours", "hours", dataset, fewest_first, ())
+        fewest_first = sorted(hours.items(), key=lambda pair: (pair[1], pair[0]))
+        yield _table("device_hours", "hours", dataset, fewest_first, ())
 
 
-def _lines(advice: Entry, measured: Sequence[Measured] | None) -> Iterator[str]:
+def _table(metric: str, unit: str, measured_on: str, values: Any, languages: Any) -> Entry:
+    table = {"metric": metric, "unit": unit, "measured_on": measured_on}
+    return table | {"values": dict(values), "languages": languages}
+
+
+def _lines(advice: Entry, measured: Sequence[Entry] | None) -> Iterator[str]:
     """The answer as lines of text; measured numbers stand apart, None where none were asked for."""
     yield from (f"For {'; '.join(advice['wishes'])}", "")
     if not advice["ranking"]:
@@ -177,33 +143,23 @@ def _lines(advice: Entry, measured: Sequence[Measured] | None) -> Iterator[str]:
         yield from ("", "Wishes that pull apart", *(f"   {text}" for text in advice["conflicts"]))
         yield from (f"   {wish}: {best or DASH}" for wish, best in advice["shares"].items())
     if measured is not None:
-        yield ""
-        yield from _measured_lines(measured)
+        empty = "Measured: the results hold nothing of these wishes' metrics."
+        yield from ("",) if measured else ("", empty)
+    for table in measured or ():
+        over = f", mean of {' '.join(table['languages'])}" if table["languages"] else ""
+        digits = 4 if table["unit"] == "hours" else 3
+        rows = [[name, f"{value:.{digits}f}"] for name, value in table["values"].items()]
+        yield f"Measured on {table['measured_on']}{over}"
+        yield from (render_plain(["method", f"{table['metric']}, {table['unit']}"], rows), "")
     yield from ("", *advice["remarks"])
 
 
-def _reasons(sign: str, reasons: Reasons) -> Iterator[str]:
+def _reasons(sign: str, reasons: list[Entry]) -> Iterator[str]:
     for reason in reasons:
         yield sign + reason["text"]
-        yield from (f"        {_published(**evidence)}" for evidence in reason["evidence"])
-
-
-def _published(
-    table: str, method: str, column: str, unit: str, text: str, strength: str, note: str, **_: Any
-) -> str:
-    has_unit = any(sign.isalpha() or sign in "$%" for sign in text)
-    told = text if has_unit else f"{text} {unit}"
-    note = f"; {note}" if note else ""
-    return f"published: {told} [{strength}]: {method}, {column}; {table}{note}"
-
-
-def _measured_lines(measured: Sequence[Measured]) -> Iterator[str]:
-    if not measured:
-        yield "Measured: the results hold nothing of these wishes' metrics."
-    for table in measured:
-        over = f", mean of {' '.join(table.languages)}" if table.languages else ""
-        yield f"Measured on {table.measured_on}{over}"
-        digits = 4 if table.unit == "hours" else 3
-        rows = [[name, f"{value:.{digits}f}"] for name, value in table.values.items()]
-        yield render_plain(["method", f"{table.metric}, {table.unit}"], rows)
-        yield ""
+        for number in reason["evidence"]:
+            text, note = number["text"], number["note"] and f"; {number['note']}"
+            has_unit = any(letter.isalpha() or letter in "$%" for letter in text)
+            told = text if has_unit else f"{text} {number['unit']}"
+            where = f"{number['method']}, {number['column']}; {number['table']}"
+            yield f"        published: {told} [{number['strength']}]: {where}{note}"
