@@ -9,10 +9,7 @@ def test_cases_are_listed_by_name_with_the_first_line_of_their_docstring(tmp_pat
     (tmp_path / "step.py").write_text('"""Times a step.\n\nMore.\n"""\nraise SystemExit(1)\n')
     (tmp_path / "loader.py").write_text("import no_such_module\n")
     cases = find_perf_cases(tmp_path)
-    assert [(case.path.name, case.summary) for case in cases] == [
-        ("loader.py", ""),
-        ("step.py", "Times a step."),
-    ]
+    assert list(cases.items()) == [("loader", ""), ("step", "Times a step.")]
 
 
 def test_a_folder_without_cases_is_a_one_line_error_with_exit_code_2(tmp_path, monkeypatch, capsys):

@@ -24,13 +24,8 @@ from crosslingual_benchmarks.compare.commands import Command, launch
 class Setup:
     """What the arms of a case share.
 
-    Attributes:
-        folder: where shards, features, logs and runs go.
-        base: English base model, whose UNet a floor runs.
-        text_encoder: multilingual encoder that a method trains on.
-        resolution: edge of the pictures in pixels.
-        batch_size: samples a step.
-        num_steps: optimiser steps that an arm takes in a round.
+    A floor runs the base's UNet. The resolution is in pixels; an arm takes `num_steps` optimiser
+    steps in a round.
     """
 
     folder: Path
@@ -80,11 +75,7 @@ class Ratio:
 class Case:
     """Arms that are compared.
 
-    Attributes:
-        prepare: writes the data that the arms read, and returns the arms by name.
-        ratios: that are printed.
-        batch_size: samples a step, if none is given.
-        num_steps: steps of a round, if none are given.
+    `prepare` writes the data that the arms read, and returns the arms by name.
     """
 
     prepare: Callable[[Setup], Mapping[str, Arm]]
@@ -103,11 +94,7 @@ def peak_mib() -> float:
 class Batch:
     """A frozen UNet of diffusers and random inputs of its shape, for floors.
 
-    Attributes:
-        unet: as `UNet2DConditionModel` loads it.
-        latents: (B, C, h, w).
-        timesteps: (B,).
-        states: (B, L, D) text states, which want a gradient.
+    Latents (B, C, h, w), timesteps (B,), and text states (B, L, D) that want a gradient.
     """
 
     unet: Any

@@ -72,12 +72,7 @@ def check_result(result: Any, where: str) -> None:
 
 
 def command_of(prog: str, settings: Any) -> str:
-    """The words that repeat a run: the settings that are not at their defaults.
-
-    Args:
-        prog: command and verb.
-        settings: the verb's dataclass.
-    """
+    """The words that repeat a run: the settings that are not at their defaults."""
     words = prog.split()
     for each in dataclasses.fields(settings):
         value = getattr(settings, each.name)
@@ -91,8 +86,7 @@ def read_results(paths: Iterable[str | Path]) -> list[Result]:
     """The lines of result files, in order; of lines that repeat the same measurement (all but
     metrics and times equal), the last.
 
-    Args:
-        paths: files, or folders whose `*.json` files are taken.
+    Of a folder, its `*.json` files are taken.
 
     Raises:
         FileNotFoundError: there is no such file, or a folder without any.

@@ -18,12 +18,7 @@ from crosslingual.frozen.weights import resolve
 class CaptionIdParts:
     """VAE and tokenizer, which samples pass once.
 
-    Attributes:
-        base: diffusion base, for its VAE.
-        encoder: id of the encoder whose tokenizer reads the captions.
-        languages: of the captions, in the order of their axis.
-        max_length: tokens a caption.
-        device: where the VAE runs.
+    The VAE is the base's; a caption has `max_length` tokens.
     """
 
     base: Base

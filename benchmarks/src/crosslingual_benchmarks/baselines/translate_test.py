@@ -66,9 +66,7 @@ def load_translator(name: str) -> Translator:
 class TransformersTranslator:
     """A sequence-to-sequence model of transformers.
 
-    Attributes:
-        model, tokenizer: as loaded.
-        language: the source's code as the tokenizer wants it; None where it needs none.
+    `language` is the source's code as the tokenizer wants it, None where it needs none.
     """
 
     model: Any
@@ -116,12 +114,7 @@ def load_transformers_translator(place: str) -> TransformersTranslator:
 
 
 class TranslatingPipeline:
-    """An English pipeline whose prompts are translated first; otherwise the pipeline itself.
-
-    Attributes:
-        pipe: the English one.
-        translate: the translator.
-    """
+    """An English pipeline whose prompts are translated first; otherwise the pipeline itself."""
 
     def __init__(self, pipe: Any, translate: Translator):
         """Keeps both."""

@@ -25,12 +25,8 @@ TAIL_LINES = 15
 class Command:
     """What follows `python -m`, and its settings, ready to run.
 
-    Attributes:
-        run: a module and its verb, such as `pea train`.
-        settings: of the command.
-        place: where its log and its mark lie.
-        num_processes: 1, or as many as torchrun starts.
-        trains: whether its steps are counted and paid for.
+    `place` is where its log and its mark lie. Steps of a command that `trains` are counted and paid
+    for.
     """
 
     run: str
@@ -85,9 +81,7 @@ def mark_of(place: Path) -> Values | None:
 def run_command(command: Command, key: str) -> float:
     """Runs a command unless its mark says that it is done, and returns its seconds.
 
-    Args:
-        command: whose output goes to `PLACE.log`.
-        key: what the mark has to say for the command to be done.
+    Its output goes to `PLACE.log`; it is done where its mark holds `key`.
 
     Raises:
         RuntimeError: it failed; the end of its log is in the message.
@@ -139,10 +133,8 @@ def launch(command: Command) -> float:
 class StepTime:
     """Seconds between a run's optimiser steps.
 
-    Attributes:
-        median_s: what a step takes when nothing disturbs it.
-        mean_s: with slow starts, checkpoints and batches of other lengths: what is waited and paid
-            for.
+    The median is what a step takes when nothing disturbs it. The mean holds slow starts,
+    checkpoints and batches of other lengths: it is what is waited and paid for.
     """
 
     median_s: float
@@ -173,9 +165,7 @@ def step_time(metrics: Path) -> StepTime:
 def training_rows(run: Path, place: Path) -> Values:
     """What a run's metrics.jsonl, latest checkpoint and log say of its training.
 
-    Args:
-        run: its output folder.
-        place: of its command, whose log lies there.
+    `place` is its command's, whose log lies there.
 
     Returns:
         `steps`, `step_s` (median), `train_s` (steps x mean), `samples_per_s` (the last),

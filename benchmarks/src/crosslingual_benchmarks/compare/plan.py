@@ -31,9 +31,7 @@ quarter where batches differ in length."""
 class Plan:
     """Steps by arm and command, kept in a file.
 
-    Attributes:
-        path: of plan.json.
-        steps: key `ARM/NUMBER-MODULE` to its steps and the seconds that one took.
+    `steps` maps `ARM/NUMBER-MODULE` to its steps and the seconds that one took.
     """
 
     def __init__(self, path: Path):
@@ -46,10 +44,7 @@ class Plan:
     def num_steps(self, name: str, command: Command, seconds: float) -> int:
         """How many steps the command takes in `seconds`, measured at the first call.
 
-        Args:
-            name: of the command in the plan.
-            command: with an `output_dir` of its own.
-            seconds: what it may train for.
+        `name` is its name in the plan; the command has an `output_dir` of its own.
 
         Raises:
             RuntimeError: the short run failed.

@@ -18,14 +18,8 @@ def append_training(
 ) -> None:
     """Appends a line with the sum of an arm's trainings, and each of them under `stages`.
 
-    Args:
-        results: the folder of the result files.
-        suite: what ran.
-        arm: whose exports the commands made.
-        trained_languages: whose captions trained it.
-        commands: that trained, those of other arms among them where it goes on from theirs: what
-            is used has to be paid for.
-        words: that repeat the whole.
+    `commands` are all that trained, those of other arms too where the arm goes on from theirs: what
+    is used has to be paid for. `words` repeat the whole.
     """
     from crosslingual.evaluation.retrieval import append_result
     from crosslingual_benchmarks.results import make_result

@@ -26,11 +26,7 @@ PACKAGE = "crosslingual_benchmarks"
 class Runner:
     """A suite in a folder.
 
-    Attributes:
-        suite: what to run.
-        folder: OUTPUT/{data,arms/NAME,results}.
-        display: says what runs.
-        command: words that repeat the whole, for the results.
+    `folder` gets data, arms/NAME and results; `command` repeats the whole, for the results.
     """
 
     suite: Suite

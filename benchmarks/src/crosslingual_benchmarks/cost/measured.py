@@ -26,18 +26,9 @@ NEEDED = ("train_s", "num_processes")
 class TrainingCost:
     """What one arm's training took.
 
-    Attributes:
-        arm: the method or baseline.
-        dataset: what it trained on.
-        num_runs: that the numbers are means of.
-        num_processes: devices at once.
-        device_hours: `train_s` x `num_processes` / 3600, which is what is paid for.
-        step_hours: the part that optimiser steps took: `steps` x `step_s` x `num_processes`, stage
-            by stage where the line has `stages`; None where a line lacks them.
-        price: device-hours times the price of one.
-        trainable_parameters: that the optimiser changed; None where no line says.
-        total_parameters: of the whole model, likewise.
-        peak_gb: most memory of a process, likewise.
+    Device-hours are `train_s` x `num_processes` / 3600, which is what is paid for; step-hours are
+    the part that optimiser steps took, stage by stage where the line has `stages`. Hours are means
+    over `num_runs`. What no line says is None.
     """
 
     arm: str
@@ -56,14 +47,8 @@ class TrainingCost:
 class PointCost:
     """A training's cost beside what it brought, on one dataset by one protocol.
 
-    Attributes:
-        training: what was paid.
-        languages: that the points are the mean over.
-        points: 100 x the metric; None without lines.
-        price_per_point: None without points, and where they are 0.
-        gained: points over the as-is arm in the same languages.
-        price_per_gained: None where nothing was gained.
-        reasons: why each None is one.
+    Points are 100 x the metric's mean over `languages`; those gained are over the as-is arm in the
+    same languages. A number that cannot be had is None, and `reasons` says why.
     """
 
     training: TrainingCost
@@ -78,9 +63,7 @@ class PointCost:
 def training_costs(results: Sequence[Result], price_per_hour: float) -> list[TrainingCost]:
     """What each arm's training took, by arm's name.
 
-    Args:
-        results: lines of any task; those of `training` are read.
-        price_per_hour: of one device, that is of one process, in the currency of the answer.
+    The price is of one device's hour, that is of one process.
 
     Raises:
         ValueError: the price is not above 0, or a training line lacks its seconds or processes.
@@ -107,11 +90,8 @@ def point_costs(
 ) -> dict[str, list[PointCost]]:
     """Each training's cost beside its points, apart by the points' dataset and protocol.
 
-    Args:
-        results: lines of training and of the metric's task.
-        price_per_hour: of one device.
-        metric: one of `TASK_OF`.
-        languages: to average over; the foreign ones of each arm's lines if empty.
+    The metric is one of `TASK_OF`. Points are means over `languages`, or if empty over the foreign
+    ones of each arm's lines.
 
     Returns:
         From dataset and protocol in words to a row a training; one entry of the empty text where no
@@ -146,9 +126,7 @@ def metric_of(line: Result, metric: str) -> float | None:
 def mean_by_language(lines: Sequence[Result], metric: str) -> dict[str, float]:
     """A metric by language, each the mean over its lines (seeds), in the languages' order.
 
-    Args:
-        lines: of one arm, dataset and protocol; those without the metric are left out.
-        metric: its name.
+    The lines are of one arm, dataset and protocol; those without the metric are left out.
     """
     values: dict[str, list[float]] = {}
     for line in lines:

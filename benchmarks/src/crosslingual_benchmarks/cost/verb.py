@@ -55,10 +55,8 @@ class CostSettings:
 class PublishedCost:
     """A published cost, and what its hours make of it.
 
-    Attributes:
-        row: the row that holds `gpu_hours` and `cost_usd`.
-        implied_price: dollars a GPU-hour, cost over hours.
-        rederived: hours times a price, in dollars.
+    The row holds `gpu_hours` and `cost_usd`. The implied price is dollars a GPU-hour; the cost
+    derived again is hours times a price.
     """
 
     row: Row
@@ -69,14 +67,13 @@ class PublishedCost:
 def published_costs(price_per_hour: float | None = None) -> list[PublishedCost]:
     """The published hours and costs, and each cost derived again as hours x price.
 
-    Args:
-        price_per_hour: of a GPU-hour; if None, what Table 1's first row implies.
+    Without a price, a GPU-hour costs what Table 1's first row implies.
     """
     price = price_per_hour or reference_price()
     costs = []
     for table in HOURS_TABLES:
         for row in load_published().tables[table].rows:
-            hours, paid = (_span(row, name) for name in ("gpu_hours", "cost_usd"))
+            hours, paid = row.cells["gpu_hours"].span, row.cells["cost_usd"].span
             costs.append(PublishedCost(row, divide(paid, hours), multiply(hours, (price, price))))
     return costs
 
@@ -92,14 +89,6 @@ def planned_costs(
 ) -> list[tuple[str, float]]:
     """What a planned run costs by the user's price, and by each that a published row implies.
 
-    Args:
-        hours: wall-clock.
-        num_devices: at once.
-        price_per_hour: the user's, of one device.
-
-    Returns:
-        Whose price, and dollars.
-
     Raises:
         ValueError: hours or devices are not above 0.
     """
@@ -108,7 +97,8 @@ def planned_costs(
     prices = [("yours", price_per_hour)] if price_per_hour is not None else []
     for cost in published_costs():
         low, high = cost.implied_price
-        whose = f"{cost.row.method} ({_origin(cost.row)})"
+        origin = f"Table {cost.row.table}" if cost.row.table.isdigit() else "README"
+        whose = f"{cost.row.method} ({origin})"
         if low is not None and low == high:
             prices.append((whose, low))
         elif low is not None and high is not None:
@@ -182,7 +172,10 @@ def _published(price: float | None) -> Rendered:
     for told in published_costs(price):
         cells = told.row.cells
         hours, paid = cells["gpu_hours"].text, cells["cost_usd"]
-        implied, derived = span_text(told.implied_price, sign="$"), _dollars(told.rederived)
+        implied, derived = (
+            span_text(told.implied_price, sign="$"),
+            span_text(told.rederived, digits=0, sign="$"),
+        )
         rows.append([told.row.method, hours, paid.text, implied, derived, paid.strength])
         if implied == DASH:
             notes.append(f"{told.row.method}: two bounds of one kind imply no price")
@@ -211,18 +204,6 @@ def _per_point() -> Rendered:
             )
             notes.append(f"{check.row}: {check.stated} does not come out; {told}")
     return "Published cost per point (survey's Table 5), nothing measured here", heads, rows, notes
-
-
-def _span(row: Row, name: str) -> Span:
-    return row.cells[name].low, row.cells[name].high
-
-
-def _origin(row: Row) -> str:
-    return f"Table {row.table}" if row.table.isdigit() else "README"
-
-
-def _dollars(span: Span) -> str:
-    return span_text(span, digits=0, sign="$")
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:

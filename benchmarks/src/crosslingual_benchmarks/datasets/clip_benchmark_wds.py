@@ -25,11 +25,7 @@ def clip_benchmark_wds(
     Lines end at "\n" alone: `str.splitlines` would also split at U+2028, \x0b and \x85, and make
     two captions of one.
 
-    Args:
-        root: the folder of `dataset_type.txt`, which says `retrieval`.
-        split: the folder of the shards.
-        languages: no other than `caption_language`.
-        caption_language: the language of the captions, which the files do not say.
+    The files do not say `caption_language`; `languages` may name no other.
 
     Raises:
         FileNotFoundError: a file of the layout is not there.

@@ -35,11 +35,8 @@ def coco(
     - zh: `coco-cn_test.txt` and `imageid.human-written-caption.txt`, the 1K of COCO-CN: a gallery
       of its own, five times easier than the 5K, so that the protocol says its split and size.
 
-    Args:
-        root: the folder.
-        split: `test` or `val` of Karpathy and COCO-CN, or one of COCO's own.
-        languages: those to read; all that are found if none.
-        image_dir: folders of COCO's pictures, or of its `val2014` and so on; `root/images` if none.
+    `split` is `test` or `val` of Karpathy and COCO-CN, or one of COCO's own. `image_dir` holds
+    COCO's pictures, or its `val2014` and so on.
 
     Raises:
         FileNotFoundError: none of the files is there.

@@ -27,12 +27,8 @@ def multi30k(
     The field tests on task 1, one caption a picture; with task 2's five, recall is some seven
     points higher, so task and split are part of the protocol.
 
-    Args:
-        root: the repository's folder, which holds `data/`.
-        split: `test_2016_flickr` of task 1 and `test_2016` of task 2 if None.
-        languages: those to read; all of the split if none.
-        image_dir: folders of pictures; `root/images` if none.
-        task: 1 for one caption a language, a translation; 2 for five, written independently.
+    Task 1 has one caption a language, a translation; task 2 has five, written independently. The
+    split is `test_2016_flickr` of task 1 and `test_2016` of task 2 if None.
 
     Raises:
         FileNotFoundError: the split, or a language of it, is not there.

@@ -16,9 +16,7 @@ _COCO_2014 = re.compile(r"COCO_((?:train|val|test)2014)_")
 class Picture:
     """A picture that is read when its turn comes.
 
-    Attributes:
-        name: its file's name, or its key in the shards.
-        source: its path, what returns its bytes, or None where the data hold no picture.
+    `source` is its path, a function that returns its bytes, or None where the data hold no picture.
     """
 
     name: str
@@ -43,10 +41,8 @@ class Picture:
 class Gallery:
     """The pictures of one language's test and their captions.
 
-    Attributes:
-        split: which test it is, as the protocol of a result says it.
-        texts: by a picture's place in `RetrievalSet.pictures`, its captions in stored order; an
-            empty list where the picture belongs to the test and has none.
+    `split` says which test it is, as in a result's protocol. `texts` maps a picture's place in
+    `RetrievalSet.pictures` to its captions in stored order, which may be none.
     """
 
     split: str
@@ -57,12 +53,8 @@ class Gallery:
 class RetrievalSet:
     """A retrieval benchmark as it lies on disk.
 
-    Attributes:
-        name: of the dataset.
-        pictures: of all galleries.
-        galleries: by language (BCP-47).
-        subsets: name to the places of pictures that are reported by themselves as well.
-        sha256: of the shards, where they have an index.
+    `galleries` are by language (BCP-47). `subsets` maps names to the places of pictures that are
+    reported by themselves as well. Shards with an index have a `sha256`.
 
     Raises:
         ValueError: a picture comes twice: it would be a wrong answer to its own captions.
@@ -86,10 +78,7 @@ class RetrievalSet:
 def choose_languages(wanted: Sequence[str], found: Iterable[str], where: str) -> list[str]:
     """The languages to read: those wanted, or all that were found.
 
-    Args:
-        wanted: BCP-47 codes; none for all.
-        found: the languages that the data have.
-        where: names the data in the error.
+    `where` names the data in the error.
 
     Raises:
         ValueError: one is not there; those that are stand in the message.

@@ -21,10 +21,8 @@ def shards(
     """Reads all samples of shards as one gallery, named after the folder and its index's hash, so
     that the same shards are the same dataset wherever they lie; after the root without an index.
 
-    Args:
-        root: for `crosslingual.data.tars.expand_shards`: a folder, a brace range, an address.
-        languages: those to read; all that some sample has if none.
-        caption_language: of `KEY.txt`, in shards that name no language.
+    `root` may be a folder, a brace range or an address. `caption_language` is that of `KEY.txt`, in
+    shards that name no language.
 
     Raises:
         FileNotFoundError: no shard there.

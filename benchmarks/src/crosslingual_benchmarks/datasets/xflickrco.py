@@ -28,11 +28,7 @@ def xflickrco(
     Pictures go by `img_path`: `id` is a text for Flickr30k and a number for COCO, so that neither
     can be a key in common.
 
-    Args:
-        root: IGLUE's folder `datasets/xFlickrCO`.
-        split: `test`.
-        languages: those to read; all if none.
-        image_dir: folders of pictures, Flickr30k's and COCO's val2014; `root/images` if none.
+    `image_dir` names folders of Flickr30k's pictures and of COCO's val2014.
 
     Raises:
         FileNotFoundError: no annotations of the split.

@@ -24,11 +24,6 @@ def xm3600(
     and the published numbers take the first. The file's codes are BCP-47's (`fil`, `quz`, `zh`);
     Hebrew's may be the withdrawn `iw`, and is `he` here.
 
-    Args:
-        root: the folder of `captions.jsonl`.
-        languages: those to read; all if none.
-        image_dir: folders of pictures; `root/images` if none.
-
     Raises:
         FileNotFoundError: `captions.jsonl` is not there.
         ValueError: a line is malformed (it is named), or a language is nowhere in the file.

@@ -27,11 +27,8 @@ def xtd10(
     800 of its pictures are from COCO's train2014, which many models were trained on: the subset
     `not_train2014` has the others, so that both are reported.
 
-    Args:
-        root: the repository's folder, which holds `XTD10/`, `MIC/` and `STAIR/`.
-        languages: those to read; all if none. Japanese is `ja`, its file's code `jp`.
-        image_dir: folders of COCO 2014's pictures, or of its `train2014` and `val2014`;
-            `root/images` if none.
+    `image_dir` names folders of COCO 2014's pictures, or of its `train2014` and `val2014`. Japanese
+    is `ja`, its file's code `jp`.
 
     Raises:
         FileNotFoundError: the list of pictures is not there.

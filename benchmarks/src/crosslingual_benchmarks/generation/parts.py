@@ -16,11 +16,8 @@ ENGLISH = "en"
 class Part:
     """One language's prompts of one kind.
 
-    Attributes:
-        kind: `general`, or `culture` for those that ask for a culture's own.
-        language: of the prompts.
-        is_english: whether the pipeline reads their English, as the upper bound does.
-        numbered: each prompt with its place, by which its noise goes.
+    `kind` is `general`, or `culture` for prompts that ask for a culture's own. The pipeline reads
+    their English where `is_english`, as the upper bound does. A prompt's number decides its noise.
     """
 
     kind: str
@@ -64,11 +61,6 @@ def parts_of(prompt_set: PromptSet, language: str, prompt_language: str) -> tupl
     """A language's general and its culture prompts, either of which may be empty. A general
     prompt has the same place in every language.
 
-    Args:
-        prompt_set: all prompts.
-        language: of the prompts, BCP-47.
-        prompt_language: `native` or `english`, what the pipeline reads.
-
     Raises:
         ValueError: the language has none of either kind.
     """
@@ -87,10 +79,7 @@ def parts_of(prompt_set: PromptSet, language: str, prompt_language: str) -> tupl
 class DrawnPart:
     """A part with its pictures and what was found of them.
 
-    Attributes:
-        part: the prompts.
-        drawn: one a prompt.
-        marks: one a prompt: whether its picture is right, None where that is not judged.
+    A mark says whether a prompt's picture is right; None where that is not judged.
     """
 
     part: Part
@@ -101,12 +90,7 @@ class DrawnPart:
 def draw_sheet(parts: Sequence[DrawnPart], num_shown: int) -> Image.Image | None:
     """A contact sheet, a row a language that has pictures: its first ones above their prompts.
 
-    Args:
-        parts: of one kind, a language each.
-        num_shown: columns, or as many as every language has.
-
-    Returns:
-        The sheet; None where there is nothing to show.
+    It is None where there is nothing to show.
     """
     full = [each for each in parts if each.drawn]
     num_columns = min([num_shown, *(len(each.drawn) for each in full)])

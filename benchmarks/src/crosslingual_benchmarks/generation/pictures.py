@@ -26,14 +26,7 @@ SEED_STEP = 1_000_003  # a prime above any number of prompts: no two seeds share
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are sampled.
-
-    Attributes:
-        num_inference_steps: of the sampler.
-        guidance_scale: of classifier-free guidance.
-        resolution: the edge of the pictures in pixels.
-        seed: of the noise.
-    """
+    """How pictures are sampled."""
 
     num_inference_steps: int
     guidance_scale: float
@@ -45,10 +38,7 @@ class Sampling:
 class Request:
     """A picture to make.
 
-    Attributes:
-        number: its place; with the seed it decides the noise.
-        id: the prompt's own name.
-        prompt: what the pipeline reads.
+    Its number and the seed decide the noise; `id` is the prompt's own name.
     """
 
     number: int
@@ -60,12 +50,8 @@ class Request:
 class Drawn:
     """A picture that was made.
 
-    Attributes:
-        request: what was asked.
-        path: of the PNG.
-        is_finite: False where the pipeline's output held a NaN or an infinity, which is black here,
-            as diffusers shows it.
-        is_kept: whether it was there before.
+    It is not finite where the pipeline's output held a NaN or an infinity: black here, as diffusers
+    shows it. It is kept where it was there before.
     """
 
     request: Request
@@ -89,23 +75,14 @@ def draw_pictures(
     batch_size: int = 16,
     title: str = "",
 ) -> list[Drawn]:
-    """Makes those pictures that the folder does not have.
+    """Makes those pictures that the folder does not have; returns one a request, in order.
 
     The noise of a picture depends on the seed and its number alone, not on the batch, the language
     or what was there before.
 
-    Args:
-        folder: where they lie; made if it is absent.
-        requests: what to draw, each number once.
-        make_pipeline: called if anything is missing; what it returns is called as diffusers'
-            pipelines are, with `output_type="np"`.
-        sampling: how they are sampled.
-        made_with: what else decides the pictures, such as the weights; JSON values.
-        batch_size: prompts at a time.
-        title: words before the progress bar.
-
-    Returns:
-        One a request, in order.
+    `make_pipeline` is called if anything is missing; its pipeline is called as diffusers' are, with
+    `output_type="np"`. `made_with` holds what else decides the pictures, such as the weights, as
+    JSON values.
 
     Raises:
         ValueError: the folder holds pictures of other settings or prompts.

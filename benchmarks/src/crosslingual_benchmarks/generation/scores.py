@@ -11,13 +11,7 @@ from crosslingual_benchmarks.metrics.sample import Sample
 class Scores:
     """What a result line says of one language.
 
-    Attributes:
-        metrics: name to number.
-        interval95: of each, [low, high].
-        protocol: how it was measured.
-        further: numbers beside the metrics.
-        warnings: sentences that a reader should know.
-        marks: a metric's name to whether each of its pictures is right, where it judges pictures.
+    All are by metric. `marks` says of each judged picture whether it is right.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)

@@ -65,9 +65,6 @@ def evaluate_generation(
         prompt_set: those that the settings name if not given.
         yardstick: `yardstick_of` the settings if not given; one serves all arms of a data set.
 
-    Returns:
-        The lines, in the languages' order.
-
     Raises:
         FileNotFoundError: data, weights or pictures are not there.
         ValueError: settings that do not fit the data, a language without prompts, or a folder of

@@ -56,12 +56,6 @@ def clip_score(
     caption longer than the CLIP's context is cut before its end token, and counted: a cut through
     that token leaves CLIP no sentence vector, and the score falls from 26 to 17.
 
-    Args:
-        clip: of `crosslingual.frozen.clip.load_clip`.
-        pictures: a folder, or Pillow's pictures and paths.
-        captions: one a picture, in their order.
-        batch_size: pictures at a time.
-
     Raises:
         FileNotFoundError: pictures are missing.
         ValueError: not one caption a picture, a blank caption, a broken picture, an embedding that

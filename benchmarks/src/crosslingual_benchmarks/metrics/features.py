@@ -42,11 +42,8 @@ INCEPTION = "inception-v3-compat"  # torch-fidelity's name, and that of its FIDs
 class Extractor:
     """A frozen network that reads pictures.
 
-    Attributes:
-        name: the id or folder of a CLIP, or `inception-v3-compat`.
-        layer: whose output the features are.
-        resolution: the edge that pictures are brought to; None leaves them as they are.
-        embed: pictures (B, H, W, 3) as bytes to features (B, D).
+    `layer` names whose output the features are. A resolution of None leaves pictures as they are.
+    `embed` takes pictures (B, H, W, 3) as bytes to features (B, D).
     """
 
     name: str
@@ -59,9 +56,7 @@ class Extractor:
 class ImageFeatures:
     """Features with what they were taken by.
 
-    Attributes:
-        rows_ND: fp32, on the CPU.
-        protocol: extractor, layer, resize; JSON values.
+    Rows are fp32, on the CPU; the protocol holds extractor, layer and resize as JSON values.
     """
 
     rows_ND: Tensor

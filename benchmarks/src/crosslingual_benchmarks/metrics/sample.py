@@ -30,12 +30,8 @@ Pairs = Sequence[tuple[Prompt, Drawn]]
 class Yardstick:
     """What pictures are measured with; one serves every arm and language.
 
-    Attributes:
-        clip: for the CLIP score and the choice among captions.
-        extractor: of the features for FID and KID.
-        references_MD: features of the true pictures, None where there are none.
-        words: the references in a protocol's words.
-        shows: (picture, scene) to whether the picture shows the scene; None without a judge.
+    `references_MD` are features of the true pictures, and `words` tell a protocol which they are.
+    `shows` is a world's judge: whether a picture shows a scene.
     """
 
     clip: FrozenCLIP
@@ -54,12 +50,8 @@ def load_yardstick(
 ) -> Yardstick:
     """Loads the networks and reads the true pictures.
 
-    Args:
-        clip: of `crosslingual.frozen.clip.load_clip`.
-        extractor: of `metrics.features.load_extractor`.
-        references: true pictures, a folder or a list; None leaves FID and KID out.
-        resolution: of the generated pictures, which Inception's true ones are brought to.
-        shows: a world's judge.
+    Without references FID and KID are left out. For Inception true pictures are brought to the
+    resolution of the generated ones.
 
     Raises:
         FileNotFoundError: a network, or a picture, is not there.
@@ -87,14 +79,8 @@ class Sample:
 
     A picture that is not finite is black, counts in every mean, and is never right.
 
-    Attributes:
-        yardstick: what they are measured with.
-        general: prompts that are of no culture, with their pictures.
-        culture: prompts of a culture, with their pictures.
-        all_prompts: of the set, in all languages; wrong captions are taken from it.
-        num_bootstrap: resamplings for the interval of a mean; 0 leaves it out.
-        num_fid_bootstrap: resamplings of FID and KID, each a distance of its own.
-        seed: of the resampling.
+    Wrong captions are taken from `all_prompts`, the set in all languages. 0 resamplings leave an
+    interval out.
     """
 
     yardstick: Yardstick

@@ -29,12 +29,8 @@ ROUNDING = 1e-6  # cosines in fp32 that lie closer are equal
 class TextChoice:
     """What `text_choice` found.
 
-    Attributes:
-        is_right_N: whether a picture's right caption scores above all its wrong ones, bool.
-        num_ties: pictures whose right caption's score equals the best wrong one's: not right.
-        num_cut: captions longer than CLIP's context, cut with the end token kept.
-        chance: the accuracy of a random choice, the mean of 1 / (1 + wrong captions).
-        protocol: the CLIP, the resize and the ties.
+    `num_ties` counts pictures whose right caption's score equals the best wrong one's, which is not
+    right. `chance` is the accuracy of a random choice, the mean of 1 / (1 + wrong captions).
     """
 
     is_right_N: Tensor
@@ -64,12 +60,7 @@ def text_choice(
     counts changed, as in ARO (Yuksekgonul et al. 2023, arXiv 2210.01936). A CLIP that confuses
     these itself bounds the number: score real pictures beside the generated ones.
 
-    Args:
-        clip: of `crosslingual.frozen.clip.load_clip`.
-        pictures: a folder, or Pillow's pictures and paths.
-        right_captions: English, one a picture, in their order.
-        wrong_captions: English, one or more a picture.
-        batch_size: pictures at a time.
+    Captions are English: a right one a picture, in their order, and one or more wrong ones.
 
     Raises:
         FileNotFoundError: pictures are missing.

@@ -18,13 +18,8 @@ NOT_FULL = "Full Fine-tune"
 class Check:
     """A published number and the same computed from others.
 
-    Attributes:
-        table: the table that prints it.
-        row: the method, as the table calls it.
-        what: the sum.
-        stated: as it was published.
-        recomputed: the sum's result, or why there is none.
-        comes_out: whether the two agree; None where nothing is there to compute it from.
+    `comes_out` is None where nothing is there to compute the number from, and `recomputed` then
+    says why.
     """
 
     table: str
@@ -36,11 +31,7 @@ class Check:
 
 
 def arithmetic_checks(published: Published | None = None) -> list[Check]:
-    """Every average, quotient and ratio of the published tables, computed again.
-
-    Args:
-        published: tables to check; those of the package if None.
-    """
+    """Every average, quotient and ratio of the published tables, computed again."""
     published = published or load_published()
     return [
         *_averages(published),
@@ -76,7 +67,7 @@ def _averages(published: Published) -> Iterator[Check]:
 def _costs_per_point(published: Published) -> Iterator[Check]:
     for row in published.tables["5"].rows:
         cost, points = row.cells["cost_usd"], row.cells["zero_shot_average"]
-        quotient = divide((cost.low, cost.high), (points.low, points.high))
+        quotient = divide(cost.span, points.span)
         yield _check(row, "cost / points", row.cells["cost_per_point"], quotient)
 
 
@@ -126,8 +117,7 @@ def _speed_ups(published: Published) -> Iterator[Check]:
 
 
 def _ratio(over: Row, under: Row, name: str) -> Span:
-    one, other = over.cells[name], under.cells[name]
-    return divide((one.low, one.high), (other.low, other.high))
+    return divide(over.cells[name].span, under.cells[name].span)
 
 
 def _mean(row: Row, columns: list[str]) -> float:

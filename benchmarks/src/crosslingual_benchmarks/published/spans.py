@@ -23,10 +23,7 @@ def multiply(one: Span, other: Span) -> Span:
 def span_text(span: Span, *, digits: int = 2, sign: str = "") -> str:
     """A span as it is read: `28.53`, `2-10`, `<15.38`, `>1,468.43`, or a dash.
 
-    Args:
-        span: low and high.
-        digits: after the point, where a bound is no whole number.
-        sign: before it, such as `$`.
+    `digits` stand after the point, where a bound is no whole number.
     """
     is_whole = all(bound is None or bound == round(bound) for bound in span)
     places = 0 if is_whole else digits

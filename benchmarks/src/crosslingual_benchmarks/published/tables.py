@@ -1,6 +1,6 @@
 """Published numbers: the survey's tables as data, with each number's source and strength.
 
-    for row in published_rows(2):
+    for row in load_published().tables["2"].rows:
         print(row.method, row.cells["average"].text, row.cells["average"].strength)
 
 They stand in `published.json` and nowhere else. Nothing measured here is written there, and result
@@ -58,18 +58,6 @@ def load_published(path: str | Path = PUBLISHED) -> Published:
         ValueError: the file is no JSON, or an entry breaks a rule; its place is named.
     """
     return _load(Path(path))
-
-
-def published_rows(table: str | int) -> tuple[Row, ...]:
-    """The rows of one table of the survey.
-
-    Args:
-        table: 1 to 6, or the name of a table.
-
-    Raises:
-        ValueError: there is no such table.
-    """
-    return _pick(load_published().tables, str(table), "published table").rows
 
 
 @cache

@@ -30,10 +30,7 @@ LABELS = {
 class Arm:
     """A row: the lines of one model in one group of results.
 
-    Attributes:
-        label: as the report calls it.
-        model: as the lines call it.
-        results: no two of them have the same metric in the same language.
+    No two of its results have the same metric in the same language.
     """
 
     label: str
@@ -71,8 +68,7 @@ def arms_of(results: Sequence[Result]) -> list[Arm]:
     A model's lines are one row, also where every language has weights of its own; lines of the
     same model, language and metric are rows apart, named by the seed or the weights that differ.
 
-    Args:
-        results: of one task, dataset and protocol.
+    All are of one task, dataset and protocol.
 
     Returns:
         In the order of `LABELS`, others behind these by name, bounds last.

@@ -67,12 +67,7 @@ class Table:
 class Figure:
     """A picture.
 
-    Attributes:
-        key: names its file; unique in the report.
-        title: its caption.
-        alt: what it shows, for who cannot see it.
-        png: the file's bytes.
-        is_folded: shown when asked for.
+    Its key names its file and is unique in the report.
     """
 
     key: str
@@ -91,16 +86,8 @@ class Figure:
 class Section:
     """A part of the report under one heading.
 
-    Attributes:
-        key: its anchor; unique in the report.
-        title: its heading.
-        paragraphs: what to know before the tables.
-        tables: in order.
-        figures: shown before the tables.
-        sources: where published numbers come from.
-        cautions: what cannot be compared.
-        notes: on single numbers, shown when asked for.
-        is_published: quoted numbers, which no command here measured.
+    Its key is its anchor, unique in the report. `cautions` say what cannot be compared; `notes` are
+    on single numbers and shown when asked for.
     """
 
     key: str

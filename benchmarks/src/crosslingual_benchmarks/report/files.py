@@ -11,15 +11,9 @@ MARKDOWN = "report.md"
 
 
 def write_files(document: Document, output_dir: str | Path) -> list[Path]:
-    """Writes `report.html`, `report.md`, `tables/*.tex` and `plots/*.png`.
+    """Writes `report.html`, `report.md`, `tables/*.tex` and `plots/*.png`; returns their paths.
 
-    Args:
-        document: the report.
-        output_dir: made if it is not there; files of an older report that the new one does not
-            write again stay.
-
-    Returns:
-        What was written.
+    Files of an older report that the new one does not write again stay.
     """
     output_dir = Path(output_dir)
     texts = {PAGE: render_page(document), MARKDOWN: render_report_markdown(document)}

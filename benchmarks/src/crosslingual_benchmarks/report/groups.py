@@ -12,12 +12,8 @@ from crosslingual_benchmarks.results import Result, by_protocol
 class Group:
     """The results of a task under one dataset and protocol.
 
-    Attributes:
-        key: the task and a number, for anchors and file names.
-        name: the dataset, and what of its protocol differs from that of the task's other groups.
-        protocol: dataset and protocol in words.
-        arms: the rows.
-        results: all of its lines.
+    Its key is the task and a number, for anchors and file names. Its name is the dataset, with what
+    of its protocol differs from that of the task's other groups.
     """
 
     key: str

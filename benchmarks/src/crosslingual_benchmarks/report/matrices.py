@@ -4,22 +4,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crosslingual_benchmarks.report.arms import Arm
-from crosslingual_benchmarks.report.document import Cell, Table
+from crosslingual_benchmarks.report.document import Cell, Figure, Table
 from crosslingual_benchmarks.report.groups import Group
 from crosslingual_benchmarks.report.measures import Measure
+from crosslingual_benchmarks.report.plots import heat_map
 
 
 def arms_by_languages(
     group: Group, measure: Measure, key: str, title: str, note: str = ""
 ) -> Table | None:
-    """A row an arm: means over languages, then a column a language.
+    """A row an arm: means over languages, then a column a language; None if no arm has the metric.
 
     The means: over all foreign languages; and, where the lines tell what an arm was trained on,
     over those and over the others. Behind a mean stands over how many languages it is; only
     means over the same languages, the most that an arm has, are ranked.
-
-    Returns:
-        None where no arm has the metric.
     """
     arms = [arm for arm in group.arms if any(arm.number(measure.name, x) for x in group.languages)]
     if not arms:
@@ -77,6 +75,21 @@ def _mean_column(
         replace(cell, text=f"{cell.text} ({len(languages)})") if languages else cell
         for cell, languages in zip(cells, found, strict=True)
     ]
+
+
+def heat_map_of(group: Group, measure: Measure, key: str, title: str) -> Figure:
+    """A share of arms by languages, as a picture of the table with the same title."""
+    arms = [arm for arm in group.arms if any(arm.number(measure.name, x) for x in group.languages)]
+    languages = [x for x in group.languages if any(a.number(measure.name, x) for a in arms)]
+    rows = {arm.label: [arm.number(measure.name, x) for x in languages] for arm in arms}
+    words = measure.head.removesuffix(", %")
+    return Figure(
+        key,
+        title,
+        f"Heat map of {words}: {len(rows)} arms by {len(languages)} languages; the numbers stand "
+        "in the table of the same title.",
+        heat_map(rows, languages, scale=measure.scale, label=f"{words} in %"),
+    )
 
 
 def every_metric(

@@ -62,9 +62,7 @@ class Measure:
     def column(self, numbers: Sequence[Number | None], competes: Sequence[bool]) -> list[Cell]:
         """The cells of a column, the best one marked.
 
-        Args:
-            numbers: one a row, None where the row has none.
-            competes: one a row; False for a bound, which is never the best.
+        A bound does not compete: it is never the best.
         """
         rivals = [n if c else None for n, c in zip(numbers, competes, strict=True)]
         best = best_of(rivals, self.better, self.is_exact)
@@ -87,11 +85,7 @@ def mean_number(numbers: Sequence[Number]) -> Number | None:
     standard deviation of a mean is at most the mean of the standard deviations, whatever the
     dependence, and the mean of the bounds is as wide as that.
 
-    Args:
-        numbers: one a language.
-
-    Returns:
-        None where there is none; without an interval where one has none.
+    It is None where there is none, and without an interval where one has none.
     """
     if not numbers:
         return None
@@ -106,15 +100,11 @@ def mean_number(numbers: Sequence[Number]) -> Number | None:
 def best_of(numbers: Sequence[Number | None], better: Better, is_exact: bool) -> int | None:
     """Which of a column's numbers is better than every other.
 
-    Args:
-        numbers: None where there is none.
-        better: the better end; nothing ranks nothing.
-        is_exact: a counted number is ranked without an interval; an estimated one only where its
-            interval shares no point with any other's.
+    A counted number (`is_exact`) is ranked without an interval; an estimated one only where its
+    interval shares no point with any other's.
 
-    Returns:
-        Its place; None where fewer than two compete, the first two are equal, or an interval
-        overlaps or is missing.
+    Its place is None where fewer than two compete, the first two are equal, or an interval overlaps
+    or is missing.
     """
     places = [place for place, number in enumerate(numbers) if number is not None]
     if not better or len(places) < 2:

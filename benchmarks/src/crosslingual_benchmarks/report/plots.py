@@ -28,11 +28,7 @@ COLOUR_MAP = "cividis"  # Nuñez et al. 2018: the same to people without red or 
 class Point:
     """An arm on the plot of quality against cost.
 
-    Attributes:
-        label: its name.
-        cost: in the axis' unit, above 0.
-        quality: with its interval.
-        style: chooses colour and shape.
+    Its cost is above 0; its style chooses colour and shape.
     """
 
     label: str
@@ -50,14 +46,7 @@ def heat_map(
 ) -> bytes:
     """Arms by languages: a square a number, which stands in it; a dash where there is none.
 
-    Args:
-        rows: an arm's label to its numbers, one a column.
-        columns: languages.
-        scale: what a number is multiplied with to be shown; the colours go from 0 to this.
-        label: of the colour bar.
-
-    Returns:
-        A PNG file.
+    Numbers are multiplied by `scale`; the colours go from 0 to it.
     """
     size = max(5.0, 2.6 + 0.42 * len(columns)), max(2.2, 0.8 + 0.34 * len(rows))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
@@ -94,15 +83,7 @@ def quality_against_cost(
 ) -> bytes:
     """A labelled point an arm, cost on a logarithmic axis, intervals as error bars.
 
-    Args:
-        points: arms that cost something.
-        lines: what has a quality and no cost, such as the upper bound, as horizontal lines.
-        cost_label: of the axis, with its unit.
-        quality_label: of the axis, with its unit.
-        scale: what a quality is multiplied with to be shown.
-
-    Returns:
-        A PNG file.
+    Horizontal `lines` have a quality and no cost, such as the upper bound.
     """
     figure = Figure(figsize=(7.6, 4.8), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -126,7 +107,8 @@ def quality_against_cost(
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda cost, _: f"{cost:,.0f}" if cost >= 10 else f"{cost:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlim(*_log_limits([point.cost for point in points]))
+    costs = [point.cost for point in points]
+    axes.set_xlim(min(costs) / 2.2, max(costs) * 2.2)  # a third of a decade of room on either side
     axes.set_ylim(*_limits([*(p.quality for p in points), *lines.values()], scale))
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -201,11 +183,6 @@ def _label_points(figure: Figure, axes: Any, points: Sequence[Point], scale: flo
 
 def _lies_within(box: Any, outer: Any) -> bool:
     return box.x0 >= outer.x0 and box.x1 <= outer.x1 and box.y0 >= outer.y0 and box.y1 <= outer.y1
-
-
-def _log_limits(costs: Sequence[float]) -> tuple[float, float]:
-    """A third of a decade of room beside the outermost points."""
-    return min(costs) / 2.2, max(costs) * 2.2
 
 
 def _limits(numbers: Sequence[Number], scale: float) -> tuple[float, float]:

@@ -34,9 +34,7 @@ Rows = Sequence[Sequence[object]]
 def render_markdown(heads: Sequence[str], rows: Rows) -> str:
     """A table of GitHub's Markdown, without a final newline.
 
-    Args:
-        heads: the columns' names.
-        rows: cells of anything that `str` writes, as many a row as there are heads.
+    Cells are anything that `str` writes.
 
     Raises:
         ValueError: there are no heads, or a row is longer or shorter than they are.
@@ -53,11 +51,7 @@ def render_latex(heads: Sequence[str], rows: Rows, *, caption: str = "", label: 
 
     Letters beyond Latin-1 are left as they are: prompts in their scripts need XeLaTeX or LuaLaTeX.
 
-    Args:
-        heads: the columns' names.
-        rows: cells of anything that `str` writes, as many a row as there are heads.
-        caption: the text above the table, escaped like the cells.
-        label: for `\ref`, where there is a caption.
+    A label, for `\ref`, needs a caption.
 
     Raises:
         ValueError: there are no heads, a row is longer or shorter than they are, or there is a

@@ -35,11 +35,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True)
 class PlainCLIP:
-    """A CLIP as it is, which reads English: the floor in other languages, the ceiling in that one.
-
-    Attributes:
-        clip: the model and what prepares its inputs.
-    """
+    """A CLIP as it is, which reads English: the floor in other languages, the ceiling in it."""
 
     clip: FrozenCLIP
 
@@ -57,10 +53,6 @@ class PlainCLIP:
 class RandomEmbedder:
     """Chance: each content has a unit vector of its own, drawn by its hash and the seed, so that
     equal texts are equal and Recall@K of N candidates is K/N in the mean.
-
-    Attributes:
-        seed: of all vectors.
-        width: D.
     """
 
     seed: int
@@ -86,10 +78,8 @@ class RandomEmbedder:
 def load_embedder(method: str, path: str | None, seed: int = 0) -> Embedder:
     """Loads what `--method` and `--path` name.
 
-    Args:
-        method: an installed method, `clip` or `random`.
-        path: the method's export; a CLIP's hub id, folder or testbed:clip; none for `random`.
-        seed: of `random`.
+    `path` is the method's export, or a CLIP's hub id, folder or testbed:clip; `random` takes a seed
+    and no path.
 
     Raises:
         FileNotFoundError: nothing at the path.

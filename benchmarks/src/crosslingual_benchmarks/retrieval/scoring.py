@@ -28,11 +28,7 @@ def embed_pictures(
 ) -> tuple[Tensor, list[int]]:
     """Pictures as rows, of which no more than a batch is in memory.
 
-    Args:
-        embedder: its `embed_image` is called.
-        pictures: all of them are there.
-        batch_size: pictures at a time.
-        allow_broken: whether those that cannot be decoded are left out.
+    `allow_broken` leaves out those that cannot be decoded.
 
     Returns:
         Rows (N, D), and the places of the pictures that they are of.
@@ -111,13 +107,6 @@ def open_picture(picture: Picture) -> Image.Image:
 def collapse(rows: Tensor, what: str) -> list[str]:
     """A warning where all rows (N, D) are one vector up to rounding: an encoder that says the same
     of everything, whose recall is 0 by pessimistic ties, or chance where rounding orders them.
-
-    Args:
-        rows: unit rows.
-        what: they are of, for the message.
-
-    Returns:
-        The warning, or nothing.
     """
     if len(rows) < 2 or (rows - rows[0]).abs().max() > ROUNDING:
         return []
@@ -154,18 +143,8 @@ def score_trial(
 ) -> Result:
     """Recall@1/5/10 both ways of a trial, by `crosslingual.evaluation.retrieval.recall_at_k`.
 
-    Args:
-        embedder: of the texts.
-        images_ID: rows of the trial's pictures.
-        trial: pictures and texts.
-        data: the dataset that the trial is of.
-        language: of the texts.
-        subset: which pictures of the gallery: `all`, or a name of `data.subsets`.
-        batch_size: texts at a time.
-        common: what further keywords `crosslingual.evaluation.retrieval.result_json` takes.
-
-    Returns:
-        The line, whose protocol holds captions, ties, split, subset and the gallery's pictures.
+    `subset` is `all`, or a name of `data.subsets`; `common` holds further keywords of
+    `crosslingual.evaluation.retrieval.result_json`.
 
     Raises:
         ValueError: a text's row is no finite vector, or pictures and texts differ in width.

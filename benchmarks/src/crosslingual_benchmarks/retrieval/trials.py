@@ -13,12 +13,8 @@ from crosslingual_benchmarks.datasets import RetrievalSet
 class Trial:
     """What one recall is of.
 
-    Attributes:
-        places: the pictures' places in the dataset, in order.
-        texts: the captions.
-        picture_of_text: each text's picture, a place in `places`.
-        num_missing: pictures of the gallery that are missing or broken and left out.
-        num_untold: pictures of it that have no caption in the language and are left out.
+    `picture_of_text` holds places in `places`. Left out are `num_missing` pictures that are missing
+    or broken, and `num_untold` without a caption in the language.
     """
 
     places: list[int]
@@ -71,13 +67,8 @@ def make_trial(
 ) -> Trial:
     """The trial of a language on all of its gallery, or on a subset.
 
-    Args:
-        data: the dataset.
-        language: one of `data.galleries`.
-        captions: `first` (one a picture) or `all`.
-        missing: places of pictures that cannot be read.
-        allow_missing: whether pictures without a caption are left out.
-        subset: places of the pictures to keep.
+    `captions` takes the first one of a picture, or all. `missing` and `subset` hold places of
+    pictures. `allow_missing` leaves out pictures without a caption.
 
     Raises:
         ValueError: a picture has no caption and may not lack one, or none has.

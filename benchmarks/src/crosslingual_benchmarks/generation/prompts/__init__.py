@@ -39,15 +39,9 @@ _TEXT_KEYS = ("id", "english", "aspect", "culture", "about", "image")
 class Prompt:
     """What a picture is asked for, in one language or several.
 
-    Attributes:
-        id: its name within the set.
-        prompts: language to text.
-        english: the same in English.
-        aspect: of a culture.
-        culture: the language whose culture it asks for; None in a general prompt.
-        about: a line of explanation.
-        image: a photograph of it.
-        scene: what it says in the terms of its world, whose judge reads pictures by it.
+    `prompts` maps languages to texts. `culture` is the language whose culture it asks for, None in
+    a general prompt. `scene` is what it says in the terms of its world, whose judge reads pictures
+    by it.
     """
 
     id: str
@@ -64,10 +58,8 @@ class Prompt:
 class PromptSet:
     """Prompts and where they come from.
 
-    Attributes:
-        name: the data set's, as results say it.
-        prompts: in order; noise goes by the place.
-        protocol: what else must be equal before two results may be compared.
+    Noise goes by a prompt's place. `protocol` holds what else must be equal before two results may
+    be compared.
     """
 
     name: str

@@ -32,12 +32,8 @@ def mg18(
 ) -> PromptSet:
     """A sample of XM3600's pictures with the first caption of each in every language.
 
-    Args:
-        root: a folder with `captions.jsonl` and `images/KEY.jpg`.
-        languages: of the captions, XM3600's codes.
-        num_prompts: pictures to sample; all of them if None.
-        seed: of the sample, which depends neither on languages nor on the file's order.
-        use_references: False leaves the photographs out, and with them FID.
+    `num_prompts` of None takes all pictures. The sample depends neither on languages nor on the
+    file's order. Without references there is no FID.
 
     Returns:
         A prompt a picture, whose id is the picture's key and whose `english` is its first English

@@ -23,13 +23,8 @@ def world_prompts(
 ) -> PromptSet:
     """Scenes of a split, and scenes of each language's own culture.
 
-    Args:
-        world: an installed world's name, such as `testbed`.
-        languages: of the prompts.
-        num_prompts: scenes drawn with `seed`; each is said in every language.
-        num_motif_prompts: for each language, prompts that ask in it for its own culture.
-        split: `train`, `val` or `test`.
-        seed: of the scenes.
+    Each of `num_prompts` scenes is said in every language; `num_motif_prompts` ask in each language
+    for its own culture.
 
     Raises:
         ValueError: a language or split that the world does not have, or no prompts.

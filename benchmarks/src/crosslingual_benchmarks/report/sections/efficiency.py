@@ -8,8 +8,6 @@ from crosslingual_benchmarks.report.matrices import every_metric, measures_of
 from crosslingual_benchmarks.report.measures import Measure
 from crosslingual_benchmarks.results import Result
 
-TRAINING = "training"
-LATENCY = "latency"
 TRAINING_MEASURES = (
     Measure("trainable_parameters", "trainable parameters", 1, 0, "low", is_exact=True),
     Measure("total_parameters", "all parameters", 1, 0),
@@ -31,49 +29,38 @@ LATENCY_MEASURES = (
 
 def training_section(results: Sequence[Result]) -> Section | None:
     """The section on parameters, time and memory; None where no line is on training."""
-    groups = groups_of([_with_share(result) for result in results], TRAINING)
-    if not groups:
-        return None
-    tables = [
-        every_metric(
-            group,
-            measures_of(group, TRAINING_MEASURES),
-            group.key,
-            f"Training: {group.name}",
-            group.note,
-        )
-        for group in groups
-    ]
     text = (
         "Times and memory are of the machine that trained, and only compare with others of the "
         "same protocol. Fewest trainable parameters are marked; times are not ranked, for they "
         "have no interval."
     )
-    paragraphs = [text, *note_on_groups(groups, "training")]
-    return Section("training", "Parameters and training", paragraphs, tables)
+    results = [_with_share(result) for result in results]
+    return _section(results, "training", "Parameters and training", text, TRAINING_MEASURES)
 
 
 def latency_section(results: Sequence[Result]) -> Section | None:
     """The section on latency; None where no line is on it."""
-    groups = groups_of([_with_quartiles(result) for result in results], LATENCY)
-    if not groups:
-        return None
-    tables = [
-        every_metric(
-            group,
-            measures_of(group, LATENCY_MEASURES),
-            group.key,
-            f"Latency: {group.name}",
-            group.note,
-        )
-        for group in groups
-    ]
     text = (
         "Image→text: from a picture to the best text of an index; text→image: from a text to the "
         "best picture; one query at a time. Medians of many, their quartiles in brackets, on one "
         "machine; ranked where quartiles share no point."
     )
-    return Section("latency", "Latency", [text, *note_on_groups(groups, "latency")], tables)
+    # quartiles take the place of intervals
+    results = [result | {"interval95": result.get("quartiles", {})} for result in results]
+    return _section(results, "latency", "Latency", text, LATENCY_MEASURES)
+
+
+def _section(
+    results: Sequence[Result], task: str, title: str, text: str, measures: Sequence[Measure]
+) -> Section | None:
+    groups = groups_of(results, task)
+    if not groups:
+        return None
+    tables = [
+        every_metric(g, measures_of(g, measures), g.key, f"{task.capitalize()}: {g.name}", g.note)
+        for g in groups
+    ]
+    return Section(task, title, [text, *note_on_groups(groups, task)], tables)
 
 
 def _with_share(result: Result) -> Result:
@@ -83,8 +70,3 @@ def _with_share(result: Result) -> Result:
         return result
     share = metrics["trainable_parameters"] / metrics["total_parameters"]
     return result | {"metrics": metrics | {"trainable_share": share}}
-
-
-def _with_quartiles(result: Result) -> Result:
-    """The line, its quartiles in the place of intervals."""
-    return result | {"interval95": result.get("quartiles", {})}

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crosslingual_benchmarks.report.document import Figure, Section, Table
-from crosslingual_benchmarks.report.groups import Group, groups_of, note_on_groups
+from crosslingual_benchmarks.report.groups import groups_of, note_on_groups
 from crosslingual_benchmarks.report.matrices import (
     arms_by_languages,
     every_metric,
+    heat_map_of,
     measures_of,
 )
 from crosslingual_benchmarks.report.measures import Measure
-from crosslingual_benchmarks.report.plots import heat_map
 from crosslingual_benchmarks.results import Result
 
 TASK = "text_to_image"
@@ -56,24 +56,10 @@ def generation_section(results: Sequence[Result]) -> Section | None:
                 continue
             tables.append(table if metric.is_share else replace(table, is_folded=True))
             if metric.is_share:
-                figures.append(_figure(group, measure, title))
+                figures.append(heat_map_of(group, measure, key, title))
         title = f"Every metric, language and arm, {group.name}"
         columns = measures_of(group, measured)
         tables.append(every_metric(group, columns, group.key, title, note, is_folded=True))
     paragraphs = [*DEFINITIONS, *note_on_groups(groups, "generation")]
     notes = [warning for group in groups for warning in group.warnings]
     return Section("generation", "Generation", paragraphs, tables, figures, notes=notes)
-
-
-def _figure(group: Group, measure: Measure, title: str) -> Figure:
-    arms = [arm for arm in group.arms if any(arm.number(measure.name, x) for x in group.languages)]
-    languages = [x for x in group.languages if any(a.number(measure.name, x) for a in arms)]
-    rows = {arm.label: [arm.number(measure.name, x) for x in languages] for arm in arms}
-    words = measure.head.removesuffix(", %")
-    return Figure(
-        f"{group.key}_{measure.name}",
-        title,
-        f"Heat map of {words}: {len(rows)} arms by {len(languages)} languages; the numbers stand "
-        "in the table of the same title.",
-        heat_map(rows, languages, scale=100, label=f"{words} in %"),
-    )

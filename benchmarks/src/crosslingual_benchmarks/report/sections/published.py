@@ -16,9 +16,7 @@ HEADING = "Published, not measured here"
 def published_section(names: Sequence[str], beside: str) -> Section:
     """A section of published tables.
 
-    Args:
-        names: of tables in `published.json`.
-        beside: the part of the report that measures the like.
+    `beside` names the part of the report that measures the like.
     """
     published = load_published()
     tables = [published.tables[name] for name in names]

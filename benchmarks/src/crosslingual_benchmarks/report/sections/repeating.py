@@ -15,12 +15,7 @@ HEADS += ["versions", "wall time, s", "dataset's SHA-256"]
 
 
 def repeating_section(results: Sequence[Result], report_command: str) -> Section:
-    """The section on how to repeat the numbers.
-
-    Args:
-        results: every line of the report.
-        report_command: the words that make this report.
-    """
+    """The section on how to repeat the numbers."""
     alike: dict[str, list[Result]] = {}
     for result in results:
         alike.setdefault(_key(result), []).append(result)

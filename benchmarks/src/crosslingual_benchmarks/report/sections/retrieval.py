@@ -3,11 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from crosslingual_benchmarks.report.document import Figure, Section
+from crosslingual_benchmarks.report.document import Section
 from crosslingual_benchmarks.report.groups import Group, groups_of, note_on_groups
-from crosslingual_benchmarks.report.matrices import arms_by_languages, every_metric
+from crosslingual_benchmarks.report.matrices import arms_by_languages, every_metric, heat_map_of
 from crosslingual_benchmarks.report.measures import Measure
-from crosslingual_benchmarks.report.plots import heat_map
 from crosslingual_benchmarks.results import Result
 
 TASK = "zeroshot_retrieval"
@@ -29,10 +28,11 @@ def retrieval_section(results: Sequence[Result]) -> Section | None:
         ]
         note = f"{group.note} {'; '.join(filter(None, sizes))}."
         title = f"Mean recall in %, {group.name}"
-        matrix = arms_by_languages(group, MEAN_RECALL, f"{group.key}_mean", title, note)
+        key = f"{group.key}_mean"
+        matrix = arms_by_languages(group, MEAN_RECALL, key, title, note)
         if matrix:
             tables.append(matrix)
-            figures.append(_figure(group, title))
+            figures.append(heat_map_of(group, MEAN_RECALL, key, title))
         full_title = f"Recall@K in %, every language and arm, {group.name}"
         tables.append(
             every_metric(group, _measures(group), group.key, full_title, note, is_folded=True)
@@ -54,19 +54,3 @@ def _measures(group: Group) -> list[Measure]:
     found = sorted((m for m in found if m[1] in WAYS), key=lambda m: (m[1], int(m[2])))
     recalls = [Measure(m[0], f"{WAYS[m[1]]} R@{m[2]}", 100, 1, "high") for m in found]
     return [*recalls, MEAN_RECALL, Measure("n_ties", "ties", 1, 0)]
-
-
-def _figure(group: Group, title: str) -> Figure:
-    arms = [arm for arm in group.arms if any(arm.number("mean_recall", x) for x in group.languages)]
-    rows = {
-        arm.label: [arm.number("mean_recall", language) for language in group.languages]
-        for arm in arms
-    }
-    png = heat_map(rows, group.languages, scale=100, label="mean recall in %")
-    return Figure(
-        f"{group.key}_mean",
-        title,
-        f"Heat map of mean recall: {len(rows)} arms by {len(group.languages)} languages; the "
-        "numbers stand in the table of the same title.",
-        png,
-    )

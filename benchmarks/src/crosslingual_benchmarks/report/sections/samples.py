@@ -21,11 +21,8 @@ def find_grids(
 ) -> list[Path]:
     """PNG files of samples, each once.
 
-    Args:
-        result_paths: folders and files of results; `grid.png` and `motifs.png` in these folders and
-            in their folders are taken.
-        results: their lines; a line's `grids` names files, from the folder of any result path.
-        grids: further files.
+    They are `grid.png` and `motifs.png` in the results' folders and in the folders in these, files
+    that a line's `grids` names from the folder of any result path, and those given.
 
     Raises:
         FileNotFoundError: a file that is given or that a line names is not there.
@@ -44,10 +41,6 @@ def find_grids(
 
 def samples_section(paths: Sequence[Path], results: Sequence[Result]) -> Section | None:
     """The section of samples; None where there are none.
-
-    Args:
-        paths: PNG files.
-        results: lines, whose `samples` are dicts of `prompt` and, where judged, `is_right`.
 
     Raises:
         ValueError: a file is no PNG.

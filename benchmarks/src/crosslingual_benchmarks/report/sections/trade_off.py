@@ -34,10 +34,7 @@ def trade_off_section(
 ) -> Section | None:
     """The section on quality against cost; None where nothing was trained or measured.
 
-    Args:
-        results: of all tasks.
-        price_per_hour: of one device; None leaves costs in device-hours.
-        currency: of the price.
+    Without a price of a device-hour, costs are device-hours.
 
     Raises:
         ValueError: a training line lacks its seconds or its number of processes.
