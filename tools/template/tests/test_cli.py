@@ -1,5 +1,7 @@
 """The command as a person meets it."""
 
+from pathlib import Path
+
 import pytest
 
 from crosslingual_worlds.testing import conformance
@@ -27,9 +29,9 @@ class TestCommand(conformance.Command):
         ],
     )
     def test_what_is_missing_is_named(
-        self, command: Command, verb: str, settings: dict[str, str], message: str
+        self, command: Command, tmp_path: Path, verb: str, settings: dict[str, str], message: str
     ) -> None:
-        assert message in refusal(command(verb, **settings))
+        assert message in refusal(command(verb, {"folder": str(tmp_path)}, **settings))
 
 
 class TestPages(conformance.Pages):
