@@ -66,22 +66,17 @@ def trainer(tmp_path, monkeypatch):
     return "faketrainer"
 
 
+def values_of(arms):
+    """A suite's YAML without data, parsed."""
+    values = {"name": "small", "base": "testbed:sd", "clip": "testbed:clip", "arms": arms}
+    values |= {"trained_languages": ["en", "de"], "zero_shot_languages": ["ja"]}
+    values |= {"data": {}, "generation": {}, "retrieval": {}}
+    return values | {"train_s": 4.0, "num_processes": 1}
+
+
 def suite_of(arms, **changes):
     """A suite of arms without data."""
-    values = {
-        "name": "small",
-        "base": "testbed:sd",
-        "clip": "testbed:clip",
-        "trained_languages": ["en", "de"],
-        "zero_shot_languages": ["ja"],
-        "data": {},
-        "generation": {},
-        "retrieval": {},
-        "train_s": 4.0,
-        "num_processes": 1,
-        "arms": arms,
-    }
-    return build_suite(values | changes, "here")
+    return build_suite(values_of(arms) | changes, "here")
 
 
 def arm_of(trainer, name="one", **settings):
@@ -238,26 +233,18 @@ def test_words_in_braces_are_places_and_languages():
         fill("{nowhere}/x", words)
 
 
+ARM = {"name": "a", "about": "b", "method": "c"}
+TWO_STEPS = {"steps": [{"run": "x", "share": 0.7}] * 2}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"colour": 1}, "unknown colour"),
         ({"arms": [{"name": "a", "about": "b"}]}, "arm a: method missing"),
-        ({"arms": [{"name": "a", "about": "b", "method": "c"}] * 2}, "two arms of one name"),
+        ({"arms": [ARM, ARM]}, "two arms of one name"),
         ({"arms": "none"}, "settings by name are wanted"),
-        (
-            {
-                "arms": [
-                    {
-                        "name": "a",
-                        "about": "b",
-                        "method": "c",
-                        "steps": [{"run": "x", "share": 0.7}] * 2,
-                    }
-                ]
-            },
-            "shares add up to over 1",
-        ),
+        ({"arms": [ARM | TWO_STEPS]}, "shares add up to over 1"),
     ],
 )
 def test_a_suite_that_is_wrong_is_refused(changes, message):
@@ -268,14 +255,7 @@ def test_a_suite_that_is_wrong_is_refused(changes, message):
 @pytest.mark.parametrize("name", sorted(path.stem for path in SUITES.glob("*.yaml")))
 def test_our_suites_are_read_and_every_word_in_them_is_known(name):
     suite = read_suite(name)
-    words = {
-        "data": "d",
-        "arms": "as",
-        "arm": "a",
-        "base": "b",
-        "clip": "c",
-        "all": suite.languages,
-    }
+    words = dict.fromkeys(("data", "arms", "arm", "base", "clip"), "x") | {"all": suite.languages}
     words |= {"trained": suite.trained_languages, "foreign": suite.trained_languages[1:]}
     words["packages"] = {"mulan": "m"}
     assert suite.trained_languages[0] == "en"
@@ -288,9 +268,7 @@ def test_our_suites_are_read_and_every_word_in_them_is_known(name):
 
 
 def test_an_ablation_says_its_own_command_and_nothing_of_others(trainer, tmp_path, monkeypatch):
-    values = {"name": "small", "base": "testbed:sd", "clip": "testbed:clip", "generation": {}}
-    values |= {"trained_languages": ["en"], "zero_shot_languages": [], "retrieval": {}, "data": {}}
-    values |= {"train_s": 90, "num_processes": 1, "arms": [arm_of(trainer)]}
+    values = values_of([arm_of(trainer)]) | {"train_s": 90}
     (tmp_path / "ablate_fake.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.setattr(suite_module, "SUITES", tmp_path)
     place = ablate(AblateSettings("fake", output_dir=str(tmp_path / "out"), train_s=4.0))
