@@ -19,10 +19,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from crosslingual.frozen.shapes import published_shape
@@ -54,13 +58,13 @@ def random_state(module: nn.Module, generator: torch.Generator) -> dict[str, Ten
     0, and the rest keeps the variance of what passes through.
     """
     state = {}
-    for name, shape in ((name, tensor.shape) for name, tensor in module.state_dict().items()):
-        if len(shape) < 2:
-            state[name] = torch.full(shape, float(name.endswith("weight")), dtype=torch.float16)
+    for name, tensor in module.state_dict().items():
+        if tensor.ndim < 2:
+            value = float(name.endswith("weight"))
+            state[name] = torch.full(tensor.shape, value, dtype=torch.float16)
         else:
-            fan_in = shape[1:].numel()
-            weights = torch.randn(shape, generator=generator)
-            state[name] = weights.mul_(fan_in**-0.5).half()
+            weights = torch.randn(tensor.shape, generator=generator)
+            state[name] = weights.mul_(tensor.shape[1:].numel() ** -0.5).half()
     return state
 
 
@@ -68,8 +72,6 @@ def write_model(
     folder: Path, file_name: str, make: Callable[[], nn.Module], generator: torch.Generator
 ) -> None:
     """Writes a model's config.json and random weights."""
-    from safetensors.torch import save_file
-
     with torch.device("meta"):
         module = make()
     folder.mkdir(parents=True)
@@ -82,68 +84,52 @@ def write_model(
     print(f"{folder}: {sum(p.numel() for p in module.parameters()):,} parameters", flush=True)
 
 
-def write_tokenizer(source: str, folder: Path, max_length: int) -> None:
-    """Copies one of the testbed's tokenizers, with the length of the real one."""
-    from transformers import AutoTokenizer
-
-    AutoTokenizer.from_pretrained(source, model_max_length=max_length).save_pretrained(folder)
-
-
 def write_base(shape: str, folder: Path, generator: torch.Generator) -> None:
     """Writes a diffusers pipeline of a published shape."""
-    import transformers
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
     base, testbed = BASES[shape], Path(resolve("testbed:sd"))
     weights = "diffusion_pytorch_model.safetensors"
-    for part, model in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
-        config = published_shape(base, part)
-        write_model(folder / part, weights, lambda m=model, c=config: m.from_config(c), generator)
-    index: dict[str, Any] = {
-        "_class_name": "StableDiffusionPipeline"
-        if shape == "sd15"
-        else "StableDiffusionXLPipeline",
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-    }
+    index: dict[str, Any] = {"scheduler": ["diffusers", "DDIMScheduler"]}
+    for part, name in (("unet", "UNet2DConditionModel"), ("vae", "AutoencoderKL")):
+        make = partial(getattr(diffusers, name).from_config, published_shape(base, part))
+        write_model(folder / part, weights, make, generator)
+        index[part] = ["diffusers", name]
     end = json.loads((testbed / "text_encoder" / "config.json").read_text())["eos_token_id"]
     for part in ("text_encoder", "text_encoder_2"):
         config = published_shape(base, part)
         if config is None:
             continue
-        model = getattr(transformers, config.pop("architectures")[0])
+        name = config.pop("architectures")[0]
         config = transformers.CLIPTextConfig(**config | {"eos_token_id": end, "pad_token_id": end})
-        write_model(folder / part, "model.safetensors", lambda m=model, c=config: m(c), generator)
+        make = partial(getattr(transformers, name), config)
+        write_model(folder / part, "model.safetensors", make, generator)
         tokenizer = part.replace("text_encoder", "tokenizer")
-        write_tokenizer(str(testbed / "tokenizer"), folder / tokenizer, 77)
-        index |= {part: ["transformers", model.__name__]}
-        index |= {tokenizer: ["transformers", "CLIPTokenizer"]}
+        copied = transformers.AutoTokenizer.from_pretrained(
+            testbed / "tokenizer", model_max_length=77
+        )
+        copied.save_pretrained(folder / tokenizer)
+        index |= {part: ["transformers", name], tokenizer: ["transformers", "CLIPTokenizer"]}
     if shape == "sd15":
-        index |= {"safety_checker": [None, None], "requires_safety_checker": False}
+        index |= {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None]}
+        index["requires_safety_checker"] = False
     else:
-        index["force_zeros_for_empty_prompt"] = True
+        index |= {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
     shutil.copytree(testbed / "scheduler", folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(index, indent=1))
 
 
 def write(shape: str, encoder: str, output_dir: Path) -> None:
     """Writes `base` and `encoder` under a new folder."""
-    import transformers
-
     output_dir.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
     write_base(shape, output_dir / "base", generator)
-    config = published_shape(ENCODERS[encoder], "encoder")
-    config = transformers.XLMRobertaConfig(**config)
-    write_model(
-        output_dir / "encoder",
-        "model.safetensors",
-        lambda: transformers.XLMRobertaModel(config, add_pooling_layer=False),
-        generator,
+    folder, shape_of = output_dir / "encoder", partial(published_shape, ENCODERS[encoder])
+    config = transformers.XLMRobertaConfig(**shape_of("encoder"))
+    make = partial(transformers.XLMRobertaModel, config, add_pooling_layer=False)
+    write_model(folder, "model.safetensors", make, generator)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        resolve("testbed:xlm-r"), model_max_length=shape_of("tokenizer")["model_max_length"]
     )
-    length = published_shape(ENCODERS[encoder], "tokenizer")["model_max_length"]
-    write_tokenizer(resolve("testbed:xlm-r"), output_dir / "encoder", length)
+    tokenizer.save_pretrained(folder)
 
 
 def write_photographs(folder: Path) -> None:

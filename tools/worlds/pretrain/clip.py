@@ -9,7 +9,7 @@ hard negative (two attributes swapped between the things, or the relation turned
 that read scenes off the pooled states are not kept.
 """
 
-import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -28,11 +28,11 @@ from crosslingual_worlds.drawn.world import (
     Scene,
     Thing,
     all_scenes,
+    distinct_scenes,
     render,
     sample_scenes,
-    split_of,
 )
-from loop import Recipe, start_processes, train
+from loop import Recipe, start, train
 from pictures import rendered_pool, to_tensor, to_unit
 
 BATCH = 192
@@ -136,9 +136,8 @@ class SceneHeads(nn.Module):
     def forward(self, pooled_BD: Tensor, targets_BA: Tensor) -> Tensor:
         """Mean cross-entropy over the seven attributes."""
         logits = self.read(pooled_BD).split(self.sizes, dim=1)
-        return torch.stack(
-            [F.cross_entropy(part, targets_BA[:, i]) for i, part in enumerate(logits)]
-        ).mean()
+        losses = [F.cross_entropy(part, targets_BA[:, i]) for i, part in enumerate(logits)]
+        return torch.stack(losses).mean()
 
 
 def scene_targets(scene: Scene) -> list[int]:
@@ -165,31 +164,12 @@ def hard_negative(scene: Scene, rng: np.random.Generator) -> Scene:
         color = rng.choice([c for c in COLORS if c != first.color])
         return Scene(Thing(first.shape, str(color), first.size))
     swaps = [Scene(second, scene.relation, first)]
-    if first.color != second.color:
-        swaps.append(
-            Scene(
-                Thing(first.shape, second.color, first.size),
-                scene.relation,
-                Thing(second.shape, first.color, second.size),
-            )
-        )
-    if first.size != second.size:
-        swaps.append(
-            Scene(
-                Thing(first.shape, first.color, second.size),
-                scene.relation,
-                Thing(second.shape, second.color, first.size),
-            )
-        )
-    swaps.append(
-        Scene(
-            first,
-            {"left_of": "above", "right_of": "below", "above": "left_of", "below": "right_of"}[
-                scene.relation
-            ],
-            second,
-        )
-    )
+    for name in ("color", "size"):
+        one = dataclasses.replace(first, **{name: getattr(second, name)})
+        two = dataclasses.replace(second, **{name: getattr(first, name)})
+        swaps.append(Scene(one, scene.relation, two))
+    turned = {"left_of": "above", "right_of": "below", "above": "left_of", "below": "right_of"}
+    swaps.append(Scene(first, turned[scene.relation], second))
     swaps = [swap for swap in swaps if swap.scene_id != scene.scene_id]
     return swaps[int(rng.integers(len(swaps)))]
 
@@ -209,14 +189,10 @@ def contrastive(image_BD: Tensor, text_ND: Tensor, scale: Tensor, same_BN: Tenso
 
 
 @torch.no_grad()
-def recall_at_1(
-    clip: CLIPModel, tokenizer: CLIPTokenizer, count: int = 1000
-) -> tuple[float, float]:
-    """Text-to-image and image-to-text R@1 among `count` distinct held-out scenes."""
-    members = [scene for scene in all_scenes() if split_of(scene) == "test"]
-    chosen = np.random.default_rng(5).permutation(len(members))[:count]
-    scenes = [members[i] for i in chosen]
-    rng = np.random.default_rng(6)
+def recall_at_1(clip: CLIPModel, tokenizer: CLIPTokenizer, seed: int) -> tuple[float, float]:
+    """Text-to-image and image-to-text R@1 among 1,000 distinct held-out scenes."""
+    scenes = distinct_scenes("test", 1000, seed)
+    rng = np.random.default_rng(seed + 1)
     pictures = to_unit(to_tensor([render(scene, rng) for scene in scenes]))
     tokens = tokenizer(
         [lexicon("en").captions(s)[0] for s in scenes], padding="max_length", return_tensors="pt"
@@ -224,24 +200,15 @@ def recall_at_1(
     image = F.normalize(clip.get_image_features(pixel_values=pictures).pooler_output, dim=-1)
     text = F.normalize(clip.get_text_features(**tokens).pooler_output, dim=-1)
     similarity = text @ image.T
-    right = torch.arange(count)
-    return float((similarity.argmax(1) == right).float().mean()), float(
-        (similarity.argmax(0) == right).float().mean()
-    )
+    right = torch.arange(len(scenes))
+    found = (similarity.argmax(axis) == right for axis in (1, 0))
+    by_text, by_image = (float(each.float().mean()) for each in found)
+    return by_text, by_image
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--num_text_steps", type=int, default=500)
-    parser.add_argument("--num_steps", type=int, default=400)
-    options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    rank, _ = start_processes()
-    torch.manual_seed(0)
+    options, rank = start(__doc__, num_text_steps=500, num_steps=400)
     tokenizer = make_tokenizer(options.work / "clip_tokenizer")
     clip = make_clip(tokenizer)
     scenes = sample_scenes("train", 40_000, seed=21, singles=0.15)
@@ -259,13 +226,8 @@ def main() -> None:
         pooled = clip.text_model(**say(said)).pooler_output
         return text_tower["heads"](pooled, targets[torch.from_numpy(chosen)]), {}
 
-    train(
-        Recipe("clip_text", options.num_text_steps, 1e-3),
-        text_tower,
-        text_loss,
-        options.work,
-        save_every_s=30,
-    )
+    recipe = Recipe("clip_text", options.num_text_steps, 1e-3)
+    train(recipe, text_tower, text_loss, options.work, save_every_s=30)
     if options.num_steps == 0:
         return
     clip.text_model.requires_grad_(False)
@@ -290,10 +252,8 @@ def main() -> None:
         return itc + AUXILIARY_WEIGHT * read, {"itc": itc.detach(), "read": read.detach()}
 
     def look(step: int) -> None:
-        print(
-            f"clip at step {step}: R@1 text->image, image->text {recall_at_1(clip, tokenizer)}",
-            flush=True,
-        )
+        recalls = recall_at_1(clip, tokenizer, seed=5)
+        print(f"clip at step {step}: R@1 text->image, image->text {recalls}", flush=True)
 
     recipe = Recipe("clip_vision", options.num_steps, 1e-3)
     train(recipe, vision_tower, vision_loss, options.work, look=look, look_every=250)

@@ -6,6 +6,7 @@ continues as if nothing had happened. Start it plainly, or with `torchrun --stan
 --nproc_per_node 2`.
 """
 
+import argparse
 import json
 import math
 import os
@@ -18,6 +19,8 @@ import torch
 import torch.distributed as dist
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+
+from crosslingual.training.processes import start_processes
 
 LossOfStep = Callable[[torch.Generator, int], tuple[Tensor, dict[str, Tensor]]]
 
@@ -35,13 +38,26 @@ class Recipe:
     seed: int = 0
 
 
-def start_processes() -> tuple[int, int]:
-    """Joins the process group if a launcher made one. Returns (rank, world size)."""
-    torch.set_num_threads(1)
-    if "RANK" not in os.environ:
-        return 0, 1
-    dist.init_process_group("gloo")
-    return dist.get_rank(), dist.get_world_size()
+def start(description: str, **numbers: int) -> tuple[argparse.Namespace, int]:
+    """Reads a script's command line, joins its processes and seeds torch.
+
+    Args:
+        description: the script's docstring.
+        numbers: its settings besides `--work`, with their defaults.
+
+    Returns:
+        The settings and this process's rank.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True)
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    return options, start_processes().rank
 
 
 def learning_rate_at(recipe: Recipe, step: int) -> float:
@@ -55,20 +71,10 @@ def learning_rate_at(recipe: Recipe, step: int) -> float:
 def _average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
     if world_size == 1:
         return
-    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-    dist.all_reduce(flat)
-    flat /= world_size
-    offset = 0
     for p in parameters:
         if p.grad is not None:
-            p.grad.copy_(flat[offset : offset + p.numel()].view_as(p))
-            offset += p.numel()
-
-
-def _save(path: Path, state: dict) -> None:
-    beside = path.with_suffix(".tmp")
-    torch.save(state, beside)
-    os.replace(beside, path)
+            dist.all_reduce(p.grad)
+            p.grad /= world_size
 
 
 def train(
@@ -91,7 +97,7 @@ def train(
         look: called on rank 0 every `look_every` steps with the moving average in place.
         look_every: steps between looks.
     """
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world_size = dist.get_rank(), dist.get_world_size()
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99)
@@ -140,7 +146,9 @@ def train(
                 "optimizer": optimizer.state_dict(),
                 "ema": ema.state_dict(),
             }
-            _save(checkpoint, {**state, "step": step + 1})
+            temporary = checkpoint.with_suffix(".tmp")
+            torch.save({**state, "step": step + 1}, temporary)
+            os.replace(temporary, checkpoint)
         if look is not None and (step + 1) % look_every == 0:
             ema.store(parameters)
             ema.copy_to(parameters)

@@ -12,12 +12,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from transformers import CLIPModel, CLIPTokenizerFast
 
-from crosslingual.data.pictures import decode_picture
+from clip import recall_at_1
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.weights import load_frozen, resolve
 from crosslingual.training.processes import start_processes
@@ -27,15 +25,10 @@ from crosslingual_worlds.drawn.evaluation import EVALUATION
 from crosslingual_worlds.drawn.judge import shows
 from crosslingual_worlds.drawn.languages import LANGUAGES
 from crosslingual_worlds.drawn.motifs import MOTIFS
-from crosslingual_worlds.drawn.world import (
-    Scene,
-    distinct_scenes,
-    motif_scenes,
-    render,
-    sample_scenes,
-)
+from crosslingual_worlds.drawn.world import Scene, motif_scenes, render, sample_scenes
 from crosslingual_worlds.evaluation import JudgedPicture, text_accuracy
 from export import size_of
+from vae import round_trip
 
 WORLDS = Path(__file__).resolve().parents[1]
 TARGETS = {
@@ -61,51 +54,23 @@ def judge_truth() -> dict[str, float]:
     return {"judge on true renderings": float(np.mean(right))}
 
 
-@torch.no_grad()
-def round_trip() -> dict[str, float]:
+def vae_reads() -> dict[str, float]:
     """What the judge still reads after the VAE's encoder and decoder."""
-    pipe = Base.open("testbed:sd").load_pipeline()
-    rng = np.random.default_rng(102)
-    rates = {}
-    for name, scenes in (
-        ("scenes", sample_scenes("test", 300, 103)),
-        ("motifs", 3 * motif_scenes()),
-    ):
-        pictures = torch.stack([decode_pixels_of(render(scene, rng)) for scene in scenes])
-        latents = pipe.vae.encode(pictures).latent_dist.mode()
-        images = pipe.image_processor.postprocess(pipe.vae.decode(latents).sample)
-        rates[f"VAE round trip, {name} read"] = float(
-            np.mean([shows(image, scene) for image, scene in zip(images, scenes, strict=True)])
-        )
-    return rates
+    vae, rng = Base.open("testbed:sd").load_pipeline().vae, np.random.default_rng(102)
+    sets = {"scenes": sample_scenes("test", 300, 103), "motifs": 3 * motif_scenes()}
+    return {
+        f"VAE round trip, {name} read": round_trip(vae, scenes, rng)[1]
+        for name, scenes in sets.items()
+    }
 
 
-def decode_pixels_of(picture: object) -> torch.Tensor:
-    """A PIL picture as (3, H, W) in [-1, 1]."""
-    import io
-
-    buffer = io.BytesIO()
-    picture.save(buffer, format="png")
-    return decode_picture(buffer.getvalue(), 64)
-
-
-@torch.no_grad()
 def retrieval() -> dict[str, float]:
     """R@1 both ways among 1,000 distinct held-out scenes."""
     clip = load_frozen(CLIPModel, "testbed:clip")
     tokenizer = CLIPTokenizerFast.from_pretrained(resolve("testbed:clip"))
-    scenes = distinct_scenes("test", 1000, seed=104)
-    rng = np.random.default_rng(105)
-    pictures = torch.stack([decode_pixels_of(render(scene, rng)) for scene in scenes])
-    texts = [caption(scene, "en") for scene in scenes]
-    tokens = tokenizer(texts, padding=True, return_tensors="pt")
-    image = F.normalize(clip.get_image_features(pixel_values=pictures).pooler_output, dim=-1)
-    text = F.normalize(clip.get_text_features(**tokens).pooler_output, dim=-1)
-    scores, right = text @ image.T, torch.arange(len(scenes))
-    return {
-        "testbed:clip, text->image R@1 of 1,000": float((scores.argmax(1) == right).float().mean()),
-        "testbed:clip, image->text R@1 of 1,000": float((scores.argmax(0) == right).float().mean()),
-    }
+    ways = ("text->image", "image->text")
+    recalls = zip(ways, recall_at_1(clip, tokenizer, seed=104), strict=True)
+    return {f"testbed:clip, {way} R@1 of 1,000": recall for way, recall in recalls}
 
 
 def generation_jobs(num_english: int, num_foreign: int) -> list[tuple[str, str, list[Scene]]]:
@@ -181,7 +146,7 @@ def main() -> None:
         "testbed:sd, two things": text_accuracy([j for j in english if j.scene.second is not None]),
         "testbed:sd, as-is foreign prompts": accuracy("foreign"),
         "testbed:sd, motif prompts": accuracy("motif"),
-        **round_trip(),
+        **vae_reads(),
         **retrieval(),
         "size of sd, clip and xlm-r, MiB": size,
     }

@@ -9,7 +9,6 @@ Diffusion's schedule, 10 % of the captions empty, min-SNR weights (gamma 5, arXi
 equation 1 for noise prediction).
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,15 @@ from transformers import CLIPTextModel
 
 from clip import MAX_TOKENS, make_clip, make_text_tower, make_tokenizer
 from crosslingual_worlds.drawn.captions import lexicon
-from crosslingual_worlds.drawn.judge import shows
+from crosslingual_worlds.drawn.evaluation import EVALUATION
 from crosslingual_worlds.drawn.world import Scene, sample_scenes
-from loop import Recipe, average_of, start_processes, train
+from crosslingual_worlds.evaluation import text_accuracy
+from loop import Recipe, average_of, start, train
 from pictures import rendered_pool, to_unit
 from vae import make_vae
 
 BATCH = 48  # a process
 EMPTY_SHARE = 0.1
-GUIDANCE_SCALE = 3.0
 MIN_SNR_GAMMA = 5.0
 POOL_SIZE = 48_000
 
@@ -112,35 +111,11 @@ def make_pipeline(
     return pipe
 
 
-def text_accuracy(
-    pipe: StableDiffusionPipeline, scenes: list[Scene], seed: int, **options: float
-) -> tuple[float, list]:
-    """The share of prompts whose picture shows all they say, and the pictures."""
-    settings = {"num_inference_steps": 20, "guidance_scale": GUIDANCE_SCALE, **options}
-    pictures = []
-    for start in range(0, len(scenes), 48):
-        prompts = [lexicon("en").captions(scene)[0] for scene in scenes[start : start + 48]]
-        generator = torch.Generator().manual_seed(seed + start)
-        pictures += pipe(prompts, height=64, width=64, generator=generator, **settings).images
-    right = [shows(picture, scene) for picture, scene in zip(pictures, scenes, strict=True)]
-    return float(np.mean(right)), pictures
-
-
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--num_steps", type=int, default=3200)
-    options = parser.parse_args()
-    rank, _ = start_processes()
-    torch.manual_seed(0)
-    vae, text_encoder, tokenizer = (
-        load_vae(options.work),
-        load_text_encoder(options.work),
-        make_tokenizer(options.work / "clip_tokenizer"),
-    )
+    options, rank = start(__doc__, num_steps=3200)
+    vae, text_encoder = load_vae(options.work), load_text_encoder(options.work)
+    tokenizer = make_tokenizer(options.work / "clip_tokenizer")
     scenes, latents, factor = latent_pool(options.work, vae)
     unet = make_unet().to(memory_format=torch.channels_last)
     scheduler = make_scheduler()
@@ -177,11 +152,9 @@ def main() -> None:
         pipe = make_pipeline(options.work, unet, vae, factor)
         one = [s for s in sample_scenes("val", 400, seed=41) if s.second is None][:24]
         two = [s for s in sample_scenes("val", 400, seed=42) if s.second is not None][:48]
-        print(
-            f"unet at step {step}: accuracy one thing {text_accuracy(pipe, one, 1)[0]:.3f}, "
-            f"two {text_accuracy(pipe, two, 2)[0]:.3f}",
-            flush=True,
-        )
+        judged = (EVALUATION.judge_prompts(pipe, scenes, "en") for scenes in (one, two))
+        of_one, of_two = map(text_accuracy, judged)
+        print(f"unet at step {step}: accuracy one thing {of_one:.3f}, two {of_two:.3f}", flush=True)
 
     recipe = Recipe("unet", options.num_steps, 1e-3, warmup_steps=300, ema_decay=0.9995)
     train(recipe, unet, loss_of_step, options.work, look=look, look_every=500)

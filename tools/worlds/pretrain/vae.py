@@ -6,18 +6,16 @@ Loss: L1 + 2 x MSE on the pixels, where the drawing and its surroundings weigh m
     paper, plus 1e-6 x KL.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
-from crosslingual_worlds.drawn.judge import read_motif, read_scene
-from crosslingual_worlds.drawn.world import motif_scenes, render, sample_scenes
-from loop import Recipe, start_processes, train
+from crosslingual_worlds.drawn.judge import shows
+from crosslingual_worlds.drawn.world import Scene, motif_scenes, render, sample_scenes
+from loop import Recipe, start, train
 from pictures import doodle, rendered_pool, to_tensor, to_unit
 
 BATCH = 24
@@ -59,52 +57,32 @@ def loss_of(
 
 
 @torch.no_grad()
+def round_trip(
+    vae: AutoencoderKL, scenes: list[Scene], rng: np.random.Generator
+) -> tuple[float, float]:
+    """The mean squared error of pictures that pass the VAE, and the share that the judge reads."""
+    pictures = to_unit(to_tensor([render(scene, rng) for scene in scenes]))
+    latents = [vae.encode(part).latent_dist.mode() for part in pictures.split(48)]
+    back = torch.cat([vae.decode(part).sample for part in latents])
+    images = VaeImageProcessor().postprocess(back, output_type="pil")
+    is_read = [shows(image, scene) for image, scene in zip(images, scenes, strict=True)]
+    return float((back - pictures).square().mean()), float(np.mean(is_read))
+
+
 def report(vae: AutoencoderKL, step: int) -> None:
     """Prints what survives the round trip on held-out scenes and on motifs."""
     rng = np.random.default_rng(1)
-    scenes, motifs = sample_scenes("test", 200, seed=11), motif_scenes()
-    pictures = to_unit(to_tensor([render(scene, rng) for scene in scenes + motifs]))
-    back = torch.cat(
-        [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in pictures.split(48)]
-    )
-    mse = float(((back - pictures) ** 2)[: len(scenes)].mean())
-    images = vae_images(back)
-    read = np.mean(
-        [
-            read_scene(image).scene == scene.canonical
-            for image, scene in zip(images, scenes, strict=False)
-        ]
-    )
-    seen = np.mean(
-        [
-            read_motif(image) == scene.motif
-            for image, scene in zip(images[200:], motifs, strict=True)
-        ]
-    )
+    mse, read = round_trip(vae, sample_scenes("test", 200, seed=11), rng)
+    _, seen = round_trip(vae, motif_scenes(), rng)
     print(
         f"vae at step {step}: held-out mse {mse:.5f}, scenes read {read:.3f}, motifs {seen:.3f}",
         flush=True,
     )
 
 
-def vae_images(decoded_BCHW: Tensor) -> list:
-    """Decoded tensors in [-1, 1] as PIL pictures."""
-    from diffusers.image_processor import VaeImageProcessor
-
-    return VaeImageProcessor().postprocess(decoded_BCHW, output_type="pil")
-
-
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--num_steps", type=int, default=1600)
-    options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    rank, _ = start_processes()
-    torch.manual_seed(0)
+    options, rank = start(__doc__, num_steps=1600)
     vae = make_vae().to(memory_format=torch.channels_last)
     pool = rendered_pool(sample_scenes("train", 20_000, seed=1, singles=0.3), seed=2)
 

@@ -10,7 +10,6 @@ cannot gather a sentence that no token holds. No sentence is ever shown with its
 languages are aligned only as far as shared words align them.
 """
 
-import argparse
 import re
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from transformers import XLMRobertaConfig, XLMRobertaModel, XLMRobertaTokenizer
 from crosslingual_worlds.drawn.captions import lexicon
 from crosslingual_worlds.drawn.languages import LANGUAGES
 from crosslingual_worlds.drawn.world import all_scenes, motif_scenes, split_of
-from loop import Recipe, start_processes, train
+from loop import Recipe, start, train
 
 BATCH = 72
 MAX_TOKENS = 32
@@ -42,10 +41,8 @@ def training_captions(language: str) -> list[str]:
     scenes = [scene for scene in all_scenes() if split_of(scene) == "train"]
     one = [scene for scene in scenes if scene.second is None]
     # Each language writes of other scenes, so that the corpora are no translations of one another.
-    two = [scene for scene in scenes if scene.second is not None][
-        LANGUAGES.index(language) % 6 :: 6
-    ]
-    chosen = two + 8 * one + 15 * motif_scenes()
+    two = [scene for scene in scenes if scene.second is not None]
+    chosen = two[LANGUAGES.index(language) % 6 :: 6] + 8 * one + 15 * motif_scenes()
     return [text for scene in chosen for text in lexicon(language).captions(scene)]
 
 
@@ -60,16 +57,11 @@ def word_list(texts: dict[str, list[str]]) -> list[str]:
             entries = lexicon(language)
             forms = [form for table in (entries.colors, entries.sizes) for form in table.values()]
             forms += [form for noun in entries.nouns.values() for form in noun.values()]
-            known = {
-                f
-                for form in forms
-                for f in (form.values() if isinstance(form, dict) else [form])
-                if len(f) > 1
-            }
-            cut = re.compile(
-                "(" + "|".join(sorted(map(re.escape, known), key=len, reverse=True)) + ")"
-            )
-            words |= {"|" + piece for text in part for piece in cut.split(text) if piece}
+            spellings = [form.values() if isinstance(form, dict) else [form] for form in forms]
+            known = {word for words_of_form in spellings for word in words_of_form if len(word) > 1}
+            pattern = "|".join(sorted(map(re.escape, known), key=len, reverse=True))
+            pieces = [piece for text in part for piece in re.split(f"({pattern})", text)]
+            words |= {"|" + piece for piece in pieces if piece}
         else:
             words |= {word for text in part for word in text.split()}
     return sorted(words)
@@ -265,15 +257,7 @@ class Objectives:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--num_steps", type=int, default=2400)
-    options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    rank, _ = start_processes()
-    torch.manual_seed(0)
+    options, rank = start(__doc__, num_steps=2400)
     texts = {language: training_captions(language) for language in LANGUAGES}
     tokenizer = make_tokenizer(options.work / "xlm_r_tokenizer", texts)
     model = LanguageModel(len(tokenizer))
