@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from crosslingual.training.deepspeed_config import read_config, settle_config
-from crosslingual.training.engine import build_engine, check_finite, start_processes
+from crosslingual.training.engine import build_engine, check_finite
+from crosslingual.training.processes import start_processes
 from crosslingual.training.settings import RunSettings
 
 TinyRun = Callable[..., dict[str, Any]]

@@ -6,6 +6,7 @@
 Importing torch and DeepSpeed takes seconds, so a server imports them once and forks each run.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -20,14 +21,8 @@ from torch import Tensor, nn
 
 from crosslingual.cli.verbs import run_command
 from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
-from crosslingual.training.engine import (
-    Ranks,
-    StopRequest,
-    build_engine,
-    check_finite,
-    full_state_dict,
-    start_processes,
-)
+from crosslingual.training.engine import build_engine, check_finite, full_state_dict
+from crosslingual.training.processes import Ranks, StopRequest, start_processes
 from crosslingual.training.run import Run
 from crosslingual.training.settings import RunSettings
 from crosslingual_worlds.testing.fork_server import DeathClock, serve
@@ -101,7 +96,7 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
     dies_here = ask["die"] is not None and ask["die"][2] == ranks.rank
     clock = DeathClock(output_dir, ask["die"][1] if dies_here else None)
     losses, rates, step = [], [], start
-    with StopRequest() as stop:
+    with contextlib.closing(StopRequest()) as stop:
         for step in range(start + 1, (ask["stop_at"] or ask["steps"]) + 1):
             if ask["terminate"] == [ranks.rank, step]:
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -20,6 +20,8 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
+from crosslingual.files import write_text
+
 Settings = TypeVar("Settings")
 
 _Words = str | list[str]
@@ -48,9 +50,6 @@ def parse_settings(
         argv: the words after the command's name.
         prog: the command's name, as help and errors print it.
         description: what the command does, for `--help`.
-
-    Returns:
-        The settings, of type `cls`.
 
     Raises:
         ValueError: for an unknown key (the nearest name is offered), a value of the wrong type, a
@@ -88,18 +87,10 @@ def read_settings(cls: type[Settings], path: str | Path) -> Settings:
 
 
 def write_settings(settings: Any, path: str | Path) -> None:
-    """Writes settings as a YAML file that `--config` reads back to an equal object.
-
-    Args:
-        settings: an instance of a dataclass of settings.
-        path: the file; its folder exists.
-    """
-    text = yaml.safe_dump(
-        dataclasses.asdict(settings), sort_keys=False, allow_unicode=True, width=100
-    )
-    partial = Path(path).with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    """Writes settings as a YAML file that `--config` reads back to an equal object."""
+    values = dataclasses.asdict(settings)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    write_text(Path(path), text)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from crosslingual.data.text import iter_lines
+from crosslingual.files import replacing
 
 COLUMNS = {"cc3m": ("caption", "url"), "cc12m": ("url", "caption")}
 """What the columns of `Train_GCC-training.tsv` and `cc12m.tsv` are; neither file says so."""
@@ -42,22 +43,17 @@ def url_table(settings: UrlTableSettings) -> None:
     if not source.is_file():
         raise FileNotFoundError(f"no file {source}; give --input the tsv of {dataset}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
     url_column = COLUMNS[dataset].index("url")
     count = 0
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-            writer.writerow(("url", "caption"))
-            for count, line in enumerate(iter_lines(source), 1):
-                cells = line.split("\t")
-                if len(cells) != 2 or not cells[url_column].startswith("http"):
-                    form = " TAB ".join(COLUMNS[dataset])
-                    raise ValueError(f"{source} line {count} is not {form!r}, as in {dataset}")
-                writer.writerow((cells[url_column], cells[1 - url_column].strip()))
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(target) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(("url", "caption"))
+        for count, line in enumerate(iter_lines(source), 1):
+            cells = line.split("\t")
+            if len(cells) != 2 or not cells[url_column].startswith("http"):
+                form = " TAB ".join(COLUMNS[dataset])
+                raise ValueError(f"{source} line {count} is not {form!r}, as in {dataset}")
+            writer.writerow((cells[url_column], cells[1 - url_column].strip()))
     print(f"wrote {target}: {count} addresses; download the pictures with\n")
     print(
         f"  img2dataset --url_list {target} --input_format tsv --url_col url "

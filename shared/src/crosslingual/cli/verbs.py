@@ -46,17 +46,8 @@ class Verb:
 def run_verbs(
     prog: str, description: str, verbs: Mapping[str, Verb], argv: Sequence[str] | None = None
 ) -> int:
-    """Runs the verb that `argv` starts with; without one, lists the verbs.
-
-    Args:
-        prog: the command's name.
-        description: one line on it, for the list.
-        verbs: the command's `Verb`s by name.
-        argv: the words after the command's name; those of the process if None.
-
-    Returns:
-        The exit code: 0, 2 after an error of the user's, which is printed, and those of
-        `run_command`.
+    """Runs the verb that `argv`, or the process's own words, start with; without one, lists the
+    verbs under the `description`. Returns the exit code of `run_command`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     while words and words[0].startswith(("--local_rank=", "--local-rank=")):
@@ -97,23 +88,12 @@ def run_verb(
 ) -> int:
     """Runs a script that is one verb: its words become settings, its user's errors one line.
 
-    Args:
-        prog: command and verb, as help and errors print them.
-        settings_class: the dataclass of the verb's settings.
-        function: called with the settings.
-        argv: the words after the verb; those of the process if None.
-
-    Returns:
-        The exit code.
+    `prog` is command and verb, as help and errors print them. Returns the exit code.
     """
     from crosslingual.cli.settings import parse_settings
 
     words = sys.argv[1:] if argv is None else argv
-
-    def run() -> None:
-        function(parse_settings(settings_class, words, prog=prog))
-
-    return run_command(run)
+    return run_command(lambda: function(parse_settings(settings_class, words, prog=prog)))
 
 
 def run_command(function: Callable[[], object]) -> int:
@@ -121,12 +101,10 @@ def run_command(function: Callable[[], object]) -> int:
 
     `CROSSLINGUAL_TRACEBACK=1` in the environment prints the traceback as well.
 
-    Args:
-        function: the command; an `int` that it returns is the exit code.
-
     Returns:
-        The command's code; 2 after a `ValueError`, a missing file, a full disk, a refused
-        permission; 130 after Ctrl-C; 141 where the reader of the output has gone (`| head`).
+        The `int` that the command returned, or 0; 2 after a `ValueError`, a missing file, a full
+        disk, a refused permission; 130 after Ctrl-C; 141 where the reader of the output has gone
+        (`| head`).
     """
     try:
         code = function()

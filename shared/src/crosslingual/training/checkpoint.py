@@ -24,11 +24,10 @@ import torch
 from torch import Tensor
 
 from crosslingual.cli.settings import write_settings
+from crosslingual.files import flush, is_full_disk, replacing, write_text
 from crosslingual.training.manifest import MANIFEST, check_fits, read_manifest, write_manifest
 
 _TAG = "deepspeed"
-_TORCH_WRITERS = ("PytorchStreamWriter", "inline_container", "iostream error")
-"""What torch's writers say when the disk is full."""
 _last: WeakKeyDictionary[Any, Path] = WeakKeyDictionary()
 """The checkpoint that an engine was last saved to or loaded from."""
 
@@ -53,10 +52,7 @@ def save_checkpoint(
         step: optimiser steps taken so far.
         state: anything that pickles, the same on all processes (rank 0's is kept).
         total_limit: how many checkpoints up to this one stay; None keeps all.
-        settings: the run's, an instance of a dataclass, kept as `settings.yaml`.
-
-    Returns:
-        The checkpoint's folder.
+        settings: the run's, kept as `settings.yaml`.
 
     Raises:
         OSError: if the disk is full; earlier checkpoints are intact.
@@ -70,7 +66,10 @@ def save_checkpoint(
     try:
         if is_first:
             output_dir.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(output_dir)
+            for leftover in output_dir.glob("checkpoint-*.partial"):
+                shutil.rmtree(leftover)
+            for leftover in output_dir.glob(".latest.*"):
+                leftover.unlink()
         torch.distributed.barrier()
         engine.save_checkpoint(
             str(partial),
@@ -86,11 +85,9 @@ def save_checkpoint(
             write_manifest(engine, partial, step)
             _publish(partial, final, _last.get(engine))
     except (OSError, RuntimeError) as error:
-        # torch's writer turns the operating system's "no space" into a RuntimeError of its own
-        if not _is_full_disk(error):
+        if not is_full_disk(error):
             raise
         shutil.rmtree(partial, ignore_errors=True)
-        (output_dir / "latest.partial").unlink(missing_ok=True)
         latest = _latest_name(output_dir)
         kept = f"{output_dir / latest} is intact" if latest else "none was saved before"
         message = f"the disk is full: {final} was not saved, {kept}; make room and resume"
@@ -103,15 +100,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(engine: Any, path: str | Path) -> dict[str, Any]:
-    """Restores an engine from a checkpoint of the same module; every process must call it.
-
-    Args:
-        engine: what `build_engine` returned, with the module, ZeRO stage and, at stages 1-3, the
-            number of processes that saved it.
-        path: a `checkpoint-N` folder.
-
-    Returns:
-        The state that was saved, with `step`.
+    """Restores an engine from a `checkpoint-N` folder of the same module, ZeRO stage and, at stages
+    1-3, number of processes; returns the state that was saved, with `step`. Every process must call
+    it.
 
     Raises:
         ValueError: for a foreign, truncated or unfitting checkpoint, saying which.
@@ -130,9 +121,6 @@ def load_checkpoint(engine: Any, path: str | Path) -> dict[str, Any]:
 
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint that a folder is, or the latest one of the run that it is.
-
-    Args:
-        path: a `checkpoint-N` folder, or a run's folder.
 
     Raises:
         FileNotFoundError: for a folder that is neither.
@@ -156,13 +144,8 @@ def settings_file(checkpoint: Path) -> Path:
 
 
 def trained_state(path: str | Path) -> dict[str, Tensor]:
-    """Reads what a run has trained, without its model, its engine or its other processes.
-
-    Args:
-        path: a `checkpoint-N` folder, or a run's folder, whose latest checkpoint is taken.
-
-    Returns:
-        Trained tensors by name in fp32 on CPU: their moving average, where the run kept one.
+    """The trained tensors of `find_checkpoint(path)` by name, in fp32 on CPU, or their moving
+    average where the run kept one; read without model, engine or other processes.
 
     Raises:
         FileNotFoundError: for a folder without checkpoints.
@@ -193,9 +176,6 @@ def resolve_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | Non
     Args:
         output_dir: the run's folder.
         resume_from_checkpoint: `latest`, the path of a checkpoint, or None for a new run.
-
-    Returns:
-        A folder that exists, or None for a new run.
 
     Raises:
         FileNotFoundError: where there is no such checkpoint.
@@ -251,37 +231,18 @@ def _publish(partial: Path, final: Path, last: Path | None) -> None:
     A folder that has this name already was left by a longer run than the one that resumed from
     `last`, its neighbour.
     """
-    for path in [*partial.rglob("*"), partial]:
-        _flush(path)
+    flush(*partial.rglob("*"), partial)
+    latest = final.parent / "latest"
     if final.exists():
         if last is not None and _latest_name(final.parent) == final.name:
-            _write_latest(last).replace(final.parent / "latest")
+            write_text(latest, last.name + "\n")
         shutil.rmtree(final)
-    temporary = _write_latest(final)  # before the rename: a full disk must refuse this one first
-    partial.rename(final)
-    _flush(final.parent)
-    temporary.replace(final.parent / "latest")
-    _flush(final.parent)
-
-
-def _write_latest(path: Path) -> Path:
-    temporary = path.with_name("latest.partial")
-    temporary.write_text(path.name + "\n", encoding="utf-8")
-    _flush(temporary)
-    return temporary
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_leftovers(output_dir: Path) -> None:
-    for path in output_dir.glob("checkpoint-*.partial"):
-        shutil.rmtree(path)
+    with replacing(latest) as temporary:  # a full disk must refuse this one before the rename
+        temporary.write_text(final.name + "\n", encoding="utf-8")
+        flush(temporary)
+        partial.rename(final)
+        flush(final.parent)
+    flush(final.parent)
 
 
 def _remove_oldest(output_dir: Path, step: int, total_limit: int) -> None:
@@ -290,9 +251,3 @@ def _remove_oldest(output_dir: Path, step: int, total_limit: int) -> None:
     for old in steps[: -max(total_limit, 1)]:
         path = output_dir / f"checkpoint-{old}"
         shutil.rmtree(path.rename(path.with_name(path.name + ".partial")))
-
-
-def _is_full_disk(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return any(word in str(error) for word in _TORCH_WRITERS)

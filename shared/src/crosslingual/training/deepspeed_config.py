@@ -25,14 +25,7 @@ weight_quantization zero_allow_untested_optimizer zero_force_ds_cpu_optimizer ze
 
 
 def read_config(config: str | Path | Mapping[str, Any], *, has_cuda: bool) -> dict[str, Any]:
-    """Reads a DeepSpeed configuration and checks it.
-
-    Args:
-        config: a JSON file or its content, which is copied.
-        has_cuda: whether there is a GPU to train on.
-
-    Returns:
-        Its content.
+    """Reads a DeepSpeed configuration, a JSON file or its content, and checks it.
 
     Raises:
         ValueError: for an unknown top-level key, an optimizer or scheduler (they are settings of
@@ -70,12 +63,8 @@ def read_config(config: str | Path | Mapping[str, Any], *, has_cuda: bool) -> di
 def settle_config(
     config: dict[str, Any], settings: Mapping[str, Any], *, mixed_precision: str
 ) -> None:
-    """Writes a command's settings into a configuration that leaves them out or agrees with them.
-
-    Args:
-        config: a configuration, changed in place.
-        settings: DeepSpeed's names and values of batch sizes and clipping.
-        mixed_precision: `no` or `bf16`, which is torch's autocast over fp32 weights.
+    """Writes a command's settings, batch sizes and clipping by DeepSpeed's names, into a
+    configuration that leaves them out or agrees with them. bf16 is torch's autocast over fp32.
 
     Raises:
         ValueError: where the configuration says something else (`"auto"` agrees with everything).

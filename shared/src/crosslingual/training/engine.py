@@ -2,7 +2,7 @@
 
     ranks = start_processes()
     engine = build_engine(module, RunSettings(learning_rate=1e-4, max_train_steps=1000))
-    with StopRequest() as stop:
+    with closing(StopRequest()) as stop:
         ...
             loss, parts = engine(batch)
             check_finite(loss, parts, step=step, keys=batch["keys"])
@@ -23,18 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from crosslingual.training.deepspeed_config import read_config, settle_config
-from crosslingual.training.processes import Ranks, StopRequest, start_processes
 from crosslingual.training.settings import LrScheduler, RunSettings
-
-__all__ = [
-    "Ranks",
-    "StopRequest",
-    "build_engine",
-    "check_finite",
-    "full_state_dict",
-    "start_processes",
-    "trainable_shapes",
-]
 
 
 def build_engine(
@@ -53,9 +42,6 @@ def build_engine(
         module: the trainable module; moved to this process's device.
         settings: of the run; `deepspeed_config` may hold a file's content.
         make_optimizer: called with the trainable parameters, `lr`, `betas` and `weight_decay`.
-
-    Returns:
-        The `DeepSpeedEngine`: call it, `backward(loss)`, `step()`.
 
     Raises:
         ValueError: for a configuration or a module that DeepSpeed would accept and train wrongly.
@@ -99,13 +85,8 @@ def deepspeed_config(settings: RunSettings) -> dict[str, Any]:
 
 
 def full_state_dict(engine: Any) -> dict[str, Tensor]:
-    """Gathers the trainable parameters in fp32; every process must call it.
-
-    Args:
-        engine: what `build_engine` returned.
-
-    Returns:
-        Name to CPU tensor, the same on all processes at any ZeRO stage.
+    """Gathers the trainable parameters in fp32 on CPU, the same on all processes at any ZeRO stage;
+    every process must call it.
     """
     from deepspeed.utils import safe_get_full_fp32_param
 
@@ -127,12 +108,6 @@ def check_finite(
     loss: Tensor | float, parts: Mapping[str, Tensor | float], *, step: int, keys: Sequence[str]
 ) -> None:
     """Stops a run whose loss is not a number.
-
-    Args:
-        loss: the scalar that is about to be differentiated.
-        parts: its named parts.
-        step: the optimiser step, for the message.
-        keys: the samples of this micro-batch, for the message.
 
     Raises:
         ValueError: naming the step, the samples and each part, if the loss is NaN or infinite.

@@ -25,10 +25,6 @@ def lock_folder(folder: Path, ranks: Ranks) -> Any:
     The kernel releases a record lock when the process ends, however it ends. Worker processes that
     outlive it do not inherit a record lock, as they would inherit one of `flock`.
 
-    Args:
-        folder: made if it is absent; gets a file `run.lock`.
-        ranks: this process among the others.
-
     Returns:
         The file that holds the lock, to close; None on the other ranks.
 
@@ -69,11 +65,6 @@ def check_resumable(settings: RunSettings, checkpoint: Path, ranks: Ranks) -> in
 
     Samples per optimiser step must stay the same; how processes and micro-steps share them may
     change. What else may change is `settings.MAY_CHANGE`; data may have moved.
-
-    Args:
-        settings: of the run that resumes.
-        checkpoint: what it resumes from.
-        ranks: this process among the others.
 
     Returns:
         The checkpoint's step.

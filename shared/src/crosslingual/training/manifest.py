@@ -13,12 +13,7 @@ MANIFEST = "checkpoint.json"
 
 
 def write_manifest(engine: Any, folder: Path, step: int) -> None:
-    """Writes `checkpoint.json` into a folder that DeepSpeed has filled.
-
-    Args:
-        engine: that was saved.
-        folder: DeepSpeed's files, all of them, of all processes.
-        step: how many optimiser steps were taken.
+    """Writes `checkpoint.json` into a folder that all processes' DeepSpeed has filled.
 
     Raises:
         ValueError: if processes on another machine wrote to a disk of their own.

@@ -36,9 +36,6 @@ def start_processes() -> Ranks:
     Without a launcher nothing listens on a port. On CPU a process uses one thread unless
     OMP_NUM_THREADS says otherwise, and nothing is compiled. A second call changes nothing.
 
-    Returns:
-        The place of this process.
-
     Raises:
         ValueError: in a SLURM job of several tasks that does not say where rank 0 listens.
     """
@@ -79,8 +76,7 @@ def row_generators(
 class StopRequest:
     """Turns SIGTERM and SIGINT into a question that the loop asks after each step.
 
-    A second SIGINT interrupts at once. Use it as a context manager, or call `close`: both give the
-    signals back.
+    A second SIGINT interrupts at once; `close` gives the signals back.
     """
 
     def __init__(self) -> None:
@@ -108,14 +104,6 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def __enter__(self) -> "StopRequest":
-        """Returns itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Gives the signals back."""
-        self.close()
-
 
 def _read_launcher() -> tuple[int, int, int]:
     """Returns rank, world size and local rank as the launcher says, or of a process alone.
@@ -132,11 +120,8 @@ def _read_launcher() -> tuple[int, int, int]:
         environment["RANK"] = environment["SLURM_PROCID"]
         environment["WORLD_SIZE"] = environment["SLURM_STEP_NUM_TASKS"]
         environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    rank, world_size, local_rank = (
-        int(environment.get(name, default)) for name, default in zip(names, "010", strict=True)
-    )
-    return rank, world_size, local_rank
+    rank, world_size = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
+    return rank, world_size, int(environment.get("LOCAL_RANK", 0))
 
 
 def _start_deepspeed(*, has_cuda: bool) -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
+from crosslingual.files import write_text
 from crosslingual.training.trackers import open_tracker
 
 
@@ -34,16 +35,7 @@ class Progress:
         description: str = "",
         every_s: float = 10.0,
     ) -> None:
-        """Opens the records of a run.
-
-        Args:
-            total_steps: optimiser steps of the whole run.
-            output_dir: where metrics.jsonl lies; made if it is absent.
-            start_step: the step that the run is resumed from.
-            report_to: `none`, `tensorboard`, `wandb` or `trackio`.
-            rank: this process; only 0 shows and records.
-            description: a word before the numbers.
-            every_s: seconds between lines where there is no terminal.
+        """Opens the records of a run that resumes from `start_step` and has `total_steps` in all.
 
         Raises:
             ValueError: for an unknown tracker, or one whose package is not installed.
@@ -60,12 +52,11 @@ class Progress:
         _drop_rows_after(path, start_step)
         self._file = path.open("a", encoding="utf-8")
         self._tracker = open_tracker(report_to, self._folder)
-        is_terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
             desc=description or None,
-            disable=not is_terminal,
+            disable=not sys.stderr.isatty(),
             dynamic_ncols=True,
         )
 
@@ -77,15 +68,7 @@ class Progress:
         learning_rate: float,
         num_samples: int,
     ) -> None:
-        """Records an optimiser step.
-
-        Args:
-            step: its number, from 1.
-            loss: the loss.
-            parts: the named parts of the loss.
-            learning_rate: that of this step.
-            num_samples: samples of the global batch.
-        """
+        """Records an optimiser step, the first being 1, over `num_samples` of the global batch."""
         if not self._is_on:
             return
         now = time.perf_counter()
@@ -111,12 +94,7 @@ class Progress:
             print(", ".join([*words, f"ETA {tqdm.format_interval(left_s)}"]), file=sys.stderr)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Records named numbers, such as those of a validation.
-
-        Args:
-            values: JSON values; the tracker gets the numbers.
-            step: the optimiser step that they belong to.
-        """
+        """Records JSON values of a step, such as a validation's; the tracker gets the numbers."""
         if not self._is_on:
             return
         row = {"step": step, "time_s": round(time.perf_counter() - self._start, 3), **values}
@@ -126,13 +104,7 @@ class Progress:
         self._tracker.numbers(numbers, step)
 
     def pictures(self, name: str, picture: Image, step: int) -> None:
-        """Saves a picture as `pictures/NAME-STEP.png` and shows it to the tracker.
-
-        Args:
-            name: a file name's beginning.
-            picture: one picture, such as a grid.
-            step: the optimiser step that it belongs to.
-        """
+        """Saves a picture as `pictures/NAME-STEP.png` and shows it to the tracker."""
         if not self._is_on:
             return
         folder = self._folder / "pictures"
@@ -169,6 +141,4 @@ def _drop_rows_after(path: Path, step: int) -> None:
             continue
         if row["step"] <= step:
             kept.append(line + "\n")
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(kept))

@@ -17,10 +17,10 @@
 (`engine`, `checkpoint`, `progress`, `processes`) works without it, for a loop that does not fit.
 """
 
-import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,7 @@ class Run:
     def __init__(self, settings: RunSettings, *, samples_per_row: int = 1):
         """Joins the processes, locks the folder and finds the checkpoint to resume from.
 
-        Args:
-            settings: of the run.
-            samples_per_row: samples that a row of a batch counts for in samples/s.
+        A row of a batch counts for `samples_per_row` samples in samples/s.
 
         Raises:
             ValueError: the folder belongs to another run, another process writes into it, or the
@@ -122,14 +120,8 @@ class Run:
         module: nn.Module,
         make_optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
     ) -> Any:
-        """Builds the DeepSpeed engine and the moving average, and loads the checkpoint.
-
-        Args:
-            module: what trains, with frozen parts only where they cannot stand outside of it.
-            make_optimizer: called with the trainable parameters, `lr`, `betas`, `weight_decay`.
-
-        Returns:
-            The engine, which is called as the module is.
+        """Builds the DeepSpeed engine, which is called as the module is, and the moving average,
+        and loads the checkpoint; the arguments are those of `build_engine`.
 
         Raises:
             ValueError: the checkpoint is of another module, ZeRO stage or number of processes.
@@ -165,7 +157,7 @@ class Run:
         follows.
         """
         last = self.settings.max_train_steps
-        with contextlib.closing(self._progress), StopRequest() as stop:
+        with closing(self._progress), closing(StopRequest()) as stop:
             for step in range(self.first_step + 1, last + 1):
                 self._step = step
                 yield step

@@ -62,14 +62,7 @@ class _Wandb(Tracker):
 
 
 def open_tracker(report_to: str, folder: Path) -> Tracker:
-    """Opens a tracker by its name.
-
-    Args:
-        report_to: `none`, `tensorboard`, `wandb` or `trackio`.
-        folder: the run's folder; TensorBoard writes below it, the others take its name.
-
-    Returns:
-        What `Progress` reports to.
+    """Opens the tracker that `report_to` names, for the run in `folder`.
 
     Raises:
         ValueError: for an unknown name, or where its package is not installed.

@@ -16,7 +16,7 @@ from crosslingual.data.records import PICTURES
 from crosslingual.data.shards import iter_shards
 from crosslingual.data.tars import expand_shards
 from crosslingual.data.text import iter_lines
-from crosslingual.features.loader import write_atomically
+from crosslingual.files import write_text
 from crosslingual.frozen.weights import weights_hash
 from mclip.pipeline import Embedder, load_embedder
 from mclip.settings import EmbedSettings
@@ -130,7 +130,7 @@ def write_index(prefix: str, index: Index, model: str, weights: str | None) -> N
     os.replace(temporary, f"{prefix}.npy")
     facts = {"kind": index.kind, "source": index.source, "model": model, "model_weights": weights}
     facts |= {"num_rows": len(index.rows), "width": index.rows.shape[1], "names": index.names}
-    write_atomically(Path(f"{prefix}.json"), json.dumps(facts, ensure_ascii=False, indent=1))
+    write_text(Path(f"{prefix}.json"), json.dumps(facts, ensure_ascii=False, indent=1))
 
 
 def load_index(prefix: str, model: str) -> Index:

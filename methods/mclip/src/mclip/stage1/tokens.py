@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from crosslingual.features.loader import write_atomically
+from crosslingual.files import write_text
 from crosslingual.frozen.encoders import resolve
 from crosslingual.training.processes import Ranks, start_processes
 from mclip.stage1.parallel_text import (
@@ -189,7 +189,7 @@ def write_tokens(
     if (folder / CLAIM).is_file():
         check_fresh({"made_of": json.loads((folder / CLAIM).read_text())}, made_of, folder)
     elif ranks.rank == 0:
-        write_atomically(folder / CLAIM, json.dumps(made_of))
+        write_text(folder / CLAIM, json.dumps(made_of))
     blocks, counts = [], Counter()
     for source in sources:
         own = [pair for pair in both_ways(pairs) if set(pair) <= set(source.languages)]
@@ -261,7 +261,7 @@ def _finish(
         num_rows.update(facts["num_rows"])
         counts.update({name: facts[name] for name in ("num_cut", "num_without_tokens")})
     index = {"version": VERSION, "made_of": made_of, "num_rows": num_rows, "counts": counts}
-    write_atomically(folder / INDEX, json.dumps({**index, "blocks": blocks}, indent=1))
+    write_text(folder / INDEX, json.dumps({**index, "blocks": blocks}, indent=1))
 
 
 def describe(index: dict[str, Any]) -> str:
