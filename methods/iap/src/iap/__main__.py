@@ -1,4 +1,4 @@
-"""The command `iap`, which `python -m iap`, torchrun and deepspeed start as well."""
+"""The command `iap`; `python -m iap`, torchrun and deepspeed start it too."""
 
 import sys
 

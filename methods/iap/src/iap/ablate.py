@@ -1,8 +1,8 @@
-"""`iap ablate`: choices that the abstract leaves open, trained arm by arm under one budget.
+"""`iap ablate`: trains one arm for each choice that the paper leaves open, under one budget.
 
 iap ablate --config configs/testbed.yaml --train_data runs/testbed/features --output_dir runs/ablate
 
-All arms take the same number of steps, except those whose name says another share; the table shows
+All arms take the same number of steps, except those whose name says otherwise; the table shows
 their seconds. An arm that has a result.json is not trained again, so the same command resumes a
 stopped ablation.
 """
@@ -37,14 +37,14 @@ ARMS: dict[str, dict[str, Any]] = {
     "text-space MSE": {"objective": "text"},
     "text-space MSE, twice the steps": {"objective": "text", "max_train_steps": 2.0},
 }
-"""Name of an arm to what it changes; `max_train_steps` is a share of the others'."""
+"""The settings that each arm changes; `max_train_steps` is a multiple of the common number."""
 
 
 def arm_settings(settings: AblateSettings, name: str) -> dict[str, Any]:
-    """The settings of an arm's `iap train`.
+    """Returns the settings of an arm's `iap train`.
 
     Raises:
-        ValueError: there is no such arm.
+        ValueError: no arm has this name.
     """
     if name not in ARMS:
         raise ValueError(f"no arm {name!r}; there are {'; '.join(ARMS)}")
@@ -55,7 +55,7 @@ def arm_settings(settings: AblateSettings, name: str) -> dict[str, Any]:
 
 
 def run_arm(settings: AblateSettings, name: str, seed: int) -> dict[str, Any]:
-    """Trains and judges an arm under a seed, or reads its earlier result; writes result.json."""
+    """Trains and evaluates an arm with a seed, or reads its earlier result; writes result.json."""
     place = name.replace(" ", "-").replace(",", "")
     folder = Path(settings.output_dir) / place / f"seed-{seed}"
     path = folder / "result.json"
@@ -85,10 +85,10 @@ def run_arm(settings: AblateSettings, name: str, seed: int) -> dict[str, Any]:
 
 
 def run_verb(verb: str, num_processes: int | None, settings: dict[str, Any]) -> None:
-    """Runs `iap VERB` in processes of its own, by default as many as cores, at most 2.
+    """Runs `iap VERB` in new processes: by default one per core, at most 2.
 
     Raises:
-        ValueError: the verb failed; its own message stands above.
+        ValueError: the verb failed; its own message is printed above.
     """
     number = num_processes or min(2, os.cpu_count() or 1)
     command = [sys.executable, "-m"]
@@ -103,8 +103,8 @@ def run_verb(verb: str, num_processes: int | None, settings: dict[str, Any]) -> 
 
 
 def render_table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """The ablation in Markdown, an arm a row: the mean over languages of each seed, and over all;
-    seconds are those of the median seed.
+    """Renders the ablation as Markdown, one row per arm: the mean over languages for each seed, the
+    mean over seeds, and the median seed's seconds.
     """
     num_seeds = len(next(iter(results.values())))
     seeds = " | ".join(f"seed {seed}" for seed in range(num_seeds))

@@ -1,11 +1,11 @@
-"""The trained encoder as a folder that stock transformers and diffusers load: its config, written
-and read back.
+"""Writes the trained encoder as a folder that stock transformers and diffusers load, and reads it
+back.
 
-    FOLDER/config.json      what IAP knows of it: languages, base, length, recommended guidance
+    FOLDER/config.json      IAP's settings: languages, base, length, recommended guidance
     FOLDER/README.md        the model card
     FOLDER/text_encoder/    a transformers AltCLIPTextModel
     FOLDER/tokenizer/       its XLMRobertaTokenizer
-    FOLDER/pipeline/        the whole base with both in place, if asked for
+    FOLDER/pipeline/        optional: the whole base with both in place
 """
 
 from pathlib import Path
@@ -42,10 +42,10 @@ pipe("...", guidance_scale={guidance_scale}).images[0]
 
 
 def encoder_config(settings: TrainSettings) -> dict[str, Any]:
-    """What the exported config.json says: the encoder's shape, its base and where it started.
+    """Builds the exported config.json: the encoder's shape, its base and its initial weights.
 
     Raises:
-        ValueError: the base takes a pooled text vector, which AltCLIP's text model does not give.
+        ValueError: the base needs a pooled text vector, which AltCLIP's text model does not have.
     """
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     if base.text.pooled_width is not None:
@@ -82,8 +82,8 @@ def save_encoder(
 
     Args:
         state: all of the encoder's tensors, by the names of `AltCLIPTextModel`.
-        config: of `encoder_config`.
-        folder: replaced if it holds an adapter already.
+        config: the result of `encoder_config`.
+        folder: replaced if it already holds an adapter.
         pipeline: write the whole base with this encoder too.
     """
     model = stock_model(config["altclip"], state)
@@ -111,7 +111,7 @@ def save_trained(
     *,
     pipeline: bool = False,
 ) -> Path:
-    """`save_encoder` of a run's trained tensors, which leave out what LoRA is added to."""
+    """Saves a run's trained tensors, after adding the frozen weights under LoRA."""
     config = encoder_config(settings)
     encoder = make_encoder(settings, config["altclip"])
     return save_encoder(merged_state(encoder, trained), config, folder, pipeline=pipeline)
@@ -121,8 +121,8 @@ def load_encoder(folder: str | Path) -> tuple[Any, Any, dict[str, Any]]:
     """Reads an exported encoder: the `AltCLIPTextModel`, its tokenizer and the config.
 
     Raises:
-        FileNotFoundError, ValueError: no encoder there, a pickle, another method's, or keys that do
-            not fit.
+        FileNotFoundError, ValueError: the folder holds no encoder, a pickle, another method's
+            export, or keys that do not match.
     """
     from transformers import AltCLIPTextModel
 

@@ -1,8 +1,8 @@
-"""What IAP trains on: latents, English states, token ids of target captions, and, if wanted, the
+"""IAP's training data: latents, English states, token ids of target captions, and optionally the
 queries of English passes.
 
-The encoder trains, so its states cannot be kept; its ids can. The English branch is frozen from end
-to end, so each layer's queries, which are all that the target branch needs of it, can be kept too.
+The encoder trains, so its states cannot be stored, but its token ids can. The English branch is
+frozen from end to end, so each layer's queries, the target branch's only input from it, can be too.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ TOKENIZER_FILES = ("tokenizer.json", "sentencepiece.bpe.model", "tokenizer_confi
 
 @dataclass
 class TripletParts:
-    """The frozen parts that triplets of picture, English and target captions pass through once;
-    each is loaded when it is first needed.
+    """The frozen parts that encode triplets of picture, English caption and target captions once;
+    each part is loaded on first use.
 
     Attributes:
-        settings: the run's, which name the parts.
-        device: where the parts run.
+        settings: settings of the run, which name the parts.
+        device: device that the parts run on.
 
     Raises:
         ValueError: no target language is named.
@@ -44,7 +44,7 @@ class TripletParts:
     device: torch.device
 
     def __post_init__(self) -> None:
-        """Refuses settings without a language before anything is loaded."""
+        """Rejects settings without a target language before any part is loaded."""
         if not self.settings.target_language:
             raise ValueError(
                 "target_language is not set: name the languages whose captions train, such as "
@@ -53,12 +53,12 @@ class TripletParts:
 
     @property
     def languages(self) -> list[str]:
-        """Those of the target captions, in the order of their axis."""
+        """Languages of the target captions, in the order of their axis."""
         return self.settings.target_language
 
     @cached_property
     def base(self) -> Base:
-        """Called by its place on this disk, which features are compared by."""
+        """The base, named by its local path, which identifies it in the features."""
         name, revision = self.settings.pretrained_model_name_or_path, self.settings.revision
         return Base.open(locate(name), revision)
 
@@ -69,7 +69,7 @@ class TripletParts:
 
     @cached_property
     def english_pass(self) -> tuple[AttentiveFeatures, Noising]:
-        """The UNet with all its cross-attentions kept, and its noise schedule."""
+        """The UNet with all its cross-attentions recorded, and its noise schedule."""
         settings = self.settings
         denoiser = self.base.load_denoiser(self.device, resolution=settings.resolution)
         noising = self.base.schedule(device=self.device, noise_offset=settings.noise_offset)
@@ -78,18 +78,18 @@ class TripletParts:
 
     @cached_property
     def max_length(self) -> int:
-        """Tokens of a target caption."""
+        """Tokens per target caption."""
         return caption_length(self.settings)
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The target encoder's; pads on the right to `max_length`."""
+        """The target encoder's tokenizer, which pads on the right to `max_length`."""
         name, revision = self.settings.text_encoder, self.settings.text_encoder_revision
         return load_tokenizer(name, revision, self.max_length)
 
     @cached_property
     def made_of(self) -> dict[str, Any]:
-        """What the arrays depend on; no model is loaded for it."""
+        """Everything that the arrays depend on, found without loading a model."""
         settings = self.settings
         made_of = {
             **self.frozen.made_of,
@@ -98,7 +98,7 @@ class TripletParts:
             "tokenizer_files": tokenizer_hash(settings.text_encoder),
             "max_length": self.max_length,
         }
-        if not settings.english_draws:  # features with queries serve a run without kept ones too
+        if not settings.english_draws:  # a run without stored queries can read features with them
             return made_of
         return {
             **made_of,
@@ -109,19 +109,19 @@ class TripletParts:
         }
 
     def ids(self, texts: list[str]) -> Tensor:
-        """Token ids (B, max_length) int32; longer texts are cut with their end token kept."""
+        """Token ids (B, max_length) int32; longer texts are truncated and keep their end token."""
         tokens = self.tokenizer(
             texts, padding="max_length", max_length=self.max_length, truncation=True
         )
         return torch.tensor(tokens.input_ids, dtype=torch.int32)
 
     def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Arrays of a loader's batch of B samples in N languages.
+        """Encodes a loader's batch of B samples in N languages.
 
         Returns:
-            Those of `FrozenParts.encode`; `target_ids` (B, N, max_length) of the first caption in
-            each language; with `english_draws`, `queries_0` and so on, (B, draws, P, W) of each
-            cross-attention.
+            The arrays of `FrozenParts.encode`; `target_ids` (B, N, max_length) of the first caption
+            in each language; with `english_draws`, the queries of each cross-attention as
+            `queries_0` and so on, (B, draws, P, W).
         """
         captions = batch["captions"]
         texts = [(c.get(name) or [""])[0] for c in captions for name in self.languages]
@@ -131,7 +131,7 @@ class TripletParts:
 
     @torch.no_grad()
     def queries(self, arrays: dict[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
-        """The queries of English passes over noisy latents that a sample's key decides."""
+        """The queries of English passes over noisy latents, seeded by the sample's key."""
         features, noising = self.english_pass
         english = Conditioning(arrays["english_states"].to(self.device, torch.float32))
         draws = []
@@ -146,7 +146,7 @@ class TripletParts:
         }
 
     def _some_positions(self, query: Tensor, rows: list[torch.Generator]) -> Tensor:
-        """Queries (B, H, P, W / H) as they are stored, (B, P', W)."""
+        """Turns queries (B, H, P, W / H) into their stored form (B, P', W)."""
         stored = query.transpose(1, 2).flatten(2).to("cpu", STORED)
         num_positions, num_kept = stored.shape[1], self.settings.query_positions
         if num_kept is None or num_kept >= num_positions:
@@ -161,20 +161,20 @@ class TripletParts:
 
 
 def caption_length(settings: TrainSettings) -> int:
-    """Tokens of a target caption: what the settings say, or as many as the encoder reads."""
+    """Tokens per target caption: `max_length` if it is set, or else the encoder's limit."""
     longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)[1]
     return settings.max_length or longest
 
 
 def load_tokenizer(name: str, revision: str | None, max_length: int) -> Any:
-    """An encoder's tokenizer as IAP reads captions with it, which is also how a pipeline does."""
+    """Loads an encoder's tokenizer, set up as training and pipelines both use it."""
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
     tokenizer.padding_side, tokenizer.model_max_length = "right", max_length
     return tokenizer
 
 
 def tokenizer_hash(name: str) -> str | None:
-    """Identifies a tokenizer on this disk by its files; None for a hub id."""
+    """A hash of a local tokenizer's files; None for a hub id."""
     folder = Path(resolve(name))
     if not folder.is_dir():
         return None

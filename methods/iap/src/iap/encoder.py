@@ -1,5 +1,5 @@
-"""The encoder that trains: XLM-R's weights under the names of AltCLIP's text model. Its head is
-new, unless it starts from an AltCLIP or an earlier IAP, which have one.
+"""The trained encoder: XLM-R's weights under the names of AltCLIP's text model. Its head is new,
+unless it starts from an AltCLIP or an earlier IAP encoder, which have one.
 """
 
 from typing import Any
@@ -26,10 +26,10 @@ LORA_TARGETS = ("query", "key", "value", "dense")
 def altclip_config(text_encoder: str, revision: str | None, width: int) -> dict[str, Any]:
     """The config of an `AltCLIPTextModel` in the shape of an XLM-R, projecting to `width`.
 
-    Dropout is off: the student is to equal a teacher that has none.
+    Dropout is off, because the student has to match a teacher that has none.
 
     Raises:
-        ValueError: the encoder is of another kind, or its own head has another width.
+        ValueError: the encoder is of another type, or its own head has another width.
     """
     found = encoder_config(text_encoder, revision)
     if found.model_type not in ("xlm-roberta", WITH_HEAD):
@@ -48,7 +48,7 @@ def altclip_config(text_encoder: str, revision: str | None, width: int) -> dict[
 
 
 def build_encoder(altclip: dict[str, Any]) -> TargetEncoder:
-    """An encoder of that shape with random weights."""
+    """Builds an encoder of that shape with random weights."""
     config = AltCLIPTextConfig(**altclip)
     body = AltCLIPTextModel(config).roberta
     return TargetEncoder(
@@ -59,7 +59,7 @@ def build_encoder(altclip: dict[str, Any]) -> TargetEncoder:
 def start_encoder(
     altclip: dict[str, Any], text_encoder: str, revision: str | None
 ) -> TargetEncoder:
-    """The encoder with the weights of `text_encoder`; every one of them must be there."""
+    """Builds the encoder with the weights of `text_encoder`, none of which may be missing."""
     encoder = build_encoder(altclip)
     if encoder_config(text_encoder, revision).model_type == WITH_HEAD:
         load_strict(
@@ -67,7 +67,7 @@ def start_encoder(
         )
         return encoder
     found = load_frozen(XLMRobertaModel, text_encoder, revision=revision, add_pooling_layer=False)
-    # by the names that AltCLIP's body has in transformers 5
+    # the names of AltCLIP's body in transformers 5
     state = {
         name.replace("encoder.layer.", "encoder.layers."): tensor
         for name, tensor in found.state_dict().items()
@@ -77,14 +77,14 @@ def start_encoder(
 
 
 def make_encoder(settings: TrainSettings, altclip: dict[str, Any]) -> TargetEncoder:
-    """The encoder that a run starts from, with gradients on for what trains."""
+    """Builds the encoder that a run starts from; only its trainable tensors require gradients."""
     torch.manual_seed(settings.seed)
     encoder = start_encoder(altclip, settings.text_encoder, settings.text_encoder_revision)
     return add_lora(encoder, settings.lora_rank) if settings.train_encoder == "lora" else encoder
 
 
 def add_lora(encoder: TargetEncoder, rank: int) -> TargetEncoder:
-    """LoRA on the linears of attention and feed-forward; the head trains whole, nothing else."""
+    """Adds LoRA to the attention and feed-forward layers; only LoRA and the whole head train."""
     from peft import LoraConfig, inject_adapter_in_model
 
     encoder.roberta.requires_grad_(False)
@@ -96,10 +96,10 @@ def add_lora(encoder: TargetEncoder, rank: int) -> TargetEncoder:
 
 
 def merged_state(encoder: TargetEncoder, trained: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The whole encoder's tensors by AltCLIP's names, LoRA added to what it is on.
+    """Returns the whole encoder's tensors by AltCLIP's names, with LoRA merged into its layers.
 
     Args:
-        encoder: what trained; not changed.
+        encoder: the trained encoder, which stays unchanged.
         trained: its trained tensors by name, as gathered from all ranks.
     """
     state = {name: t.detach().cpu() for name, t in encoder.state_dict().items()} | trained
@@ -116,9 +116,9 @@ def merged_state(encoder: TargetEncoder, trained: dict[str, Tensor]) -> dict[str
 
 
 def stock_model(altclip: dict[str, Any], state: dict[str, Tensor]) -> AltCLIPTextModel:
-    """`transformers.AltCLIPTextModel` with these weights, as stock diffusers reads it."""
+    """Builds a `transformers.AltCLIPTextModel` with these weights, for stock diffusers."""
     config = AltCLIPTextConfig(**altclip)
-    # diffusers hands the mask over only where the config says so; unmasked, padding would be read
+    # diffusers passes the mask only if the config asks for it; without it, padding is attended to
     config.use_attention_mask = True
     model = AltCLIPTextModel(config)
     load_strict(model, state)

@@ -1,10 +1,10 @@
 """IAP: a text encoder for another language, aligned with the English one through pictures.
 
 Hu et al., "Efficient Cross-Lingual Transfer for Chinese Stable Diffusion with Images as Pivots",
-arXiv 2305.11540. Only the target-language encoder trains; UNet, VAE and English encoder stay as
-they are. What is matched are the attentive features: the outputs of the UNet's cross-attention when
-it reads the English caption and when it reads the target one, over one noisy picture. There is no
-public code: which branch, layers and distance is configuration here, and the README compares them.
+arXiv 2305.11540. Only the target-language encoder trains; UNet, VAE and English encoder are frozen.
+The loss matches the attentive features: the outputs of the UNet's cross-attention for the English
+caption and for the target caption, over one noisy picture. There is no public code: branch, layers
+and distance are settings here, and the README compares them.
 
 Shapes: B rows, L tokens of a target caption, M tokens of a prompt, C encoder width, D
 cross-attention width, H heads, P positions of a layer's grid, W a layer's width.
@@ -22,34 +22,34 @@ Distance = Literal["mse", "cosine", "smooth_l1"]
 
 
 class TargetEncoder(nn.Module):
-    """Body, LayerNorm, linear: by names and formula `transformers.AltCLIPTextModel`, which stock
-    diffusers loads.
+    """Body, LayerNorm, linear: the names and formula of `transformers.AltCLIPTextModel`, which
+    stock diffusers loads.
     """
 
     def __init__(self, body: nn.Module, encoder_width: int, width: int, eps: float, pad_id: int):
-        """Puts a new head, C to D, on `body`, an XLM-R without a pooler: called with ids and mask
-        it answers with `last_hidden_state` (B, L, C); `eps` is of the LayerNorm.
+        """Puts a new head, C to D, on `body`, an XLM-R without a pooler, which takes ids and mask
+        and returns `last_hidden_state` (B, L, C); `eps` belongs to the LayerNorm.
         """
         super().__init__()
         self.roberta = body
         self.pre_LN = nn.LayerNorm(encoder_width, eps=eps)
         self.transformation = nn.Linear(encoder_width, width)
-        # unit variance, as the states of CLIP's last LayerNorm have, which the UNet is used to
+        # unit variance, like the output of CLIP's last LayerNorm, which the UNet was trained on
         nn.init.normal_(self.transformation.weight, std=encoder_width**-0.5)
         nn.init.zeros_(self.transformation.bias)
         self.pad_id = pad_id
 
     def forward(self, ids_BM: Tensor) -> tuple[Tensor, int]:
-        """States of captions padded on the right, without what padding repeats.
+        """States of captions padded on the right, without the repeated states of padding.
 
         Padded positions of XLM-R have the same token, the same position id and masked keys, so
-        their states are equal: one of them is computed.
+        their states are equal, and only one of them is computed.
 
         Args:
-            ids_BM: token ids; every caption ends before the last position or fills all.
+            ids_BM: token ids; every caption ends before the last position or fills all of them.
 
         Returns:
-            (B, n, D), n <= M, and how often the last of the n positions stands in the prompt:
+            (B, n, D), n <= M, and how often the last of the n positions occurs in the prompt:
             `expand_states` gives all M.
         """
         mask_BM = ids_BM.ne(self.pad_id)
@@ -60,12 +60,12 @@ class TargetEncoder(nn.Module):
         return self.project(states), num_tokens - kept + 1
 
     def project(self, states_BnC: Tensor) -> Tensor:
-        """The head: (B, n, C) to (B, n, D)."""
+        """Applies the head: (B, n, C) to (B, n, D)."""
         return self.transformation(self.pre_LN(states_BnC)).float()
 
 
 def expand_states(states_BnD: Tensor, times_last: int) -> Tensor:
-    """All M positions of a prompt (B, M, D), from what `TargetEncoder` returns."""
+    """Returns all M positions of a prompt (B, M, D) from the output of `TargetEncoder`."""
     last = states_BnD[:, -1:].expand(-1, times_last - 1, -1)
     return torch.cat([states_BnD, last], dim=1)
 
@@ -76,12 +76,12 @@ def choose_layers(
     """The chosen cross-attentions of a UNet with their numbers, in the order in which they run.
 
     Args:
-        attentions: all of them by name; a name starts with the block's part, as in
+        attentions: all cross-attentions by name; a name starts with `down`, `mid` or `up`, as in
             `down_blocks.0...`.
         layers: `all`, any of `down`, `mid`, `up`, or numbers in that order.
 
     Raises:
-        ValueError: a name or number that this UNet does not have.
+        ValueError: this UNet has no layer of such a name or number.
     """
     parts = [name.split("_")[0] for name, _ in attentions]
     chosen: set[int] = set()
@@ -101,19 +101,19 @@ def choose_layers(
 
 
 class _PassIsOver(Exception):  # noqa: N818, no error
-    """The last wanted layer of a pass has run; the rest is not needed."""
+    """The last chosen layer of a pass has run; the rest is not needed."""
 
 
 class AttentiveFeatures:
-    """Runs a UNet and keeps what its chosen cross-attentions got and gave.
+    """Runs a UNet and records the queries and outputs of its chosen cross-attentions.
 
     Attributes:
-        queries: (B, H, P, W / H) a layer, after the query projection.
-        outputs: (B, P, W) a layer, after the output projection, before the residual.
+        queries: (B, H, P, W / H) per layer, after the query projection.
+        outputs: (B, P, W) per layer, after the output projection, before the residual.
     """
 
     def __init__(self, predict: Callable[..., Tensor], attentions: list[nn.Module]):
-        """Takes over the processors of the chosen `attentions` of a UNet; `predict` runs it on
+        """Replaces the processors of the chosen `attentions` of a UNet; `predict` runs it on
         latents, timesteps and a text.
         """
         self.predict, self.attentions = predict, attentions
@@ -142,12 +142,12 @@ class AttentiveFeatures:
     def run(
         self, latents: Tensor, timesteps: Tensor, text: Any, *, stop_early: bool
     ) -> Tensor | None:
-        """One pass over noisy latents (B, 4, h, w), timesteps (B,) and the text as `predict` takes
-        it; the features of an earlier pass are forgotten.
+        """Runs one pass over noisy latents (B, 4, h, w), timesteps (B,) and the text as `predict`
+        takes it; replaces the features of an earlier pass.
 
         Returns:
-            The predicted noise (B, 4, h, w), None with `stop_early`: the pass then ends after the
-            last chosen layer.
+            The predicted noise (B, 4, h, w), or None with `stop_early`, which ends the pass after
+            the last chosen layer.
         """
         self.queries, self.outputs, self._stops = [], [], stop_early
         try:
@@ -157,7 +157,7 @@ class AttentiveFeatures:
 
 
 def split_heads(projected_BTW: Tensor, heads: int) -> Tensor:
-    """(B, H, T, W / H)."""
+    """Splits (B, T, W) into heads (B, H, T, W / H)."""
     return projected_BTW.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
@@ -165,10 +165,10 @@ def attend(attention: nn.Module, query: Tensor, states_BnD: Tensor, times_last: 
     """A cross-attention's output (B, P, W) for given queries: K, V, attention, output projection.
 
     Args:
-        attention: of diffusers.
+        attention: the attention layer, from diffusers.
         query: (B, H, P, W / H).
-        states_BnD: of the text.
-        times_last: how often the last state stands in the prompt; m equal keys weigh as much as one
+        states_BnD: states of the text.
+        times_last: how often the last state occurs in the prompt; m equal keys weigh as much as one
             whose logit is larger by ln m.
     """
     key = split_heads(attention.to_k(states_BnD), attention.heads)
@@ -185,12 +185,12 @@ def row_distances(student: Tensor, teacher: Tensor, distance: Distance, normalis
     """The distance of each row's features (B, T, W), in fp32: (B,).
 
     Args:
-        student, teacher: of one layer.
+        student, teacher: features of one layer.
         distance: `mse`; `smooth_l1`, squared up to 1 and linear beyond; `cosine`, 1 - cos of the
             vectors at each position.
         normalise: divides both by the standard deviation of the row's teacher features, so that
-            layers and timesteps of unequal scale count alike. A row's own, so that what it counts
-            does not depend on its batch.
+            layers and timesteps of unequal scale count equally. Each row has its own, so that its
+            weight does not depend on its batch.
     """
     student, teacher = student.float(), teacher.float()
     if distance == "cosine":
@@ -203,7 +203,7 @@ def row_distances(student: Tensor, teacher: Tensor, distance: Distance, normalis
 
 
 def mean_over(errors_B: Tensor, rows_B: Tensor) -> Tensor:
-    """The mean of the rows that are chosen, 0 where none is: every rank keeps the same graph."""
+    """The mean over the chosen rows, or 0 without any, so that every rank has the same graph."""
     return (errors_B * rows_B).sum() / rows_B.sum().clamp(min=1)
 
 
@@ -218,15 +218,15 @@ def iap_loss(
     teacher_eps: Tensor | None = None,
     noise_weight: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The distance of the attentive features of both languages, the mean over layers and rows.
+    """The distance between both languages' attentive features, averaged over layers and rows.
 
     L = mean_layers mean_rows d(A_target, A_english) + w * mean_rows (eps_target - eps_english)^2
 
     Args:
         student, teacher: outputs of every chosen cross-attention, (B, P, W) each.
-        has_teacher_B: whether a row's English caption says the same; the others do not count.
+        has_teacher_B: whether a row's captions translate each other; other rows do not count.
         distance, normalise: see `row_distances`.
-        student_eps, teacher_eps: both branches' predictions (B, 4, h, w), of the full branch.
+        student_eps, teacher_eps: both noise predictions (B, 4, h, w), for `branch: full`.
         noise_weight: w.
     """
     rows_B = has_teacher_B.float()
@@ -244,8 +244,8 @@ def iap_loss(
 def text_space_loss(
     student_BMD: Tensor, teacher_BMD: Tensor, has_teacher_B: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The arm to beat: squared error between the states of both encoders, position by position,
-    without picture and UNet.
+    """The baseline: squared error between the states of both encoders, position by position,
+    without picture or UNet.
 
     Raises:
         ValueError: the two differ in number or width.

@@ -1,4 +1,4 @@
-"""The settings of IAP's verbs, as far as they are not every method's."""
+"""The settings of IAP's verbs, beyond those that all methods share."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,28 +14,27 @@ class TrainSettings(settings.DiffusionSettings):
 
     Attributes:
         text_encoder: encoder to start from, an XLM-R or an AltCLIP text model: hub id, folder, or
-            a world's such as testbed:xlm-r.
+            a world's encoder such as testbed:xlm-r.
         target_language: BCP-47 codes of the captions to train on, one or several.
         objective: attention (IAP), or text, which compares the states with the English encoder's
-            position by position, without picture and UNet.
-        branch: local (the English pass gives the queries; of the target branch only keys, values
-            and the attention are computed) or full (a second pass through the whole UNet).
+            position by position, without picture or UNet.
+        branch: local (the target branch computes only keys, values and attention, with the queries
+            of the English pass) or full (a second pass through the whole UNet).
         layers: cross-attentions to match: all, any of down mid up, or their numbers.
-        distance: distance between the outputs of both branches' attentions.
-        normalise: divide a layer's features of each row by their standard deviation in the teacher.
-        noise_weight: weight of the distance between both branches' noise predictions; the full
-            branch alone has them.
-        captions_per_pass: target captions per picture and step, which share the English pass;
-            their languages are drawn without repetition as long as there are enough.
-        english_draws: noisy latents per picture whose queries of the English pass are kept with the
-            features; training then holds the UNet's cross-attentions alone. 0 runs the English pass
-            at every step.
-        query_positions: positions of each layer's grid to keep of these queries; all if not given.
-        train_encoder: full, or lora on the linears of attention and feed-forward; the head trains
-            in both cases.
+        distance: distance between the attention outputs of both branches.
+        normalise: divide each row's features by the standard deviation of the teacher's, per layer.
+        noise_weight: weight of the distance between both branches' noise predictions; needs
+            --branch full.
+        captions_per_pass: target captions per picture and step, which share the English pass; no
+            language repeats before all of the picture's languages are used.
+        english_draws: noisy latents per picture whose English queries are stored with the features;
+            training then loads only the UNet's cross-attentions. 0 runs the English pass at every
+            step.
+        query_positions: grid positions to store per layer for these queries; all if not given.
+        train_encoder: full, or lora on the attention and feed-forward layers; the head trains in
+            both cases.
         lora_rank: rank of the LoRA layers.
-        max_length: tokens per target caption; the encoder's own limit, and at most 77, if not
-            given.
+        max_length: tokens per target caption; if not given, the encoder's own limit, at most 77.
     """
 
     output_dir: str = "runs/iap"
@@ -65,7 +64,7 @@ class ExportSettings(settings.ExportSettings):
     """Settings of `iap export`.
 
     Attributes:
-        pipeline: write the whole base with this encoder too, to output_dir/pipeline.
+        pipeline: also write the whole base with this encoder, to output_dir/pipeline.
     """
 
     pipeline: bool = False
@@ -77,7 +76,7 @@ class EvaluateSettings(evaluation.EvaluateSettings):
 
     Attributes:
         adapter: folder of an exported encoder.
-        baselines: judge English (the upper bound) and the bare base too, and draw the grid.
+        baselines: also evaluate English (upper bound) and the unadapted base, and draw a grid.
     """
 
     adapter: str
@@ -89,11 +88,11 @@ class AblateSettings(TrainSettings):
     """Settings of `iap ablate`: those of training, which every arm shares, and the arms.
 
     Attributes:
-        arms: names of the arms to train; all of them if not given.
-        num_processes: processes that train; as many as cores, at most 2, if not given.
-        num_seeds: trainings per arm, with the seeds from 0 on in place of `seed`.
-        num_prompts: held-out prompts per language and training; each seed has its own.
-        split: which held-out scenes are asked for, val or test.
+        arms: names of the arms to train; all if not given.
+        num_processes: training processes; if not given, one per core, at most 2.
+        num_seeds: runs per arm; they use seeds 0, 1, ... in place of `seed`.
+        num_prompts: held-out prompts per language and run; each seed has its own.
+        split: held-out scenes to draw, val or test.
     """
 
     arms: list[str] = field(default_factory=list)
@@ -110,7 +109,7 @@ class DemoSettings(demo.DemoSettings):
     Attributes:
         max_train_steps: optimiser steps of the encoder's training.
         num_samples: pictures to train on.
-        num_prompts: held-out prompts to draw in each language.
+        num_prompts: held-out prompts to draw per language.
         target_language: BCP-47 codes of the captions to train on.
     """
 

@@ -1,5 +1,5 @@
-"""One step of alignment: a batch of triplets through the English branch, the target encoder and the
-target branch.
+"""One step of alignment: runs a batch of triplets through the English branch, the target encoder
+and the target branch.
 """
 
 import dataclasses
@@ -36,15 +36,15 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Frozen:
-    """What a step passes through without training it.
+    """The frozen parts that a step uses.
 
     Attributes:
         noising: the base's noise schedule, on its device.
         null: the empty prompt's english_states (M, D) and target_ids (M',).
-        layers: the chosen cross-attentions with their numbers; none where the states themselves
-            are compared (`objective: text`).
-        features: runs the English pass; None where its queries come with the batch, so that the
-            rest of the UNet need not be held.
+        layers: the chosen cross-attentions with their numbers; empty for `objective: text`, which
+            compares the states themselves.
+        features: runs the English pass; None if its queries come with the batch, so that the rest
+            of the UNet can be freed.
     """
 
     noising: Noising
@@ -59,10 +59,10 @@ class Captions:
 
     Attributes:
         english: states of the English captions, (B, M, D).
-        states: of the target captions (B K, n, D), without what padding repeats.
-        times_last: how often the last state stands in the prompt.
-        has_teacher: whether a row's English caption says the same, (B K,).
-        times: captions of a picture, K.
+        states: states of the target captions (B K, n, D), without the repeated ones of padding.
+        times_last: how often the last state occurs in the prompt.
+        has_teacher: whether a row's captions translate each other, (B K,).
+        times: captions per picture, K.
     """
 
     english: Tensor
@@ -72,17 +72,17 @@ class Captions:
     times: int
 
     def repeated(self, array: Tensor) -> Tensor:
-        """Turns a row for each picture into a row for each caption."""
+        """Turns one row per picture into one row per caption."""
         return array if self.times == 1 else array.repeat_interleave(self.times, dim=0)
 
 
 def load_frozen(
     settings: TrainSettings, base: Base, null: dict[str, Tensor], device: torch.device
 ) -> Frozen:
-    """Loads the UNet of a base, where the objective needs one.
+    """Loads the base's UNet if the objective needs it.
 
     Raises:
-        ValueError: settings that contradict one another, or layers that the UNet does not have.
+        ValueError: settings contradict each other, or the UNet has no such layers.
     """
     check_settings(settings)
     noising = base.schedule(
@@ -112,16 +112,16 @@ def iap_step(
     settings: TrainSettings,
     stratified: bool = False,
 ) -> Loss:
-    """The loss of a batch of B pictures with K captions each, and its parts.
+    """Computes the loss, and its parts, for B pictures with K captions each.
 
     Args:
         encoder: the target encoder, or the engine around it.
         frozen: cross-attentions, noise schedule and the empty prompt.
         batch: arrays of `TripletParts.encode`.
-        draws: generators of all that is drawn; one for each row makes what a sample sees
-            independent of the batch that it is in.
-        settings: of the run.
-        stratified: for validation: timesteps in equal spans, and no caption dropped.
+        draws: generators of all random draws; with one per row, a sample's draws do not depend on
+            the batch that it is in.
+        settings: settings of the run.
+        stratified: for validation: spreads timesteps over equal spans and drops no caption.
     """
     noisy = frozen.noising.draw(batch, draws, stratified)
     is_bf16 = settings.mixed_precision == "bf16"
@@ -176,8 +176,8 @@ def _english_branch(
     english: Tensor,
     draws: Generators,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Queries (B, H, P, W / H) and outputs (B, P, W) of the chosen layers: those of a pass, or the
-    kept queries of an earlier pass and the outputs that they give.
+    """Queries (B, H, P, W / H) and outputs (B, P, W) of the chosen layers, from a pass or from
+    stored queries.
     """
     if frozen.features is not None:
         text = Conditioning(english)
@@ -198,7 +198,7 @@ def _english_branch(
 def _local_branch(
     frozen: Frozen, queries: list[Tensor], outputs: list[Tensor], captions: Captions
 ) -> dict[str, Any]:
-    """What `iap_loss` compares: attention to the target captions, by the English pass's queries."""
+    """Inputs of `iap_loss`: attention to the target captions with the English pass's queries."""
     student = [
         attend(layer, captions.repeated(query), captions.states, captions.times_last)
         for query, (_, layer) in zip(queries, frozen.layers, strict=True)
@@ -209,8 +209,8 @@ def _local_branch(
 def _full_branch(
     frozen: Frozen, noisy: NoisyLatents, captions: Captions, needs_noise: bool
 ) -> dict[str, Any]:
-    """What `iap_loss` compares: two passes through the UNet, to the end if their predicted noise is
-    needed.
+    """Inputs of `iap_loss`: two passes through the UNet, which run to the end only if their noise
+    predictions are needed.
     """
     features, repeated = frozen.features, captions.repeated
     run = partial(features.run, stop_early=not needs_noise)
@@ -228,8 +228,8 @@ def _full_branch(
 def estimate_memory(
     settings: TrainSettings, base: Base, altclip: dict[str, object], max_length: int
 ) -> Estimate:
-    """What training takes on a GPU, from shapes alone. The local branch keeps the encoder's
-    activations; those of its attentions, which are few, are not counted.
+    """Estimates the GPU memory of training from shapes alone. For the local branch it counts the
+    encoder's activations, and leaves out the few of the attentions.
     """
     check_settings(settings)
     with torch.device("meta"):
@@ -255,10 +255,10 @@ def estimate_memory(
 
 
 def check_settings(settings: TrainSettings) -> None:
-    """Refuses settings that contradict one another.
+    """Rejects settings that contradict each other.
 
     Raises:
-        ValueError: naming them.
+        ValueError: with the settings' names.
     """
     is_full = settings.branch == "full" and settings.objective == "attention"
     if settings.noise_weight and not is_full:
@@ -272,11 +272,11 @@ def check_settings(settings: TrainSettings) -> None:
 
 
 def choose_languages(has_language_BN: Tensor, draws: Generators, times: int) -> Tensor:
-    """K = `times` languages of each row (B, K), drawn evenly from those that the row has: each once
-    before any stands twice.
+    """Draws K = `times` languages per row (B, K), uniformly from the row's languages; none repeats
+    before all are used.
 
     Raises:
-        ValueError: a row has none.
+        ValueError: a row has no language.
     """
     if not bool(has_language_BN.any(dim=1).all()):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""`iap train`: the loop.
+"""The training loop of `iap train`.
 
 iap train --config configs/testbed.yaml
 torchrun --nproc_per_node 2 -m iap train --config configs/testbed.yaml
@@ -30,7 +30,7 @@ def train(settings: TrainSettings) -> Path:
     data = open_run_data(settings, parts, run.ranks)
     held_out = validation_batch(settings, parts)
     frozen = load_frozen(settings, base, data.null, run.ranks.device)
-    # fused: a whole encoder has so many tensors that several kernels for each take time
+    # fused: a whole encoder has so many tensors that several kernel launches for each are slow
     adamw = partial(torch.optim.AdamW, fused=True)
     encoder = run.prepare(make_encoder(settings, altclip), adamw)
     batches = data.batches(run.first_micro_step)
@@ -50,7 +50,7 @@ def train(settings: TrainSettings) -> Path:
 def validate(
     encoder: nn.Module, frozen: Frozen, batch: dict[str, Tensor], settings: TrainSettings
 ) -> dict[str, float]:
-    """The loss of a fixed batch under fixed noise and stratified timesteps, and its parts."""
+    """Computes loss and parts on a fixed batch, with fixed noise and stratified timesteps."""
     draws = torch.Generator().manual_seed(settings.seed)
     loss, parts = iap_step(encoder, frozen, batch, draws, settings, stratified=True)
     values = {"loss": loss, **parts}

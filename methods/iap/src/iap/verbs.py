@@ -1,4 +1,4 @@
-"""The verbs of `iap`, and those that are a few lines."""
+"""The verbs of `iap`; the short ones are implemented here."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ VERBS = {
 
 
 def features(settings: "FeaturesSettings") -> Path:
-    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one
+    """Writes the features of `shards` to `features_dir`; a second run resumes where the first one
     stopped.
     """
     from crosslingual.features.compute import write_run_features
@@ -71,7 +71,7 @@ def features(settings: "FeaturesSettings") -> Path:
 
 
 def export(settings: "ExportSettings") -> Path:
-    """Writes the encoder of a checkpoint as a folder that stock libraries load."""
+    """Exports a checkpoint's encoder to a folder that stock libraries load."""
     from crosslingual.cli.settings import read_settings
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
     from iap.artifact import save_trained
@@ -86,7 +86,7 @@ def export(settings: "ExportSettings") -> Path:
 
 
 def generate(settings: "GenerateSettings") -> Path:
-    """Writes pictures, a folder for each prompt."""
+    """Writes pictures, one folder per prompt."""
     from crosslingual.adapter.pipeline import write_pictures
     from iap.pipeline import load_pipeline
 
@@ -94,7 +94,7 @@ def generate(settings: "GenerateSettings") -> Path:
 
 
 def evaluate(settings: "EvaluateSettings") -> dict[str, Any]:
-    """Writes accuracy.json, table.md and grid.png; returns what accuracy.json says."""
+    """Writes accuracy.json, table.md and grid.png; returns the content of accuracy.json."""
     from crosslingual.evaluation.generation import Arm, evaluate_pipelines
     from iap.artifact import load_encoder
     from iap.pipeline import load_pipeline
@@ -114,8 +114,8 @@ def evaluate(settings: "EvaluateSettings") -> dict[str, Any]:
 
 
 def info(settings: "TrainSettings") -> dict[str, int]:
-    """Prints and returns what a run would train and hold, from shapes alone: no weights are read,
-    and known bases and encoders need no network.
+    """Prints and returns a run's parameter counts and memory, from shapes alone: it reads no
+    weights, and needs no network for known bases and encoders.
     """
     from crosslingual.frozen.base import Base
     from crosslingual.frozen.memory import print_info

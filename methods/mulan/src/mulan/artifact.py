@@ -1,5 +1,5 @@
-"""The adapter as a folder: its config, written, read back, started from, and made of the authors'
-files.
+"""Writes an adapter's folder, reads it back, starts a run from it, and converts the authors'
+published files.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ PIXART = {f"{layer}.{kind}" for layer in ("linear_1", "linear_2") for kind in ("
 
 
 def check_alignment(settings: TrainSettings) -> None:
-    """Refuses an alignment that the base or the features cannot give.
+    """Rejects an alignment that the base or the features do not support.
 
     Raises:
         ValueError: with the setting to change.
@@ -58,10 +58,10 @@ def check_alignment(settings: TrainSettings) -> None:
 
 
 def adapter_config(settings: TrainSettings) -> dict[str, Any]:
-    """What the adapter's config.json says: its shape, its base and its encoder.
+    """Builds the adapter's config.json: its shape, its base and its encoder.
 
     Raises:
-        ValueError: settings that do not go together.
+        ValueError: settings contradict each other.
     """
     check_alignment(settings)
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
@@ -105,7 +105,7 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
 
 
 def _languages_before(settings: TrainSettings) -> list[str]:
-    """The languages that a seed adapter has already, without those that train."""
+    """The languages that a seed adapter already has, except those that train."""
     if settings.variant != "seed" or settings.init_adapter is None:
         return []
     before = artifact.load_artifact_config(settings.init_adapter, "mulan")["languages"]
@@ -117,9 +117,7 @@ def save_adapter(
 ) -> Path:
     """Writes config.json, model.safetensors and the model card, which tabulates `results`."""
     num_parameters = sum(tensor.numel() for tensor in state.values())
-    card = artifact.model_card(
-        "MuLan adapter", CARD, config, count=num_parameters, results=results
-    )
+    card = artifact.model_card("MuLan adapter", CARD, config, count=num_parameters, results=results)
     return artifact.save_artifact(folder, state=state, config=config, card=card)
 
 
@@ -129,12 +127,12 @@ def load_adapter(
     """Reads an exported adapter, frozen, and its config.
 
     Args:
-        folder: of the adapter.
-        language: whose weights a seed adapter uses; its first if None.
+        folder: the adapter's folder.
+        language: language whose weights a seed adapter uses; its first one if None.
 
     Raises:
-        FileNotFoundError, ValueError: as `crosslingual.adapter.artifact.load_adapter`, or a
-            language that the adapter has no weights for.
+        FileNotFoundError, ValueError: as `crosslingual.adapter.artifact.load_adapter`, or the
+            adapter has no weights for the language.
     """
     adapter, config = artifact.load_adapter(
         folder, "mulan", lambda config: build_adapter({**config, "language": language})
@@ -149,15 +147,15 @@ def load_adapter(
 def start_adapter(
     settings: TrainSettings, config: dict[str, Any], denoiser: Denoiser | None = None
 ) -> nn.Module:
-    """A new adapter, or the one of `init_adapter`.
+    """Builds a new adapter, or loads `init_adapter`.
 
     Args:
-        settings: of the run; a seed adapter's languages that are not among `languages` are frozen.
-        config: the adapter's.
-        denoiser: whose added embedding a replacement starts from, and takes the place of.
+        settings: settings of the run; a seed adapter's languages outside `languages` are frozen.
+        config: the adapter's config.
+        denoiser: its added embedding initialises the replacement, which then takes its place.
 
     Raises:
-        FileNotFoundError, ValueError: no such adapter, or one of another shape.
+        FileNotFoundError, ValueError: `init_adapter` does not exist or has another shape.
     """
     torch.manual_seed(settings.seed)
     adapter = build_adapter(config)
@@ -173,7 +171,7 @@ def start_adapter(
 
 
 def _load_start(adapter: nn.Module, folder: str, config: dict[str, Any]) -> None:
-    """Loads the tensors of an exported adapter, each language's to the place that it has now."""
+    """Loads an exported adapter's tensors; each language's go to its index in the new adapter."""
     before, config_before = load_adapter(folder)
     for name in SHAPE.split():
         if config_before[name] != config[name]:
@@ -191,20 +189,20 @@ def _load_start(adapter: nn.Module, folder: str, config: dict[str, Any]) -> None
 
 
 def frozen_tensors(adapter: nn.Module) -> dict[str, Tensor]:
-    """Copies of what does not train in an adapter: the other languages of a seed adapter."""
+    """Copies an adapter's frozen parameters: the other languages of a seed adapter."""
     named = adapter.named_parameters()
     return {name: each.detach().clone() for name, each in named if not each.requires_grad}
 
 
 def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
-    """The adapter's family and widths, read off the names and shapes of a published state dict.
+    """Infers the adapter's family and widths from a published state dict's names and shapes.
 
     SD 1.x and 2.x: `proj.*`, `queries`, `transformer.*`. SDXL: the same under `adapter1.` and
-    `adapter2.`, `pool_caption_projection.*`, and perhaps `add_embedding.*`. PixArt: `linear_1.*`,
+    `adapter2.`, `pool_caption_projection.*`, and sometimes `add_embedding.*`. PixArt: `linear_1.*`,
     `linear_2.*`.
 
     Raises:
-        ValueError: names that are not MuLan's.
+        ValueError: the names are not MuLan's.
     """
     shape = {"variant": "published", "num_heads": NUM_HEADS, "num_layers": 0, "num_queries": 0}
     nothing = ("pool", "pooled_width", "split_widths", "pool_input_width", "add_embedding")
@@ -229,7 +227,7 @@ def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
     split = [state[f"{name}.queries"].shape[2] for name in ("adapter1", "adapter2")]
     shape |= {"family": "sdxl", "width": sum(split), "split_widths": split}
     shape |= {"pooled_width": pooled_width, "pool_input_width": pool_input_width}
-    # A pooled head as wide as the states could read their mean; narrower, it reads another vector.
+    # A pooled head as wide as the states can read their mean; any other width needs another vector.
     shape["pool"] = "encoder" if pool_input_width != shape["encoder_width"] else "mean"
     if "add_embedding.linear_1.weight" in state:
         shape["add_embedding"] = list(reversed(state["add_embedding.linear_1.weight"].shape))
@@ -237,11 +235,11 @@ def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def import_published(settings: ImportSettings) -> Path:
-    """Writes a published adapter as config.json + model.safetensors.
+    """Converts a published adapter to config.json and model.safetensors.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, more than tensors in it, names or shapes that
-            are not MuLan's, or no null policy for an SDXL file.
+        FileNotFoundError, ValueError: there is no such file, it holds more than tensors, its names
+            or shapes are not MuLan's, or an SDXL file has no null policy.
     """
     state = artifact.read_state_dict(settings.state_dict)
     state = {name.removeprefix("caption_projection."): tensor for name, tensor in state.items()}

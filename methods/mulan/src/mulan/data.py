@@ -1,4 +1,4 @@
-"""What MuLan trains on: the arrays that its frozen parts make of a sample."""
+"""MuLan's training data: the outputs of its frozen parts for each sample."""
 
 from crosslingual.features.frozen_parts import FrozenParts
 from crosslingual.features.training_data import TrainingData, open_run_data
@@ -8,7 +8,7 @@ from mulan.settings import TrainSettings
 
 
 def frozen_parts(settings: TrainSettings, ranks: Ranks) -> FrozenParts:
-    """The parts whose outputs MuLan trains on, with the encoder's mask where the base takes one."""
+    """The frozen parts, which also give the encoder's mask if the base takes one."""
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     return FrozenParts(
         base,
@@ -26,7 +26,7 @@ def open_data(settings: TrainSettings, ranks: Ranks) -> TrainingData:
     """Opens `train_data`, features or shards.
 
     Raises:
-        FileNotFoundError, ValueError: nothing there, or features that were made by other parts or
+        FileNotFoundError, ValueError: there is no data, or its features were made by other parts or
             without the English states that the alignment needs.
     """
     parts = frozen_parts(settings, ranks)

@@ -1,9 +1,9 @@
 """MuLan: an adapter on a frozen multilingual encoder, trained on English, used in any language.
 
 Xing et al., "MuLan: Adapting Multilingual Diffusion Models for Hundreds of Languages with
-Negligible Cost", arXiv 2412.01271. The encoder already speaks many languages; the adapter brings
-its states to what a frozen English diffusion model expects, through pictures (the diffusion loss),
-through the English encoder's states, or both. The other languages come from the encoder.
+Negligible Cost", arXiv 2412.01271. The encoder already understands many languages; the adapter maps
+its states to the states that a frozen English diffusion model expects. It learns from pictures (the
+diffusion loss), from the English encoder's states, or both. The encoder gives the other languages.
 
 Shapes: B batch, L tokens, C encoder width, Q queries, D cross-attention width, P pooled width.
 """
@@ -22,8 +22,8 @@ Adapted = tuple[Tensor, Tensor | None]  # states (B, Q, D), and a pooled vector 
 class QueryAdapter(nn.Module):
     """Token MLP, then a Transformer of one encoder and one decoder layer over learned queries.
 
-    For SD 1.x and 2.x. No padding mask and no positions. At C = 4096, Q = 120 it has 20,371,968
-    parameters for D = 768 and 34,764,800 for D = 1024. Names of the published files.
+    For SD 1.x and 2.x. It has no padding mask and no position embeddings. At C = 4096, Q = 120 it
+    has 20,371,968 parameters for D = 768, 34,764,800 for D = 1024, with the published files' names.
     """
 
     def __init__(self, encoder_width: int, width: int, num_queries: int, num_heads: int):
@@ -81,7 +81,7 @@ def _feed_forward(layer: nn.Module, states: Tensor) -> Tensor:
 
 
 class CaptionProjection(nn.Module):
-    """Linear, tanh-GELU, linear, by the names of diffusers' text projections.
+    """Linear, tanh-GELU, linear, with the names of diffusers' text projections.
 
     PixArt's adapter (4096 -> 1152 -> 1152: 6,048,000 parameters), and SDXL's pooled head (768 ->
     1280 -> 1280).
@@ -99,10 +99,10 @@ class CaptionProjection(nn.Module):
 
 
 class PixArtAdapter(CaptionProjection):
-    """The replacement of PixArt's caption projection."""
+    """Replaces PixArt's caption projection."""
 
     def forward(self, states_BLC: Tensor) -> Adapted:
-        """Token states to cross-attention states (B, L, D); the mask stays the encoder's."""
+        """Token states to cross-attention states (B, L, D), which keep the encoder's mask."""
         return super().forward(states_BLC), None
 
 
@@ -110,9 +110,9 @@ class TwoEncoderAdapter(nn.Module):
     """The form for SDXL: a query adapter for each of its text encoders, and a pooled vector.
 
     At C = 4096, Q = 120, D = 1280 + 768 and a pooled vector of 768 from the encoder it has
-    75,954,688 parameters. `pool` says what the pooled head reads: `mean` of all token states or
-    `first` of them (both of width C), an `attention` pool, or the `encoder`'s own pooled vector, of
-    width `pool_input_width`, as in the published files.
+    75,954,688 parameters. `pool` chooses the pooled head's input: the `mean` of all token states or
+    the `first` of them (both of width C), an `attention` pool, or the `encoder`'s own pooled
+    vector, of width `pool_input_width`, as in the published files.
     """
 
     def __init__(
@@ -139,11 +139,11 @@ class TwoEncoderAdapter(nn.Module):
         """Token states to cross-attention states (B, Q, D) and the pooled vector (B, P).
 
         Args:
-            states_BLC: of the encoder.
-            pooled: the encoder's own pooled vector, where `pool` is `encoder`.
+            states_BLC: token states of the encoder.
+            pooled: the encoder's own pooled vector, if `pool` is `encoder`.
 
         Raises:
-            ValueError: `pool` is `encoder` and that vector is not given.
+            ValueError: `pool` is `encoder` and that vector is missing.
         """
         states = torch.cat([self.adapter1(states_BLC)[0], self.adapter2(states_BLC)[0]], dim=-1)
         if self.pool == "attention":
@@ -163,11 +163,11 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
     """The adapter that a config describes.
 
     Args:
-        config: `variant` (published | seed), `family` (sd | sdxl | pixart), widths, and what the
-            form takes; `language` chooses a seed adapter's language.
+        config: `variant` (published | seed), `family` (sd | sdxl | pixart), widths, and the form's
+            own settings; `language` chooses a seed adapter's language.
 
     Raises:
-        ValueError: the seed's form for a base that it cannot drive, or an unknown language.
+        ValueError: the seed form does not support the base, or the language is unknown.
     """
     encoder_width, width = config["encoder_width"], config["width"]
     queries = {"num_queries": config["num_queries"], "num_heads": config["num_heads"]}
@@ -193,7 +193,7 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
         pool=config["pool"],
         pool_input_width=config["pool_input_width"],
     )
-    if config["add_embedding"]:  # of the UNet: size and crop embeddings beside the pooled vector
+    if config["add_embedding"]:  # the UNet's embedding of pooled vector, sizes and crops
         adapter.add_embedding = AddEmbedding(*config["add_embedding"])
     return adapter
 
@@ -212,17 +212,17 @@ def image_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def language_loss(adapted: Adapted, english: Adapted, has_teacher_B: Tensor) -> Tensor:
-    """Language-centred alignment: the adapter's states against the English encoder's, position by
-    position, and, where there are two, the pooled vectors as well (added, each a mean).
+    """Language-centred alignment: the squared error between the adapter's states and the English
+    encoder's, position by position, plus that of the pooled vectors if there are any (each a mean).
 
     Args:
-        adapted: of the adapter: states (B, Q, D) and pooled (B, P) or None.
-        english: of the base's own encoder, (B, L, D) and (B, P) or None, of the same caption or its
-            translation.
+        adapted: the adapter's states (B, Q, D) and pooled (B, P) or None.
+        english: those of the base's own encoder, (B, L, D) and (B, P) or None, for the same caption
+            or its translation.
         has_teacher_B: whether a row has such a caption; other rows do not count.
 
     Raises:
-        ValueError: Q is not L: positions would not correspond.
+        ValueError: Q differs from L, so that positions would not correspond.
     """
     if adapted[0].shape != english[0].shape:
         raise ValueError(
@@ -238,7 +238,7 @@ def language_loss(adapted: Adapted, english: Adapted, has_teacher_B: Tensor) -> 
 def mulan_loss(
     image: Tensor | None, language: Tensor | None, language_weight: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Image + w * language, or the one of them that is not None."""
+    """Image + w * language, or only the one that is not None."""
     terms = {"image": image, "language": language}
     parts = {name: term.detach() for name, term in terms.items() if term is not None}
     if image is None or language is None:

@@ -1,4 +1,4 @@
-"""From an exported adapter to a pipeline, or to the arguments of one."""
+"""Puts an exported adapter into a pipeline, or encodes prompts into a pipeline's arguments."""
 
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,23 @@ def attach(pipe: Any, adapter: str | Path, language: str | None = None) -> Any:
     """Makes any diffusers pipeline on the adapter's base read the languages of its encoder.
 
     Args:
-        pipe: text-to-image, img2img, inpainting, ControlNet, with LoRA or LCM: whatever takes
+        pipe: text-to-image, img2img, inpainting, ControlNet, with LoRA or LCM: any pipeline with a
             `text_encoder`. On PixArt the adapter replaces the caption projection, so that the saved
-            pipeline holds classes of diffusers and transformers alone.
+            pipeline holds only classes of diffusers and transformers.
         adapter: an exported folder.
-        language: whose weights a seed adapter uses; its first if None.
+        language: language whose weights a seed adapter uses; its first one if None.
 
     Returns:
         The pipeline.
 
     Raises:
-        ValueError: the adapter's family, widths or pooled vector are not the base's.
+        ValueError: the adapter's family, widths or pooled vector do not match the base's.
     """
     return attach_module(pipe, *load_adapter(adapter, language))
 
 
 def attach_module(pipe: Any, module: nn.Module, config: dict[str, Any]) -> Any:
-    """`attach` for an adapter in memory."""
+    """Does the same as `attach` for an adapter in memory."""
     _check_pool(config)
     pipeline.check_widths(pipe, config["width"], config["pooled_width"])
     family, denoiser = family_of(pipe)
@@ -46,7 +46,7 @@ def attach_module(pipe: Any, module: nn.Module, config: dict[str, Any]) -> Any:
 
 
 def load_pipeline(path: str, base: str | None = None, language: str | None = None) -> Any:
-    """The adapter's base (or another of its family) with the adapter attached."""
+    """Loads the adapter's base (or another one of its family) with the adapter attached."""
     return pipeline.load_adapted(*load_adapter(path, language), base, attach=attach_module)
 
 
@@ -62,18 +62,18 @@ def encode(
 ) -> dict[str, Tensor]:
     """Keyword arguments for a pipeline on the adapter's base, loaded with `text_encoder=None`.
 
-    The encoder is loaded for this and released, so that drawing holds only denoiser and VAE.
+    The encoder is released afterwards, so that drawing holds only denoiser and VAE in memory.
 
     Args:
         adapter: an exported folder.
-        prompts: in any language of the encoder.
-        negative_prompts: as many; the empty prompt by the adapter's null policy if None.
-        language: whose weights a seed adapter uses; its first if None.
-        device: where they are encoded.
-        dtype: of the weights, and of what is returned.
+        prompts: prompts in any language of the encoder.
+        negative_prompts: one per prompt; the empty prompt by the adapter's null policy if None.
+        language: language whose weights a seed adapter uses; its first one if None.
+        device: device that encodes the prompts.
+        dtype: precision of the weights and of the returned tensors.
 
     Raises:
-        ValueError: the adapter changes the base as well, so that it must be attached.
+        ValueError: the adapter also changes the base, so that it has to be attached.
     """
     module, config = load_adapter(adapter, language)
     _check_pool(config)

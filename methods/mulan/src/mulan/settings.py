@@ -1,4 +1,4 @@
-"""The settings of MuLan's verbs, where they differ from every method's."""
+"""The settings of MuLan's verbs, beyond those that all methods share."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,29 +15,29 @@ class TrainSettings(settings.DiffusionSettings):
     bases.
 
     Attributes:
-        languages: BCP-47 codes of the captions to train on; English alone is the method.
+        languages: BCP-47 codes of the captions to train on; the paper uses English only.
         variant: published (learned queries) or seed (an MLP with weights for each language).
-        alignment: what to learn from: image (diffusion loss), language (the English encoder's
-            states) or both.
-        language_weight: weight of the language loss where alignment is both.
+        alignment: loss to train with: image (the diffusion loss), language (distance to the English
+            encoder's states) or both.
+        language_weight: weight of the language loss for --alignment both.
         num_queries: states that the denoiser reads; language alignment needs as many as the
             English encoder gives.
         num_heads: attention heads of the adapter.
         num_layers: linear layers of a seed adapter, 2 or 3.
-        pool: what SDXL's pooled vector is made of: the mean of the token states, the first of
-            them, or attention over them.
-        replace_add_embedding: also train a replacement of SDXL's added embedding; needs image
-            alignment.
+        pool: source of SDXL's pooled vector: the mean of the token states, the first of them, or
+            attention over them.
+        replace_add_embedding: also train a replacement for SDXL's added embedding; needs
+            --alignment image or both.
         init_adapter: folder of an exported adapter to start from. A seed adapter's languages that
-            are not among `languages` stay as they are.
-        null_policy: what the empty prompt is: adapter (encoded like any other) or zeros (SDXL
+            are not among `languages` are kept unchanged.
+        null_policy: encoding of the empty prompt: adapter (like any other prompt) or zeros (SDXL
             only).
-        english_states: whether features hold the English encoder's states, which language
-            alignment needs.
-        gradient_checkpointing: recompute the denoiser's activations in the backward pass, which
-            takes time and saves memory.
-        compile: compile the denoiser.
-        validation_prompts: prompts to draw a picture of at each validation.
+        english_states: store the English encoder's states in the features; language alignment
+            needs them.
+        gradient_checkpointing: recompute the denoiser's activations in the backward pass; slower,
+            but saves memory.
+        compile: compile the denoiser with torch.compile; slower to start, faster per step.
+        validation_prompts: prompts to draw at each validation, one picture per prompt.
     """
 
     output_dir: str = "runs/mulan"
@@ -60,7 +60,7 @@ class TrainSettings(settings.DiffusionSettings):
 
     @property
     def has_pictures(self) -> bool:
-        """Whether training looks at pictures, and not at captions alone."""
+        """Whether training uses pictures, rather than captions only."""
         return self.alignment != "language"
 
 
@@ -75,13 +75,13 @@ class ImportSettings:
 
     Attributes:
         state_dict: the published file: .pth, .pt, .bin, .ckpt or .safetensors.
-        output_dir: folder that the adapter is written to.
+        output_dir: folder to write the adapter to.
         pretrained_model_name_or_path: base that the adapter was published for.
         text_encoder: encoder that the adapter was published with.
-        null_policy: adapter or zeros. Published SDXL files differ, so that they need it.
+        null_policy: adapter or zeros; required for SDXL, whose published files differ.
         languages: BCP-47 codes for the adapter's model card.
         max_length: tokens per prompt.
-        guidance_scale: guidance scale that the adapter's config recommends.
+        guidance_scale: guidance scale to recommend in the adapter's config.
     """
 
     state_dict: str
@@ -99,8 +99,8 @@ class GenerateSettings(adapter.GenerateSettings):
     """Settings of `mulan generate`.
 
     Attributes:
-        language: language of the prompts, whose weights a seed adapter uses; its first language
-            if not given.
+        language: BCP-47 code of the prompts' language, whose weights a seed adapter uses; its first
+            language if not given.
     """
 
     language: str | None = None
@@ -111,8 +111,8 @@ class EvaluateSettings(evaluation.EvaluateSettings):
     """Settings of `mulan evaluate`.
 
     Attributes:
-        adapter: folder of an exported adapter, or of several on one base to compare.
-        head: what the table calls each adapter.
+        adapter: folder of an exported adapter, or several folders on one base to compare.
+        head: name of each adapter in the table.
     """
 
     adapter: list[str]
@@ -126,10 +126,10 @@ class DemoSettings(demo.DemoSettings):
     Attributes:
         max_train_steps: optimiser steps of each adapter's training.
         num_samples: English captions to train on.
-        num_prompts: held-out prompts to draw in each language.
-        text_encoder: encoder that was never aligned across languages.
-        aligned_encoder: encoder that was.
-        languages: BCP-47 codes that are evaluated besides English, all zero-shot.
+        num_prompts: held-out prompts to draw per language.
+        text_encoder: encoder that was not aligned across languages.
+        aligned_encoder: encoder that was aligned across languages, to compare with.
+        languages: BCP-47 codes of languages to evaluate besides English, all zero-shot.
     """
 
     output_dir: str = "runs/mulan-demo"

@@ -1,8 +1,8 @@
-"""One step of alignment: a batch of frozen outputs through the adapter and, for the image loss,
-through the frozen denoiser.
+"""One step of alignment: runs a batch of frozen outputs through the adapter and, for the image
+loss, through the frozen denoiser.
 
-The adapter runs once a step: both losses see the same output. The denoiser keeps activations but no
-weight gradients.
+The adapter runs once per step, and both losses use its output. The denoiser keeps activations but
+no weight gradients.
 """
 
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ from mulan.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Frozen:
-    """What a step passes through without training it.
+    """The frozen parts that a step uses.
 
     Attributes:
-        denoiser: None where captions alone train.
-        noising: its noise schedule, likewise.
-        null: arrays of the empty prompt, as `FrozenParts.null` gives them, with a first axis of 1.
-        numbers: places of the languages that train among a seed adapter's, None for other forms.
-        device: where the step runs.
+        denoiser: the denoiser; None for training on captions only.
+        noising: its noise schedule, or None.
+        null: arrays of the empty prompt from `FrozenParts.null`, with a first axis of 1.
+        numbers: indices of the training languages in a seed adapter, None for other forms.
+        device: device that the step runs on.
     """
 
     denoiser: Denoiser | None
@@ -43,29 +43,29 @@ class Frozen:
     device: torch.device
 
     def or_null(self, name: str, array: Tensor, dropped: Tensor) -> Tensor:
-        """An array of a batch, with the empty prompt's in the rows that are dropped."""
+        """Replaces the dropped rows of a batch's array by the empty prompt's."""
         return drop_captions(_place(array, self.device), self.null[name], dropped)
 
 
 def _place(array: Tensor, device: torch.device) -> Tensor:
-    """An array on a device, floats in fp32."""
+    """Moves an array to a device, floats in fp32."""
     return array.to(device, torch.float32 if array.is_floating_point() else None)
 
 
 def load_frozen(
     settings: TrainSettings, config: dict[str, Any], null: dict[str, Tensor], device: torch.device
 ) -> Frozen:
-    """Loads the denoiser, unless captions alone train.
+    """Loads the denoiser, unless training uses captions only.
 
     Args:
-        settings: of the run.
-        config: the adapter's.
-        null: as the data holds it.
-        device: where the step runs.
+        settings: settings of the run.
+        config: the adapter's config.
+        null: the empty prompt's arrays from the data.
+        device: device that the step runs on.
 
     Raises:
-        ValueError: for language alignment, if the adapter gives another number of states than the
-            English encoder.
+        ValueError: for language alignment, if the adapter and the English encoder give different
+            numbers of states.
     """
     is_seed = config["variant"] == "seed"
     if settings.alignment != "image":
@@ -107,16 +107,16 @@ def mulan_step(
     draws: Generators,
     stratified: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a batch and its parts.
+    """Computes the loss of a batch and its parts.
 
     Args:
-        settings: of the run.
-        frozen: what the step passes through.
-        adapter: or the engine around it.
+        settings: settings of the run.
+        frozen: the frozen parts.
+        adapter: the adapter, or the engine around it.
         batch: arrays of `FrozenParts.encode` (fp16 as stored).
-        draws: generators of all that is drawn; one for each row makes what a sample sees
-            independent of the batch that it is in.
-        stratified: for validation: timesteps in equal spans, and no caption dropped.
+        draws: generators of all random draws; with one per row, a sample's draws do not depend on
+            the batch that it is in.
+        stratified: for validation: spreads timesteps over equal spans and drops no caption.
     """
     num_rows = len(batch["has_language"])
     if frozen.noising is None:
@@ -156,13 +156,13 @@ def mulan_step(
 
 
 def _has_teacher(settings: TrainSettings, batch: dict[str, Tensor], chosen: Tensor) -> Tensor:
-    """Rows whose English caption says the same as the chosen one, which is it or translates it."""
+    """Rows whose chosen caption is the English one or its translation."""
     is_english = torch.tensor([code == "en" for code in settings.languages])[chosen]
     return batch["has_english"] & (is_english | ~batch["native"])
 
 
 def _zero_rows(adapted: Adapted, dropped: Tensor) -> Adapted:
-    """Zeros where captions are dropped, as SDXL's own pipeline gives for an empty prompt."""
+    """Zeros the rows of dropped captions, as SDXL's own pipeline does for an empty prompt."""
     states, pooled = adapted
     return (
         drop_captions(states, torch.zeros_like(states[:1]), dropped),

@@ -1,4 +1,4 @@
-"""`mulan train`: the loop.
+"""The training loop of `mulan train`.
 
 mulan train --config configs/testbed.yaml
 torchrun --nproc_per_node 2 -m mulan train --config configs/testbed.yaml
@@ -53,7 +53,7 @@ def train(settings: TrainSettings) -> Path:
 def validate(
     settings: TrainSettings, frozen: Frozen, adapter: nn.Module, batch: dict[str, Tensor]
 ) -> dict[str, float]:
-    """Loss and parts of a fixed batch, under fixed noise and stratified timesteps."""
+    """Computes loss and parts on a fixed batch, with fixed noise and stratified timesteps."""
     draws = torch.Generator().manual_seed(settings.seed)
     loss, parts = mulan_step(settings, frozen, adapter, batch, draws, stratified=True)
     return {f"validation_{name}": part.item() for name, part in [("loss", loss), *parts.items()]}

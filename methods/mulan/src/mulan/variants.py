@@ -1,5 +1,5 @@
 """Forms and parts besides the published adapters: the seed paper's form with weights for each
-language, a pool by attention, and a replacement for SDXL's added embedding.
+language, attention pooling, and a replacement for SDXL's added embedding.
 
 Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled width.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 class SeedAdapter(nn.Module):
     """The seed paper's form (section 3.4): an MLP of 2 or 3 layers with weights for each language,
-    chosen by its number.
+    chosen by index.
 
     The weights of all languages are stacked at every step, so that each process runs the same graph
     no matter which languages its batch holds.
@@ -31,8 +31,8 @@ class SeedAdapter(nn.Module):
         """Token states to cross-attention states (B, L, D) by each row's language.
 
         Args:
-            states_BLC: of the encoder.
-            languages_B: numbers of the languages; `self.language` for all rows if None.
+            states_BLC: token states of the encoder.
+            languages_B: index of each row's language; `self.language` for all rows if None.
         """
         h = states_BLC
         for number, layers in enumerate(zip(*self.languages, strict=True)):
@@ -67,7 +67,7 @@ class AttentionPool(nn.Module):
 class AddEmbedding(nn.Module):
     """SDXL's embedding of pooled vector, sizes and crops, which some adapters replace.
 
-    It takes the place of the UNet's own in training and after `attach`.
+    It replaces the UNet's own embedding in training and after `attach`.
     """
 
     def __init__(self, in_width: int, width: int):

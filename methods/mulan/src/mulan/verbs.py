@@ -1,4 +1,4 @@
-"""The verbs of `mulan`, and those that are a few lines."""
+"""The verbs of `mulan`; the short ones are implemented here."""
 
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ VERBS = {
 
 
 def features(settings: "FeaturesSettings") -> Path:
-    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one
+    """Writes the features of `shards` to `features_dir`; a second run resumes where the first one
     stopped.
     """
     from crosslingual.features.compute import write_run_features
@@ -76,7 +76,7 @@ def features(settings: "FeaturesSettings") -> Path:
 
 
 def export(settings: "ExportSettings") -> None:
-    """Writes the adapter of a checkpoint as a folder of safetensors."""
+    """Exports a checkpoint's adapter to a folder with safetensors."""
     from crosslingual.cli.settings import read_settings
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
     from mulan.artifact import adapter_config, frozen_tensors, save_adapter, start_adapter
@@ -90,14 +90,14 @@ def export(settings: "ExportSettings") -> None:
 
 
 def import_adapter(settings: "ImportSettings") -> None:
-    """Writes a published state dict as an adapter's folder."""
+    """Converts a published state dict to an adapter's folder."""
     from mulan.artifact import import_published
 
     print(import_published(settings))
 
 
 def generate(settings: "GenerateSettings") -> Path:
-    """Writes pictures, a folder for each prompt."""
+    """Writes pictures, one folder per prompt."""
     from crosslingual.adapter.pipeline import write_pictures
     from mulan.pipeline import load_pipeline
 
@@ -105,14 +105,14 @@ def generate(settings: "GenerateSettings") -> Path:
 
 
 def evaluate(settings: "EvaluateSettings") -> dict[str, Any]:
-    """Writes accuracy.json, table.md and grid.png; returns what accuracy.json says, where several
-    adapters are called mulan, mulan-2 and so on.
+    """Writes accuracy.json, table.md and grid.png; returns the content of accuracy.json, which
+    names several adapters mulan, mulan-2 and so on.
 
-    A seed adapter reads each language by its own weights, so it is tested in its own languages.
+    A seed adapter has weights for each language, so it is tested only in its own languages.
 
     Raises:
-        ValueError: adapters that cannot be compared, a base of no world, or a language that a seed
-            adapter has no weights for.
+        ValueError: the adapters cannot be compared, no world has the base, or a seed adapter has no
+            weights for a language.
     """
     from crosslingual.evaluation.generation import Arm, evaluate_pipelines
     from mulan.artifact import load_adapter
@@ -153,8 +153,8 @@ def evaluate(settings: "EvaluateSettings") -> dict[str, Any]:
 
 
 def info(settings: "TrainSettings") -> dict[str, int]:
-    """Prints and returns what a run would train and hold, from shapes alone: no weights are read,
-    and known bases and encoders need no network.
+    """Prints and returns a run's parameter counts and memory, from shapes alone: it reads no
+    weights, and needs no network for known bases and encoders.
     """
     import torch
 

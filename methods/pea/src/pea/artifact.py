@@ -1,4 +1,4 @@
-"""The adapter as a folder: its config, written, read back, and made of the authors' files."""
+"""Writes an adapter's folder, reads it back, and converts the authors' published files."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ pipe("...").images[0]
 
 
 def adapter_config(settings: TrainSettings) -> dict[str, Any]:
-    """What the adapter's config.json says: its shape, its base and its encoder."""
+    """Builds the adapter's config.json: its shape, its base and its encoder."""
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
     return {
@@ -53,8 +53,8 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
 def save_adapter(
     state: dict[str, Tensor], config: dict[str, Any], folder: str | Path, results: list[dict] = ()
 ) -> Path:
-    """Writes config.json, model.safetensors and the model card, with a table of `results` where
-    there are any.
+    """Writes config.json, model.safetensors and the model card, with a table of `results` if there
+    are any.
     """
     count = sum(tensor.numel() for tensor in state.values())
     card = artifact.model_card("PEA adapter", CARD, config, count=count, results=results)
@@ -65,18 +65,18 @@ def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Reads an exported adapter, frozen, and its config.
 
     Raises:
-        FileNotFoundError, ValueError: no adapter there, a pickle, another method's, or keys that do
-            not fit.
+        FileNotFoundError, ValueError: the folder holds no adapter, a pickle, another method's
+            adapter, or keys that do not match.
     """
     return artifact.load_adapter(folder, "pea", build_adapter)
 
 
 def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
-    """The adapter's widths, read off a published state dict: names `layernorm.*`,
-    `projector.{0,2,4}.weight`, for SDXL also `fc.*`.
+    """Infers the adapter's widths from a published state dict, whose names are `layernorm.*`,
+    `projector.{0,2,4}.weight` and, for SDXL, `fc.*`.
 
     Raises:
-        ValueError: names that are not PEA's.
+        ValueError: the names are not PEA's.
     """
     wanted = {"layernorm.weight", "layernorm.bias", *(f"projector.{i}.weight" for i in (0, 2, 4))}
     if set(state) not in (wanted, wanted | {"fc.weight", "fc.bias"}):
@@ -98,7 +98,7 @@ def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def import_published(settings: ImportSettings) -> Path:
-    """Writes a published state dict as config.json + model.safetensors."""
+    """Converts a published state dict to config.json and model.safetensors."""
     state = artifact.read_state_dict(settings.state_dict)
     config = {
         "method": "pea",

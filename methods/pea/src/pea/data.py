@@ -1,4 +1,4 @@
-"""What PEA trains on: the arrays that its frozen parts make of a sample."""
+"""PEA's training data: the outputs of its frozen parts for each sample."""
 
 from crosslingual.features.frozen_parts import FrozenParts
 from crosslingual.frozen.base import Base
@@ -7,7 +7,7 @@ from pea.settings import TrainSettings
 
 
 def frozen_parts(settings: TrainSettings, ranks: Ranks) -> FrozenParts:
-    """The parts whose outputs PEA trains on: VAE latents, and the states of both text encoders."""
+    """The frozen parts: the VAE gives latents, and both text encoders give states."""
     return FrozenParts(
         Base.open(settings.pretrained_model_name_or_path, settings.revision),
         settings.text_encoder,

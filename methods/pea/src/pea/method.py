@@ -22,8 +22,8 @@ class PeaAdapter(nn.Module):
     """LN -> Linear -> GELU -> Linear -> GELU -> Linear, for bases without a pooled text vector (SD
     1.x, 2.x).
 
-    At `encoder_width` 1024, `hidden_width` 2048, `width` 768 it has 7,866,368 parameters. Names of
-    the published files.
+    At `encoder_width` 1024, `hidden_width` 2048, `width` 768 it has 7,866,368 parameters. Its
+    parameters have the names of the published files.
     """
 
     def __init__(self, encoder_width: int, width: int, hidden_width: int):
@@ -44,8 +44,8 @@ class PeaAdapter(nn.Module):
 
 
 class PooledPeaAdapter(PeaAdapter):
-    """The form for SDXL: the projector's output p gives the pooled vector, a further linear the
-    sequence.
+    """The form for SDXL: the projector's output p gives the pooled vector, and one more linear
+    layer gives the sequence.
 
     At 1024, 1024, pooled 1280, `width` 2048 it has 6,033,408 parameters, the paper's 6 M.
     """
@@ -64,8 +64,8 @@ class PooledPeaAdapter(PeaAdapter):
 
 
 class BottleneckAdapter(nn.Module):
-    """The seed paper's form, `h + Up(GELU(Down(h)))` (section 3.4); a linear brings h to the
-    UNet's width if it must.
+    """The seed paper's form, `h + Up(GELU(Down(h)))` (section 3.4); a linear layer projects h to
+    the UNet's width if the widths differ.
     """
 
     def __init__(self, encoder_width: int, width: int, rank: int):
@@ -109,7 +109,7 @@ class BlockOutputs:
     """
 
     def __init__(self, blocks: Sequence[nn.Module]):
-        """`blocks` answer with a tensor, or with a tuple that starts with it."""
+        """Each of `blocks` returns a tensor, or a tuple whose first element is that tensor."""
         self.blocks = blocks
         self.outputs: list[Tensor] = []
 
@@ -117,18 +117,18 @@ class BlockOutputs:
         self.outputs.append(output[0] if isinstance(output, tuple) else output)
 
     def __enter__(self) -> "BlockOutputs":
-        """Starts to collect."""
+        """Starts collecting."""
         self.handles = [block.register_forward_hook(self._keep) for block in self.blocks]
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops; `outputs` stays."""
+        """Stops collecting and keeps `outputs`."""
         for handle in self.handles:
             handle.remove()
 
 
 def _mean_over(errors_B: Tensor, rows_B: Tensor) -> Tensor:
-    """The mean of the rows that are chosen, 0 where none is: every rank keeps the same graph."""
+    """The mean over the chosen rows, or 0 without any, so that every rank has the same graph."""
     return (errors_B * rows_B).sum() / rows_B.sum().clamp(min=1)
 
 
@@ -151,11 +151,11 @@ def pea_loss(
     L = mean_{z=1} (eps_S - eps)^2 + mean_{z=0} (eps_S - eps_T)^2 + w * sum_blocks mean_{z=0} (F_S -
     F_T)^2
 
-    Means are over the rows of their kind; the authors' code divides by the whole batch, which
-    weighs each term by the share of its rows. Errors are taken in fp32.
+    Each mean is over the rows of its kind; the authors' code divides by the whole batch, which
+    weights each term by its share of the rows. Errors are computed in fp32.
 
     Args:
-        student_eps, teacher_eps, target: predictions and what an ideal one would be (the noise),
+        student_eps, teacher_eps, target: both predictions and their target (the noise),
             (B, 4, h, w).
         student_blocks, teacher_blocks: outputs of every UNet block.
         native_B: whether a row has no teacher.
@@ -181,15 +181,15 @@ def seed_loss(
     """The seed paper's form (section 3.4): KL between teacher and student outputs + alpha *
     reconstruction.
 
-    The paper does not say over what the softmax runs; here over the positions of each channel,
-    since a noise prediction has no classes. Reconstruction is the squared error to the noise, which
-    is that to the picture up to a factor of t.
+    The paper does not say which axis the softmax runs over; here it is the positions of each
+    channel, since a noise prediction has no classes. Reconstruction is the squared error to the
+    noise, which equals the squared error to the picture up to a factor that depends on t.
 
     Args:
         student_eps, teacher_eps, target: (B, 4, h, w), as in `pea_loss`.
         native_B: rows without a teacher have no KL.
         recon_weight: alpha.
-        temperature: of both softmaxes.
+        temperature: divides the inputs of both softmaxes.
     """
     student = F.log_softmax(student_eps.float().flatten(2) / temperature, dim=-1)
     teacher = F.log_softmax(teacher_eps.float().flatten(2) / temperature, dim=-1)

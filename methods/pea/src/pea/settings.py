@@ -1,4 +1,4 @@
-"""The settings of PEA's verbs, as far as they are not every method's."""
+"""The settings of PEA's verbs, beyond those that all methods share."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,13 +18,13 @@ class TrainSettings(settings.DiffusionSettings):
             reconstruction).
         hidden_width: width of the published adapter's hidden layers.
         rank: width of the seed adapter's bottleneck.
-        feature_weight: weight of the distillation of block outputs in the published loss.
-        recon_weight: weight of the reconstruction in the seed's loss, its alpha.
-        temperature: temperature of both softmaxes in the seed's KL.
-        gradient_checkpointing: recompute the UNet's activations in the backward pass, which takes
-            time and saves memory.
-        compile: compile the UNet.
-        validation_prompts: prompts to draw a picture of at each validation.
+        feature_weight: weight of the block-output (feature) distillation in the published loss.
+        recon_weight: weight of the reconstruction term in the seed loss (alpha in the paper).
+        temperature: temperature of both softmaxes in the seed loss's KL term.
+        gradient_checkpointing: recompute the UNet's activations in the backward pass; slower, but
+            saves memory.
+        compile: compile the UNet with torch.compile; slower to start, faster per step.
+        validation_prompts: prompts to draw at each validation, one picture per prompt.
     """
 
     output_dir: str = "runs/pea"
@@ -52,9 +52,9 @@ class ImportSettings:
 
     Attributes:
         state_dict: the published file: .safetensors, .pt, .pth, .bin or .ckpt.
-        output_dir: folder that the adapter goes to.
+        output_dir: folder to write the adapter to.
         pretrained_model_name_or_path: base that the adapter was trained for.
-        text_encoder: multilingual encoder that the adapter was trained after.
+        text_encoder: multilingual encoder that the adapter was trained on.
         languages: BCP-47 codes of the languages that the adapter reads.
         max_length: tokens per prompt.
     """
@@ -85,9 +85,9 @@ class DemoSettings(demo.DemoSettings):
     Attributes:
         max_train_steps: optimiser steps of the adapter's training.
         num_samples: pictures to train on.
-        num_prompts: held-out prompts to draw in each language.
+        num_prompts: held-out prompts to draw per language.
         languages: BCP-47 codes of the captions to train on.
-        zero_shot_languages: BCP-47 codes that are only evaluated.
+        zero_shot_languages: BCP-47 codes of languages that are evaluated but not trained on.
     """
 
     output_dir: str = "runs/pea-demo"

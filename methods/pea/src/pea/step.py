@@ -1,8 +1,8 @@
-"""One step of distillation: a batch of frozen outputs through the teacher, the adapter and the
-student.
+"""One step of distillation: runs a batch of frozen outputs through the teacher, the adapter and
+the student.
 
-One denoiser serves both: the teacher's pass has no graph, the student's keeps activations but no
-weight gradients.
+One denoiser serves as teacher and student: the teacher's pass builds no graph, the student's keeps
+activations but no weight gradients.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from pea.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Frozen:
-    """What a step passes through without training it.
+    """The frozen parts that a step uses.
 
     Attributes:
-        denoiser: teacher and student.
+        denoiser: the UNet, as teacher and student.
         noising: its noise schedule, on its device.
         null: states of the empty prompt: english_states (1, L, D), multilingual_states (1, M, C)
             and, for SDXL, english_pooled (1, P).
@@ -40,7 +40,7 @@ class Frozen:
 def load_frozen(
     settings: TrainSettings, base: Base, null: dict[str, Tensor], device: torch.device
 ) -> Frozen:
-    """Loads the denoiser of a base; `null` is as the data holds it, without the first axis."""
+    """Loads the base's denoiser; `null` comes from the data, without a batch axis."""
     return Frozen(
         base.load_denoiser(
             device,
@@ -66,16 +66,16 @@ def pea_step(
     settings: TrainSettings,
     stratified: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a batch and its parts.
+    """Computes the loss of a batch and its parts.
 
     Args:
-        adapter: or the engine around it.
+        adapter: the adapter, or the engine around it.
         frozen: the denoiser, its schedule and the empty prompt.
         batch: arrays of `FrozenParts.encode` (fp16 as stored).
-        draws: generators of all that is drawn; one for each row makes what a sample sees
-            independent of the batch that it is in.
-        settings: of the run.
-        stratified: for validation: timesteps in equal spans, and no caption dropped.
+        draws: generators of all random draws; with one per row, a sample's draws do not depend on
+            the batch that it is in.
+        settings: settings of the run.
+        stratified: for validation: spreads timesteps over equal spans and drops no caption.
     """
     device, null = frozen.denoiser.device, frozen.null
     noisy = frozen.noising.draw(batch, draws, stratified)

@@ -1,4 +1,4 @@
-"""`pea train`: the loop.
+"""The training loop of `pea train`.
 
 pea train --config configs/testbed.yaml
 torchrun --nproc_per_node 2 -m pea train --config configs/testbed.yaml
@@ -52,7 +52,7 @@ def train(settings: TrainSettings) -> Path:
 def validate(
     adapter: nn.Module, frozen: Frozen, batch: dict[str, Tensor], settings: TrainSettings
 ) -> dict[str, float]:
-    """The loss of a fixed batch under fixed noise and stratified timesteps, and its parts."""
+    """Computes loss and parts on a fixed batch, with fixed noise and stratified timesteps."""
     draws = torch.Generator().manual_seed(settings.seed)
     loss, parts = pea_step(adapter, frozen, batch, draws, settings, stratified=True)
     values = {"loss": loss, **parts}

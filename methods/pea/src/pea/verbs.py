@@ -1,4 +1,4 @@
-"""The verbs of `pea`, and those that are a few lines."""
+"""The verbs of `pea`; the short ones are implemented here."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ VERBS = {
 
 
 def features(settings: "FeaturesSettings") -> Path:
-    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one
+    """Writes the features of `shards` to `features_dir`; a second run resumes where the first one
     stopped.
     """
     from crosslingual.features.compute import write_run_features
@@ -70,7 +70,7 @@ def features(settings: "FeaturesSettings") -> Path:
 
 
 def export(settings: "ExportSettings") -> Path:
-    """Writes the adapter of a checkpoint as a folder of safetensors."""
+    """Exports a checkpoint's adapter to a folder with safetensors."""
     from crosslingual.cli.settings import read_settings
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
     from pea.artifact import adapter_config, save_adapter
@@ -82,14 +82,14 @@ def export(settings: "ExportSettings") -> Path:
 
 
 def import_adapter(settings: "ImportSettings") -> Path:
-    """Writes a published state dict as an adapter's folder."""
+    """Converts a published state dict to an adapter's folder."""
     from pea.artifact import import_published
 
     return _said(import_published(settings))
 
 
 def generate(settings: "GenerateSettings") -> Path:
-    """Writes pictures, a folder for each prompt."""
+    """Writes pictures, one folder per prompt."""
     from crosslingual.adapter.pipeline import write_pictures
     from pea.pipeline import load_pipeline
 
@@ -97,7 +97,7 @@ def generate(settings: "GenerateSettings") -> Path:
 
 
 def evaluate(settings: "EvaluateSettings") -> dict[str, Any]:
-    """Writes accuracy.json, table.md and grid.png; returns what accuracy.json says."""
+    """Writes accuracy.json, table.md and grid.png; returns the content of accuracy.json."""
     from crosslingual.evaluation.generation import Arm, evaluate_pipelines
     from pea.artifact import load_adapter
     from pea.pipeline import load_pipeline
@@ -116,8 +116,8 @@ def evaluate(settings: "EvaluateSettings") -> dict[str, Any]:
 
 
 def info(settings: "TrainSettings") -> dict[str, int]:
-    """Prints and returns what a run would train and hold, from shapes alone: no weights are read,
-    and known bases and encoders need no network.
+    """Prints and returns a run's parameter counts and memory, from shapes alone: it reads no
+    weights, and needs no network for known bases and encoders.
     """
     from crosslingual.frozen.base import Base
     from crosslingual.frozen.memory import adapter_info
