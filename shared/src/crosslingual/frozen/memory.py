@@ -200,7 +200,8 @@ class _FusedAttention(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         given = {**dict(zip(("query", "key", "value"), args, strict=False)), **(kwargs or {})}
         parts = (given[name] for name in ("query", "key", "value"))
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*parts)[0]
+        # contiguous, as the answer of some kernels: joining the heads then copies it, which counts
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*parts)[0].contiguous()
 
 
 def kept_bytes(
