@@ -235,7 +235,7 @@ def joint(tmp_path_factory: pytest.TempPathFactory) -> str:
         out_channels=4,
         pos_embed_max_size=8,
     )
-    write_base(folder, "StableDiffusion3Pipeline", transformer=("diffusers", fill(transformer)))
+    write_base(folder, "StableDiffusion3Pipeline", transformer=fill(transformer))
     FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
     return str(folder)
 

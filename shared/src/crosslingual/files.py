@@ -28,6 +28,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes a small text file, complete or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+        flush(temporary)
 
 
 def flush(*paths: Path) -> None:

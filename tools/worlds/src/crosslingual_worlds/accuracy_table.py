@@ -9,13 +9,8 @@ from crosslingual.evaluation.generation import AS_IS
 def render_table(
     result: Mapping[str, Any], heads: Mapping[str, str], kind: str | None, note: str
 ) -> str:
-    """Text accuracy in Markdown: a row a language, two columns an arm.
-
-    Args:
-        result: of `Evaluation.evaluate_pipelines`.
-        heads: what the columns call each arm.
-        kind: of the trained languages' training; None leaves the column and the means out.
-        note: the line under the table.
+    """Text accuracy in Markdown: a row a language, two columns an arm, called by `heads`; the other
+    arguments are those of `Evaluation.evaluate_pipelines`.
     """
     english, rows = result["english"], result["languages"]
 

@@ -112,15 +112,8 @@ class Evaluation:
         seed: int = 0,
         batch_size: int = 48,
     ) -> list[JudgedPicture]:
-        """Asks for every scene by its caption in a language and judges the picture.
-
-        Args:
-            pipe: a pipeline on this world's base.
-            scenes: what the prompts say; the noise of a scene depends on `seed` and its place
-                alone, not on the language.
-            language: of the prompts.
-            seed: of the noise.
-            batch_size: prompts at a time.
+        """Asks a pipeline on this world's base for every scene by its caption in a language and
+        judges the picture; a scene's noise depends on `seed` and its place, not on the language.
         """
         judged = []
         for start in range(0, len(scenes), batch_size):
@@ -156,7 +149,7 @@ class Evaluation:
         Args:
             settings: the number, split and seed of the prompts.
             arms: pipelines by name: the bare base as `AS_IS`, and the method's.
-            languages: the languages of the prompts.
+            languages: of the prompts.
             as_is: the languages that the bare base is asked in, `en` for the upper bound.
             num_culture_prompts: prompts of each language's own culture, for the method's arms.
         """
@@ -246,13 +239,8 @@ class Evaluation:
     ) -> Image.Image:
         """A contact sheet, a row a language: the same scenes by each arm, above their prompts.
 
-        The scenes are among those that the English base drew rightly (arm `("en", AS_IS)`).
-
-        Args:
-            judged: of `judge_pipelines`.
-            languages: the rows.
-            columns: arm to its column's head, in order.
-            num_scenes: how many scenes are shown.
+        `columns` maps arms to their columns' heads, in order. The scenes are among those that the
+        English base drew rightly (arm `("en", AS_IS)`).
         """
         english = enumerate(judged["en", AS_IS])
         shown = [i for i, item in english if item.is_right and self.is_shown(item.scene)]

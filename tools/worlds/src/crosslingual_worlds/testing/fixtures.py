@@ -58,28 +58,18 @@ class Subject:
     encode_batch_size: int = 8
 
 
-@pytest.fixture(scope="session")
-def sd(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Stable Diffusion base's folder."""
-    return write_sd(tmp_path_factory.mktemp("sd"))
+def _written_once(write: Callable[[Path], str]) -> Any:
+    """A fixture: the folder that `write` fills, once for all tests."""
+
+    @pytest.fixture(scope="session")
+    def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+        return write(tmp_path_factory.mktemp(write.__name__))
+
+    return folder
 
 
-@pytest.fixture(scope="session")
-def sdxl(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An SDXL base's folder: pooled vectors of width 20."""
-    return write_sdxl(tmp_path_factory.mktemp("sdxl"))
-
-
-@pytest.fixture(scope="session")
-def pixart(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A PixArt base's folder, with a T5 of width 8."""
-    return write_pixart(tmp_path_factory.mktemp("pixart"))
-
-
-@pytest.fixture(scope="session")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A multilingual encoder's folder: an XLM-R of width 12 whose pieces are letters."""
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
+sd, sdxl, pixart = map(_written_once, (write_sd, write_sdxl, write_pixart))
+encoder = _written_once(write_encoder)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ A script that is not a method's command calls `serve` and is started by `forked_
 
 import contextlib
 import importlib
-import importlib.util
 import json
 import os
+import pkgutil
 import signal
 import socket
 import subprocess
@@ -87,12 +87,7 @@ def signal_at(number: int, chosen_step: int) -> None:
 
 
 def die_in_save(chosen_step: int, operation: int) -> None:
-    """This process dies at a file operation of a save, or at that of the save's end.
-
-    Args:
-        chosen_step: the optimiser step that is saved.
-        operation: the number of the file operation.
-    """
+    """This process dies at a file operation of the saving of an optimiser step, or at its end."""
     from crosslingual.training.checkpoint import save_checkpoint as save
 
     def dying_save(engine: Any, output_dir: Path, *, step: int, **options: Any) -> Path:
@@ -109,12 +104,6 @@ def die_in_save(chosen_step: int, operation: int) -> None:
             module.save_checkpoint = dying_save
 
 
-def command_of(name: str) -> Callable[[], int]:
-    """The entry point of a command, such as `pea`."""
-    (script,) = entry_points(group="console_scripts", name=name)
-    return script.load()
-
-
 def serve_method(name: str) -> None:
     """Serves a method's command, with the modules of all its verbs imported.
 
@@ -128,10 +117,9 @@ def serve_method(name: str) -> None:
     for module, classes in HEAVY_CLASSES.items():
         for one in classes.split():
             getattr(importlib.import_module(module), one)
-    for path in Path(importlib.util.find_spec(name).origin).parent.rglob("*.py"):
-        if path.stem not in ("__init__", "__main__"):
-            parts = path.relative_to(Path(importlib.util.find_spec(name).origin).parent)
-            importlib.import_module(".".join([name, *parts.with_suffix("").parts]))
+    for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
     def run(request: Request, rank: int) -> int:
         if "terminate" in request and request["terminate"][0] == rank:
@@ -143,9 +131,10 @@ def serve_method(name: str) -> None:
                 die_in_save(*request["die"])
         os.chdir(request.get("folder", "."))
         program = request.get("program", name)
+        (script,) = entry_points(group="console_scripts", name=program)
         sys.argv = [program, *request["argv"]]
         try:
-            return command_of(program)()
+            return script.load()()
         except SystemExit as leaving:  # --help
             return int(leaving.code or 0)
 

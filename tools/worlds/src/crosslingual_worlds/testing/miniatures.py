@@ -14,12 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    PixArtTransformer2DModel,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, DDIMScheduler, PixArtTransformer2DModel, UNet2DConditionModel
 from PIL import Image
 from tokenizers import pre_tokenizers
 from torch import nn
@@ -102,14 +97,8 @@ def clip_text(model_class: type, **widths: int) -> nn.Module:
     return fill(model_class(CLIPTextConfig(**TEXT_LAYOUT, **widths)))
 
 
-def write_base(folder: Path, pipeline: str, **parts: tuple[str, Any]) -> str:
-    """Writes a pipeline's folder with a VAE and a noise schedule and returns it.
-
-    Args:
-        folder: empty.
-        pipeline: the class's name in diffusers.
-        parts: by name, the library that a part's class is of, and the part.
-    """
+def write_base(folder: Path, pipeline: str, **parts: Any) -> str:
+    """Writes a pipeline's folder with a VAE and a noise schedule and returns it."""
     vae = AutoencoderKL(
         block_out_channels=(4, 4, 4, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -117,13 +106,11 @@ def write_base(folder: Path, pipeline: str, **parts: tuple[str, Any]) -> str:
         norm_num_groups=2,
         sample_size=RESOLUTION,
     )
-    parts |= {
-        "vae": ("diffusers", fill(vae)),
-        "scheduler": ("diffusers", DDIMScheduler(clip_sample=False, steps_offset=1)),
-    }
-    for name, (_, part) in parts.items():
+    parts |= {"vae": fill(vae), "scheduler": DDIMScheduler(clip_sample=False, steps_offset=1)}
+    index = {}
+    for name, part in parts.items():
         part.save_pretrained(folder / name)
-    index = {name: [library, type(part).__name__] for name, (library, part) in parts.items()}
+        index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
     (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline, **index}))
     return str(folder)
 
@@ -133,9 +120,9 @@ def write_sd(folder: Path) -> str:
     return write_base(
         folder,
         "StableDiffusionPipeline",
-        unet=("diffusers", fill(UNet2DConditionModel(**SD_LAYOUT))),
-        text_encoder=("transformers", clip_text(CLIPTextModel)),
-        tokenizer=("transformers", clip_tokenizer()),
+        unet=fill(UNet2DConditionModel(**SD_LAYOUT)),
+        text_encoder=clip_text(CLIPTextModel),
+        tokenizer=clip_tokenizer(),
     )
 
 
@@ -143,25 +130,20 @@ def write_sdxl(folder: Path) -> str:
     """Writes an SDXL of cross-attention width 32 with pooled vectors of width 20 and returns its
     folder.
     """
-    second = clip_text(CLIPTextModelWithProjection, projection_dim=20)
     return write_base(
         folder,
         "StableDiffusionXLPipeline",
-        unet=("diffusers", fill(UNet2DConditionModel(**SDXL_LAYOUT))),
-        text_encoder=("transformers", clip_text(CLIPTextModel)),
-        tokenizer=("transformers", clip_tokenizer()),
-        text_encoder_2=("transformers", second),
-        tokenizer_2=("transformers", clip_tokenizer()),
+        unet=fill(UNet2DConditionModel(**SDXL_LAYOUT)),
+        text_encoder=clip_text(CLIPTextModel),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=clip_text(CLIPTextModelWithProjection, projection_dim=20),
+        tokenizer_2=clip_tokenizer(),
     )
 
 
 def write_encoder(folder: Path, num_layers: int = 1, max_positions: int = MAX_TOKENS + 2) -> str:
-    """Writes an XLM-R of width 12 whose pieces are letters and returns its folder.
-
-    Args:
-        folder: empty.
-        num_layers: of it.
-        max_positions: rows of the position table, of which two are never used.
+    """Writes an XLM-R of width 12 whose pieces are letters and returns its folder; two of the
+    `max_positions` rows of its position table are never used.
     """
     letters = [chr(c) for c in (*range(33, 127), *range(161, 384), *range(0x4E00, 0x4E40))]
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *letters]
@@ -200,19 +182,15 @@ def write_pixart(folder: Path) -> str:
     return write_base(
         folder,
         "PixArtAlphaPipeline",
-        transformer=("diffusers", fill(transformer)),
-        text_encoder=("transformers", fill(T5EncoderModel(t5))),
-        tokenizer=("transformers", clip_tokenizer()),
+        transformer=fill(transformer),
+        text_encoder=fill(T5EncoderModel(t5)),
+        tokenizer=clip_tokenizer(),
     )
 
 
 def write_clip(folder: Path, width: int, vision: Mapping[str, Any]) -> str:
-    """Writes a CLIP and returns its folder.
-
-    Args:
-        folder: empty.
-        width: of the space that texts and pictures share.
-        vision: entries of the vision tower's config, `image_size` among them.
+    """Writes a CLIP whose texts and pictures share a space of `width`, with the vision tower that
+    the config entries `vision` describe, and returns its folder.
     """
     size = vision["image_size"]
     config = CLIPConfig(text_config=TEXT_LAYOUT, vision_config=vision, projection_dim=width)
@@ -241,13 +219,7 @@ def parallel_record(number: int, picture: bytes) -> Record:
 def write_pictures(
     folder: Path, count: int, record: Callable[[int, bytes], Record] = parallel_record
 ) -> str:
-    """Writes shards of random pictures and returns their folder.
-
-    Args:
-        folder: of the shards.
-        count: number of samples.
-        record: makes a sample of its number and its picture.
-    """
+    """Writes shards of random pictures, which `record` makes samples of; returns their folder."""
     random = np.random.default_rng(0)
     write_shards((record(number, random_picture(random)) for number in range(count)), folder)
     return str(folder)

@@ -49,7 +49,6 @@ def common_mistakes(subject: Subject, recipe: Mapping[str, Any]) -> dict[str, Mi
     """Mistakes in training that every method refuses, by what is wrong."""
     spoken = re.escape(str(recipe[subject.languages]))
     size = recipe.get("resolution")
-    nobody = "no caption in any language that trains|choose others by --"
     return {
         "no data": ({"train_data": "null"}, "train_data|null"),
         "data that is not there": ({"train_data": "{tmp}/nowhere"}, "nowhere"),
@@ -61,7 +60,7 @@ def common_mistakes(subject: Subject, recipe: Mapping[str, Any]) -> dict[str, Mi
         ),
         "languages without captions": (
             {"train_data": "{shards}", subject.languages: ["ja"]},
-            nobody,
+            "no caption in any language that trains|choose others by --",
         ),
         "another resolution": ({"resolution": 64}, f"are stale: resolution was {size} and is 64"),
         "another length": ({"max_length": 8}, "are stale: max_length was 16 and is 8"),

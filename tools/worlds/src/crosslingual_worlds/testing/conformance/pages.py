@@ -90,12 +90,8 @@ def help_of(program: str, verb: str) -> str:
 
 
 def check_command(line: str, folder: Path, ours: Mapping[str, Help]) -> None:
-    """Asserts that a command's verb, settings and files exist.
-
-    Args:
-        line: the command.
-        folder: of the page; paths are relative to it or to the repository's root.
-        ours: commands that have verbs, and what prints a verb's help.
+    """Asserts that a command's verb, settings and files exist; paths are relative to the page's
+    folder or to the repository's root. `ours` are the commands that have verbs.
     """
     words = without_launcher(shlex.split(line))
     program, *rest = words
@@ -124,12 +120,8 @@ def check_command(line: str, folder: Path, ours: Mapping[str, Help]) -> None:
 
 
 def check_page(page: Path, ours: Mapping[str, Help], skips: Mapping[str, str]) -> None:
-    """Asserts that every command on a page exists with its settings and files.
-
-    Args:
-        page: in Markdown.
-        ours: commands that have verbs, and what prints a verb's help, such as `help_of`.
-        skips: the start of a command that cannot be checked to the reason why.
+    """Asserts that every command on a page exists with its settings and files; `skips` maps the
+    start of a command that cannot be checked to the reason why.
     """
     lines = commands_on(page.read_text(encoding="utf-8"))
     assert lines, f"{page} has no command"

@@ -56,7 +56,8 @@ def disturb(
     exported: str,
     verb: str = "train",
 ) -> Path:
-    """Stops a run by SIGTERM after step 1, then kills it again and again, resuming it each time.
+    """Stops a run by SIGTERM after step 1, then kills it again and again, resuming it each time;
+    returns its folder when it has reached its end.
 
     Args:
         command: of the fixture.
@@ -65,9 +66,6 @@ def disturb(
             afterwards.
         exported: the folder that only the end of a run writes.
         verb: that trains.
-
-    Returns:
-        The folder of the run, which has reached its end.
     """
     run = Path(settings["output_dir"])
     succeeded(command(verb, {"terminate": [0, 1]}, **settings))
