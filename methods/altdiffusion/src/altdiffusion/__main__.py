@@ -1,6 +1,4 @@
-"""The command `altdiffusion`; `python -m altdiffusion VERB` and `torchrun -m altdiffusion VERB` are
-the same.
-"""
+"""The command `altdiffusion`; `python -m altdiffusion`, torchrun and deepspeed start it too."""
 
 import sys
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """A stage's result: the folder of a `StableDiffusionPipeline`, which stock diffusers loads and
 runs without this package.
 
-Beside diffusers' own files there are `altdiffusion.json` (how it was made), a model card and, after
-LoRA, `lora/pytorch_lora_weights.safetensors`, whose weights are in the UNet already.
+Besides diffusers' own files it has `altdiffusion.json` (the settings that made it), a model card
+and, after LoRA, `lora/pytorch_lora_weights.safetensors`, already merged into the UNet.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ pipe("...", guidance_scale={guidance_scale}).images[0]
 
 
 def pipeline_config(settings: TrainSettings) -> dict[str, Any]:
-    """What `altdiffusion.json` says."""
+    """Builds the content of `altdiffusion.json`."""
     return {
         "method": "altdiffusion",
         "stage": settings.stage,
@@ -49,7 +49,7 @@ def pipeline_config(settings: TrainSettings) -> dict[str, Any]:
 
 
 def build_pipeline(settings: TrainSettings, unet: nn.Module) -> Any:
-    """The base's pipeline with a UNet and the text encoder that the settings name."""
+    """Builds the base's pipeline with a UNet and the settings' text encoder."""
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     encoder = trained_encoder(settings)
     tell_diffusers(encoder)
@@ -67,10 +67,10 @@ def save_trained(
     """Writes the pipeline of a stage, complete or not at all.
 
     Args:
-        state: what the stage has trained, by the UNet's names.
-        settings: of the run.
-        folder: replaced if it holds a model already.
-        dtype: of the written weights.
+        state: the trained tensors, by the UNet's names.
+        settings: settings of the run.
+        folder: replaced if it already holds a model.
+        dtype: precision of the written weights.
     """
     unet, lora = trained_unet(settings, state)
     pipe = build_pipeline(settings, unet)
@@ -89,10 +89,10 @@ def save_trained(
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """What `altdiffusion.json` of an exported pipeline says.
+    """Reads an exported pipeline's `altdiffusion.json`.
 
     Raises:
-        FileNotFoundError: no exported pipeline there.
-        ValueError: another version.
+        FileNotFoundError: the folder holds no exported pipeline.
+        ValueError: the pipeline has another version.
     """
     return load_artifact_config(folder, "altdiffusion", CONFIG)

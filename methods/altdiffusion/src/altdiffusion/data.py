@@ -1,7 +1,7 @@
-"""What the UNet's stages train on: latents of pictures, and states of captions in every language.
+"""Training data of the UNet's stages: latents of pictures, and states of captions per language.
 
-Features hold both, computed once. From shards, pictures pass the VAE as they come, and of each
-picture's captions only the one that was drawn passes the text encoder; both ways give the same.
+Features hold both, computed once. From shards, the VAE encodes pictures during training, and the
+text encoder encodes only the caption drawn for each picture; both ways give the same batches.
 """
 
 from collections.abc import Iterator
@@ -35,13 +35,13 @@ STATES, LENGTHS = "caption_states", "caption_lengths"
 
 
 class FrozenParts:
-    """VAE and trained text encoder, each loaded when it is first needed.
+    """VAE and trained text encoder, each loaded on first use.
 
     Attributes:
-        settings: they name base, text encoder, languages and tokens per prompt.
+        settings: settings of the run: base, text encoder, languages and tokens per prompt.
         base: the diffusion base, for its VAE.
-        languages: whose captions are encoded.
-        device: where the parts run.
+        languages: languages of the captions to encode.
+        device: device that the parts run on.
     """
 
     def __init__(self, settings: TrainSettings, device: torch.device):
@@ -63,16 +63,16 @@ class FrozenParts:
 
     @cached_property
     def made_of(self) -> dict[str, Any]:
-        """What the arrays depend on, for the features' key; weights on this disk are hashed."""
+        """Everything that the arrays depend on, as the features' key; local weights are hashed."""
         settings = self.settings
         name = settings.text_encoder, settings.text_encoder_revision
-        student_config(*name)  # refuses another kind of model before calling features stale
+        student_config(*name)  # rejects another type of model before calling features stale
         return {
             "base": self.base.id,
             "revision": self.base.revision,
             "vae_weights": self.base.weights_hash("vae"),
             "text_encoder_revision": name[1],
-            # where it lies does not matter: a folder may be moved
+            # a hash, not a path: the folder may be moved
             "text_encoder": weights_hash(student_places(name[0])[0]) or name[0],
             "max_length": load_tokenizer(*name, settings.max_length).model_max_length,
             "languages": self.languages,
@@ -81,22 +81,22 @@ class FrozenParts:
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> dict[str, Tensor]:
-        """Mean and deviation of the latents (B, 4, h, w) of pictures in [-1, 1], as stored."""
+        """Mean and standard deviation of latents (B, 4, h, w), as stored; pictures in [-1, 1]."""
         posterior = self.base.family.posterior(self.vae, images.to(self.device))
         names = ("latent_mean", "latent_std")
         return {n: array.to("cpu", STORED) for n, array in zip(names, posterior, strict=True)}
 
     def has_language(self, captions: list[dict[str, list[str]]]) -> Tensor:
-        """Which of the languages each sample has a caption in: (B, N)."""
+        """Whether each sample has a caption in each language: (B, N)."""
         return torch.tensor([[bool(c.get(name)) for name in self.languages] for c in captions])
 
     def encode(self, batch: dict[str, Any]) -> dict[str, Tensor | Ragged]:
-        """Arrays of a loader's batch.
+        """Encodes a loader's batch.
 
         Returns:
             latent_mean, latent_std (B, 4, h, w); has_language (B, N), native (B,); caption_states,
-            of each sample the states of its first caption in every language one after another
-            (`TextEncoder.encode_packed`), and caption_lengths (B, N), 0 where there is none.
+            the concatenated states of each sample's first caption per language
+            (`TextEncoder.encode_packed`), and caption_lengths (B, N), 0 without a caption.
         """
         captions = batch["captions"]
         texts = [c[name][0] for c in captions for name in self.languages if c.get(name)]
@@ -118,7 +118,7 @@ class FrozenParts:
 
 
 def trained_encoder(settings: TrainSettings) -> TextEncoder:
-    """The trained text encoder that the settings name."""
+    """Loads the trained text encoder that the settings name."""
     return load_text_encoder(
         settings.text_encoder, settings.text_encoder_revision, settings.max_length
     )
@@ -126,10 +126,10 @@ def trained_encoder(settings: TrainSettings) -> TextEncoder:
 
 @dataclass
 class CaptionData:
-    """Batches, and the states of the captions that are drawn of them.
+    """Batches, and the states of the captions drawn from them.
 
     Attributes:
-        data: of features or of shards.
+        data: training data from features or shards.
         parts: the frozen parts.
         null: the empty prompt's states (M, D).
     """
@@ -139,8 +139,8 @@ class CaptionData:
     null: Tensor
 
     def batches(self, start: int) -> Iterator[dict[str, Any]]:
-        """Endless batches from a micro-step on: `latent_mean`, `latent_std`, `has_language`,
-        `native`, and what `states` needs.
+        """Yields endless batches, starting at a micro-step: `latent_mean`, `latent_std`,
+        `has_language`, `native`, and the inputs of `states`.
         """
         if isinstance(self.data.loader, FeatureLoader):
             yield from self.data.loader.batches(start)
@@ -154,7 +154,7 @@ class CaptionData:
             }
 
     def states(self, batch: dict[str, Any], chosen_B: Tensor) -> Tensor:
-        """What the UNet sees of the captions in the chosen languages: (B, M, D), fp32."""
+        """The UNet's text input for the captions in the chosen languages: (B, M, D), fp32."""
         if "captions" not in batch:
             return chosen_states(batch, chosen_B, len(self.null)).float()
         names = self.parts.languages
@@ -169,7 +169,7 @@ class CaptionData:
 
 
 def chosen_states(batch: dict[str, Any], chosen_B: Tensor, max_length: int) -> Tensor:
-    """The states of one caption of each row of features, as the UNet sees them: (B, M, D)."""
+    """The states of one caption per row of features, as the UNet takes them: (B, M, D)."""
     packed, lengths_BN = batch[STATES], batch[LENGTHS]
     flat = lengths_BN.flatten()
     place_B = torch.arange(len(chosen_B)) * lengths_BN.shape[1] + chosen_B
@@ -180,7 +180,7 @@ def open_data(settings: TrainSettings, ranks: Ranks) -> CaptionData:
     """Opens `train_data`, features or shards.
 
     Raises:
-        FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
+        FileNotFoundError, ValueError: there is no data, or its features were made by other parts.
     """
     parts = FrozenParts(settings, ranks.device)
     data = open_run_data(settings, parts, ranks)

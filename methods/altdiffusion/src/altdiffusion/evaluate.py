@@ -1,4 +1,4 @@
-"""`altdiffusion evaluate`: text accuracy and culture score in a world, after one stage or more."""
+"""`altdiffusion evaluate`: text accuracy and culture score in a world, for one or more stages."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from crosslingual.evaluation.generation import AS_IS, Arm, judge_pipelines
 
 
 def stage_names(configs: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Name to folder: the stage where all stages differ, the folder itself elsewhere.
+    """Maps names to folders: stages are the names if they all differ, or else the folders are.
 
     Args:
-        configs: those of exported pipelines by folder.
+        configs: configs of exported pipelines by folder.
     """
     stages = [config["stage"] for config in configs.values()]
     are_distinct = len(set(stages)) == len(stages)
@@ -37,7 +37,7 @@ def summarise(judged: Any, stages: list[str]) -> dict[str, Any]:
 
 
 def render_table(result: dict[str, Any]) -> str:
-    """Text accuracy and culture score in Markdown, a row a language."""
+    """Renders text accuracy and culture score as Markdown, one row per language."""
     stages = result["stages"]
     kinds = ("accuracy", "culture")
     heads = [f"{kind}, {name.replace('_', ' ')}" for kind in kinds for name in stages]
@@ -62,11 +62,11 @@ def render_table(result: dict[str, Any]) -> str:
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
-    """Writes accuracy.json, table.md, grid.png and motifs.png; returns what accuracy.json says.
+    """Writes accuracy.json, table.md, grid.png and motifs.png; returns accuracy.json's content.
 
     Raises:
-        FileNotFoundError: no exported pipeline there.
-        ValueError: no pipeline is given, they are of several bases, or no world has their base.
+        FileNotFoundError: a folder holds no exported pipeline.
+        ValueError: no pipeline is given, their bases differ, or no world has their base.
     """
     configs = {folder: read_config(folder) for folder in settings.adapters}
     bases = {config["base"] for config in configs.values()}

@@ -1,14 +1,14 @@
-"""AltDiffusion: a multilingual text encoder for CLIP's, and a UNet that learns to read it.
+"""AltDiffusion: a multilingual text encoder in place of CLIP's, and a UNet that learns to read it.
 
 Chen et al., "AltCLIP: Altering the Language Encoder in CLIP for Extended Language Capabilities",
 arXiv 2211.06679; Ye et al., "AltDiffusion: A Multilingual Text-to-Image Diffusion Model", arXiv
 2308.09991. Three steps:
 
-1. Teacher learning: a student (XLM-R, LayerNorm, Linear) reads a sentence in any language and its
-   first token's projection learns what CLIP's text encoder says of the English sentence.
-2. Concept alignment: the student stands where CLIP's text encoder stood, and keys and values of the
+1. Teacher learning: a student (XLM-R, LayerNorm, Linear) reads a sentence in any language, and its
+   first token's projection learns the output of CLIP's text encoder for the English sentence.
+2. Concept alignment: the student replaces CLIP's text encoder, and the keys and values of the
    UNet's cross-attention learn to read its tokens, by the diffusion loss.
-3. Quality improvement: the whole UNet learns; then once more with a tenth of the captions empty.
+3. Quality improvement: the whole UNet trains, then once more with a tenth of the captions empty.
 
 Shapes: B batch of this rank, P width of the teacher's pooled state, J width of the joint space.
 """
@@ -28,13 +28,13 @@ CAPTION_DROPOUT = {
     "quality_improvement": 0.0,
     "guidance_tuning": 0.1,
 }
-"""The stages of the UNet, in order, and the share of captions that each replaces by the empty
-one.
+"""The stages of the UNet, in order, and the share of captions that each stage replaces by the
+empty one.
 """
 
 
 def what_trains(stage: str, all_attn2: bool = False) -> Callable[[str], bool]:
-    """Which of the UNet's parameters train in a stage, by their names in diffusers.
+    """Returns a test of whether a UNet parameter trains in a stage, by its name in diffusers.
 
     Concept alignment trains keys and values of cross-attention: 19,169,280 parameters of SD 1.x,
     25,559,040 of SD 2.x. The authors' code trains all of cross-attention, by a condition that is
@@ -42,10 +42,10 @@ def what_trains(stage: str, all_attn2: bool = False) -> Callable[[str], bool]:
 
     Args:
         stage: one of `CAPTION_DROPOUT`.
-        all_attn2: concept alignment as the authors' code has it.
+        all_attn2: concept alignment trains all of cross-attention, as in the authors' code.
 
     Raises:
-        ValueError: there is no such stage.
+        ValueError: no stage has this name.
     """
     if stage not in CAPTION_DROPOUT:
         raise ValueError(f"no stage {stage!r}; there are {', '.join(CAPTION_DROPOUT)}")
@@ -62,7 +62,7 @@ def teacher_learning_loss(student_BP: Tensor, teacher_BP: Tensor) -> Loss:
     L = mean_{b,p} (transformation(pre_LN(h))_{b,first token,p} - t_{b,p})^2
 
     Args:
-        student_BP: the student's projection at the first token, of a sentence in any language.
+        student_BP: the student's projection at the first token, for a sentence in any language.
         teacher_BP: CLIP's state at the end of the English sentence, before its text projection.
 
     Raises:
@@ -78,8 +78,8 @@ def teacher_learning_loss(student_BP: Tensor, teacher_BP: Tensor) -> Loss:
 
 
 class _GatherRows(torch.autograd.Function):
-    """The rows of all ranks, (b, J) to (B, J); what other ranks' losses say of a row comes back to
-    it.
+    """Gathers the rows of all ranks, (b, J) to (B, J); a row receives the gradients of all ranks'
+    losses.
     """
 
     @staticmethod
@@ -92,7 +92,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_BJ: Tensor) -> Tensor:
-        """Sums over the ranks and takes the own rows."""
+        """Sums over the ranks and returns this rank's rows."""
         total_BJ = grad_BJ.contiguous().clone()
         dist.all_reduce(total_BJ)
         start = dist.get_rank() * ctx.num_rows
@@ -109,11 +109,11 @@ def contrastive_loss(text_bJ: Tensor, image_bJ: Tensor, scale: Tensor | float) -
     (AltCLIP, section 3.2).
 
     Its gradient, averaged over the ranks as data-parallel engines do, is that of the global batch.
-    The authors' code gathers without gradient, which leaves out what other ranks' rows say.
+    The authors' code gathers without gradients, which drops those of other ranks' losses.
 
     Args:
-        text_bJ: joint embeddings of this rank's captions, of any length.
-        image_bJ: of their pictures.
+        text_bJ: joint embeddings of this rank's captions, of any norm.
+        image_bJ: joint embeddings of their pictures.
         scale: CLIP's exp(logit_scale), which multiplies the cosines.
     """
     text_bJ, image_bJ = (F.normalize(rows.float(), dim=1) for rows in (text_bJ, image_bJ))
@@ -135,7 +135,7 @@ def signal_to_noise(alphas_cumprod: Tensor, timesteps_B: Tensor) -> Tensor:
 def min_snr_weights(snr_B: Tensor, gamma: float, is_velocity: bool) -> Tensor:
     """Min-SNR weights of each row's loss (Hang et al., arXiv 2303.09556, equation 8): (B,).
 
-    min(SNR, gamma) / SNR for a prediction of the noise, min(SNR, gamma) / (SNR + 1) for one of the
+    min(SNR, gamma) / SNR if the base predicts noise, min(SNR, gamma) / (SNR + 1) if it predicts
     velocity.
     """
     return snr_B.clamp(max=gamma) / (snr_B + 1 if is_velocity else snr_B)
@@ -151,14 +151,14 @@ def diffusion_loss(
     """The diffusion loss of every stage of the UNet (AltDiffusion, equations 2 and 3): the squared
     error of the prediction, averaged over the batch, in fp32.
 
-    Rows whose caption translates another and native ones, which alone can bring what no English
-    caption says, count the same; `parts` tells them apart, before weights.
+    Parallel rows and native rows, which can teach concepts that no English caption has, count the
+    same; `parts` reports them separately, without weights.
 
     Args:
-        predicted: the UNet's, (B, 4, h, w).
-        target: the noise, or the velocity where the base predicts it.
+        predicted: the UNet's prediction, (B, 4, h, w).
+        target: the noise, or the velocity if the base predicts it.
         native_B: whether a row's caption has no translation.
-        weights_B: of `min_snr_weights`; 1 for every row if None.
+        weights_B: weights from `min_snr_weights`; 1 for every row if None.
     """
     errors_B = (predicted.float() - target.float()).square().flatten(1).mean(dim=1)
     loss = (errors_B if weights_B is None else weights_B * errors_B).mean()

@@ -1,4 +1,4 @@
-"""From an exported pipeline to pictures: `load_pipeline`, and `attach` for its text encoder."""
+"""Loads an exported pipeline (`load_pipeline`), or only its text encoder (`attach`)."""
 
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,21 @@ from crosslingual.frozen.base import Base
 
 
 def attach(pipe: Any, text_encoder: str | Path) -> Any:
-    """Gives a pipeline the trained text encoder and its tokenizer, alone.
+    """Gives a pipeline only the trained text encoder and its tokenizer.
 
     For pipelines around an exported UNet (img2img, inpainting, ControlNet on the same base, LoRA):
     a UNet that was not trained to read this encoder draws nothing sensible with it.
 
     Args:
         pipe: any diffusers pipeline on Stable Diffusion 1.x or 2.x; changed in place.
-        text_encoder: a folder of `train-text`, or an exported pipeline's, or a hub id.
+        text_encoder: a folder from `train-text`, an exported pipeline's folder, or a hub id.
 
     Returns:
         The pipeline.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: its width is not the UNet's, or the base takes a pooled vector.
+        FileNotFoundError: there is no such text encoder.
+        ValueError: its width is not the UNet's, or the base needs a pooled vector.
     """
     encoder = load_text_encoder(str(text_encoder))
     tell_diffusers(encoder)
@@ -41,15 +41,15 @@ def attach(pipe: Any, text_encoder: str | Path) -> Any:
 
 
 def load_pipeline(path: str, base: str | None = None) -> Any:
-    """An exported pipeline, every model frozen and strictly loaded.
+    """Loads an exported pipeline, every model frozen and strictly loaded.
 
     Args:
         path: the folder.
-        base: None or the base that it was made of: a UNet and its text encoder belong together.
+        base: None or the pipeline's own base, since its UNet and text encoder belong together.
 
     Raises:
-        FileNotFoundError: no exported pipeline there.
-        ValueError: another base.
+        FileNotFoundError: the folder holds no exported pipeline.
+        ValueError: `base` is another base.
     """
     config = read_config(path)
     if base is not None and base != config["base"]:
@@ -61,11 +61,11 @@ def load_pipeline(path: str, base: str | None = None) -> Any:
 
 
 def draw(unet: nn.Module, settings: TrainSettings) -> Image.Image:
-    """A strip of pictures of a UNet in training, one for each validation prompt."""
+    """Draws a strip of pictures with a UNet in training, one per validation prompt."""
     pipe = build_pipeline(settings, unet).to(unet.device)
     return draw_strip(pipe, settings.validation_prompts, settings.guidance_scale)
 
 
 def generate(settings: GenerateSettings) -> Path:
-    """Writes pictures, a folder for each prompt."""
+    """Writes pictures, one folder per prompt."""
     return write_pictures(settings, load_pipeline, read_config)

@@ -1,5 +1,5 @@
-"""The settings of the verbs of the generating half; those of the text half are in
-`text/settings.py`. Names are diffusers' where it has one.
+"""The settings of the verbs of the image half; those of the text half are in `text/settings.py`.
+Names are diffusers' if it has one.
 """
 
 from dataclasses import dataclass, field
@@ -23,20 +23,20 @@ class TrainSettings(settings.DiffusionSettings):
         unet: folder of the pipeline or UNet that the previous stage exported; the base's own UNet
             if not given.
         text_encoder: trained text encoder: a folder that train-text wrote, or a hub id.
-        starts_from: what train-text starts the text encoder from; `info` counts the text encoder
-            by it until train-text has written one.
-        languages: BCP-47 codes of the captions that train, English among them.
-        all_attn2: concept alignment trains all of cross-attention, as the authors' code does.
-        lora_rank: rank of LoRA on keys and values in concept alignment; 0 trains them themselves.
-        min_snr_gamma: gamma of min-SNR weights of the loss; every timestep counts the same if not
+        starts_from: encoder that train-text starts from; `info` counts its parameters until
+            train-text has written the text encoder.
+        languages: BCP-47 codes of the captions to train on, including English.
+        all_attn2: train all of cross-attention in concept alignment, as the authors' code does.
+        lora_rank: rank of LoRA on keys and values in concept alignment; 0 trains the full weights.
+        min_snr_gamma: gamma of the loss's min-SNR weights; every timestep counts the same if not
             given.
-        caption_dropout: share of rows that see the empty prompt instead of their caption; 0.1 in
-            guidance_tuning and 0 in the other stages if not given.
-        gradient_checkpointing: computes the UNet's activations again in the backward pass, which
-            saves memory and costs time.
-        compile: compiles the UNet by torch.compile.
-        validation_prompts: prompts whose pictures are drawn at each validation; not at ZeRO stage
-            3.
+        caption_dropout: share of rows, from 0 to 1, that get the empty prompt instead of their
+            caption; if not given, 0.1 in guidance_tuning and 0 in the other stages.
+        gradient_checkpointing: recompute the UNet's activations in the backward pass; slower, but
+            saves memory.
+        compile: compile the UNet with torch.compile; slower to start, faster per step.
+        validation_prompts: prompts to draw at each validation, one picture per prompt; not at ZeRO
+            stage 3.
     """
 
     MAY_CHANGE: ClassVar[frozenset[str]] = settings.DiffusionSettings.MAY_CHANGE | {"starts_from"}
@@ -67,11 +67,11 @@ class ExportSettings(settings.ExportSettings):
     """Settings of `altdiffusion export`.
 
     Attributes:
-        checkpoint: checkpoint folder of `train` or `train-text`, or a run's folder, whose latest
-            checkpoint is taken.
-        output_dir: folder that the pipeline is written to; of train-text, text_encoder and altclip
-            are written into it.
-        dtype: precision of a pipeline's weights: fp32 to train on with, fp16 or bf16 to use.
+        checkpoint: checkpoint folder of `train` or `train-text`, or a run's folder to export its
+            latest checkpoint.
+        output_dir: folder to write the pipeline to or, for train-text, the folders text_encoder
+            and altclip.
+        dtype: precision of the pipeline's weights: fp32 for further training, fp16 or bf16 for use.
     """
 
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
@@ -82,12 +82,12 @@ class EvaluateSettings(generation.EvaluateSettings):
     """Settings of `altdiffusion evaluate`: text accuracy and culture score, stage by stage.
 
     Attributes:
-        adapters: folders of exported pipelines, such as those of each stage in turn.
-        output_dir: folder that gets accuracy.json, table.md, grid.png and motifs.png.
-        languages: languages of the prompts; each is also asked for its own motif. Those that were
-            trained if not given.
-        num_motif_prompts: pictures of each language's motif.
-        as_is: whether the English base is given the foreign prompts too.
+        adapters: folders of exported pipelines, such as one per stage.
+        output_dir: folder to write accuracy.json, table.md, grid.png and motifs.png to.
+        languages: BCP-47 codes of the prompts, including prompts for each language's own motif;
+            the trained languages if not given.
+        num_motif_prompts: pictures to draw of each language's motif.
+        as_is: also give the foreign prompts to the English base.
     """
 
     adapters: list[str]
@@ -101,16 +101,16 @@ class DemoSettings(demo.DemoSettings):
     """Settings of `altdiffusion demo`; each is a variable of run.sh.
 
     Attributes:
-        languages: BCP-47 codes of the languages that train beside English.
-        num_texts: parallel sentences in each language for the text encoder.
-        num_samples: pictures of concept alignment.
-        num_motif_samples: pictures of the languages' motifs, and of general ones among them, for
+        languages: BCP-47 codes of the languages to train on besides English.
+        num_texts: parallel sentences per language to train the text encoder on.
+        num_samples: pictures to train concept alignment on.
+        num_motif_samples: pictures of the languages' motifs, and of general scenes among them, for
             the stages of the whole UNet.
         text_steps: optimiser steps of the text encoder.
         concept_alignment_steps: optimiser steps of concept alignment.
         quality_improvement_steps: optimiser steps of quality improvement.
-        num_prompts: held-out prompts in each language.
-        num_motif_prompts: pictures of each language's motif.
+        num_prompts: held-out prompts to draw per language.
+        num_motif_prompts: pictures to draw of each language's motif.
     """
 
     output_dir: str = "runs/altdiffusion-demo"

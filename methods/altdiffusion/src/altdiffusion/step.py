@@ -1,4 +1,4 @@
-"""One step of the UNet's stages: a batch of latents and captions to the loss."""
+"""One step of the UNet's stages: from a batch of latents and captions to the loss."""
 
 from typing import Any
 
@@ -18,16 +18,16 @@ def denoising_step(
     min_snr_gamma: float | None = None,
     stratified: bool = False,
 ) -> Loss:
-    """The loss of a batch and its parts; every row runs the same graph, native or not.
+    """Computes the loss of a batch and its parts; every row runs the same graph, native or not.
 
     Args:
-        denoiser: around the UNet in training, or the engine that holds it.
-        noising: of the base, with the stage's caption dropout.
+        denoiser: wraps the UNet in training, or the engine around it.
+        noising: the base's noise schedule, with the stage's caption dropout.
         data: gives the states of captions and of the empty prompt.
-        batch: of `CaptionData.batches`.
-        draws: the generators of all that is drawn, row by row.
-        min_snr_gamma: of min-SNR weights; every timestep counts the same if None.
-        stratified: for validation: timesteps in equal spans, no caption dropped.
+        batch: a batch from `CaptionData.batches`.
+        draws: generators of all random draws, one per row.
+        min_snr_gamma: gamma of min-SNR weights; every timestep counts the same if None.
+        stratified: for validation: spreads timesteps over equal spans and drops no caption.
     """
     noisy = noising.draw(batch, draws, stratified)
     states = data.states(batch, choose_language(batch["has_language"], draws))

@@ -1,4 +1,4 @@
-"""`altdiffusion train`: a stage of the UNet; the same loop for every stage."""
+"""The training loop of `altdiffusion train`, the same for every stage of the UNet."""
 
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,7 @@ def train(settings: TrainSettings) -> Path:
 
 
 def open_noising(base: Base, settings: TrainSettings, device: torch.device) -> Noising:
-    """The base's noise with the stage's caption dropout."""
+    """Opens the base's noise schedule with the stage's caption dropout."""
     dropout = settings.caption_dropout
     return base.schedule(
         device=device,
@@ -62,10 +62,10 @@ def open_noising(base: Base, settings: TrainSettings, device: torch.device) -> N
 
 
 def load_trainable_unet(settings: TrainSettings) -> nn.Module:
-    """The stage's UNet, ready to train."""
+    """Loads the stage's UNet, ready to train."""
     torch.manual_seed(settings.seed)
     unet = load_stage_unet(settings)
-    unet.train()  # gradient checkpointing works in this mode only; no dropout in these UNets
+    unet.train()  # gradient checkpointing works only in this mode; these UNets have no dropout
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if settings.compile:
@@ -74,8 +74,8 @@ def load_trainable_unet(settings: TrainSettings) -> nn.Module:
 
 
 def lay_out_channels_last(unet: nn.Module) -> None:
-    """Lays frozen convolutions out as they run fastest, after the engine has been built, which
-    broadcasts and flattens only what is stored in rows.
+    """Stores frozen convolutions channels-last, where they run fastest; call it after building the
+    engine, which broadcasts and flattens only contiguous tensors.
     """
     for parameter in unet.parameters():
         if parameter.ndim == 4 and not parameter.requires_grad:
@@ -90,7 +90,7 @@ def validate(
     batch: dict[str, Any],
     settings: TrainSettings,
 ) -> dict[str, float]:
-    """The loss of a fixed batch under fixed noise and stratified timesteps, and its parts."""
+    """Computes loss and parts on a fixed batch, with fixed noise and stratified timesteps."""
     generator = torch.Generator().manual_seed(settings.seed)
     loss, parts = denoising_step(
         denoiser,

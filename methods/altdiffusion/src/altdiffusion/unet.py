@@ -1,7 +1,7 @@
-"""The UNet of a stage: where it comes from, what of it trains, how trained tensors are put back.
+"""The UNet of a stage: loads it, marks its trainable parameters, and puts trained tensors back.
 
-A stage goes on from the export of the previous one. LoRA is peft's, on keys and values of
-cross-attention; an export holds it merged, and beside it as the file that diffusers loads.
+A stage continues from the export of the previous one. LoRA is peft's, on keys and values of
+cross-attention; an export holds it merged, and also as a separate file that diffusers loads.
 """
 
 from pathlib import Path
@@ -19,23 +19,23 @@ LORA_TARGETS = ["attn2.to_k", "attn2.to_v"]
 
 
 def load_stage_unet(settings: TrainSettings) -> nn.Module:
-    """The UNet that a stage starts from, with gradients switched on for what the stage trains.
+    """Loads the UNet that a stage starts from; only its trainable parameters require gradients.
 
     Raises:
         FileNotFoundError: there is no such folder or hub entry.
-        ValueError: keys that do not fit, or a width that is not the text encoder's.
+        ValueError: keys do not match, or the width is not the text encoder's.
     """
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     check_width(settings, base)
     if settings.unet is not None and not Path(settings.unet).is_dir():
         raise FileNotFoundError(
-            f"no folder {settings.unet}: give the pipeline that the former stage wrote to --unet"
+            f"no folder {settings.unet}: give --unet the pipeline that the previous stage wrote"
         )
     return set_trainable(base.load_model(settings.unet), settings)
 
 
 def check_width(settings: TrainSettings, base: Base) -> None:
-    """Refuses a text encoder whose states the UNet cannot take.
+    """Rejects a text encoder whose states the UNet cannot take.
 
     Raises:
         ValueError: with both widths.
@@ -46,15 +46,15 @@ def check_width(settings: TrainSettings, base: Base) -> None:
             f"{settings.text_encoder} gives states of width {width}, and this base's UNet takes "
             f"width {base.text.width}"
             + (" with a pooled vector" if base.text.pooled_width else "")
-            + ": train the student after a teacher of that width (SD 1.x 768, SD 2.x 1024)"
+            + ": train the student with a teacher of that width (SD 1.x 768, SD 2.x 1024)"
         )
 
 
 def set_trainable(unet: nn.Module, settings: TrainSettings) -> nn.Module:
-    """Switches gradients on for what the stage trains, and for nothing else.
+    """Switches gradients on for the stage's trainable parameters, and off for all others.
 
     Raises:
-        ValueError: LoRA in another stage than concept alignment, or with all of cross-attention.
+        ValueError: LoRA is set in another stage than concept alignment, or with `all_attn2`.
     """
     unet.requires_grad_(False)
     if not settings.lora_rank:
@@ -77,7 +77,7 @@ def set_trainable(unet: nn.Module, settings: TrainSettings) -> nn.Module:
 
 
 def trained_unet(settings: TrainSettings, state: dict[str, Tensor]) -> tuple[nn.Module, Any]:
-    """The stage's UNet with the trained tensors put in, frozen; and LoRA's own tensors, or None.
+    """Returns the stage's UNet with the trained tensors, frozen, and LoRA's own tensors or None.
 
     Raises:
         ValueError: the tensors are not those that the stage trains.

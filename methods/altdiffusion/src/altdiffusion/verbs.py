@@ -1,4 +1,4 @@
-"""The verbs of `altdiffusion`, and those that are a few lines."""
+"""The verbs of `altdiffusion`; the short ones are implemented here."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ VERBS = {
         f"{_S}:DemoSettings",
     ),
     "train-text": Verb(
-        "teach a multilingual student what CLIP's text encoder says",
+        "train a multilingual student to match CLIP's text encoder",
         "altdiffusion.text.train:train_text",
         "altdiffusion.text.settings:TrainTextSettings",
     ),
@@ -65,7 +65,7 @@ VERBS = {
 
 
 def features(settings: "FeaturesSettings") -> Path:
-    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one
+    """Writes the features of `shards` to `features_dir`; a second run resumes where the first one
     stopped.
     """
     from altdiffusion.data import FrozenParts
@@ -77,7 +77,7 @@ def features(settings: "FeaturesSettings") -> Path:
 
 
 def export(settings: "ExportSettings") -> Path:
-    """Writes the pipeline, or of a run of train-text the models, of a checkpoint."""
+    """Exports a checkpoint: the pipeline of `train`, or the models of `train-text`."""
     import torch
 
     from altdiffusion.artifact import save_trained
@@ -102,8 +102,8 @@ def export(settings: "ExportSettings") -> Path:
 
 
 def info(settings: "TrainSettings | TrainTextSettings") -> dict[str, int]:
-    """Prints and returns what a run trains and holds, from shapes alone: no weights are read, and
-    known bases and encoders need no network.
+    """Prints and returns a run's parameter counts and memory, from shapes alone: it reads no
+    weights, and needs no network for known bases and encoders.
     """
     from altdiffusion.settings import TrainSettings
 
@@ -151,8 +151,8 @@ def _count_encoder(settings: "TrainSettings", width: int) -> int:
             return encoder_on_meta(place, settings.text_encoder_revision)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"{error}; run `altdiffusion train-text` first, or say by --starts_from what it "
-                "will start from"
+                f"{error}; run `altdiffusion train-text` first, or set --starts_from to the "
+                "encoder that it will start from"
             ) from error
     with torch.device("meta"):  # train-text has not written it yet
         student = new_student(settings.starts_from, width)

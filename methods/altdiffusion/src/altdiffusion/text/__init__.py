@@ -1,1 +1,1 @@
-"""The text half, a program of its own: a student learns what CLIP's text encoder says (AltCLIP)."""
+"""The text half, a separate program: trains a student to match CLIP's text encoder (AltCLIP)."""

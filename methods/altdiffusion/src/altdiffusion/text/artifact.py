@@ -1,5 +1,5 @@
-"""What the text half trains on and what it writes: the student, and the whole AltCLIP, which is the
-student beside the vision tower of the CLIP that taught it.
+"""Loads the models that the text half starts from, and writes its results: the student, and the
+whole AltCLIP, which joins the student with its teacher's vision tower.
 
 FOLDER/text_encoder    a `transformers.AltCLIPTextModel` with its tokenizer, for diffusers
 FOLDER/altclip         a `transformers.AltCLIPModel` with tokenizer and image processor
@@ -19,7 +19,7 @@ from crosslingual.frozen.weights import load_frozen
 
 
 def load_parts(settings: TrainTextSettings, device: torch.device) -> tuple[FrozenCLIP, TextEncoder]:
-    """The frozen teacher and the student that trains."""
+    """Loads the frozen teacher and the student to train."""
     teacher = load_clip(settings.teacher, settings.teacher_revision)
     teacher.model.to(device)
     torch.manual_seed(settings.seed)
@@ -36,9 +36,9 @@ def save_models(
     """Writes `text_encoder` and `altclip` into a folder, each complete or not at all.
 
     Args:
-        folder: of the run, or any other.
+        folder: the run's folder, or any other.
         state: the trained tensors.
-        student: in its shape; its own weights are not used.
+        student: gives shape and tokenizer; its own weights are not used.
         teacher: the CLIP.
 
     Returns:
@@ -55,10 +55,10 @@ def save_models(
 
 
 def build_altclip(student: nn.Module, clip: nn.Module) -> nn.Module:
-    """An AltCLIPModel of a student and of all of a CLIPModel but its text tower.
+    """Builds an AltCLIPModel from a student and a CLIPModel without its text tower.
 
-    CLIP's own text projection follows the student, whose vector stands for what that projection
-    read before.
+    CLIP's own text projection is kept after the student, whose vector replaces the projection's
+    former input.
     """
     from transformers import AltCLIPConfig, AltCLIPModel
 
@@ -76,7 +76,7 @@ def build_altclip(student: nn.Module, clip: nn.Module) -> nn.Module:
 
 
 def save_altclip(folder: Path, encoder: TextEncoder, clip: FrozenCLIP) -> None:
-    """Writes model, tokenizer and the constants of pictures."""
+    """Writes model, tokenizer and image processor."""
     from transformers import CLIPImageProcessorPil
 
     model = build_altclip(encoder.model, clip.model)
@@ -91,11 +91,11 @@ def save_altclip(folder: Path, encoder: TextEncoder, clip: FrozenCLIP) -> None:
 
 
 def load_altclip(name: str) -> FrozenCLIP:
-    """An AltCLIP's folder, or a CLIP for comparison, frozen, with what prepares its inputs.
+    """Loads an AltCLIP's folder, or a CLIP for comparison, frozen, with its preprocessing.
 
     Raises:
-        FileNotFoundError: nothing there, or no safetensors.
-        ValueError: neither an AltCLIPModel nor a CLIP, or a key is missing or not expected.
+        FileNotFoundError: there is no such model, or it has no safetensors.
+        ValueError: it is neither an AltCLIPModel nor a CLIP, or keys are missing or unexpected.
     """
     from transformers import AltCLIPModel, AutoTokenizer, CLIPImageProcessorPil
 

@@ -1,6 +1,6 @@
-"""Batches of sentences with their targets, in an order that is a function of (seed, epoch).
+"""Batches of sentences with their targets, in an order that depends only on (seed, epoch).
 
-The global batch of a step is a slice of the epoch's permutation, of which each rank takes its part.
+The global batch of a step is a slice of the epoch's permutation, and each rank takes its part.
 """
 
 import json
@@ -23,10 +23,10 @@ from crosslingual.training.processes import Ranks
 
 
 class SentenceBatches:
-    """Batches of a rank from a folder of sentences.
+    """One rank's batches from a folder of sentences.
 
     Attributes:
-        num_rows: sentences, or, of pictures, pictures.
+        num_rows: sentences per epoch; pictures for the contrastive stage.
     """
 
     def __init__(
@@ -35,16 +35,16 @@ class SentenceBatches:
         """Opens the folder.
 
         Args:
-            folder: of sentences.
-            batch_size: rows a rank and micro-step.
-            seed: of the order.
+            folder: folder of sentences.
+            batch_size: rows per rank and micro-step.
+            seed: seed of the order.
             ranks: this process among the others.
-            pad: the id that fills rows.
+            pad: id of the padding token.
             by_target: an epoch goes over targets, with one sentence drawn for each: two captions
-                of one picture in a batch would be negatives of one another.
+                of one picture in a batch would be negatives of each other.
 
         Raises:
-            ValueError: fewer rows than one global batch.
+            ValueError: the folder has fewer rows than one global batch.
         """
         self.folder, self.batch_size, self.seed = folder, batch_size, seed
         self.ranks, self.pad, self.by_target = ranks, pad, by_target
@@ -65,7 +65,7 @@ class SentenceBatches:
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def rows(self, micro_step: int) -> np.ndarray:
-        """The numbers of the sentences of this rank's batch: (B,)."""
+        """The sentence indices of this rank's batch: (B,)."""
         epoch, position = divmod(micro_step, self.num_rows // self._global)
         if self._order[0] != epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
@@ -76,16 +76,16 @@ class SentenceBatches:
         chosen = self._order[1][start : start + self.batch_size]
         if not self.by_target:
             return chosen
-        # the sentences of a picture lie one after another
+        # the sentences of a picture are contiguous
         first = np.searchsorted(self._target_of, chosen)
         counts = np.searchsorted(self._target_of, chosen, side="right") - first
         return first + self._draws[chosen] % counts
 
     def batches(self, start: int = 0) -> Iterator[dict[str, Any]]:
-        """Endless batches from a micro-step on.
+        """Yields endless batches, starting at a micro-step.
 
         Yields:
-            `ids`, `mask` (B, L) int64; `target` (B, P) fp16; `rows` (B,), the sentences' numbers.
+            `ids`, `mask` (B, L) int64; `target` (B, P) fp16; `rows` (B,), the sentences' indices.
         """
         while True:
             yield self.batch(self.rows(start))
@@ -108,7 +108,7 @@ class SentenceBatches:
         }
 
     def keys(self, batch: dict[str, Any]) -> list[str]:
-        """Language and number of a batch's sentences, for messages."""
+        """Language and index of each sentence of a batch, for messages."""
         names = self.index["languages"]
         return [f"{names[self._language[row]]} sentence {row}" for row in batch["rows"]]
 
@@ -123,7 +123,7 @@ class SentenceBatches:
 def open_sentences(
     settings: TrainTextSettings, teacher: FrozenCLIP, student: TextEncoder, ranks: Ranks
 ) -> SentenceBatches:
-    """Tokens and targets of `train_data`, made once in `output_dir/sentences`."""
+    """Opens the tokens and targets of `train_data`, made once in `output_dir/sentences`."""
     sources = open_sources(settings.train_data)
     by_target = settings.stage == "contrastive"
     passing = SentencePass(

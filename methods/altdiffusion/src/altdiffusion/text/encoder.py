@@ -2,8 +2,8 @@
 that stock diffusers uses it as training did.
 
 One layer has two names: `roberta.encoder.layers.N` in transformers 5, `roberta.encoder.layer.N` in
-older files and whole `AltCLIPModel` folders. `from_pretrained` of the text half alone knows only
-the first and fills the rest with random numbers. Here both are read and nothing is filled in.
+older files and whole `AltCLIPModel` folders. `AltCLIPTextModel.from_pretrained` knows only the
+first and fills the rest with random numbers. This module reads both and fills in nothing.
 """
 
 import json
@@ -31,7 +31,7 @@ class TextEncoder:
     Attributes:
         model: the AltCLIPTextModel.
         tokenizer: pads on the right; its `model_max_length` is `max_length`.
-        max_length: M, tokens that the UNet sees of a prompt.
+        max_length: M, tokens per prompt that the UNet sees.
     """
 
     model: nn.Module
@@ -40,11 +40,11 @@ class TextEncoder:
 
     @property
     def width(self) -> int:
-        """Of a token's state, which is the teacher's and has to be the UNet's."""
+        """Width of a token's state: the teacher's, which has to equal the UNet's."""
         return int(self.model.config.project_dim)
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Ids and mask (B, L), padded to the longest; longer ones are cut with their end kept."""
+        """Ids and mask (B, L), padded to the longest; truncated texts keep their end token."""
         tokens = self.tokenizer(
             texts,
             padding="longest",
@@ -56,11 +56,11 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode_packed(self, texts: list[str]) -> Ragged:
-        """The states of each text's tokens and of the first padding token after them.
+        """Encodes each text's tokens and the first padding token after them.
 
-        Padding tokens have the same input and see the same tokens, and none sees them: they end up
-        the same, so one stands for all. `unpack` repeats it. At 77 tokens and captions of 20 that
-        is a fourth of the work, with the same result.
+        Padding tokens have the same input, attend to the same tokens, and no token attends to them,
+        so their states are equal and one is enough. `unpack` repeats it. For 20-token captions at
+        77 tokens that is a fourth of the work, with the same result.
         """
         ids, mask = (part.to(self.model.device) for part in self.tokenize(texts))
         if ids.shape[1] < self.max_length:
@@ -73,8 +73,8 @@ class TextEncoder:
 
 
 def unpack(states: Ragged, max_length: int) -> Tensor:
-    """What the UNet sees: the states of each row's tokens, then its padding state repeated, (B, M,
-    D).
+    """The UNet's text input (B, M, D): the states of each row's tokens, then its padding state
+    repeated.
     """
     ends = states.lengths.cumsum(0)
     places = torch.arange(max_length, device=ends.device).expand(len(ends), -1)
@@ -85,17 +85,17 @@ def unpack(states: Ragged, max_length: int) -> Tensor:
 def build_student(
     name: str, width: int, revision: str | None = None, max_length: int | None = None
 ) -> TextEncoder:
-    """A student that starts from a multilingual encoder, or one that was trained already.
+    """Builds a student from a multilingual encoder, or loads one that was already trained.
 
     Args:
         name: id or folder of an XLM-R, or a folder of an AltCLIPTextModel or AltCLIPModel.
-        width: P, of the teacher's pooled state.
-        revision: of the hub entry.
-        max_length: tokens a sentence; the encoder's own limit, and at most 77, if None.
+        width: P, width of the teacher's pooled state.
+        revision: git revision of the hub entry.
+        max_length: tokens per sentence; if None, the encoder's own limit, at most 77.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: another architecture, or a trained student of another width.
+        FileNotFoundError: there is no such encoder.
+        ValueError: it has another architecture, or is a trained student of another width.
     """
     config = encoder_config(name, revision)
     if config.model_type in STUDENTS:
@@ -103,7 +103,7 @@ def build_student(
         if trained.width != width:
             raise ValueError(
                 f"{name} gives vectors of width {trained.width}, the teacher {width}: choose the "
-                "teacher that it was trained after"
+                "teacher that it was trained with"
             )
         trained.model.requires_grad_(True)
         return trained
@@ -119,9 +119,9 @@ def build_student(
 
 
 def new_student(name: str, width: int, revision: str | None = None) -> nn.Module:
-    """A student with random weights, in the shape of a multilingual encoder.
+    """Builds a student with random weights, in the shape of a multilingual encoder.
 
-    The published student has no dropout: the target is a fixed vector, which noise only blurs.
+    The published student has no dropout, since noise would only blur its fixed target vector.
     """
     from transformers import AltCLIPTextConfig, AltCLIPTextModel
 
@@ -134,17 +134,17 @@ def new_student(name: str, width: int, revision: str | None = None) -> nn.Module
 def load_text_encoder(
     name: str, revision: str | None = None, max_length: int | None = None
 ) -> TextEncoder:
-    """A trained student, frozen.
+    """Loads a trained student, frozen.
 
     Args:
-        name: a folder that training or export wrote (of the text encoder, an AltCLIPModel, or a
-            whole pipeline), or a hub id.
-        revision: of the hub entry.
-        max_length: tokens a prompt; the tokenizer's own limit, and at most 77, if None.
+        name: a folder that training or export wrote (a text encoder, an AltCLIPModel, or a whole
+            pipeline), or a hub id.
+        revision: git revision of the hub entry.
+        max_length: tokens per prompt; if None, the tokenizer's own limit, at most 77.
 
     Raises:
-        FileNotFoundError: nothing there, or no safetensors.
-        ValueError: it is no student, or a key is missing or not expected.
+        FileNotFoundError: there is no such student, or it has no safetensors.
+        ValueError: the model is not a student, or keys are missing or unexpected.
     """
     from transformers import AltCLIPTextModel
 
@@ -159,7 +159,7 @@ def load_text_encoder(
 
 
 def load_tokenizer(name: str, revision: str | None = None, max_length: int | None = None) -> Any:
-    """A trained student's tokenizer; its `model_max_length` is the tokens of a prompt."""
+    """Loads a trained student's tokenizer; its `model_max_length` is the tokens per prompt."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(student_places(name)[1], revision=revision)
@@ -169,7 +169,7 @@ def load_tokenizer(name: str, revision: str | None = None, max_length: int | Non
 
 
 def student_places(name: str) -> tuple[str, str]:
-    """Where a student and its tokenizer lie: in a pipeline's folder they are apart."""
+    """Returns where a student and its tokenizer are: two folders in a pipeline's, or else one."""
     folder = Path(name)
     if (folder / "model_index.json").is_file():
         return str(folder / "text_encoder"), str(folder / "tokenizer")
@@ -177,11 +177,11 @@ def student_places(name: str) -> tuple[str, str]:
 
 
 def student_config(name: str, revision: str | None = None) -> Any:
-    """A trained student's config, without its weights.
+    """Reads a trained student's config, without its weights.
 
     Raises:
-        FileNotFoundError: nothing of that name can be reached.
-        ValueError: it is no trained student.
+        FileNotFoundError: no model of that name can be reached.
+        ValueError: the model is not a trained student.
     """
     config = encoder_config(student_places(name)[0], revision)
     if config.model_type not in STUDENTS:
@@ -193,22 +193,22 @@ def student_config(name: str, revision: str | None = None) -> Any:
 
 
 def config_of_text(config: Any) -> Any:
-    """The text half's config, of itself or of a whole AltCLIPModel."""
+    """Returns the text model's config, also out of a whole AltCLIPModel's."""
     return config.text_config if config.model_type == "altclip" else config
 
 
 def tell_diffusers(encoder: TextEncoder) -> None:
-    """Sets what makes stock diffusers use the encoder as training did.
+    """Configures model and tokenizer so that stock diffusers uses them as training did.
 
-    Without `use_attention_mask` its pipelines give no mask, and every token would attend to the
-    padding; without the tokenizer's `model_max_length` they would pad to 512.
+    Without `use_attention_mask`, its pipelines pass no mask and every token attends to the padding;
+    without the tokenizer's `model_max_length`, they pad to 512.
     """
     encoder.model.config.use_attention_mask = True
     encoder.tokenizer.model_max_length = encoder.max_length
 
 
 def save_text_encoder(encoder: TextEncoder, folder: Path) -> None:
-    """Writes model and tokenizer, for stock diffusers too."""
+    """Writes model and tokenizer, which stock diffusers can load too."""
     tell_diffusers(encoder)
     with quiet_libraries():
         encoder.model.save_pretrained(folder)
@@ -233,7 +233,7 @@ def _load_local(folder: Path, config: Any) -> nn.Module:
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder, of one file or of many with an index."""
+    """Reads all tensors of a folder, from one file or from several with an index."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
@@ -245,7 +245,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _new_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names of transformers 5; buffers that old files carry are left out."""
+    """Renames tensors as in transformers 5, and leaves out the buffers of old files."""
     renamed = {_OLD_LAYER.sub("layers", name): tensor for name, tensor in state.items()}
     return {k: v for k, v in renamed.items() if not k.endswith(("position_ids", "token_type_ids"))}
 

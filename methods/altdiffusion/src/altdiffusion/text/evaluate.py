@@ -1,4 +1,4 @@
-"""`altdiffusion evaluate-retrieval`: Recall@1/5/10 of AltCLIP both ways, by language."""
+"""`altdiffusion evaluate-retrieval`: AltCLIP's Recall@1/5/10 in both directions, by language."""
 
 import time
 from pathlib import Path
@@ -19,10 +19,10 @@ RESULTS = "results.json"
 def read_dataset(
     embedder: Embedder, settings: EvaluateRetrievalSettings
 ) -> tuple[Tensor, list[dict[str, list[str]]]]:
-    """Embeddings (I, J) of a test set's pictures, and each picture's captions.
+    """Returns embeddings (I, J) of a test set's pictures, and each picture's captions.
 
     Raises:
-        FileNotFoundError: no shards there.
+        FileNotFoundError: the dataset has no shards.
         ValueError: a picture is missing or broken, or captions are missing in a language.
     """
     loader = ShardLoader(
@@ -31,7 +31,7 @@ def read_dataset(
         seed=0,
         resolution=embedder.clip.image_size,
         languages=settings.languages,
-        max_corrupt=1.0,  # counted, and refused below
+        max_corrupt=1.0,  # counted, and rejected below
         shuffle=False,
     )
     rows: list[Tensor] = []
@@ -56,7 +56,7 @@ def measure(
     language: str,
     only_first: bool,
 ) -> Recall:
-    """Recall of one language."""
+    """Measures the recall of one language."""
     used = [texts[language][:1] if only_first else texts[language] for texts in captions]
     places = [place for place, texts in enumerate(used) for _ in texts]
     rows = embedder.embed_text([text for texts in used for text in texts])
@@ -64,7 +64,7 @@ def measure(
 
 
 def render_table(results: dict[str, dict[str, Any]]) -> str:
-    """One row per language, in %."""
+    """Renders recall in %, one row per language."""
     heads = [f"{way} R@{k}" for way in ("T->I", "I->T") for k in (1, 5, 10)]
     lines = [f"{'':>8}" + "".join(f"{head:>10}" for head in [*heads, "mean"])]
     for language, result in results.items():
@@ -75,14 +75,14 @@ def render_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> dict[str, dict[str, Any]]:
-    """Prints a table, appends a line of JSON a language to `output_dir/results.json`, and returns
-    these results by language.
+    """Prints a table, appends one line of JSON per language to `output_dir/results.json`, and
+    returns these results by language.
 
     Raises:
         ValueError: no language is named.
     """
     if not settings.languages:
-        raise ValueError("languages is empty: name those to test, such as --languages en de")
+        raise ValueError("languages is empty: name the ones to test, such as --languages en de")
     started = time.perf_counter()
     embedder = load_embedder(settings.model, settings.batch_size)
     images_IJ, captions = read_dataset(embedder, settings)

@@ -1,4 +1,4 @@
-"""Parallel text as it lies on disk: Moses' pairs of files, and shards with or without pictures."""
+"""Parallel text on disk: Moses' pairs of files, and shards with or without pictures."""
 
 import hashlib
 import os
@@ -18,19 +18,19 @@ class Source:
     """One source of sentences.
 
     Attributes:
-        name: as the settings name it: a Moses prefix such as `opus/Tatoeba.de-en`, or shards.
-        is_moses: two aligned files rather than shards.
+        name: its name in the settings: a Moses prefix such as `opus/Tatoeba.de-en`, or shards.
+        is_moses: whether it is two aligned files rather than shards.
     """
 
     name: str
     is_moses: bool
 
     def records(self) -> Iterator[Record]:
-        """Its records, in stored order."""
+        """The records, in stored order."""
         return moses(self.name) if self.is_moses else iter_shards(expand_shards(self.name))
 
     def digest(self) -> str:
-        """A hash of its content, or of names and sizes of shards that have no index."""
+        """A hash of the content, or of names and sizes if shards have no index."""
         total = hashlib.sha256()
         if self.is_moses:
             for path in sorted(Path(self.name).parent.glob(f"{Path(self.name).name}.*")):
@@ -45,10 +45,10 @@ class Source:
 
 
 def open_sources(names: Iterable[str]) -> list[Source]:
-    """The sources of the given names.
+    """Opens the sources of the given names.
 
     Raises:
-        FileNotFoundError: there is neither a Moses file nor a shard of a name.
+        FileNotFoundError: a name has neither Moses files nor shards.
         ValueError: no name is given.
     """
     sources = []

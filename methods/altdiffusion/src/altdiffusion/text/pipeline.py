@@ -1,4 +1,4 @@
-"""Texts and pictures as rows of AltCLIP's joint space.
+"""Embeds texts and pictures in AltCLIP's joint space.
 
 embedder = altdiffusion.METHOD.load_embedder("runs/altclip/altclip")
 cosines = embedder.embed_text(["ein roter Stern"]) @ embedder.embed_image([picture]).T
@@ -23,19 +23,19 @@ from crosslingual.frozen.clip import FrozenCLIP
 
 @dataclass(frozen=True)
 class Embedder:
-    """Pictures and texts to L2-normalised fp32 rows on the CPU.
+    """Embeds pictures and texts as L2-normalised fp32 rows on the CPU.
 
     Attributes:
         clip: an AltCLIP or a CLIP.
-        batch_size: pictures or texts at a time.
+        batch_size: pictures or texts per batch.
     """
 
     clip: FrozenCLIP
     batch_size: int = 128
 
     def embed_text(self, texts: list[str]) -> Tensor:
-        """Texts in any language as rows (N, J), in their order. Texts of similar length pass
-        together, since a batch costs what its longest text does.
+        """Texts in any language as rows (N, J), in their order. Texts of similar length share a
+        batch, since its longest text sets its cost.
         """
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         rows_NJ = torch.empty(len(texts), self.clip.width)
@@ -59,7 +59,7 @@ class Embedder:
 
 
 def load_embedder(path: str, batch_size: int = 128) -> Embedder:
-    """An AltCLIP's folder, or a CLIP for comparison, ready to embed."""
+    """Loads an AltCLIP's folder, or a CLIP for comparison, ready to embed."""
     clip = load_altclip(path)
     clip.model.to("cuda" if torch.cuda.is_available() else "cpu")
     return Embedder(clip, batch_size)

@@ -1,10 +1,10 @@
-"""Sentences to train the student on: tokenised once, with the target of each computed once.
+"""Sentences to train the student on: tokenised once, with each target computed once.
 
-A folder of sentences holds `ids.npy` (the tokens of all sentences, one after another), `ends.npy`,
-`language.npy` and `target_of.npy` (one entry for each sentence), and `targets-00000.npy`, ... (fp16
+A folder of sentences holds `ids.npy` (the tokens of all sentences, concatenated), `ends.npy`,
+`language.npy` and `target_of.npy` (one entry per sentence), and `targets-00000.npy`, ... (fp16
 rows that sentences point to): CLIP's state of each distinct English sentence, or its embedding of
-each picture. `index.json`, written last, names what they were made of; a folder that was made of
-anything else is refused.
+each picture. `index.json`, written last, names all inputs; a folder that was made from any other
+inputs is rejected.
 """
 
 import json
@@ -49,16 +49,16 @@ def pooled_states(clip: FrozenCLIP, texts: Sequence[str]) -> Tensor:
 
 @dataclass
 class SentencePass:
-    """What sentences pass through.
+    """Tokenises sentences and computes their targets.
 
     Attributes:
-        sources: to read.
+        sources: sources to read.
         clip: the teacher, or, for pictures, the CLIP whose vision tower embeds them.
-        tokenizer: the student's.
+        tokenizer: the student's tokenizer.
         max_length: tokens per sentence.
-        languages: whose sentences train; all there are if empty.
-        keep_english: whether English sentences train too.
-        pictures: the targets are pictures rather than English sentences.
+        languages: languages to train on; all languages of the sources if empty.
+        keep_english: whether to train on English sentences too.
+        pictures: whether the targets are pictures rather than English sentences.
     """
 
     sources: Sequence[Source]
@@ -70,8 +70,8 @@ class SentencePass:
     pictures: bool
 
     def rows(self, record: Record) -> list[tuple[str, str]]:
-        """The sentences of a record that train, each with its language; none where the record has
-        no target.
+        """A record's training sentences, each with its language; none if the record has no
+        target.
         """
         is_parallel = record.parallel and "en" in record.captions
         if not (record.image is not None if self.pictures else is_parallel):
@@ -85,10 +85,10 @@ class SentencePass:
         ]
 
     def read(self, folder: Path) -> dict[str, Any]:
-        """Writes tokens and, of pictures, targets; returns what the index says of them.
+        """Writes tokens and, for pictures, targets; returns their entries for the index.
 
-        The English caption speaks for every caption of a parallel record; other English wordings
-        speak for themselves.
+        The first English caption is the target of a parallel record's translations; each English
+        caption is its own target.
         """
         table, targets = _Table(self.tokenizer, self.max_length), _Targets(folder, self.clip)
         english: dict[str, int] = {}
@@ -109,7 +109,7 @@ class SentencePass:
         return {**table.save(folder), "num_targets": num_targets, "num_skipped": num_skipped}
 
     def encode_english(self, folder: Path, ranks: Ranks) -> None:
-        """Writes this rank's share of the English sentences' blocks; those that are there stay."""
+        """Writes this rank's share of the English sentences' blocks, except existing ones."""
         texts = json.loads((folder / ENGLISH).read_text())
         for number in range(ranks.rank, -(-len(texts) // BLOCK_ROWS), ranks.world_size):
             if not _block_path(folder, number).is_file():
@@ -120,21 +120,21 @@ class SentencePass:
 def write_sentences(
     folder: Path, passing: SentencePass, made_of: dict[str, Any], ranks: Ranks
 ) -> dict[str, Any]:
-    """Makes a folder of sentences, or finds it made; every process must call it.
+    """Makes a folder of sentences, or reuses a complete one; every process must call it.
 
-    Rank 0 tokenises; all share the English sentences. A call that was cut off goes on.
+    Rank 0 tokenises; all ranks share the English sentences. An interrupted call can be resumed.
 
     Args:
-        folder: of the sentences.
-        passing: what they pass through.
-        made_of: all that the result depends on.
+        folder: folder of the sentences.
+        passing: tokenises the sentences and computes their targets.
+        made_of: everything that the result depends on.
         ranks: this process among the others.
 
     Returns:
-        What the index says.
+        The content of the index.
 
     Raises:
-        ValueError: the folder holds sentences of something else, or there is none to train on.
+        ValueError: the folder was made from other inputs, or there is no sentence to train on.
     """
     for path in (folder / INDEX, folder / DRAFT):
         if path.is_file():
@@ -170,7 +170,7 @@ def write_sentences(
 
 
 class _Table:
-    """Sentences as they are read, tokenised by the thousand."""
+    """Collects sentences as they are read, and tokenises them in blocks."""
 
     def __init__(self, tokenizer: Any, max_length: int):
         self.tokenizer, self.max_length = tokenizer, max_length
@@ -196,9 +196,9 @@ class _Table:
     def save(self, folder: Path) -> dict[str, Any]:
         if not self.languages:
             raise ValueError(
-                "train_data holds no sentence to train on: wanted are parallel records with an "
-                "English caption (for the contrastive stage, records with a picture) in one of "
-                "the languages"
+                "train_data holds no sentence to train on: give parallel records with an English "
+                "caption (for the contrastive stage, records with a picture) in one of the "
+                "languages"
             )
         if self._waiting:
             self._tokenise()
@@ -213,7 +213,7 @@ class _Table:
 
 
 class _Targets:
-    """Pictures as they come, embedded by the hundred, in files of `BLOCK_ROWS`."""
+    """Embeds pictures in batches as they come, and writes files of `BLOCK_ROWS`."""
 
     def __init__(self, folder: Path, clip: FrozenCLIP):
         self.folder, self.clip, self.number = folder, clip, 0

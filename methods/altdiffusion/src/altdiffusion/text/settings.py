@@ -12,23 +12,23 @@ class TrainTextSettings(RunSettings):
     in configs/.
 
     Attributes:
-        stage: teacher_learning, or contrastive, which goes on with a trained student.
+        stage: teacher_learning, or contrastive, which continues with a trained student.
         train_data: prefixes of parallel text, or folders of shards; with pictures for contrastive.
-        output_dir: folder that gets sentences, checkpoints, metrics and the trained models.
+        output_dir: folder to write sentences, checkpoints, metrics and the trained models to.
         train_batch_size: sentences per process and micro-step.
-        teacher: CLIP whose text half teaches and whose vision tower AltCLIP keeps: hub id, folder
-            or testbed:clip.
+        teacher: CLIP whose text encoder is the teacher and whose vision tower AltCLIP keeps: hub
+            id, folder or testbed:clip.
         teacher_revision: git revision of the teacher on the hub.
-        text_encoder: what the student starts from: an XLM-R (hub id, folder or testbed:xlm-r), or
-            a folder text_encoder of an earlier run.
+        text_encoder: encoder that the student starts from: an XLM-R (hub id, folder or
+            testbed:xlm-r), or the folder text_encoder of an earlier run.
         text_encoder_revision: git revision of that encoder on the hub.
-        languages: BCP-47 codes whose sentences train; all that train_data has if not given.
-        keep_english: whether English sentences train beside their translations.
-        max_length: tokens per sentence; the encoder's own limit, and at most 77, if not given.
-        gradient_checkpointing: computes the student's activations again in the backward pass,
-            which saves memory and costs time.
+        languages: BCP-47 codes of the sentences to train on; all of train_data if not given.
+        keep_english: also train on the English sentences, not only on their translations.
+        max_length: tokens per sentence; if not given, the encoder's own limit, at most 77.
+        gradient_checkpointing: recompute the student's activations in the backward pass; slower,
+            but saves memory.
         validation_data: shards or prefixes of held-out parallel text.
-        validation_rows: English sentences of the validation, the first ones.
+        validation_rows: number of English sentences to validate on, from the start of the data.
     """
 
     stage: Literal["teacher_learning", "contrastive"] = "teacher_learning"
@@ -49,17 +49,17 @@ class TrainTextSettings(RunSettings):
 
 @dataclass
 class EvaluateRetrievalSettings:
-    """Settings of `altdiffusion evaluate-retrieval`: Recall@1/5/10 both ways, by language.
+    """Settings of `altdiffusion evaluate-retrieval`: Recall@1/5/10 in both directions, by language.
 
     Attributes:
-        model: folder of an AltCLIP, or a CLIP (hub id, folder or testbed:clip) as it is.
+        model: folder of an AltCLIP, or a CLIP (hub id, folder or testbed:clip) to compare with.
         dataset: shards with pictures and captions.
-        output_dir: folder that gets results.json, one line per language and run.
+        output_dir: folder to write results.json to, one line per language and run.
         languages: BCP-47 codes of the languages to test.
         captions: first for one caption per picture, or all.
-        batch_size: pictures or texts that are embedded at a time.
-        num_bootstrap: resamplings for the intervals; 0 gives none.
-        seed: seed of the resamplings.
+        batch_size: pictures or texts to embed per batch.
+        num_bootstrap: bootstrap resamples for the confidence intervals; 0 gives no intervals.
+        seed: seed of the bootstrap.
     """
 
     model: str

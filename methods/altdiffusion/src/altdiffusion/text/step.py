@@ -1,4 +1,4 @@
-"""One step of the text half: a batch of sentences to the loss."""
+"""One step of the text half: from a batch of sentences to the loss."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from altdiffusion.method import Loss, contrastive_loss, teacher_learning_loss
 
 
 def text_step(student: nn.Module, teacher: nn.Module, batch: dict[str, Any], stage: str) -> Loss:
-    """The loss of this rank's sentences; every process must call it.
+    """Computes the loss of this rank's sentences; every process must call it.
 
     Args:
-        student: or the engine around it.
-        teacher: the CLIPModel; the contrastive stage takes its text projection and scale.
-        batch: of `SentenceBatches`.
+        student: the student, or the engine around it.
+        teacher: the CLIPModel; the contrastive stage uses its text projection and scale.
+        batch: a batch from `SentenceBatches`.
         stage: teacher_learning or contrastive.
     """
     ids, mask, target = (batch[name].to(teacher.device) for name in ("ids", "mask", "target"))

@@ -1,4 +1,4 @@
-"""`altdiffusion train-text`: the loop of the text half, for both of its stages."""
+"""The training loop of `altdiffusion train-text`, for both stages of the text half."""
 
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ def train_text(settings: TrainTextSettings) -> Path:
     teacher, student = load_parts(settings, run.ranks.device)
     data = open_sentences(settings, teacher, student, run.ranks)
     validation = TextValidation(settings, teacher, student) if settings.validation_steps else None
-    student.model.train()  # without dropout; gradient checkpointing works in this mode only
+    student.model.train()  # has no dropout; gradient checkpointing works only in this mode
     if settings.gradient_checkpointing:
         student.model.activation_checkpointing_enable()
     engine = run.prepare(student.model)

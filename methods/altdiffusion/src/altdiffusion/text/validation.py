@@ -1,4 +1,4 @@
-"""How well the student says what its teacher says, on held-out sentences, language by language."""
+"""Measures how well the student matches its teacher on held-out sentences, by language."""
 
 from collections import defaultdict
 from itertools import islice
@@ -18,13 +18,13 @@ BATCH_ROWS = 128
 
 
 class TextValidation:
-    """Held-out sentences, and the teacher's vectors of the English ones."""
+    """Held-out sentences, and the teacher's vectors for the English ones."""
 
     def __init__(self, settings: TrainTextSettings, teacher: FrozenCLIP, student: TextEncoder):
         """Reads the first `validation_rows` distinct English sentences and their translations.
 
         Raises:
-            ValueError: `validation_data` holds none.
+            ValueError: `validation_data` holds no such sentence.
         """
         self.student, self.device = student, teacher.model.device
         records = (r for source in open_sources(settings.validation_data) for r in source.records())
@@ -46,10 +46,10 @@ class TextValidation:
     @torch.no_grad()
     def measure(self, student: Any) -> dict[str, float]:
         """Mean squared error, and the share of sentences whose nearest teacher vector is that of
-        their translation; by language and on the mean. Every process must call it.
+        their translation, by language and averaged. Every process must call it.
 
         Args:
-            student: or the engine around it.
+            student: the student, or the engine around it.
         """
         found = {}
         for language, texts in sorted(self.texts.items()):
