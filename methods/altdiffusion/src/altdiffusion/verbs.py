@@ -51,7 +51,7 @@ VERBS = {
         "crosslingual.adapter.pipeline:GenerateSettings",
     ),
     "evaluate": Verb(
-        "judge text accuracy and culture score on the testbed",
+        "measure text accuracy and culture score on the testbed",
         "altdiffusion.evaluate:evaluate",
         f"{_S}:EvaluateSettings",
     ),

@@ -15,12 +15,12 @@ DESCRIPTION = (
 )
 VERBS = {
     "demo": Verb(
-        "the whole method on the embedded models, in minutes",
+        "run the whole method on the embedded models, in minutes",
         "crosslingual.cli.demo:run_demo",
         "iap.settings:DemoSettings",
     ),
     "features": Verb(
-        "shards through the frozen parts, once",
+        "pass shards through the frozen parts, once",
         "iap.verbs:features",
         "iap.settings:FeaturesSettings",
     ),
@@ -30,27 +30,27 @@ VERBS = {
         "iap.settings:TrainSettings",
     ),
     "export": Verb(
-        "a checkpoint's encoder, as stock diffusers loads it",
+        "write a checkpoint's encoder as stock diffusers loads it",
         "iap.verbs:export",
         "iap.settings:ExportSettings",
     ),
     "generate": Verb(
-        "pictures from prompts",
+        "draw pictures from prompts",
         "iap.verbs:generate",
         "crosslingual.adapter.settings:GenerateSettings",
     ),
     "evaluate": Verb(
-        "text accuracy by language on the testbed",
+        "measure text accuracy by language on the testbed",
         "iap.verbs:evaluate",
         "iap.settings:EvaluateSettings",
     ),
     "ablate": Verb(
-        "branch, layers, distance: arm by arm, one table",
+        "compare branch, layers and distance: one table, one row per arm",
         "iap.ablate:ablate",
         "iap.settings:AblateSettings",
     ),
     "info": Verb(
-        "parameters and memory, from shapes alone",
+        "count parameters and memory, from shapes alone",
         "iap.verbs:info",
         "iap.settings:TrainSettings",
         takes_any_config=True,

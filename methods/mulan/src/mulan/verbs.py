@@ -23,36 +23,36 @@ DESCRIPTION = (
 TRAIN = "mulan.settings:TrainSettings"
 VERBS = {
     "demo": Verb(
-        "the whole method on the embedded models, in minutes",
+        "run the whole method on the embedded models, in minutes",
         "crosslingual.cli.demo:run_demo",
         "mulan.settings:DemoSettings",
     ),
     "features": Verb(
-        "shards through the frozen parts, once",
+        "pass shards through the frozen parts, once",
         "mulan.verbs:features",
         "mulan.settings:FeaturesSettings",
     ),
     "train": Verb("train an adapter on features or shards", "mulan.train:train", TRAIN),
     "export": Verb(
-        "a checkpoint's adapter as safetensors",
+        "write a checkpoint's adapter as safetensors",
         "mulan.verbs:export",
         "crosslingual.training.settings:ExportSettings",
     ),
     "import": Verb(
-        "a published state dict as an adapter",
+        "write a published state dict as an adapter",
         "mulan.verbs:import_adapter",
         "mulan.settings:ImportSettings",
     ),
     "generate": Verb(
-        "pictures from prompts", "mulan.verbs:generate", "mulan.settings:GenerateSettings"
+        "draw pictures from prompts", "mulan.verbs:generate", "mulan.settings:GenerateSettings"
     ),
     "evaluate": Verb(
-        "text accuracy by language on the testbed",
+        "measure text accuracy by language on the testbed",
         "mulan.verbs:evaluate",
         "mulan.settings:EvaluateSettings",
     ),
     "info": Verb(
-        "parameters and memory, from shapes alone",
+        "count parameters and memory, from shapes alone",
         "mulan.verbs:info",
         TRAIN,
         takes_any_config=True,

@@ -16,12 +16,12 @@ DESCRIPTION = (
 )
 VERBS = {
     "demo": Verb(
-        "the whole method on the embedded models, in minutes",
+        "run the whole method on the embedded models, in minutes",
         "crosslingual.cli.demo:run_demo",
         "pea.settings:DemoSettings",
     ),
     "features": Verb(
-        "shards through the frozen parts, once",
+        "pass shards through the frozen parts, once",
         "pea.verbs:features",
         "pea.settings:FeaturesSettings",
     ),
@@ -29,27 +29,27 @@ VERBS = {
         "train an adapter on features or shards", "pea.train:train", "pea.settings:TrainSettings"
     ),
     "export": Verb(
-        "a checkpoint's adapter as safetensors",
+        "write a checkpoint's adapter as safetensors",
         "pea.verbs:export",
         "crosslingual.training.settings:ExportSettings",
     ),
     "import": Verb(
-        "a published state dict as an adapter",
+        "write a published state dict as an adapter",
         "pea.verbs:import_adapter",
         "pea.settings:ImportSettings",
     ),
     "generate": Verb(
-        "pictures from prompts",
+        "draw pictures from prompts",
         "pea.verbs:generate",
         "crosslingual.adapter.settings:GenerateSettings",
     ),
     "evaluate": Verb(
-        "text accuracy by language on the testbed",
+        "measure text accuracy by language on the testbed",
         "pea.verbs:evaluate",
         "pea.settings:EvaluateSettings",
     ),
     "info": Verb(
-        "parameters and memory, from shapes alone",
+        "count parameters and memory, from shapes alone",
         "pea.verbs:info",
         "pea.settings:TrainSettings",
         takes_any_config=True,

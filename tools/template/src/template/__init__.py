@@ -1,5 +1,5 @@
-"""Text-space MSE: a small adapter whose states equal the English encoder's, trained on captions
-alone.
+"""Text-space MSE: a small adapter that learns to match the English encoder's states, from captions
+only.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The adapter as a folder: its config, written and read back."""
+"""Writes an adapter's folder and reads it back."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ pipe("...").images[0]
 
 
 def adapter_config(settings: TrainSettings) -> dict[str, Any]:
-    """What the adapter's config.json says: its shape, its base and its encoder."""
+    """Builds the adapter's config.json: its shape, its base and its encoder."""
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
     return {
@@ -51,8 +51,8 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
 def save_adapter(
     state: dict[str, Tensor], config: dict[str, Any], folder: str | Path, results: list[dict] = ()
 ) -> Path:
-    """Writes config.json, model.safetensors and the model card, with a table of `results` where
-    there are any.
+    """Writes config.json, model.safetensors and the model card, with a table of `results` if there
+    are any.
     """
     count = sum(tensor.numel() for tensor in state.values())
     card = artifact.model_card("Text-space adapter", CARD, config, count=count, results=results)
@@ -63,7 +63,7 @@ def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Reads an exported adapter, frozen, and its config.
 
     Raises:
-        FileNotFoundError, ValueError: no adapter there, a pickle, another method's, or keys that do
-            not fit.
+        FileNotFoundError, ValueError: the folder holds no adapter, a pickle, another method's
+            adapter, or keys that do not match.
     """
     return artifact.load_adapter(folder, "template", build_adapter)

@@ -1,4 +1,4 @@
-"""What is trained on: the arrays that the frozen text encoders make of a sample's captions."""
+"""The training data: the outputs of the frozen text encoders for each sample's captions."""
 
 from crosslingual.features.frozen_parts import FrozenParts
 from crosslingual.frozen.base import Base
@@ -7,7 +7,7 @@ from template.settings import TrainSettings
 
 
 def frozen_parts(settings: TrainSettings, ranks: Ranks) -> FrozenParts:
-    """The parts whose outputs the adapter trains on."""
+    """The frozen parts, whose outputs the adapter trains on."""
     return FrozenParts(
         Base.open(settings.pretrained_model_name_or_path, settings.revision),
         settings.text_encoder,

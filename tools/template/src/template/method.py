@@ -1,10 +1,10 @@
-"""Text-space MSE: a token-wise MLP after a frozen multilingual encoder, trained until its states
-equal the English encoder's, position by position.
+"""Text-space MSE: a token-wise MLP after a frozen multilingual encoder, trained to match the
+English encoder's states, position by position.
 
-No picture and no UNet takes part: parallel captions are all it needs. It is the text half of
-GlueGen (Qin et al., "GlueGen: Plug and Play Multi-modal Encoders for X-to-image Generation", ICCV
-2023, arXiv 2303.10056), which adds a reconstruction and an adversarial loss, and the arm that
-methods which train through the UNet must beat.
+It needs only parallel captions, and neither pictures nor the UNet. It is the text half of GlueGen
+(Qin et al., "GlueGen: Plug and Play Multi-modal Encoders for X-to-image Generation", ICCV 2023,
+arXiv 2303.10056), which adds a reconstruction and an adversarial loss, and it is the baseline for
+methods that train through the UNet.
 
 Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled width.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class TextSpaceAdapter(nn.Module):
-    """LN -> Linear -> GELU -> Linear, and for SDXL a linear from the mean hidden state to the
+    """LN -> Linear -> GELU -> Linear, and for SDXL a linear layer from the mean hidden state to the
     pooled vector.
     """
 
@@ -36,8 +36,8 @@ class TextSpaceAdapter(nn.Module):
 
 
 def build_adapter(config: dict[str, Any]) -> nn.Module:
-    """The adapter that a config describes: its widths, `pooled_width` None where the base takes
-    none.
+    """Builds the adapter that a config describes by its widths; `pooled_width` is None for bases
+    without a pooled vector.
     """
     return TextSpaceAdapter(
         config["encoder_width"], config["width"], config["hidden_width"], config["pooled_width"]
@@ -45,7 +45,7 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
 
 
 def _squared_error(student: Tensor, teacher: Tensor, rows_B: Tensor) -> Tensor:
-    """The mean over the chosen rows, 0 where none is: every rank keeps the same graph."""
+    """The mean over the chosen rows, or 0 without any, so that every rank has the same graph."""
     errors_B = (student.float() - teacher.float()).square().flatten(1).mean(dim=1)
     return (errors_B * rows_B).sum() / rows_B.sum().clamp(min=1)
 
@@ -59,14 +59,14 @@ def text_space_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The squared error between the adapter's states and the English encoder's.
 
-    L = mean (S - T)^2 + mean (p_S - p_T)^2, means over the rows that have a teacher, all positions
-    (the padding too: the UNet attends to it) and all entries. Errors are taken in fp32.
+    L = mean (S - T)^2 + mean (p_S - p_T)^2, means over the rows with a teacher, all positions (also
+    padding, which the UNet attends to) and all entries. Errors are computed in fp32.
 
     Args:
         student_BLD: the adapter's states.
         teacher_BLD: the English encoder's last hidden state, as the UNet takes it.
-        has_teacher_B: whether a row's English caption says the same; the others do not count.
-        student_pooled_BP, teacher_pooled_BP: the pooled vectors, of bases that take them.
+        has_teacher_B: whether a row's captions translate each other; other rows do not count.
+        student_pooled_BP, teacher_pooled_BP: the pooled vectors, for bases that take them.
 
     Raises:
         ValueError: the two encoders' states differ in number or width.

@@ -1,4 +1,4 @@
-"""From an exported adapter to a pipeline that reads its languages."""
+"""Puts an exported adapter into a pipeline, which then reads the adapter's languages."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ def attach(pipe: Any, adapter: str | Path) -> Any:
     """Makes any diffusers pipeline on the adapter's base read the adapter's languages.
 
     Args:
-        pipe: text-to-image, img2img, inpainting, ControlNet, with LoRA or LCM: whatever takes
+        pipe: text-to-image, img2img, inpainting, ControlNet, with LoRA or LCM: any pipeline with a
             `text_encoder`.
         adapter: an exported folder.
 
@@ -19,11 +19,11 @@ def attach(pipe: Any, adapter: str | Path) -> Any:
         The pipeline.
 
     Raises:
-        ValueError: the adapter's cross-attention width or pooled vector is not the UNet's.
+        ValueError: the adapter's cross-attention width or pooled vector does not match the UNet's.
     """
     return attach_adapter(pipe, *load_adapter(adapter))
 
 
 def load_pipeline(path: str, base: str | None = None) -> Any:
-    """The adapter's base (or another of its family) with the adapter attached."""
+    """Loads the adapter's base (or another one of its family) with the adapter attached."""
     return load_adapted(*load_adapter(path), base)

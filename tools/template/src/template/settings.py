@@ -1,4 +1,4 @@
-"""The settings of the verbs, as far as they are not every method's."""
+"""The settings of the verbs, beyond those that all methods share."""
 
 from dataclasses import dataclass, field
 
@@ -14,8 +14,8 @@ class TrainSettings(settings.CaptionSettings):
     Attributes:
         languages: BCP-47 codes of the captions to train on.
         hidden_width: width of the adapter's hidden layer.
-        max_length: tokens per prompt, as many as the base's own; the encoder's own limit, and at
-            most 77, if not given.
+        max_length: tokens per prompt, which must equal the base's number; if not given, the
+            encoder's own limit, at most 77.
     """
 
     output_dir: str = "runs/template"
@@ -48,7 +48,7 @@ class DemoSettings(demo.DemoSettings):
     Attributes:
         max_train_steps: optimiser steps of the adapter's training.
         num_samples: captions to train on.
-        num_prompts: held-out prompts to draw in each language.
+        num_prompts: held-out prompts to draw per language.
         languages: BCP-47 codes of the captions to train on.
     """
 

@@ -1,4 +1,4 @@
-"""One step: a batch of frozen states through the adapter, compared with the English encoder's."""
+"""One step: compares the adapter's states for a batch with the English encoder's."""
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +20,19 @@ def text_space_step(
     draws: Generators,
     settings: TrainSettings,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a batch and its parts.
+    """Computes the loss of a batch and its parts.
 
     Args:
-        adapter: or the engine around it.
+        adapter: the adapter, or the engine around it.
         null: the empty prompt's arrays, by the batch's names, on the adapter's device.
         batch: arrays of `FrozenParts.encode` (fp16 as stored).
-        draws: generators, one for each row, of its language and whether its caption is dropped.
-        settings: of the run.
+        draws: generators, one per row, which draw its language and whether to drop its caption.
+        settings: settings of the run.
     """
     device = null["english_states"].device
     chosen = choose_language(batch["has_language"], draws)
     dropped = draw_dropped(draws, settings.caption_dropout)
-    # A dropped row has a teacher in any case: the English encoder's empty prompt.
+    # A dropped row always has a teacher: the English encoder's empty prompt.
     has_teacher = (batch["has_english"] & ~batch["native"]) | dropped
     captions = batch["multilingual_states"][torch.arange(len(chosen)), chosen]
     batch = {**batch, "multilingual_states": captions}

@@ -1,4 +1,4 @@
-"""`template train`: the loop.
+"""The training loop of `template train`.
 
 template train --config configs/testbed.yaml
 torchrun --nproc_per_node 2 -m template train --config configs/testbed.yaml

@@ -1,4 +1,4 @@
-"""The verbs of `template`, and those that are a few lines."""
+"""The verbs of `template`; the short ones are implemented here."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,12 @@ DESCRIPTION = (
 )
 VERBS = {
     "demo": Verb(
-        "the whole method on the embedded models, in minutes",
+        "run the whole method on the embedded models, in minutes",
         "crosslingual.cli.demo:run_demo",
         "template.settings:DemoSettings",
     ),
     "features": Verb(
-        "shards through the frozen text encoders, once",
+        "pass shards through the frozen text encoders, once",
         "template.verbs:features",
         "template.settings:FeaturesSettings",
     ),
@@ -31,22 +31,22 @@ VERBS = {
         "template.settings:TrainSettings",
     ),
     "export": Verb(
-        "a checkpoint's adapter as safetensors",
+        "write a checkpoint's adapter as safetensors",
         "template.verbs:export",
         "crosslingual.training.settings:ExportSettings",
     ),
     "generate": Verb(
-        "pictures from prompts",
+        "draw pictures from prompts",
         "template.verbs:generate",
         "crosslingual.adapter.settings:GenerateSettings",
     ),
     "evaluate": Verb(
-        "text accuracy by language on the testbed",
+        "measure text accuracy by language on the testbed",
         "template.verbs:evaluate",
         "template.settings:EvaluateSettings",
     ),
     "info": Verb(
-        "parameters and memory, from shapes alone",
+        "count parameters and memory, from shapes alone",
         "template.verbs:info",
         "template.settings:TrainSettings",
         takes_any_config=True,
@@ -55,7 +55,7 @@ VERBS = {
 
 
 def features(settings: "FeaturesSettings") -> Path:
-    """Writes the features of `shards` to `features_dir`; a second run goes on where the first one
+    """Writes the features of `shards` to `features_dir`; a second run resumes where the first one
     stopped.
     """
     from crosslingual.features.compute import write_run_features
@@ -68,7 +68,7 @@ def features(settings: "FeaturesSettings") -> Path:
 
 
 def export(settings: "ExportSettings") -> Path:
-    """Writes the adapter of a checkpoint as a folder of safetensors."""
+    """Exports a checkpoint's adapter to a folder with safetensors."""
     from crosslingual.cli.settings import read_settings
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
     from template.artifact import adapter_config, save_adapter
@@ -82,7 +82,7 @@ def export(settings: "ExportSettings") -> Path:
 
 
 def generate(settings: "GenerateSettings") -> Path:
-    """Writes pictures, a folder for each prompt."""
+    """Writes pictures, one folder per prompt."""
     from crosslingual.adapter.pipeline import write_pictures
     from template.pipeline import load_pipeline
 
@@ -90,7 +90,7 @@ def generate(settings: "GenerateSettings") -> Path:
 
 
 def evaluate(settings: "EvaluateSettings") -> dict[str, Any]:
-    """Writes accuracy.json, table.md and grid.png; returns what accuracy.json says."""
+    """Writes accuracy.json, table.md and grid.png; returns the content of accuracy.json."""
     from crosslingual.evaluation.generation import Arm, evaluate_pipelines
     from template.artifact import load_adapter
     from template.pipeline import load_pipeline
@@ -109,8 +109,8 @@ def evaluate(settings: "EvaluateSettings") -> dict[str, Any]:
 
 
 def info(settings: "TrainSettings") -> dict[str, int]:
-    """Prints and returns what a run would train and hold, from shapes alone: no weights are read,
-    and known bases and encoders need no network.
+    """Prints and returns a run's parameter counts and memory, from shapes alone: it reads no
+    weights, and needs no network for known bases and encoders.
     """
     from crosslingual.frozen.base import Base
     from crosslingual.frozen.memory import adapter_info
