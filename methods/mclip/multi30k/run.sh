@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Stage 1 on real sentences: Multi30K's captions in English, German, French and Czech, a small XLM-R
-# of their own, and the table of who finds whom. An hour on two busy cores.
+# of their own, and a table of how well sentences find their translations. An hour on two busy cores.
 #
 #   pip install -c ../../constraints.txt -e '.[test]'   # scikit-learn is for the TF-IDF baseline
-#   bash multi30k/run.sh
+#   git clone https://github.com/multi30k/dataset ~/multi30k
+#   MULTI30K=~/multi30k bash multi30k/run.sh
 #   MULTI30K=~/multi30k OUT=/tmp/multi30k NUM_PROCESSES=1 bash multi30k/run.sh
 #
-# MULTI30K is a copy of github.com/multi30k/dataset (its `data/task1` is read). Stopped anywhere, the
-# same command goes on: what is complete stays, and what trains resumes from its last checkpoint.
+# The script reads `data/task1` of MULTI30K. If it is stopped, the same command continues: complete
+# parts stay, and training resumes from its last checkpoint.
 # Tables go to $OUT/tables, their numbers to $OUT/results/text_retrieval.jsonl.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-MULTI30K=${MULTI30K:-../../../shared/data/multi30k}  # beside the repository
+: "${MULTI30K:?the folder of a clone of github.com/multi30k/dataset: MULTI30K=FOLDER bash multi30k/run.sh}"
 OUT=${OUT:-runs/multi30k}
 NUM_PROCESSES=${NUM_PROCESSES:-2}
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false  # a thread a process
