@@ -62,7 +62,7 @@ altdiffusion train-text --config "$HERE/configs/testbed_text.yaml" --seed "$SEED
 
 # --------------------------------------------------------------------------------------------------
 # Shards -> features. VAE and the trained text encoder are frozen from here on: they run once. Ranks
-# share the blocks; a second call goes on where the first one stopped.
+# share the blocks; a second call continues where the first one stopped.
 say "features: latents and text states, once"
 for name in general mixed; do
   altdiffusion features --config "$HERE/configs/testbed_concept_alignment.yaml" --seed "$SEED" \

@@ -8,7 +8,7 @@
 #
 # Each arrow of `raw pairs -> shards -> features -> encoder -> pictures` is one command and one
 # folder under $OUTPUT_DIR. Copy this file and change it for your own data. The ablation of the
-# README goes on from these features: see configs/ablation.yaml.
+# README starts from these features: see configs/ablation.yaml.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -46,7 +46,7 @@ crosslingual shards --source world --split train --num_samples "$NUM_SAMPLES" --
 # --------------------------------------------------------------------------------------------------
 # Shards -> features. VAE, English text encoder and the English pass through the UNet are frozen:
 # they run once, here. The features keep every cross-attention's queries of that pass, and the token
-# ids of the target captions. A second call goes on where the first one stopped.
+# ids of the target captions. A second call continues where the first one stopped.
 say "features: VAE latents, English states, queries of the English pass, token ids, once"
 iap features --config "$CONFIG" --target_language $TARGET_LANGUAGE --seed "$SEED" \
   --shards "$OUTPUT_DIR/shards" --features_dir "$OUTPUT_DIR/features"
@@ -66,7 +66,7 @@ train_s=$((SECONDS - before))
 # Encoder -> pictures, judged. Training has exported its last step to run/encoder; `iap export` does
 # it for any checkpoint (with `--pipeline true`, as a whole pipeline that stock diffusers loads), and
 # `iap generate --adapter FOLDER --prompt ...` draws your own prompts. The judge reads held-out
-# pictures exactly. as-is is the English model with the foreign prompt.
+# pictures exactly. as-is is the English model with the untranslated prompt.
 say "pictures: $NUM_PROMPTS held-out prompts in each of en $TARGET_LANGUAGE"
 iap evaluate --adapter "$OUTPUT_DIR/run/encoder" --output_dir "$OUTPUT_DIR" --seed "$SEED" \
   --num_prompts "$NUM_PROMPTS"

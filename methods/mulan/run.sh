@@ -55,7 +55,7 @@ for name in not_aligned aligned; do
 
   # ------------------------------------------------------------------------------------------------
   # Shards -> features. English and multilingual text encoder are frozen (and, for image alignment,
-  # the VAE): they run once, here, and never again. Ranks share the blocks; a second call goes on
+  # the VAE): they run once, here, and never again. Ranks share the blocks; a second call continues
   # where the first one stopped.
   say "$name: features by $encoder: the states of both text encoders, once"
   launch features --config "$CONFIG" --text_encoder "$encoder" --seed "$SEED" \
@@ -76,7 +76,7 @@ done
 # --------------------------------------------------------------------------------------------------
 # Adapters -> pictures, judged. Training has exported its last step to run/adapter; `mulan export`
 # does it for any checkpoint, `mulan generate --adapter FOLDER --prompt ...` draws your own prompts.
-# The judge reads held-out pictures exactly. as-is is the English model with the foreign prompt.
+# The judge reads held-out pictures exactly. as-is is the English model with the untranslated prompt.
 say "pictures: $NUM_PROMPTS held-out prompts in each of en $LANGUAGES"
 # shellcheck disable=SC2086  # languages are words
 launch evaluate --adapter "$OUTPUT_DIR/not_aligned/run/adapter" "$OUTPUT_DIR/aligned/run/adapter" \

@@ -44,7 +44,7 @@ crosslingual shards --source world --split train --num_samples "$NUM_SAMPLES" --
 
 # --------------------------------------------------------------------------------------------------
 # Shards -> features. VAE, English text encoder and multilingual encoder are frozen: they run once,
-# here, and never again. Ranks share the blocks; a second call goes on where the first one stopped.
+# here, and never again. Ranks share the blocks; a second call continues where the first one stopped.
 say "features: VAE latents, English and multilingual text states, once"
 pea features --config "$CONFIG" --languages $LANGUAGES --seed "$SEED" \
   --shards "$OUTPUT_DIR/shards" --features_dir "$OUTPUT_DIR/features"
@@ -63,7 +63,7 @@ train_s=$((SECONDS - before))
 # --------------------------------------------------------------------------------------------------
 # Adapter -> pictures, judged. Training has exported its last step to run/adapter; `pea export` does
 # it for any checkpoint, `pea generate --adapter FOLDER --prompt ...` draws your own prompts. The
-# judge reads held-out pictures exactly. as-is is the English model with the foreign prompt.
+# judge reads held-out pictures exactly. as-is is the English model with the untranslated prompt.
 say "pictures: $NUM_PROMPTS held-out prompts in each of en $LANGUAGES $ZERO_SHOT_LANGUAGES"
 pea evaluate --adapter "$OUTPUT_DIR/run/adapter" --output_dir "$OUTPUT_DIR" --seed "$SEED" \
   --languages $LANGUAGES $ZERO_SHOT_LANGUAGES --num_prompts "$NUM_PROMPTS"

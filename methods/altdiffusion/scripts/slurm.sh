@@ -16,7 +16,7 @@
 #   sbatch --nodes=1 scripts/slurm.sh train-text configs/m9_sd15_text.yaml
 #
 # Five minutes before the time limit, and when it is preempted, SLURM sends SIGTERM to every task: the
-# run saves its state and ends, and a job that is queued again goes on from there.
+# run saves its state and ends, and a job that is queued again resumes from there.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this script with sbatch}"
 

@@ -6,7 +6,7 @@
 #   NODE_RANK=0 bash scripts/multi_node.sh configs/mclip_base_step_b.yaml      # on node0
 #   NODE_RANK=1 bash scripts/multi_node.sh configs/mclip_base_step_b.yaml      # on node1
 #
-# torchrun needs neither ssh nor a hostfile. Two machines can be played on one: MASTER_ADDR=localhost,
+# torchrun needs neither ssh nor a hostfile. To try two machines on one: MASTER_ADDR=localhost,
 # NUM_PROCESSES=1, and NODE_RANK 0 and 1 in two terminals.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -6,7 +6,7 @@
 #   NUM_PROCESSES=2 bash scripts/single_node.sh configs/testbed.yaml --max_train_steps 20
 #   LAUNCHER=deepspeed bash scripts/single_node.sh configs/mclip_base.yaml
 #
-# After a stop of any kind the same command with `--resume_from_checkpoint latest` goes on.
+# After any stop, the same command with `--resume_from_checkpoint latest` resumes the run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,7 +14,7 @@ config=${1:?usage: VERB=train bash scripts/single_node.sh CONFIG.yaml [--setting
 shift
 verb=${VERB:-train}
 num_processes=${NUM_PROCESSES:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l)}
-[ "$num_processes" -gt 0 ] || num_processes=1  # no GPU, and nobody said how many
+[ "$num_processes" -gt 0 ] || num_processes=1  # no GPU, and NUM_PROCESSES is not set
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 if [ "${LAUNCHER:-torchrun}" = deepspeed ]; then

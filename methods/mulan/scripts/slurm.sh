@@ -14,7 +14,7 @@
 #   sbatch scripts/slurm.sh configs/sdxl.yaml
 #
 # Two minutes before the time limit, and when it is preempted, SLURM sends SIGTERM to every task: the
-# run saves its state and ends, and a job that is queued again goes on from there.
+# run saves its state and ends, and a job that is queued again resumes from there.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this script with sbatch}"
 

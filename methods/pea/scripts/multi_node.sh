@@ -5,7 +5,7 @@
 #   NUM_NODES=3 NODE_RANK=1 MASTER_ADDR=node0 bash scripts/multi_node.sh configs/sdxl_zh.yaml
 #   NUM_NODES=3 NODE_RANK=2 MASTER_ADDR=node0 bash scripts/multi_node.sh configs/sdxl_zh.yaml
 #
-# torchrun needs neither ssh nor a hostfile. Two machines can be played on one: set NODE_RANK to 0
+# torchrun needs neither ssh nor a hostfile. To try two machines on one, set NODE_RANK to 0
 # and 1, MASTER_ADDR=localhost and NUM_PROCESSES=1 in two terminals.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The XLM-R that MuLan's demo reads other languages with: testbed:xlm-r after mCLIP's stage 1 on
-# captions of the picture world in all eighteen languages. No picture is seen.
+# Makes testbed:xlm-r-aligned, the encoder with which MuLan's demo reads other languages: testbed:xlm-r after
+# mCLIP's stage 1 on captions of the picture world in all eighteen languages. It sees no picture.
 #
 #   bash tools/worlds/pretrain/aligned_xlm_r.sh [WORK]     # an environment with `pip install -e 'methods/mclip[demo]'`
 #
-# About an hour on one x86 core at 2.5 GHz. What it took to make translations interchangeable token by
-# token, found on the way: every language with every other (`pairs: all`), not only with English; and
-# captions of all four relations (`--distinct` draws scenes in their canonical form, which is never
-# "right of" nor "below"). The first two runs of step b are without them, as they were made.
+# About an hour on one x86 core at 2.5 GHz. Two things make translations interchangeable token by token: pairs
+# of every language with every other (`pairs: all`), not only with English, and captions of all four relations
+# (`--distinct` draws scenes in their canonical form, which is never "right of" or "below"). The shipped weights
+# came from this sequence, whose first two runs of step b lack one or both.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 work=${1:-.work/aligned_xlm_r}
