@@ -7,18 +7,8 @@ import pytest
 
 from altdiffusion.text.encoder import build_student, save_text_encoder
 from crosslingual.data.records import Record
-from crosslingual_worlds.testing.fixtures import (  # noqa: F401
-    SHORT_RUN,
-    Subject,
-    command,
-    exported,
-    features,
-    recipe,
-    sd,
-    sdxl,
-    whole,
-    whole_recipe,
-)
+from crosslingual_worlds.testing.fixtures import *  # noqa: F403, the kit's fixtures
+from crosslingual_worlds.testing.fixtures import SHORT_RUN, Subject
 from crosslingual_worlds.testing.miniatures import (
     RESOLUTION,
     WIDTH,
@@ -96,7 +86,7 @@ def places(shards: str, encoder: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def parts(sd: str, student: str) -> dict[str, Any]:  # noqa: F811
+def parts(sd: str, student: str) -> dict[str, Any]:
     """The settings that name the frozen parts."""
     return {
         "pretrained_model_name_or_path": sd,

@@ -5,19 +5,8 @@ from typing import Any
 
 import pytest
 
-from crosslingual_worlds.testing.fixtures import (  # noqa: F401
-    Subject,
-    command,
-    encoder,
-    exported,
-    features,
-    recipe,
-    sd,
-    sdxl,
-    shards,
-    whole,
-    whole_recipe,
-)
+from crosslingual_worlds.testing.fixtures import *  # noqa: F403, the kit's fixtures
+from crosslingual_worlds.testing.fixtures import Subject
 from crosslingual_worlds.testing.miniatures import RESOLUTION
 
 
@@ -36,7 +25,7 @@ def subject() -> Subject:
 
 
 @pytest.fixture(scope="session")
-def parts(sd: str, encoder: str) -> dict[str, Any]:  # noqa: F811
+def parts(sd: str, encoder: str) -> dict[str, Any]:
     """The settings that name the frozen parts."""
     return {
         "pretrained_model_name_or_path": sd,
@@ -47,6 +36,6 @@ def parts(sd: str, encoder: str) -> dict[str, Any]:  # noqa: F811
 
 
 @pytest.fixture(scope="session")
-def places(shards: str, features: str, sd: str) -> dict[str, str]:  # noqa: F811
+def places(shards: str, features: str, sd: str) -> dict[str, str]:
     """What names in braces stand for in the mistakes of `TestCommand`."""
     return {"shards": shards, "features": features, "sd": sd}

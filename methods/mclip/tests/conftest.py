@@ -10,16 +10,8 @@ from PIL import Image
 
 from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
-from crosslingual_worlds.testing.fixtures import (  # noqa: F401
-    Subject,
-    command,
-    encoder,
-    exported,
-    features,
-    recipe,
-    whole,
-    whole_recipe,
-)
+from crosslingual_worlds.testing.fixtures import *  # noqa: F403, the kit's fixtures
+from crosslingual_worlds.testing.fixtures import Subject
 from crosslingual_worlds.testing.miniatures import write_clip
 
 RESOLUTION, CLIP_WIDTH = 36, 10
@@ -77,13 +69,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def places(shards: str, encoder: str) -> dict[str, str]:  # noqa: F811
+def places(shards: str, encoder: str) -> dict[str, str]:
     """What names in braces stand for in the mistakes of `conformance.Command`."""
     return {"shards": shards, "encoder": encoder}
 
 
 @pytest.fixture(scope="session")
-def parts(clip: str, encoder: str) -> dict[str, Any]:  # noqa: F811
+def parts(clip: str, encoder: str) -> dict[str, Any]:
     """The settings that name the frozen parts."""
     languages = ["en", "de", "fr"]
     return {

@@ -5,21 +5,8 @@ from typing import Any
 
 import pytest
 
-from crosslingual_worlds.testing.fixtures import (  # noqa: F401
-    Command,
-    Subject,
-    command,
-    exported,
-    features,
-    pixart,
-    recipe,
-    sd,
-    sdxl,
-    shards,
-    succeeded,
-    whole,
-    whole_recipe,
-)
+from crosslingual_worlds.testing.fixtures import *  # noqa: F403, the kit's fixtures
+from crosslingual_worlds.testing.fixtures import Command, Subject, succeeded
 from crosslingual_worlds.testing.miniatures import MAX_TOKENS, RESOLUTION, write_encoder
 
 
@@ -43,7 +30,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def parts(sd: str, encoder: str) -> dict[str, Any]:  # noqa: F811
+def parts(sd: str, encoder: str) -> dict[str, Any]:
     """The settings that name the frozen parts; as many queries as the English encoder has states,
     so that they can be compared.
     """
@@ -59,10 +46,10 @@ def parts(sd: str, encoder: str) -> dict[str, Any]:  # noqa: F811
 
 @pytest.fixture(scope="session")
 def places(
-    command: Command,  # noqa: F811
+    command: Command,
     parts: dict[str, Any],
-    shards: str,  # noqa: F811
-    pixart: str,  # noqa: F811
+    shards: str,
+    pixart: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, str]:
     """Shards, a PixArt base, and features without English states."""

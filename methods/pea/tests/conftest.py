@@ -5,20 +5,8 @@ from typing import Any
 
 import pytest
 
-from crosslingual_worlds.testing.fixtures import (  # noqa: F401
-    Subject,
-    command,
-    encoder,
-    exported,
-    features,
-    places,
-    recipe,
-    sd,
-    sdxl,
-    shards,
-    whole,
-    whole_recipe,
-)
+from crosslingual_worlds.testing.fixtures import *  # noqa: F403, the kit's fixtures
+from crosslingual_worlds.testing.fixtures import Subject
 from crosslingual_worlds.testing.miniatures import RESOLUTION
 
 
@@ -34,7 +22,7 @@ def subject() -> Subject:
 
 
 @pytest.fixture(scope="session")
-def parts(sd: str, encoder: str) -> dict[str, Any]:  # noqa: F811
+def parts(sd: str, encoder: str) -> dict[str, Any]:
     """The settings that name the frozen parts."""
     return {
         "pretrained_model_name_or_path": sd,
