@@ -1,12 +1,12 @@
-"""Turns a diff into the list of what to test, as JSON for a CI matrix.
+"""Turns a diff into the list of packages to test, as JSON for a CI matrix.
 
-    python tools/affected.py origin/main               # what HEAD changes since it left origin/main
+    python tools/affected.py origin/main               # changes of HEAD since it left origin/main
     git diff --name-only | python tools/affected.py -  # any list of paths
 
-`root` stands for the checks of the repository itself (ruff, import contracts, tools/tests): any
-change runs them. A page of prose runs nothing else. A package's file runs that package, a file of
-`shared` every package, and so does a file of the worlds, which all tests use, and a file of the
-house that all tests pass through or that this script does not know.
+`root` stands for the checks of the repository itself (ruff, import contracts, tools/tests), which
+run for any change. A page of prose needs no other tests. A package's file needs that package's
+tests. Files of `shared`, of the worlds' sources and of the test machinery need the tests of every
+package, and so do files that this script does not know.
 """
 
 import argparse
@@ -24,14 +24,14 @@ TEST_MACHINERY = {"tools/test.sh", "tools/environment.py", "tools/packages.py"}
 
 
 def affected_packages(paths: Iterable[str], folders: dict[str, str]) -> list[str]:
-    """Lists what to test after changes to some files.
+    """Lists the packages to test after changes to some files.
 
     Args:
         paths: changed files, relative to the repository's root, with forward slashes.
-        folders: folder of each package by its name, written likewise.
+        folders: folder of each package by name, in the same form.
 
     Returns:
-        `root` first and then package names in the order of `folders`; empty where nothing changed.
+        `root` first and then package names in the order of `folders`; empty if nothing changed.
     """
     found: set[str] = set()
     num_paths = 0
@@ -56,7 +56,7 @@ def _affected_by(path: str, folders: dict[str, str]) -> set[str]:
 
 
 def changed_paths(base: str) -> list[str]:
-    """Lists the files that differ between HEAD and where it left `base`; both names of a move."""
+    """Lists the files that HEAD changes since it left `base`, with both names of a moved file."""
     command = ["git", "diff", "--name-only", "--no-renames", "-z", f"{base}...HEAD"]
     answer = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     if answer.returncode:

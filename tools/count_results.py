@@ -1,7 +1,7 @@
-"""Adds up what the test runs of tools/test.sh counted: `python tools/count_results.py FOLDER`.
+"""Adds up the test results of tools/test.sh: `python tools/count_results.py FOLDER`.
 
-The folder holds a JUnit file a package, and `failed_steps`, a line for each step besides tests that
-failed (an installation, ruff). The exit code is 1 where anything failed.
+The folder holds one JUnit file per package, and `failed_steps` with one line per failed step other
+than tests (an installation, ruff). The exit code is 1 if anything failed.
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def count_results(folder: Path) -> tuple[int, int]:
-    """Sums passed and failed tests over the JUnit files, skipped ones being neither."""
+    """Sums passed and failed tests over the JUnit files; skipped tests count as neither."""
     num_passed = num_failed = 0
     for path in sorted(folder.glob("*.xml")):
         for suite in ElementTree.parse(path).iter("testsuite"):

@@ -1,12 +1,12 @@
-"""Makes a virtual environment that holds what one package declares, and nothing else, in seconds.
+"""Makes a virtual environment with only the dependencies that one package declares, in seconds.
 
     store/bin/python tools/environment.py ENVIRONMENT PACKAGE
 
 Run it with the interpreter of an environment that has everything (the store of tools/test.sh). The
 distributions that the package and its tests require, directly or not, are hard-linked from there:
-no bytes are copied, and an import that is not declared fails as it would for a user. `pip install`
-then finds its requirements met. If this script forgot one, pip would fetch it: the links save time
-and disk (a torch for each of eight packages) and decide nothing.
+no bytes are copied, and an undeclared import fails as it would for a user. `pip install` then finds
+its requirements met. If this script missed one, pip would fetch it: the links only save time and
+disk space (a torch for each of eight packages).
 """
 
 import argparse
@@ -23,10 +23,10 @@ from packages import find_packages, third_party_requirements
 
 
 def required_distributions(requirements: list[str]) -> dict[str, Distribution]:
-    """Follows requirements through the metadata of what this interpreter has installed.
+    """Follows requirements through the metadata of this interpreter's installed distributions.
 
     Raises:
-        importlib.metadata.PackageNotFoundError: for a requirement that is not installed here.
+        importlib.metadata.PackageNotFoundError: a requirement is not installed here.
     """
     found: dict[str, Distribution] = {}
     waiting = [(Requirement(requirement), {""}) for requirement in requirements]
@@ -47,7 +47,7 @@ def required_distributions(requirements: list[str]) -> dict[str, Distribution]:
 
 
 def link_distribution(installed: Distribution, environment: Path) -> None:
-    """Hard-links an installed distribution's files; its scripts are copied to run in `environment`.
+    """Hard-links an installed distribution's files, and copies its scripts to run in `environment`.
 
     Args:
         installed: a distribution of this interpreter, installed with its list of files.
@@ -63,12 +63,12 @@ def link_distribution(installed: Distribution, environment: Path) -> None:
             text = source.read_bytes()
             target.write_bytes(text.replace(bytes(scripts), bytes(environment / "bin"), 1))
             shutil.copymode(source, target)
-        elif not target.exists():  # a namespace's file may be listed by two distributions
+        elif not target.exists():  # two distributions may list the same file of a namespace
             os.link(source, target)
 
 
 def main() -> None:
-    """Makes the environment anew."""
+    """Makes the environment, replacing an old one."""
     packages = find_packages()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

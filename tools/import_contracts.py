@@ -1,9 +1,9 @@
-"""Checks by import-linter that our packages know of one another only what the design allows.
+"""Checks with import-linter that our packages import each other only as the design allows.
 
     benchmarks -> (entry points) methods -> shared <- worlds
 
-Worlds are reached by name: only tests import them. The contracts are written here from the folders
-on disk, not in pyproject.toml, where each new method would have to be added by hand.
+Worlds are found by name: only tests import them. This script writes the contracts from the folders
+on disk, because pyproject.toml would need a line by hand for each new method.
 """
 
 import os
@@ -20,7 +20,7 @@ root_packages =
 {all_names}
 
 [importlinter:contract:apart]
-name = methods, benchmarks and worlds never import one another
+name = methods, benchmarks and worlds never import each other
 type = independence
 modules =
 {upper_names}
@@ -35,7 +35,7 @@ forbidden_modules =
 
 
 def write_contracts(packages: dict[str, Package]) -> str:
-    """Writes the contracts of packages, `shared` among them, as import-linter reads them."""
+    """Writes the contracts of packages, including `shared`, as import-linter reads them."""
     shared_name = packages["shared"].import_name
     upper = [package.import_name for name, package in packages.items() if name != "shared"]
     return CONTRACTS.format(

@@ -1,13 +1,13 @@
-"""Makes a new method of the template: a package that installs, trains and passes its tests at once.
+"""Makes a new method from the template: a package that installs, trains and passes its tests.
 
     python tools/new_method.py mulan --title MuLan
     pip install -e methods/mulan
 
 It copies `tools/template` to `methods/NAME` under the new name, gives the folder an owner in
-CODEOWNERS and a row in README.md's table of methods (its own, if the method is planned there), and
-changes nothing else: packages, CI and import contracts are found on disk. What remains to be
-written is `method.py`, and what follows from it. ruff must be installed: a new name sorts imports
-anew.
+CODEOWNERS and a row in README.md's table of methods (its own row, if the method is planned there),
+and changes nothing else: CI and import contracts find packages on disk. You then write `method.py`,
+and change `step.py` and the tests with it. It needs ruff, because the new name changes the order of
+imports.
 """
 
 import argparse
@@ -26,13 +26,13 @@ LEFT_BEHIND = ("__pycache__", "*.egg-info", "dist", "data", "runs", ".*")
 
 
 def check_name(name: str, repository: Path) -> None:
-    """Refuses a name that cannot be a folder, a command and a package of ours at once.
+    """Rejects a name that cannot be a folder, a command and a package of ours.
 
     Raises:
-        ValueError: saying why.
+        ValueError: with the reason.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise ValueError(f"{name!r} is no package name: take lower-case letters, digits and _")
+        raise ValueError(f"{name!r} is no package name: use lower-case letters, digits and _")
     taken = {package.import_name for package in find_packages(repository).values()}
     folders = {path.name for path in (repository / "methods").glob("*")}
     if name in taken | folders | set(find_packages(repository)):
@@ -45,7 +45,7 @@ def copy_template(name: str, repository: Path) -> Path:
     """Copies the template with its name replaced, in paths and texts, and returns the folder."""
     target = repository / "methods" / name
     shutil.copytree(repository / TEMPLATE, target, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
-    for path in sorted(target.rglob("*"), reverse=True):  # what is inside a folder comes first
+    for path in sorted(target.rglob("*"), reverse=True):  # files before their folder
         if path.is_file():
             text = path.read_text(encoding="utf-8")
             text = text.replace(TEMPLATE.as_posix(), f"methods/{name}").replace("template", name)
@@ -58,7 +58,7 @@ def copy_template(name: str, repository: Path) -> Path:
 
 
 def add_owner(codeowners: str, name: str) -> str:
-    """Returns CODEOWNERS with a line for the method after those of the others."""
+    """Returns CODEOWNERS with a line for the method after the other methods' lines."""
     lines = codeowners.splitlines()
     last = max(i for i, line in enumerate(lines) if line.startswith("/methods/"))
     column = lines[last].index("@")
@@ -69,10 +69,10 @@ def add_owner(codeowners: str, name: str) -> str:
 def add_row(readme: str, name: str, title: str) -> str:
     """Returns README.md with the method's row in the table under `## Methods`.
 
-    A row whose first cell is the title keeps what it says of the paper; else a new one is added.
+    A row whose first cell is the title keeps its cells about the paper; otherwise a row is added.
 
     Raises:
-        ValueError: there is no such table.
+        ValueError: README.md has no such table.
     """
     lines = readme.splitlines()
     heads = [i for i, line in enumerate(lines) if line.startswith("| method |")]
@@ -100,7 +100,7 @@ def new_method(name: str, title: str, repository: Path = REPOSITORY) -> Path:
     """Makes the method and returns its folder.
 
     Raises:
-        ValueError: for a name that is taken or none, or a README without the table.
+        ValueError: the name is taken or invalid, ruff is missing, or the README has no such table.
     """
     check_name(name, repository)
     if find_spec("ruff") is None:
@@ -115,12 +115,12 @@ def new_method(name: str, title: str, repository: Path = REPOSITORY) -> Path:
 
 
 def main() -> int:
-    """Makes a method and says what comes next."""
+    """Makes a method and prints the next steps."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", help="folder, package and command, such as mulan")
-    parser.add_argument("--title", help="as the README spells it; the name if not given")
+    parser.add_argument("--title", help="the method's name in the README; NAME if not given")
     options = parser.parse_args()
     try:
         folder = new_method(options.name, options.title or options.name)

@@ -1,10 +1,10 @@
-"""The packages of this repository, found on disk, so that a new one is listed nowhere.
+"""Finds the packages of this repository on disk, so that no list needs an entry for a new one.
 
     python tools/packages.py list                # shared benchmarks pea ...
     python tools/packages.py folder pea          # methods/pea
-    python tools/packages.py requirements pea    # what it and its tests need from the index
+    python tools/packages.py requirements pea    # requirements of it and its tests from the index
 
-The standard library alone is used: CI runs this before anything is installed.
+It uses only the standard library, because CI runs it before anything is installed.
 """
 
 import argparse
@@ -19,14 +19,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Package:
-    """One of our distributions: its short name, its folder and what it is imported as."""
+    """One of our distributions: its short name, its folder and its import name."""
 
     name: str
     folder: Path
 
     @property
     def import_name(self) -> str:
-        """The one package under `src/`."""
+        """The name of the only package under `src/`."""
         (path,) = (self.folder / "src").glob("*/__init__.py")
         return path.parent.name
 
@@ -49,12 +49,12 @@ def find_packages(repository: Path = REPOSITORY) -> dict[str, Package]:
 
 
 def third_party_requirements(packages: list[Package], ours: dict[str, Package]) -> list[str]:
-    """Collects what packages need from the index, their tests and our packages under them included.
+    """Collects the index's packages that `packages`, their tests and our packages under them need.
 
     Args:
-        packages: the packages that are to be installed. The tests of shared also need the worlds,
-            which depend on shared and so cannot stand among its extras.
-        ours: every package of the repository, which is taken from its folder instead.
+        packages: the packages to install. The tests of shared also need the worlds, which depend on
+            shared and so cannot be one of its extras.
+        ours: every package of the repository, which is installed from its folder instead.
 
     Returns:
         Requirements as pip reads them, sorted.
@@ -83,7 +83,7 @@ def third_party_requirements(packages: list[Package], ours: dict[str, Package]) 
 
 
 def main() -> None:
-    """Prints the answer to one question, a line each."""
+    """Prints the answer to a question, one item per line."""
     packages = find_packages()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,15 +1,15 @@
-"""Bases of real shape with random weights, and PEA's road at full size over them, from photographs.
+"""Writes full-size bases with random weights, and runs PEA's whole pipeline on them.
 
     pip install -e 'methods/pea[test]'
     python tools/random_base.py write --shape sd15 --output_dir /tmp/sd15
     python tools/random_base.py check --folder /tmp/sd15 --resolution 512
 
-`write` downloads nothing: shapes stand in `crosslingual.frozen.shapes`, tokenizers are
-the testbed's, weights are noise in fp16 (SD 1.5 with XLM-R large: 3.3 GB on disk, SDXL: 8 GB).
+`write` downloads nothing: shapes are those of `crosslingual.frozen.shapes`, tokenizers are the
+testbed's, weights are noise in fp16 (SD 1.5 with XLM-R large: 3.3 GB on disk, SDXL: 8 GB).
 
-`check` walks a user's road with the two photographs that scikit-learn ships, captioned in English
-and Chinese: folder -> shards -> features -> one training step -> a two-step picture. Each verb is a
-process of its own, so that peaks of memory are apart. What it draws means nothing.
+`check` runs all steps on the two photographs that scikit-learn ships, captioned in English and
+Chinese: folder -> shards -> features -> one training step -> a two-step picture. Each verb runs in
+its own process, so that peak memory is measured per verb. The picture is noise.
 """
 
 import argparse
@@ -54,8 +54,8 @@ PROMPT = "蓝天下的红色寺庙"
 
 
 def random_state(module: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
-    """Weights for a module on the meta device, one tensor at a time: norms are the identity, biases
-    0, and the rest keeps the variance of what passes through.
+    """Makes weights for a module on the meta device, one tensor at a time: norms are the identity,
+    biases 0, and all other weights preserve the variance of their input.
     """
     state = {}
     for name, tensor in module.state_dict().items():
@@ -133,7 +133,7 @@ def write(shape: str, encoder: str, output_dir: Path) -> None:
 
 
 def write_photographs(folder: Path) -> None:
-    """A user's folder: two JPEG files of 640 x 427 and what they show, in two languages."""
+    """Writes a user's folder: two JPEG files of 640 x 427 pixels with captions in two languages."""
     import sklearn.datasets
 
     source = Path(sklearn.datasets.__file__).parent / "images"
@@ -147,10 +147,10 @@ def write_photographs(folder: Path) -> None:
 
 
 def measure(words: list[str]) -> None:
-    """Runs a verb in a process of its own and prints its seconds and its peak of memory.
+    """Runs a verb in a new process and prints its seconds and its peak memory.
 
-    Pages of weights that are only mapped from disk count as resident. What is less than this
-    process takes itself (some 200 MiB) cannot be seen: a child inherits that peak.
+    Pages of weights that are only mapped from disk count as resident. A peak below that of this
+    process (some 200 MiB) cannot be measured, because a child inherits it.
     """
     print("$ " + " ".join(words), flush=True)
     program = (
@@ -171,7 +171,7 @@ def measure(words: list[str]) -> None:
 
 
 def check(folder: Path, resolution: int, mixed_precision: str, hidden_width: int) -> None:
-    """Walks the road from photographs to a picture, measuring each verb."""
+    """Runs every verb from photographs to a picture, and measures each one."""
     run = folder / "run"
     if run.exists():
         shutil.rmtree(run)
@@ -204,8 +204,8 @@ def main() -> None:
     writing.add_argument("--encoder", choices=ENCODERS, default="xlm-r-large")
     writing.add_argument("--output_dir", type=Path, required=True, help="a new folder")
     checking = verbs.add_parser("check", help="one training step and one picture at full size")
-    checking.add_argument("--folder", type=Path, required=True, help="what `write` wrote")
-    checking.add_argument("--resolution", type=int, default=512)
+    checking.add_argument("--folder", type=Path, required=True, help="folder from `write`")
+    checking.add_argument("--resolution", type=int, default=512, help="edge of pictures in pixels")
     checking.add_argument("--mixed_precision", choices=["no", "bf16"], default="no")
     checking.add_argument("--hidden_width", type=int, default=2048, help="1024 for SDXL")
     options = vars(parser.parse_args())

@@ -1,4 +1,4 @@
-"""Captions of the picture world in eighteen languages, written from lexicon files that a speaker
+"""Captions of the picture world in eighteen languages, written from lexicon files that speakers
 can correct.
 
 A lexicon (`lexicons/LANGUAGE.yaml`) gives every noun its gender and its forms by case, every
@@ -22,7 +22,7 @@ LEXICON_FOLDER = Path(__file__).parent / "lexicons"
 
 
 def _inflect(forms: str | dict[str, str], gender: str, case: str, what: str) -> str:
-    """The form for a gender and a case: `gender.case`, else `gender`, else `case`, else `any`."""
+    """Returns the form for a gender and a case: `gender.case`, `gender`, `case` or else `any`."""
     if isinstance(forms, str):
         return forms
     for key in (f"{gender}.{case}", gender, case, "any"):
@@ -32,7 +32,7 @@ def _inflect(forms: str | dict[str, str], gender: str, case: str, what: str) -> 
 
 
 class _Fields(string.Formatter):
-    """Formats `{a:dat}` by calling the phrase writer with the case in place of Python's format
+    """Formats `{a:dat}` by calling the phrase writer with the case, which replaces Python's format
     codes.
     """
 
@@ -90,8 +90,8 @@ class Lexicon:
         return self.phrases["object"].format(**words)
 
     def captions(self, scene: Scene) -> list[str]:
-        """Every caption of a scene: each template, for two things said both ways round; the scene
-        as it is said first.
+        """Returns a scene's captions, one per template; for two things also those of the mirrored
+        scene, after the scene's own.
         """
         if scene.second is None:
             return [
@@ -123,7 +123,7 @@ def lexicon(language: str) -> Lexicon:
 
 
 def caption(scene: Scene, language: str) -> str:
-    """The first caption of a scene in a language: "a big red star to the left of a small blue
-    ring".
+    """Returns the first caption of a scene in a language: "a big red star to the left of a small
+    blue ring".
     """
     return lexicon(language).captions(scene)[0]

@@ -20,7 +20,7 @@ HAIRLINE = (224, 224, 224)
 RIGHT = (44, 154, 106)
 WRONG = (214, 76, 60)
 
-# Lengths in widths of a picture, so that a sheet of another size looks the same.
+# Lengths are fractions of a picture's width, so that a sheet of another size looks the same.
 TYPE_SIZE = 0.094
 LINE_HEIGHT = 1.5  # in ems: room for Thai's and Vietnamese's stacked marks
 ASCENT = 1.08  # from a line's top to its baseline, in ems
@@ -33,13 +33,13 @@ MAX_ROW_HEAD = 0.9
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture and what it was to show.
+    """A picture and its prompt.
 
     Attributes:
         picture: a square picture.
         text: the prompt, in any of the eighteen languages' scripts.
         language: the prompt's BCP-47 code.
-        mark: True draws a green frame (right), False a red one (wrong), None a grey hairline.
+        mark: True draws a green frame (correct), False a red one (wrong), None a grey hairline.
     """
 
     picture: Image.Image
@@ -57,7 +57,7 @@ def _draw_lines(
     ink: tuple[int, int, int],
     flush_right: bool = False,
 ) -> None:
-    """Draws lines from `top` downwards that begin at `x`, or end there."""
+    """Draws lines from `top` downwards; they begin at `x`, or end there if `flush_right`."""
     for number, line in enumerate(lines):
         left = x - line.width * size if flush_right else x
         baseline = round(top + size * (ASCENT + number * LINE_HEIGHT))
@@ -67,7 +67,7 @@ def _draw_lines(
 def _draw_picture(
     canvas: Image.Image, picture: Image.Image, mark: bool | None, x: int, y: int
 ) -> None:
-    """Draws a picture with its frame around it."""
+    """Draws a picture and its frame."""
     canvas.paste(picture, (x, y))
     unit = max(1, picture.width // 128)
     width = unit if mark is None else 2 * unit
@@ -89,18 +89,18 @@ def contact_sheet(
 
     Args:
         cells: the rows, of equal length.
-        column_heads: one a column, or none at all.
-        row_heads: one a row, or none at all.
-        row_languages: of the row heads, BCP-47; English if not given.
-        picture_size: the edge at which every picture is drawn, in pixels; type and white space
-            grow with it.
-        resample: how pictures are enlarged.
+        column_heads: one per column, or none at all.
+        row_heads: one per row, or none at all.
+        row_languages: BCP-47 codes of the row heads; English if not given.
+        picture_size: the edge of every picture on the sheet, in pixels; type and white space scale
+            with it.
+        resample: filter that resizes pictures.
 
     Returns:
         An RGB picture.
 
     Raises:
-        ValueError: if rows differ in length, or heads do not fit the grid.
+        ValueError: rows differ in length, or heads do not fit the grid.
     """
     num_columns = len(cells[0]) if cells else 0
     if not num_columns or any(len(row) != num_columns for row in cells):

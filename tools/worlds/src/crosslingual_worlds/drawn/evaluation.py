@@ -15,7 +15,7 @@ from crosslingual_worlds.evaluation import Evaluation
 
 
 def culture_scenes(language: str, count: int) -> list[Scene]:
-    """As many scenes of the language's own motif, small and big in turn."""
+    """Returns `count` scenes of the language's own motif, alternating between its sizes."""
     own = [scene for scene in motif_scenes() if MOTIFS[scene.first.shape].language == language]
     return [own[number % len(own)] for number in range(count)]
 

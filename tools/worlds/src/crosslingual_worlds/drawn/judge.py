@@ -1,8 +1,8 @@
-"""The judge: reads a picture of the world exactly, without any network.
+"""The judge: reads a picture of the world exactly, without a neural network.
 
-Connected components of what is not background; for each the nearest palette colour, the shape by
-overlap with the drawn outlines, the size by its longer side; the relation by the centres. What it
-cannot read it calls unreadable.
+It finds the connected components of the foreground. For each it takes the nearest palette colour,
+the shape by overlap with the drawn outlines, and the size by the longer side; the centres give the
+relation. Any other picture is unreadable.
 """
 
 import functools
@@ -27,25 +27,25 @@ from crosslingual_worlds.drawn.world import (
 )
 
 GRID = 24  # shapes are compared on a square of this many cells
-INK_THRESHOLD = 0.35  # the share of ink above which a pixel belongs to a thing
+INK_THRESHOLD = 0.35  # a pixel with a larger share of ink belongs to a thing
 MIN_PIXELS = 24  # smaller specks are not things
 MIN_OVERLAP = 0.62  # intersection over union with the best template; less is unreadable
-MIN_MARGIN = 0.02  # by how much the best template must beat the second
+MIN_MARGIN = 0.02  # the best template must beat the second one by this overlap
 MAX_COLOR_DISTANCE = 90.0  # from the nearest palette colour, in RGB units
 MOTIF_GRID = 32
 MAX_MOTIF_DISTANCE = 0.20  # root mean square difference over the motif's square, full range 1
-MAX_PLAIN_RATIO = 0.75  # of a plain shape's distance to a motif's: a small blurred pizza has 0.85
+MAX_PLAIN_RATIO = 0.75  # distance to a plain shape / to a motif; a small blurred pizza has 0.85
 
 Picture = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judge saw in a picture.
+    """The judge's result for a picture.
 
     Attributes:
-        scene: the scene, canonical, or None where the picture is unreadable.
-        reason: why it is unreadable, empty otherwise.
+        scene: the canonical scene, or None if the picture is unreadable.
+        reason: why the picture is unreadable, or empty.
     """
 
     scene: Scene | None
@@ -88,7 +88,7 @@ def _ink(array: Picture, color: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @functools.cache
 def _shape_templates() -> dict[str, NDArray[np.float32]]:
-    """(shape -> (views, grid, grid)): every shape at both sizes and several sub-pixel places."""
+    """Views (views, grid, grid) by shape, at both sizes and several sub-pixel positions."""
     rng = np.random.default_rng(0)
     templates = {}
     for shape in SHAPES:
@@ -157,7 +157,7 @@ def read_scene(picture: Image.Image) -> Reading:
         picture: RGB, 64 x 64 pixels.
 
     Returns:
-        The canonical scene, or the reason why there is none.
+        The canonical scene, or the reason why the picture is unreadable.
     """
     array = _as_array(picture)
     # Ink of any colour: the largest drop below white over the channels, so that yellow counts as
@@ -200,7 +200,7 @@ def _motif_templates() -> dict[str, NDArray[np.float32]]:
 
 
 def _motif_view(array: Picture) -> NDArray[np.float32]:
-    """What is drawn, cut out and stretched to a square grid, as the drop below white in [0, 1]."""
+    """The drawing, cropped and stretched to a square grid, as the drop below white in [0, 1]."""
     drop = (255.0 - array) / 255.0
     mask = drop.max(axis=2) > 0.2
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
@@ -213,7 +213,7 @@ def _motif_view(array: Picture) -> NDArray[np.float32]:
 
 @functools.cache
 def _plain_views() -> NDArray[np.float32]:
-    """Every coloured shape as a motif is seen: what a motif's picture must not be nearer to."""
+    """Views of every coloured shape, which a motif's picture must not be nearer to."""
     rng = np.random.default_rng(0)
     pictures = [render(Scene(thing), rng) for thing in all_things() for _ in range(3)]
     return np.stack([_motif_view(_as_array(picture)) for picture in pictures])
@@ -225,9 +225,9 @@ def _distance(view: NDArray[np.float32], views: NDArray[np.float32]) -> float:
 
 
 def read_motif(picture: Image.Image) -> str | None:
-    """The motif that a picture shows (whatever its size and place), or None.
+    """Returns the motif that a picture shows, at any size and position, or None.
 
-    A picture clearly nearer to a plain shape shows none: an orange circle is no pizza.
+    A picture clearly nearer to a plain shape shows no motif: an orange circle is not a pizza.
     """
     view = _motif_view(_as_array(picture))
     distances = {name: _distance(view, views) for name, views in _motif_templates().items()}
@@ -237,10 +237,9 @@ def read_motif(picture: Image.Image) -> str | None:
 
 
 def shows(picture: Image.Image, scene: Scene) -> bool:
-    """Whether a picture shows all that a scene says: text accuracy is the mean of this over
-    prompts.
+    """Whether a picture shows the whole scene: text accuracy is the mean of this over prompts.
 
-    For a motif it is the motif that counts, not its size.
+    For a motif, the size does not count.
     """
     if scene.motif:
         return read_motif(picture) == scene.motif

@@ -1,4 +1,4 @@
-"""The languages that the drawn world speaks."""
+"""The languages of the drawn world."""
 
 LANGUAGES = (
     "ar",
@@ -20,6 +20,4 @@ LANGUAGES = (
     "vi",
     "zh",
 )
-"""BCP-47 codes of the eighteen languages of AltDiffusion-m18 (arXiv 2308.09991), which the testbed
-speaks.
-"""
+"""BCP-47 codes of eighteen languages, those of AltDiffusion-m18 (arXiv 2308.09991)."""

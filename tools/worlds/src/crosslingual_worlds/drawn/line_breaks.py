@@ -1,4 +1,4 @@
-"""Where lines of text may break, in scripts with and without spaces."""
+"""Breaks text into lines, in scripts with and without spaces."""
 
 import functools
 import re
@@ -15,7 +15,7 @@ OPENING, CLOSING = "(\\[{“‘「『（《〈【", ")\\]}”’」』）》〉�
 
 
 def _unspaced_words(language: str) -> set[str]:
-    """A lexicon's nouns and adjectives, and what its templates say between them."""
+    """A lexicon's nouns and adjectives, and its templates' text between them."""
     own = lexicon(language)
     said = [text for forms in own.nouns.values() for text in forms.values()]
     said += [form for form in (*own.colors.values(), *own.sizes.values()) if isinstance(form, str)]
@@ -26,11 +26,11 @@ def _unspaced_words(language: str) -> set[str]:
 
 @functools.cache
 def _piece_pattern(language: str) -> re.Pattern[str]:
-    """Matches what may not be broken: a word, or where a script has no spaces a lexicon's word.
+    """Matches unbreakable pieces: words, or the lexicon's words in scripts without spaces.
 
-    Past the lexicon Thai breaks before a leading vowel (a syllable starts there), Japanese before
-    kanji and katakana (a phrase starts there, particles end it), Chinese anywhere but before 的 and
-    after 一, 大 and 小.
+    For other text, Thai breaks before a leading vowel (a syllable starts there), Japanese before
+    kanji and katakana (a phrase starts there, particles end it), Chinese anywhere except before 的
+    and after 一, 大 and 小.
     """
     words = _unspaced_words(language) if language in ("th", "ja", "zh") else set()
     unspaced = HIRAGANA + KATAKANA + HAN + THAI_LEADING + THAI
@@ -43,7 +43,7 @@ def _piece_pattern(language: str) -> re.Pattern[str]:
 
 
 def _graphemes(text: str) -> list[str]:
-    """The text cut between signs: never before a mark, nor after a virama or a joiner."""
+    """Splits text into graphemes: never before a mark, and never after a virama or a joiner."""
     parts: list[str] = []
     for character in text:
         last = parts[-1][-1] if parts else " "
@@ -57,13 +57,13 @@ def _graphemes(text: str) -> list[str]:
 
 
 def wrap(text: str, language: str, max_width: float) -> list[Line]:
-    """Breaks a text into the fewest lines of at most `max_width` ems, and evens them out.
+    """Breaks a text into the fewest lines of at most `max_width` ems, of similar widths.
 
     Args:
         text: the text; runs of white space count as one space.
-        language: its BCP-47 code, which decides on the shapes of Han characters and on the breaks
-            of Thai, Japanese and Chinese.
-        max_width: in ems; a word that is wider is broken between characters.
+        language: its BCP-47 code, which decides the shapes of Han characters and the breaks of
+            Thai, Japanese and Chinese.
+        max_width: maximum width in ems; a wider word is broken between characters.
     """
     text = " ".join(text.split())
     right_to_left = is_right_to_left(text)

@@ -1,7 +1,7 @@
-"""The cultural motifs: eighteen small drawings, each tied to the language that knows it best.
+"""The cultural motifs: eighteen small drawings, each tied to one language's culture.
 
-The English base never sees one, so they stand for what a frozen model cannot draw however well it
-is told.
+The English base never sees a motif, so they stand for concepts that a frozen model cannot draw,
+whatever the prompt.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ PINK, GREY, ORANGE = (240, 140, 180), (150, 150, 155), (240, 130, 30)
 
 
 class Pen:
-    """Draws in the square from -0.5 to 0.5 (y downwards) about a point of the canvas."""
+    """Draws in the square from -0.5 to 0.5 (y downwards) around a point of the canvas."""
 
     def __init__(self, draw: ImageDraw, x: float, y: float, scale: float):
-        """`scale` is the canvas length of the unit."""
+        """`scale` is the length of one unit on the canvas."""
         self.draw, self.x, self.y, self.scale = draw, x, y, scale
 
     def _at(self, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -38,7 +38,7 @@ class Pen:
     def oval(
         self, fill: Color, u: float, v: float, radius_u: float, radius_v: float | None = None
     ) -> None:
-        """Fills an ellipse about (u, v)."""
+        """Fills an ellipse around (u, v)."""
         radius_v = radius_u if radius_v is None else radius_v
         (left, top), (right, bottom) = self._at(
             [(u - radius_u, v - radius_v), (u + radius_u, v + radius_v)]
@@ -55,7 +55,7 @@ class Pen:
     def loop(
         self, color: Color, width: float, u: float, v: float, radius_u: float, radius_v: float
     ) -> None:
-        """Strokes an ellipse about (u, v)."""
+        """Strokes an ellipse around (u, v)."""
         (left, top), (right, bottom) = self._at(
             [(u - radius_u, v - radius_v), (u + radius_u, v + radius_v)]
         )
@@ -253,7 +253,7 @@ class Motif:
     sketch: Callable[[Pen], None]
 
     def paint(self, draw: ImageDraw, x: float, y: float, scale: float) -> None:
-        """Paints it about (x, y) with `scale` as its longer side, in the canvas's own pixels."""
+        """Paints it around (x, y) with `scale` as its longer side, in the canvas's own pixels."""
         self.sketch(Pen(draw, x, y, scale))
 
 

@@ -23,19 +23,19 @@ def world(
     """Draws scenes of a split, the same ones for the same arguments.
 
     Args:
-        languages: of the captions; they are parallel.
+        languages: BCP-47 codes of the captions, which are parallel.
         num_samples: scenes of shapes.
-        num_motif_samples: pictures of the languages' cultural motifs after them, each captioned in
-            the motif's language alone, which is its culture.
-        num_captions: wordings a language at most; the first ones translate one another closely.
-        split: `train`, `val` or `test`, apart by content.
-        seed: of the scenes and of their drawing.
-        distinct: each scene once, as retrieval needs them, instead of a balanced mix of one and two
-            things.
-        pictures: False leaves them out: parallel text alone.
+        num_motif_samples: pictures of the languages' cultural motifs to add, each captioned only in
+            the motif's language, which is its culture.
+        num_captions: maximum captions per language; the first ones are close translations.
+        split: `train`, `val` or `test`, whose scenes are disjoint.
+        seed: seed of the scenes and of their drawing.
+        distinct: draw each scene only once, as retrieval needs them, instead of a balanced mix of
+            one and two things.
+        pictures: draw pictures; False gives parallel text only.
 
     Raises:
-        ValueError: an unknown split or language.
+        ValueError: the split or a language is unknown.
     """
     import numpy as np
 
@@ -66,7 +66,7 @@ def world(
 
 
 def scene_of(extra: dict[str, Any]) -> "Scene":
-    """The scene that a record of the world shows, said as its first caption says it."""
+    """Returns the scene that a record shows, in the order of things of its first caption."""
     from crosslingual_worlds.drawn.world import Scene, Thing
 
     first, relation, second = extra["said"]

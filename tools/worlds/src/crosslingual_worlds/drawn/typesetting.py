@@ -1,8 +1,8 @@
-"""A line of text in any of the eighteen languages as pixels: fonts, direction, shaping.
+"""Renders a line of text in any of the eighteen languages: fonts, direction, shaping.
 
-HarfBuzz shapes and rasterises. Pillow's own layout does neither Arabic nor Devanagari where
-libfribidi, which its wheels do not bring, is absent; and a machine need not have any font, so
-subsets of Noto lie in `fonts/`.
+HarfBuzz shapes and rasterises. Pillow's own layout cannot shape Arabic or Devanagari without
+libfribidi, which its wheels do not include; and a machine may have no fonts, so `fonts/` holds
+subsets of Noto.
 """
 
 import functools
@@ -41,9 +41,9 @@ class Line:
     """A shaped line.
 
     Attributes:
-        text: what it says, in reading order.
+        text: its text, in reading order.
         glyphs: (font file, glyph, x, y) from left to right, y upwards, in ems.
-        width: in ems.
+        width: its width in ems.
     """
 
     text: str
@@ -53,13 +53,13 @@ class Line:
 
 @functools.cache
 def _face(file: str) -> tuple[hb.Font, frozenset[int]]:
-    """A font and the code points that it has."""
+    """Loads a font and its set of code points."""
     face = hb.Face(hb.Blob.from_file_path(str(FONT_FOLDER / file)))
     return hb.Font(face), frozenset(face.unicodes)
 
 
 def is_right_to_left(text: str) -> bool:
-    """Whether the first letter with a direction runs to the left (Unicode Annex 9, P2 and P3)."""
+    """Whether the first letter with a direction is right-to-left (Unicode Annex 9, P2 and P3)."""
     strong = (unicodedata.bidirectional(character) for character in text)
     return next((kind for kind in strong if kind in ("L", "R", "AL")), "L") != "L"
 
@@ -68,7 +68,7 @@ def embedding_levels(text: str, right_to_left: bool) -> list[int]:
     """The bidirectional level of each character.
 
     This is Unicode Annex 9 without explicit embeddings and bracket pairs. A character's class is
-    one letter, so that the annex's rules, named beside them, are substitutions: L left, R right,
+    one letter, so that the annex's rules, named in comments, are substitutions: L left, R right,
     A Arabic letter, E number, N Arabic number, S sign, C separator, T terminator, M mark, O other.
     """
     names = ("L", "R", "AL", "EN", "AN", "ES", "CS", "ET", "NSM")
@@ -90,7 +90,7 @@ def embedding_levels(text: str, right_to_left: bool) -> list[int]:
 
 
 def _font_files(text: str, language: str) -> list[str]:
-    """The font of each character: the language's own where it has it, else the first that has."""
+    """The font of each character: the language's own, or else the first one with the character."""
     own = FONT_OF_LANGUAGE.get(language, "NotoSans.ttf")
     files: list[str] = []
     for character in text:
@@ -103,12 +103,12 @@ def _font_files(text: str, language: str) -> list[str]:
 
 @functools.lru_cache(maxsize=65536)
 def shape_line(text: str, language: str, right_to_left: bool) -> Line:
-    """Shapes one line. A character that no font has becomes its font's empty box."""
+    """Shapes one line. A character that no font has becomes an empty box."""
     levels = embedding_levels(text, right_to_left)
     keys = list(zip(levels, _font_files(text, language), strict=True))
     groups = itertools.groupby(range(len(text)), key=keys.__getitem__)
     runs = [(*key, "".join(text[i] for i in members)) for key, members in groups]
-    for least in range(max(levels, default=0), 0, -1):  # L2: reverse what is that deep
+    for least in range(max(levels, default=0), 0, -1):  # L2: reverse runs of at least this level
         groups = itertools.groupby(runs, key=lambda run, least=least: run[0] >= least)
         runs = [run for deep, part in groups for run in (reversed(list(part)) if deep else part)]
     glyphs, pen = [], 0.0
@@ -141,10 +141,10 @@ def draw_line(
     Args:
         canvas: an RGB picture.
         line: from `shape_line`.
-        x: of the line's left end, in pixels.
-        baseline: its y, in pixels downwards.
-        size: pixels an em.
-        color: of the text.
+        x: x of the line's left end, in pixels.
+        baseline: y of the baseline, in pixels downwards.
+        size: pixels per em.
+        color: RGB colour of the text.
     """
     raster = hb.RasterDraw()
     left, top, bottom = int(x - size), int(baseline - 2 * size), int(baseline + 2 * size)

@@ -1,8 +1,8 @@
-"""The picture world: what a scene is, how it is split, and how it is drawn.
+"""The picture world: its scenes, their splits, and their drawing.
 
 A scene holds one or two things; a thing is a shape with a colour and a size, or a cultural motif
-with a size. "A left of B" and "B right of A" are one scene: `Scene.canonical` says so, and splits,
-retrieval and the judge go by it.
+with a size. "A left of B" and "B right of A" are the same scene: `Scene.canonical` picks one of the
+two, which splits, retrieval and the judge use.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class Thing:
 
     @property
     def name(self) -> str:
-        """The thing as one word, `big-red-star`."""
+        """The thing as one word, such as `big-red-star`."""
         return "-".join(part for part in (self.size, self.color, self.shape) if part)
 
 
@@ -83,26 +83,26 @@ class Scene:
 
     @property
     def mirrored(self) -> "Scene":
-        """The same scene said the other way round."""
+        """The same scene with its things in the other order and the inverse relation."""
         if self.relation is None or self.second is None:
             return self
         return Scene(self.second, INVERSE[self.relation], self.first)
 
     @property
     def canonical(self) -> "Scene":
-        """The one of the two ways of saying it that all bookkeeping uses."""
+        """The one of the scene's two forms that splits, retrieval and the judge use."""
         return self.mirrored if self.relation in ("right_of", "below") else self
 
     @property
     def scene_id(self) -> str:
-        """Equal for equal scenes, however they are said."""
+        """An id that a scene shares with its mirrored form."""
         scene = self.canonical
         second = f"_{scene.relation}_{scene.second.name}" if scene.second else ""
         return scene.first.name + second
 
     @property
     def motif(self) -> str | None:
-        """The motif that the scene shows, if it shows one."""
+        """The motif that the scene shows, or None."""
         return self.first.shape if self.first.shape in MOTIFS else None
 
 
@@ -112,8 +112,8 @@ def all_things() -> list[Thing]:
 
 
 def all_scenes() -> list[Scene]:
-    """Every scene of shapes, canonical, each once: 128 with one thing and 32,512 with two
-    different ones.
+    """Every canonical scene of shapes, each once: 128 with one thing and 32,512 with two different
+    things.
     """
     things = all_things()
     pairs = itertools.permutations(things, 2)
@@ -127,8 +127,8 @@ def motif_scenes() -> list[Scene]:
 
 
 def split_of(scene: Scene) -> str:
-    """The split (`train`, `val` or `test`) of a scene: a hash of its content, so that wording
-    cannot leak it.
+    """Returns a scene's split (`train`, `val` or `test`) by a hash of its content, so that no other
+    wording of a scene leaks into another split.
     """
     digest = hashlib.sha256(scene.scene_id.encode()).digest()
     draw = int.from_bytes(digest[:8], "big") / 2**64
@@ -140,13 +140,13 @@ def split_of(scene: Scene) -> str:
 
 
 def sample_scenes(split: str, count: int, seed: int, singles: float = 0.4) -> list[Scene]:
-    """Draws `count` scenes of a split, said either way round.
+    """Draws `count` scenes of a split, mirrored or not at random.
 
     Args:
         split: `train`, `val` or `test`.
-        count: how many; a scene can come twice once the split is exhausted.
-        seed: of the draw.
-        singles: the share of scenes with one thing.
+        count: number of scenes; scenes repeat once the split is exhausted.
+        seed: seed of the draw.
+        singles: share of scenes with one thing, from 0 to 1.
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
@@ -167,10 +167,10 @@ def sample_scenes(split: str, count: int, seed: int, singles: float = 0.4) -> li
 
 def distinct_scenes(split: str, count: int, seed: int) -> list[Scene]:
     """Draws `count` scenes of a split, each once, as retrieval needs them; nearly all show two
-    things, of which there are far more.
+    things, since there are far more such scenes.
 
     Raises:
-        ValueError: an unknown split, or one with fewer scenes.
+        ValueError: the split is unknown or has fewer scenes.
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
@@ -213,11 +213,11 @@ def shape_outline(shape: str) -> list[tuple[float, float]]:
     raise ValueError(f"no shape {shape!r}; there are {', '.join(SHAPES)}")
 
 
-RING_HOLE = 0.27  # the hole's radius where the ring's own is 0.5
+RING_HOLE = 0.27  # the hole's radius for a ring of radius 0.5
 
 
 def paint_thing(draw: ImageDraw.ImageDraw, thing: Thing, x: float, y: float, scale: float) -> None:
-    """Paints a thing whose longer side is `scale` about the point (x, y), in the canvas's own
+    """Paints a thing whose longer side is `scale` around the point (x, y), in the canvas's own
     pixels.
     """
     if thing.color is None:
@@ -233,9 +233,7 @@ def paint_thing(draw: ImageDraw.ImageDraw, thing: Thing, x: float, y: float, sca
 
 
 def layout(scene: Scene, rng: np.random.Generator) -> list[tuple[Thing, float, float, float]]:
-    """Where the scene's things stand: (thing, centre x, centre y, longer side) in pixels, with
-    jitter.
-    """
+    """Places a scene's things: (thing, centre x, centre y, longer side) in pixels, jittered."""
     centre = RESOLUTION / 2
     sizes = MOTIF_SIZES if scene.motif else SIZES
     if scene.second is None:
@@ -255,7 +253,7 @@ def layout(scene: Scene, rng: np.random.Generator) -> list[tuple[Thing, float, f
 
 
 def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """Draws a scene: an RGB picture of 64 x 64 pixels on white, with jittered places and sizes."""
+    """Draws a scene as an RGB picture, 64 x 64 pixels on white, with jittered places and sizes."""
     edge = RESOLUTION * OVERSAMPLING
     canvas = Image.new("RGB", (edge, edge), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
