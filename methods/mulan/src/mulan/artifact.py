@@ -247,8 +247,8 @@ def import_published(settings: ImportSettings) -> Path:
     is_sdxl = shape["family"] == "sdxl"
     if is_sdxl and settings.null_policy is None:
         raise ValueError(
-            "published SDXL adapters differ in how they encode the empty prompt: say --null_policy zeros "
-            "or --null_policy adapter"
+            "published SDXL adapters differ in how they encode the empty prompt: say "
+            "--null_policy zeros or --null_policy adapter"
         )
     if settings.null_policy == "zeros" and not is_sdxl:
         raise ValueError(NOT_SDXL)
