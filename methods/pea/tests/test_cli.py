@@ -52,7 +52,7 @@ class TestPages(conformance.Pages):
             "python3.11 -m venv": "makes an environment",
             ". .venv": "enters it",
             "pre-commit install": "changes the repository's hooks",
-            "pip install -e 'methods/mulan[test]'": "the method that new_method.py has made",
-            "pytest methods/mulan": "likewise",
+            "pip install -e 'methods/mymethod[test]'": "the method that new_method.py has made",
+            "pytest methods/mymethod": "likewise",
         }
     }
