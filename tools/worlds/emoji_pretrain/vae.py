@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from crosslingual.worlds import model_folder
-from crosslingual_worlds.emoji.names import all_emoji
+from crosslingual_worlds.emoji.names import all_emoji, taught_emoji
 from crosslingual_worlds.emoji.pictures import load_pictures
 from loop import Recipe, train
 
@@ -90,3 +90,13 @@ def train_vae(work: Path, num_steps: int = 460) -> AutoencoderKL:
 
     train(Recipe("vae", num_steps, 1.5e-3), vae, loss_of_step, work)
     return vae.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_pictures(vae: AutoencoderKL) -> tuple[Tensor, float]:
+    """Latents (N, 12, 8, 8) of the taught Noto pictures at unit variance; the scaling factor."""
+    noto = load_pictures("noto")
+    pictures = to_unit([noto[emoji.key] for emoji in taught_emoji()])
+    latents = torch.cat([vae.encode(part).latent_dist.mode() for part in pictures.split(64)])
+    factor = 1.0 / float(latents.std())
+    return latents * factor, factor
