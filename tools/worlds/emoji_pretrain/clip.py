@@ -168,7 +168,7 @@ def text_states(encoder: nn.Module, tokenizer: CLIPTokenizer, texts: list[str]):
     return encoder(tokens.input_ids)
 
 
-def train_vision(work: Path, num_steps: int = 300) -> tuple[CLIPModel, CLIPTokenizer]:
+def train_vision(work: Path, num_steps: int = 1400) -> tuple[CLIPModel, CLIPTokenizer]:
     """Trains vision tower and projections against the locked text tower, or goes on.
 
     A picture chooses among all taught names, a name among the pictures of the batch. Pictures of

@@ -284,3 +284,52 @@ def test_a_file_of_another_layout_is_refused():
 def test_the_world_speaks_well_formed_languages():
     assert len(set(LANGUAGES)) == len(LANGUAGES) == 120
     assert list(WORLD.models) == ["sd", "clip", "e5"]
+
+
+shipped = pytest.mark.skipif(not WORLD.models["sd"].is_dir(), reason="emoji:sd is not exported yet")
+
+
+@shipped
+def test_the_shipped_models_take_at_most_40_mib_together():
+    files = [path for path in WORLD.models["sd"].parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 40 * 2**20
+    assert not [path for path in files if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+
+
+@shipped
+def test_stock_pipelines_load_the_shipped_models_and_share_the_text_tower():
+    from diffusers import StableDiffusionPipeline
+    from transformers import CLIPModel, CLIPTokenizer
+
+    pipe = StableDiffusionPipeline.from_pretrained(WORLD.models["sd"], torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    picture = pipe("shark", num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+    assert picture.images[0].size == (64, 64)
+    clip = CLIPModel.from_pretrained(WORLD.models["clip"], dtype=torch.float32)
+    tokens = CLIPTokenizer.from_pretrained(WORLD.models["clip"])(["shark"], return_tensors="pt")
+    assert tokens.input_ids.tolist() == pipe.tokenizer(["shark"]).input_ids
+    ours = clip.text_model(**tokens).last_hidden_state
+    assert torch.equal(ours, pipe.text_encoder(**tokens).last_hidden_state)
+
+
+fetched = pytest.mark.skipif(
+    not (packages.cache_folder() / "openmoji-64.npz").exists(),
+    reason=f"the emoji world is not in {packages.cache_folder()}: {packages.FETCH}",
+)
+
+
+@fetched
+def test_the_fetched_world_is_the_pinned_one():
+    for cache in (packages._fetched, names.all_emoji, names.annotations):
+        cache.cache_clear()
+    assert len(names.all_emoji()) == 1412
+    assert len(names.taught_emoji()) == 884
+    assert len(names.culture_emoji()) == sum(map(len, names.CULTURE.values())) == 49
+    listed = {names.plain(row["char"]) for row in packages.read_json("groups", "emoji.json")}
+    folder = packages.cache_folder() / "names"
+    counts = {p.stem: len(listed & names.annotations(p.stem).keys()) for p in folder.iterdir()}
+    assert {name for name, count in counts.items() if count > 1000} == set(LANGUAGES)
+    some = names.taught_emoji()[::10]
+    real = judge.to_tensor([pictures.load_pictures("twemoji")[e.key] for e in some])
+    seen = judge.Judge.open(sets=("twemoji",))
+    assert seen.accuracy(judge.shrink(real, 60), some)["at_1"] >= 0.97
