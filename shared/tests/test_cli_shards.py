@@ -158,7 +158,7 @@ main(["shards", "--help"])
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "[]\nFalse\n")
     assert all(name in run.stdout for name in find_sources())
-    assert "installed world: world." in " ".join(run.stdout.split())
+    assert "installed world: emoji, world." in " ".join(run.stdout.split())
 
 
 def test_a_source_of_a_world_that_is_not_installed_says_what_to_install(

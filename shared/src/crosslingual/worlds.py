@@ -25,20 +25,26 @@ class World:
         languages: BCP-47 codes of the languages that its captions speak.
         models: names to the folders that hold them.
         sources: names to generators of records, for `crosslingual shards --source NAME`.
-        evaluation_name: `module:attribute` of what asks for pictures of this world and judges them.
+        evaluation_name: `module:attribute` of what asks for pictures of this world and judges them;
+            None where no such evaluation exists.
     """
 
     name: str
     languages: tuple[str, ...]
     models: Mapping[str, Path]
     sources: Mapping[str, Callable[..., Iterator[Any]]]
-    evaluation_name: str
+    evaluation_name: str | None = None
 
     @property
     def evaluation(self) -> Any:
         """Scenes, their captions, the judge and the contact sheet of this world, which
         `crosslingual_worlds.evaluation.Evaluation` describes.
+
+        Raises:
+            ValueError: this world has none.
         """
+        if self.evaluation_name is None:
+            raise ValueError(f"the world {self.name} has no judged prompts: choose another world")
         return pkgutil.resolve_name(self.evaluation_name)
 
 
@@ -89,7 +95,7 @@ def contact_sheet(cells: Sequence[Sequence[tuple]], **options: Any) -> Any:
     Raises:
         ValueError: no world is installed.
     """
-    worlds = find_worlds()
-    if not worlds:
-        raise ValueError(f"a contact sheet needs the fonts of a world: {REMEDY}")
-    return next(iter(worlds.values())).evaluation.contact_sheet(cells, **options)
+    for world in find_worlds().values():
+        if world.evaluation_name is not None:
+            return world.evaluation.contact_sheet(cells, **options)
+    raise ValueError(f"a contact sheet needs the fonts of a world: {REMEDY}")

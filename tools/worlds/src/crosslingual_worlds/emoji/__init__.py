@@ -1,0 +1,41 @@
+"""The emoji world: real pictures, names in 120 languages, a judge, and a published encoder.
+
+`emoji:sd` and `emoji:clip` are shipped; pictures, names and `emoji:e5` are fetched once into a
+cache: `crosslingual-worlds fetch emoji`. Sources, licences and attributions are in README.md.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from crosslingual.worlds import World
+from crosslingual_worlds.emoji.languages import LANGUAGES
+from crosslingual_worlds.emoji.packages import FETCH, cache_folder
+from crosslingual_worlds.emoji.source import emoji
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+class _Models(Mapping[str, Path]):
+    """The world's model folders; one that has to be fetched says so when it is asked for."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("sd", "clip", "e5"))
+
+    def __len__(self) -> int:
+        return 3
+
+    def __contains__(self, name: object) -> bool:
+        return name in tuple(self)
+
+    def __getitem__(self, name: str) -> Path:
+        if name in ("sd", "clip"):
+            return WEIGHTS / name
+        if name != "e5":
+            raise KeyError(name)
+        folder = cache_folder() / name
+        if not folder.exists():
+            raise FileNotFoundError(f"emoji:{name} is not in {cache_folder()}: {FETCH}")
+        return folder
+
+
+WORLD = World(name="emoji", languages=LANGUAGES, models=_Models(), sources={"emoji": emoji})
