@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from crosslingual.cli import demo
-from crosslingual.evaluation import generation
+from crosslingual.evaluation import settings as evaluation
 from crosslingual.training import settings
 
 Stage = Literal["concept_alignment", "quality_improvement", "guidance_tuning"]
@@ -78,7 +78,7 @@ class ExportSettings(settings.ExportSettings):
 
 
 @dataclass(kw_only=True)
-class EvaluateSettings(generation.EvaluateSettings):
+class EvaluateSettings(evaluation.EvaluateSettings):
     """Settings of `altdiffusion evaluate`: text accuracy and culture score, stage by stage.
 
     Attributes:

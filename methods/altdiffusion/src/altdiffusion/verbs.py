@@ -48,7 +48,7 @@ VERBS = {
     "generate": Verb(
         "draw pictures from prompts",
         "altdiffusion.pipeline:generate",
-        "crosslingual.adapter.pipeline:GenerateSettings",
+        "crosslingual.adapter.settings:GenerateSettings",
     ),
     "evaluate": Verb(
         "measure text accuracy and culture score on the testbed",

@@ -29,6 +29,13 @@ sys.argv = ["{name}", "--help"]
 assert main() == 0
 assert not {{"torch", "numpy", "pydantic"}} & set(sys.modules), "help pays for nothing"
 print("seconds", time.process_time())
+for verb in "{verbs}".split():
+    sys.argv = ["{name}", verb, "--help"]
+    try:
+        assert main() == 0
+    except SystemExit as end:
+        assert not end.code
+    assert "torch" not in sys.modules, f"the help of {{verb}} imports torch"
 import {name}.method
 heavy = {{"deepspeed", "diffusers", "transformers", "PIL"}}
 assert not heavy & set(sys.modules), "the paper needs torch alone"
@@ -157,7 +164,7 @@ class Command:
     def test_help_answers_within_a_second_and_the_paper_needs_torch_alone(
         self, subject: Subject
     ) -> None:
-        code = HELP.format(name=subject.name)
+        code = HELP.format(name=subject.name, verbs=self.verbs)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert float(re.search(r"seconds ([\d.]+)", done.stdout)[1]) < 1.0
