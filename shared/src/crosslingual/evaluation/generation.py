@@ -60,7 +60,8 @@ def _with_base(base: str, arms: Mapping[str, Arm]) -> dict[str, Arm]:
 
 def _evaluation_of(base: str) -> Any:
     if ":" not in base:
-        worlds = ", ".join(f"{name}:" for name in find_worlds()) or "none is installed"
+        judged = [f"{name}:" for name, world in find_worlds().items() if world.evaluation_name]
+        worlds = ", ".join(judged) or "none is installed"
         raise ValueError(
             f"text accuracy is judged on the base of a world ({worlds}), and this base is {base}: "
             "measure it with crosslingual-bench generation"
