@@ -8,6 +8,7 @@ A package's `__main__.py` calls `run_verbs`, so that `pea train`, `python -m pea
 A verb's modules are imported when it is called, so that `NAME --help` answers at once.
 """
 
+import contextlib
 import errno
 import os
 import pkgutil
@@ -16,7 +17,9 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
+
+from crosslingual.data.text import printable
 
 _USER_ERRNOS = (
     "ENOSPC EDQUOT EROFS EACCES EPERM EEXIST EISDIR ENOTDIR ENOTEMPTY ENAMETOOLONG".split()
@@ -98,6 +101,8 @@ def run_verb(
 
 def run_command(function: Callable[[], object]) -> int:
     """Runs a command and turns what a user can cause into one line on stderr and an exit code.
+    Control and bidirectional characters of what it prints, such as those in a prompt or a file's
+    name, are shown as escapes.
 
     `CROSSLINGUAL_TRACEBACK=1` in the environment prints the traceback as well.
 
@@ -106,6 +111,27 @@ def run_command(function: Callable[[], object]) -> int:
         disk, a refused permission; 130 after Ctrl-C; 141 where the reader of the output has gone
         (`| head`).
     """
+    with (
+        contextlib.redirect_stdout(_Printable(sys.stdout)),
+        contextlib.redirect_stderr(_Printable(sys.stderr)),
+    ):
+        return _run_command(function)
+
+
+class _Printable:
+    """A stream that writes `printable` text, in lines and bars of progress."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(printable(text, keep="\n\r\t"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _run_command(function: Callable[[], object]) -> int:
     try:
         code = function()
         return code if isinstance(code, int) else 0

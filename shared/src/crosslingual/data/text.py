@@ -13,6 +13,24 @@ from pathlib import Path
 from typing import Any
 
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# The first branch is kept: joiners inside Persian, Indic words and emoji, and the flags of regions.
+_HIDDEN = re.compile(
+    r"((?<=[^\x00-\x7f\u2000-\u206f])[\u200c\u200d](?=[^\x00-\x7f\u2000-\u206f])"
+    r"|(?<=\U0001f3f4)[\U000e0030-\U000e007a]{1,6}\U000e007f)"
+    r"|[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff"
+    r"\ufeff\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: object, keep: str = "") -> str:
+    """Text as a terminal, a page or a file name may show it: control characters, and those that
+    are invisible or change the order of the text around them, become escapes such as `\\u202e`.
+    Letters of every script stay, right-to-left ones too, and so do the characters to `keep`.
+    """
+    return _HIDDEN.sub(
+        lambda m: m[0] if m[1] or m[0] in keep else m[0].encode("unicode_escape").decode(),
+        str(text),
+    )
 
 
 def decode_text(data: bytes) -> str:
