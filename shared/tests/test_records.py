@@ -69,6 +69,25 @@ def test_keys_of_other_formats_are_mapped_and_the_rest_kept() -> None:
     assert record.extra == {"width": 640}
 
 
+@pytest.mark.parametrize("name", ["caption", "text", "TEXT", "alt"])
+def test_captions_that_are_only_in_the_json_are_found_under_the_usual_keys(name: str) -> None:
+    fields = {"caption": None, "alt": " ", "width": 1} | {name: "a cat"}
+    sample = {"__key__": "s", "jpg": JPG, "json": json.dumps(fields).encode()}
+    record = sample_to_record(sample, caption_language="en-US")
+    assert record.captions == {"en-US": ["a cat"]}
+    assert record.parallel
+    assert name not in record.extra
+    assert record_to_sample(record)["txt"] == b"a cat"
+    assert sample_to_record(sample | {"txt": b"own"}).captions == {"en": ["own"]}
+
+
+def test_languages_have_one_form() -> None:
+    captions = {"EN": ["a"], "en": ["b"], "zh_CN": ["c"]}
+    record = Record("k", None, captions, True, "iw")
+    assert record.captions == {"en": ["a", "b"], "zh-CN": ["c"]}
+    assert record.culture == "he"
+
+
 def test_a_mis_keyed_sample_names_the_keys_it_holds() -> None:
     sample = {"__key__": "s", "jpg": JPG, "json": b'{"caption_en": "x", "width": 1}'}
     with pytest.raises(ValueError, match="sample 's': no caption; JSON keys found: caption_en, wi"):
@@ -148,3 +167,5 @@ def test_key_maps_are_read_from_flags() -> None:
     assert parse_key_map(["a=en", "b=zh-Hans"]) == {"a": "en", "b": "zh-Hans"}
     with pytest.raises(ValueError, match="NAME=LANGUAGE"):
         parse_key_map(["caption_zh"])
+    with pytest.raises(ValueError, match="did you mean 'ja'"):
+        parse_key_map(["caption=jp"])

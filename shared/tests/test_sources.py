@@ -52,7 +52,7 @@ def test_folder_with_a_column_a_language(tmp_path: Path) -> None:
         ('{"file_name": "b.jpg", "text"', "line 2 is broken JSON"),
         ("[]", "line 2 is no JSON object"),
         ('{"text": "x"}', "line 2 has no 'file_name'"),
-        ('{"file_name": "b.jpg", "caption": "x"}', "line 2: no caption; JSON keys found: caption"),
+        ('{"file_name": "b.jpg", "title": "x"}', "line 2: no caption; JSON keys found: title"),
     ],
 )
 def test_folder_names_the_file_and_the_line(line: str, message: str, tmp_path: Path) -> None:

@@ -5,17 +5,24 @@ record is a WebDataset sample: `KEY.png|jpg|webp` (none for text alone), `KEY.js
 all languages, and `KEY.txt` with the first English one, for readers that know no other.
 """
 
+import functools
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crosslingual.data.languages import is_english, parse_language
 from crosslingual.data.text import check_characters, decode_text, find_file, parse_json
 
 PICTURES = ("jpg", "png", "webp", "jpeg")
 RESERVED = ("captions", "parallel", "culture")
+CAPTION_KEYS = ("caption", "text", "TEXT", "alt")
+"""JSON keys that img2dataset and others keep the caption under, for samples without `KEY.txt`."""
+
+log = logging.getLogger(__name__)
 
 _SIGNATURES = {
     "jpg": re.compile(rb"\xff\xd8\xff"),
@@ -23,7 +30,6 @@ _SIGNATURES = {
     "webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
 }
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class Record:
     Attributes:
         key: its name in the shards: a relative path without dots in its last part.
         image: the encoded picture (JPEG, PNG or WebP), the path of one, or None for text alone.
-        captions: the texts by language (BCP-47), at least one in each language named.
+        captions: the texts by language (BCP-47, in the form of `parse_language`), at least one in
+            each language named.
         parallel: whether the captions say the same, so that the English one speaks for all; where
             a file does not say so, this holds for captions with English among them and no culture.
         culture: for a culture-specific sample, the language of its culture.
@@ -58,9 +65,15 @@ class Record:
             raise ValueError(f"key {self.key!r} must be a relative path inside, without a dot")
         if not self.captions:
             raise ValueError(f"record {self.key!r} has no captions")
-        for language in [*self.captions, *([self.culture] if self.culture is not None else [])]:
-            if not isinstance(language, str) or not _LANGUAGE.fullmatch(language):
-                raise ValueError(f"record {self.key!r}: {language!r} is no language code like 'de'")
+        try:
+            captions: dict[str, list[str]] = {}
+            for language, texts in self.captions.items():
+                captions.setdefault(parse_language(language), []).extend(texts)
+            culture = None if self.culture is None else parse_language(str(self.culture))
+        except ValueError as error:
+            raise ValueError(f"record {self.key!r}: {error}") from error
+        object.__setattr__(self, "captions", captions)
+        object.__setattr__(self, "culture", culture)
         if not all(texts and all(texts) for texts in self.captions.values()):
             raise ValueError(f"record {self.key!r} has an empty caption")
         try:
@@ -91,9 +104,11 @@ def parse_key_map(pairs: Iterable[str]) -> dict[str, str]:
     mapped = {}
     for pair in pairs:
         name, equals, language = pair.partition("=")
-        if not (name and equals and _LANGUAGE.fullmatch(language)):
-            raise ValueError(f"key_map takes NAME=LANGUAGE such as caption_zh=zh, not {pair!r}")
-        mapped[name] = language
+        if not (name and equals):
+            raise ValueError(
+                f"caption_keys takes NAME=LANGUAGE such as caption_zh=zh, not {pair!r}"
+            )
+        mapped[name] = parse_language(language)
     return mapped
 
 
@@ -109,7 +124,8 @@ def record_from_fields(
     """Makes a record of JSON fields: what is no caption, `parallel` or `culture` becomes `extra`.
 
     Captions are those of every language under `captions`; or those under the keys that `key_map`
-    names, such as `{"caption_zh": "zh"}`; or else `text`, in `caption_language`.
+    names, such as `{"caption_zh": "zh"}`; or else `text`, or what the first of `CAPTION_KEYS` that
+    holds a text says, in `caption_language`.
 
     Raises:
         ValueError: no caption is found (the keys that were are named), or a field is malformed.
@@ -126,15 +142,18 @@ def record_from_fields(
             captions.setdefault(language, []).extend(_texts(rest.pop(name, None)))
     elif text is not None:
         captions = {caption_language: _texts(text)}
+    elif name := next((name for name in CAPTION_KEYS if _is_caption(rest.get(name))), None):
+        _say_key(name, caption_language)
+        captions = {caption_language: _texts(rest.pop(name))}
     captions = {language: texts for language, texts in captions.items() if texts}
     if not captions:
         wanted = f" under {', '.join(key_map)}" if key_map else ""
         found = ", ".join(sorted(fields)) or "none"
-        raise ValueError(f"no caption{wanted}; JSON keys found: {found}; see --key_map")
+        raise ValueError(f"no caption{wanted}; JSON keys found: {found}; see --caption_keys")
     culture = rest.pop("culture", None)
     parallel = rest.pop("parallel", None)
     if parallel is None:
-        parallel = culture is None and "en" in captions
+        parallel = culture is None and any(map(is_english, captions))
     if not isinstance(parallel, bool):
         raise ValueError(f"'parallel' must be true or false, not {parallel!r}")
     return Record(key, image, captions, parallel, culture, rest)
@@ -163,8 +182,8 @@ def record_to_sample(record: Record) -> dict[str, Any]:
         sample[kinds[0]] = image
     fields = {name: getattr(record, name) for name in RESERVED} | record.extra
     sample["json"] = json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()
-    if "en" in record.captions:
-        sample["txt"] = record.captions["en"][0].encode()
+    if english := sorted(filter(is_english, record.captions)):
+        sample["txt"] = record.captions[english[0]][0].encode()
     return sample
 
 
@@ -215,3 +234,18 @@ def _texts(value: Any) -> list[str]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"a caption must be a text or a list of texts, not {value!r:.60}")
     return [text.strip() for text in texts if text.strip()]
+
+
+def _is_caption(value: Any) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return any(isinstance(text, str) and text.strip() for text in texts)
+
+
+@functools.cache
+def _say_key(name: str, language: str) -> None:
+    """Says once which key the captions were found under."""
+    log.warning(
+        "captions are taken from the JSON key %r as %r; see --caption_keys for others",
+        name,
+        language,
+    )
