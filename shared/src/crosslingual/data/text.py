@@ -1,17 +1,24 @@
 """Text, JSON and tables as files hold them: the one place in `data/` that decodes bytes.
 
 Files come from many machines: with Windows' byte order mark and line ends, with JSON that escapes
-half a character, with a Mac's spelling of accents in file names.
+half a character, with a Mac's spelling of accents in file names. What is not UTF-8 or not JSON is a
+ValueError of one line, however it is broken.
 """
 
 import gzip
 import json
+import math
+import os.path
 import re
 import unicodedata
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+MAX_DEPTH = 64  # of JSON; Python's own limit, about 1,000, would be met anywhere later
+
+_BYTE_ORDER_MARK = "\ufeff"
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # The first branch is kept: joiners inside Persian, Indic words and emoji, and the flags of regions.
 _HIDDEN = re.compile(
@@ -35,7 +42,22 @@ def printable(text: object, keep: str = "") -> str:
 
 def decode_text(data: bytes) -> str:
     """UTF-8 bytes as text, without the byte order mark; a ValueError where they are not UTF-8."""
-    return data.decode("utf-8-sig")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or 0 in data[:2]:
+        raise ValueError("it is UTF-16 or binary, not UTF-8: save it as UTF-8")
+    return data.decode("utf-8").lstrip(_BYTE_ORDER_MARK)
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file as text, with "\\n" at the ends of lines.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not UTF-8; it is named.
+    """
+    try:
+        return decode_text(path.read_bytes()).replace("\r\n", "\n")
+    except ValueError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error}") from error
 
 
 def check_characters(text: str) -> None:
@@ -50,11 +72,14 @@ def check_characters(text: str) -> None:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """A sample's JSON as values; a ValueError where it is broken, not UTF-8, or holds a lone
-    surrogate.
+    """JSON as values. NaN, infinities and numbers beyond a float, which JSON does not have and many
+    programs write, are None.
+
+    Raises:
+        ValueError: it is broken, not UTF-8, deeper than `MAX_DEPTH`, names a key twice, or holds a
+            lone surrogate.
     """
-    text = decode_text(data) if isinstance(data, bytes) else data
-    value = json.loads(text)
+    value, text = _load(data)
     if _ESCAPED_SURROGATE.search(text):  # mostly one half of a pair, which json has joined
         check_characters(json.dumps(value, ensure_ascii=False))
     return value
@@ -70,9 +95,21 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; give --input the path of the JSON file")
     try:
-        return json.loads(decode_text(path.read_bytes()))
+        return _load(path.read_bytes())[0]
     except ValueError as error:
         raise ValueError(f"{path} is broken JSON: {error}") from error
+
+
+def dump_json(value: Any, **options: Any) -> str:
+    """JSON that every program reads.
+
+    Raises:
+        ValueError: a NaN, an infinity, or what is no JSON value.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"no JSON value: {error}") from error
 
 
 def iter_lines(path: Path) -> Iterator[str]:
@@ -86,10 +123,12 @@ def iter_lines(path: Path) -> Iterator[str]:
     """
     opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="\n") as file:
-            for line in file:
-                yield line.rstrip("\r\n")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        with opened(path, "rb") as file:
+            for number, line in enumerate(file):
+                # a mark also begins a later line where files were joined
+                text = line.decode("utf-8") if number else decode_text(line)
+                yield text.lstrip(_BYTE_ORDER_MARK).rstrip("\r\n")
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is no whole UTF-8 text file: {error}") from error
 
 
@@ -112,13 +151,57 @@ def iter_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def find_file(path: Path) -> Path:
-    """The path of a file, or of the same name in the other Unicode form if only that exists: a Mac
-    writes `é` into archives as two code points (NFD), a list of files mostly has one (NFC).
+    """The path of a file, or of the same one with folders or names in the other Unicode form if
+    only that exists: a Mac writes `é` into archives as two code points (NFD), a list of files
+    mostly has one (NFC).
     """
-    if not path.is_file():
-        for form in ("NFC", "NFD"):
-            spelled = unicodedata.normalize(form, str(path))
-            for other in (path.with_name(Path(spelled).name), Path(spelled)):
-                if other.is_file():
-                    return other
-    return path
+    if os.path.isfile(path):  # unlike Path.is_file, it says no to names that no file can have
+        return path
+    found = Path(path.anchor)
+    for part in path.parts[bool(path.anchor) :]:
+        spelled = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
+        there = [found / name for name in spelled if os.path.exists(found / name)]
+        if not there:
+            return path
+        found = there[0]
+    return found if found.is_file() else path
+
+
+def _load(data: bytes | str) -> tuple[Any, str]:
+    """The values of JSON, and its text."""
+    text = decode_text(data) if isinstance(data, bytes) else data
+    try:
+        value = json.loads(
+            text,
+            parse_float=_finite,
+            parse_constant=lambda _: None,
+            object_pairs_hook=_object,
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(value, MAX_DEPTH)
+    return value, text
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!a:.60} comes twice in an object")
+    return value
+
+
+def _check_depth(value: Any, left: int) -> None:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if left < 0:
+        raise ValueError("it is nested too deeply")
+    for part in parts:
+        if isinstance(part, (dict, list)):
+            _check_depth(part, left - 1)
