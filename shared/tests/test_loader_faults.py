@@ -180,23 +180,45 @@ def test_no_shards_and_too_few_samples(tmp_path: Path) -> None:
 
 
 def test_missing_languages_are_counted_at_once(tmp_path: Path) -> None:
-    """With and without an index; `allow_missing` lets them through."""
-    folder = write_folder(tmp_path / "s", [8], {5: sample("0005", languages=["en"])})
-    message = "missing in de, fr: of 8 samples there are de 7, en 8, fr 0"
-    with pytest.raises(ValueError, match=message):
-        open_loader(folder, languages=["en", "de", "fr"])
-    index = {"shards": [{"name": "00000.tar"}], "languages": {"en": 8, "de": 5}, "num_samples": 8}
+    """With and without an index; `allow_missing` lets through what some sample has."""
+    folder = write_folder(tmp_path / "s", [80], {70: sample("0070", languages=["en"])})
+    with pytest.raises(ValueError, match="missing in de: captions of 80 samples: en 80, de 79"):
+        open_loader(folder, languages=["en", "de"])
+    index = {"shards": [{"name": "00000.tar"}], "languages": {"en": 80, "de": 5}, "num_samples": 80}
     Path(folder, "index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="missing in de: of 8 samples there are de 5, en 8"):
-        open_loader(folder)
+    with pytest.raises(ValueError, match="missing in de: captions of 80 samples: de 5, en 80"):
+        open_loader(folder, languages=["de"])
+    with pytest.raises(ValueError, match="no sample has captions in 'fr'; .* de, en"):
+        open_loader(folder, languages=["fr"], allow_missing=True)
     loader = open_loader(folder, allow_missing=True)
-    captions = [c for batch in itertools.islice(loader.batches(), 2) for c in batch["captions"]]
-    assert sorted(map(len, captions)) == [1] + [2] * 7
+    captions = [c for batch in itertools.islice(loader.batches(), 20) for c in batch["captions"]]
+    assert sorted(map(len, captions)) == [1] + [2] * 79
+
+
+def test_a_language_is_found_under_the_tag_that_the_shards_have(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One tag of the same language and script; every English will do for a teacher."""
+    shards = [sample("0000", languages=["en-GB", "zh-CN"]), sample("0001", languages=["en-US"])]
+    folder = write_folder(tmp_path / "s", [8], dict(enumerate(shards * 4)))
+    loader = open_loader(folder, languages=["zh"], allow_missing=True)
+    assert "captions in zh-CN are read as zh" in caplog.text
+    assert loader.language_line == "captions of 8 samples: zh 4, en 8"
+    for captions in next(loader.batches())["captions"]:
+        assert captions["en"] == captions.get("en-GB", captions.get("en-US"))
+        assert captions.get("zh") == captions.get("zh-CN")
+    with pytest.raises(ValueError, match="'en' may be en-GB or en-US"):
+        open_loader(folder, languages=["en"], allow_missing=True)
+    with pytest.raises(ValueError, match="no sample has captions in 'zh-TW'"):
+        open_loader(folder, languages=["zh-TW"], allow_missing=True)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_language_missing_further_on_stops_the_run(tmp_path: Path, num_workers: int) -> None:
-    """Where no index counts them, the sample is named when it comes."""
+def test_a_language_missing_further_on_stops_the_run(
+    tmp_path: Path, num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where neither an index nor the first samples tell, the sample is named when it comes."""
+    monkeypatch.setattr("crosslingual.data.loader.NUM_COUNTED", 64)
     folder = write_folder(tmp_path / "s", [80], {70: sample("0070", languages=["en"])})
     loader = open_loader(folder, num_workers=num_workers)
     message = r"0070 of .*00000.tar has no caption in de \(it has en\); choose"

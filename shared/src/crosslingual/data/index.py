@@ -13,6 +13,7 @@ from typing import Any
 
 import fsspec
 
+from crosslingual.data.languages import parse_language
 from crosslingual.data.records import Record
 from crosslingual.data.tars import INDEX
 from crosslingual.data.text import parse_json
@@ -123,7 +124,8 @@ def language_counts(urls: list[str]) -> tuple[Counter[str], int]:
     for folder, chosen in names.items():
         index = _read_json(folder + INDEX)
         if {shard["name"] for shard in index.get("shards", [])} == chosen:
-            counts.update(index["languages"])
+            for language, count in index["languages"].items():
+                counts[parse_language(language)] += count
             num_samples += index["num_samples"]
     return counts, num_samples
 

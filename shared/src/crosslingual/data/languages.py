@@ -7,7 +7,7 @@ Tags are BCP-47's (`de`, `zh-Hans`, `pt-BR`), in the form that its registry pref
 import contextlib
 import functools
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated
 
 
@@ -80,6 +80,19 @@ def match_languages(wanted: Iterable[str], found: Collection[str]) -> dict[str, 
                 raise ValueError(f"{other!r} and {language!r} are the same captions: name one")
         matched[language] = name
     return matched
+
+
+def describe_counts(
+    languages: Iterable[str], counts: Mapping[str, int], num_counted: int, num_samples: int
+) -> str:
+    """One line of how many samples have captions in each language, and in English, from which
+    most methods learn.
+    """
+    first = f"the first {num_counted} of " if num_counted < num_samples else ""
+    names = dict.fromkeys([*languages, "en"])
+    return f"captions of {first}{num_samples} samples: " + ", ".join(
+        f"{name} {counts.get(name, 0)}" for name in names
+    )
 
 
 @functools.lru_cache(4096)

@@ -11,7 +11,7 @@ import itertools
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,21 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from crosslingual.data.index import language_counts, shard_sizes
+from crosslingual.data.languages import (
+    describe_counts,
+    is_english,
+    match_language,
+    match_languages,
+)
 from crosslingual.data.order import WINDOW_SAMPLES, WINDOW_SHARDS, SampleOrder
 from crosslingual.data.pictures import decode_pixels, pixels_to_images
 from crosslingual.data.records import Record, names_found, sample_to_record
 from crosslingual.data.tars import Shard, expand_shards
 
 NUM_PROBED = 64
+NUM_COUNTED = 10_000  # samples whose languages are counted at the start where no index says them
 NUM_LOGGED = 10  # faults that are logged as they are met; all are in `faults` and `report()`
+TEXTS = ("json", "txt")  # members that captions are in
 MIN_JUDGED = 1000  # below this many samples read, `max_corrupt` is a share of this many (or of all)
 MAX_IN_A_ROW = 1000
 
@@ -43,6 +51,7 @@ class ShardLoader(Dataset):
         num_samples: in all shards together.
         faults: what was skipped and why, by shard and sample.
         num_read: samples of this rank so far, with those that were skipped.
+        language_line: how many samples have captions in each of the languages.
     """
 
     def __init__(
@@ -69,11 +78,13 @@ class ShardLoader(Dataset):
             batch_size: samples a rank and step.
             seed: of the order.
             resolution: pixels of the square pictures; None loads captions alone.
-            languages: that each sample must have a caption in; None asks for nothing.
+            languages: that each sample must have a caption in; None asks for nothing. One that the
+                shards have under another tag of the same language and script is found there.
             rank: this process.
             world_size: processes.
             num_workers: processes that read and decode ahead; 0 does so in this one.
-            allow_missing: whether samples may lack captions in some of `languages`.
+            allow_missing: whether samples may lack captions in some of `languages`; in each, some
+                sample has one.
             max_corrupt: the share of samples that may be unusable before the run stops.
             key_map: JSON key to language, for captions of others' shards.
             caption_language: of `KEY.txt`, in shards of others.
@@ -91,6 +102,8 @@ class ShardLoader(Dataset):
         self.num_workers, self.max_corrupt, self.shuffle = num_workers, max_corrupt, shuffle
         self.resolution = resolution
         self.languages = [] if allow_missing else languages or []
+        self.language_line = ""
+        self._tags: dict[str, list[str]] = {}  # where captions in a language are found
         self.faults: dict[str, str] = {}
         self.num_read = 0
         self._options = {"key_map": key_map, "caption_language": caption_language}
@@ -104,8 +117,8 @@ class ShardLoader(Dataset):
         self._order = SampleOrder(self._sizes, seed if shuffle else None)
         self.num_samples = self._order.num_samples
         self._check_samples(shards)
-        if self.languages:
-            self._check_languages()
+        if languages:
+            self._find_languages(languages)
         if len(self) == 0:
             raise ValueError(
                 f"{self.num_samples} samples in {shards} do not fill one batch of {world_size} "
@@ -208,27 +221,56 @@ class ShardLoader(Dataset):
             f"names found: {', '.join(sorted(found)) or 'none'}"
         )
 
-    def _check_languages(self) -> None:
-        """Compares with what the indexes say, or with the first samples where there is none."""
-        counts, num_samples = language_counts(self.urls)
-        if num_samples < self.num_samples:
-            counts, num_samples = Counter(), 0
-            for place in self._first_places():
-                with contextlib.suppress(ValueError):
-                    counts.update(self._record(*place).captions.keys())
-                    num_samples += 1
+    def _find_languages(self, languages: list[str]) -> None:
+        """Finds the tags under which the shards have the languages, and compares the counts."""
+        counts, num_samples, is_whole = self._count_languages(languages)
+        unknown = []
+        if not is_whole:  # at an address: no sample that was looked at has them, others may
+            unknown = [name for name in languages if not match_language(name, counts)]
+        tags = match_languages([name for name in languages if name not in unknown], counts)
+        self._tags = {name: [tag] for name, tag in tags.items() if name != tag}
+        if "en" not in counts and "en" not in tags:  # every English will do for a teacher
+            self._tags["en"] = [tag for tag, _ in counts.most_common() if is_english(tag)]
+        counts |= {name: sum(counts[tag] for tag in found) for name, found in self._tags.items()}
+        self.language_line = describe_counts(languages, counts, num_samples, self.num_samples)
+        if self.rank == 0:
+            for name, found in self._tags.items():
+                if found:
+                    log.warning("captions in %s are read as %s", " and ".join(found), name)
+            if unknown:
+                there = ", ".join(unknown)
+                log.warning("the first %d samples have no captions in %s", num_samples, there)
         missing = [name for name in self.languages if counts[name] < num_samples]
         if missing:
-            had = ", ".join(f"{name} {counts[name]}" for name in sorted({*counts, *missing}))
             raise ValueError(
-                f"captions are missing in {', '.join(missing)}: of {num_samples} samples there "
-                f"are {had}; choose other languages or set allow_missing"
+                f"captions are missing in {', '.join(missing)}: {self.language_line}; choose other "
+                "--languages, or write shards without the samples that lack one"
             )
 
-    def _first_places(self) -> Iterator[tuple[int, int]]:
+    def _count_languages(self, languages: list[str]) -> tuple[Counter[str], int, bool]:
+        """Samples by language and in all, and whether no other sample can have more languages.
+
+        Says what the indexes say. Without them it reads the texts of local shards, until
+        `NUM_COUNTED` have each language or to the end, or the first samples at an address.
+        """
+        counts, num_samples = language_counts(self.urls)
+        if num_samples >= self.num_samples:
+            return counts, num_samples, True
+        counts, num_samples, met = Counter(), 0, dict(self._met)
+        is_local = not any("://" in url for url in self.urls)
+        for place in self._first_places(None if is_local else NUM_PROBED):
+            with contextlib.suppress(ValueError):
+                counts.update(self._record(*place, extensions=TEXTS).captions.keys())
+                num_samples += 1
+            if num_samples >= NUM_COUNTED and all(match_language(x, counts) for x in languages):
+                break
+        self._met = met  # faults are reported where the order meets them
+        return counts, num_samples, is_local
+
+    def _first_places(self, number: int | None = NUM_PROBED) -> Iterator[tuple[int, int]]:
         """Shard and number of the first samples, in stored order."""
         places = ((shard, i) for shard, size in enumerate(self._sizes) for i in range(size))
-        return itertools.islice(places, NUM_PROBED)
+        return itertools.islice(places, number)
 
     def _batch(self, step: int) -> dict[str, Any]:
         epoch, place = divmod(step, len(self))
@@ -263,8 +305,8 @@ class ShardLoader(Dataset):
             if missing:
                 raise ValueError(
                     f"{record.key} of {self.urls[shard]} has no caption in {', '.join(missing)} "
-                    f"(it has {', '.join(record.captions)}); choose other languages or set "
-                    "allow_missing"
+                    f"(it has {', '.join(record.captions)}); choose other --languages, or write "
+                    "shards without such samples"
                 )
             return record, pixels
         if self.shuffle:
@@ -280,19 +322,25 @@ class ShardLoader(Dataset):
             raise ValueError("no picture")
         return record, decode_pixels(record.image, self.resolution)
 
-    def _record(self, shard: int, index: int) -> Record:
-        sample = self._sample(shard, index)
+    def _record(self, shard: int, index: int, extensions: Sequence[str] | None = None) -> Record:
+        sample = self._sample(shard, index, extensions)
         try:
-            return sample_to_record(sample, **self._options)
+            record = sample_to_record(sample, **self._options)
         except ValueError as error:
             # the name stands beside the reason, so that equal reasons are counted together
             raise ValueError(str(error).removeprefix(f"sample {sample['__key__']!r}: ")) from error
+        for name, tags in self._tags.items():
+            if found := next((tag for tag in tags if tag in record.captions), None):
+                record.captions.setdefault(name, record.captions[found])
+        return record
 
-    def _sample(self, shard: int, index: int) -> dict[str, Any]:
+    def _sample(
+        self, shard: int, index: int, extensions: Sequence[str] | None = None
+    ) -> dict[str, Any]:
         opened = self._shard(shard)
         if index >= len(opened.samples):
             raise ValueError(f"gone: the shard ends after {len(opened.samples)} samples")
-        return opened.read(index)
+        return opened.read(index, extensions)
 
     def _name(self, shard: int, index: int) -> str:
         """A sample's shard and key, for messages."""

@@ -134,14 +134,28 @@ class Shard:
         if self._is_local:
             self._file.close()
 
-    def read(self, index: int) -> dict[str, Any]:
+    def read(self, index: int, extensions: Sequence[str] | None = None) -> dict[str, Any]:
         """The sample as WebDataset has it: `__key__`, and the bytes of each member by extension.
 
+        With `extensions`, only these members are read.
+
         Raises:
-            ValueError: the shard became shorter than it was.
+            ValueError: the shard became shorter than it was, or its server reads no ranges.
         """
         key, members = self.samples[index]
+        sample: dict[str, Any] = {"__key__": key}
+        if extensions is not None:
+            for extension, offset, size in members:
+                if extension in extensions:
+                    sample[extension] = self._bytes(offset, offset + size)
+            return sample
         start, end = members[0].offset, members[-1].offset + members[-1].size
+        data = self._bytes(start, end)
+        for extension, offset, size in members:
+            sample[extension] = data[offset - start : offset - start + size]
+        return sample
+
+    def _bytes(self, start: int, end: int) -> bytes:
         if self._is_local:
             data = os.pread(self._file.fileno(), end - start, start)
         else:
@@ -150,10 +164,9 @@ class Shard:
             data = filesystem.cat_file(path, start=start, end=end)
         if len(data) < end - start:
             raise ValueError("the shard is cut off")
-        sample: dict[str, Any] = {"__key__": key}
-        for extension, offset, size in members:
-            sample[extension] = data[offset - start : offset - start + size]
-        return sample
+        if len(data) > end - start:
+            raise ValueError("the server reads no ranges of files: copy the shards to this disk")
+        return data
 
     def _scan(self, file: IO[bytes], num_bytes: int) -> None:
         if file.read(2) == b"\x1f\x8b":

@@ -16,6 +16,7 @@ from crosslingual.data.records import parse_key_map
 from crosslingual.features.blocks import join, save_block
 from crosslingual.features.loader import NULL, claim, finish_features
 from crosslingual.features.ragged import Ragged
+from crosslingual.frozen.tokens import CutCounts
 from crosslingual.training.processes import Ranks
 
 
@@ -72,7 +73,11 @@ def write_run_features(
         num_workers=settings.dataloader_num_workers,
         shuffle=False,
         key_map=parse_key_map(settings.caption_keys) or None,
+        languages=parts.languages,
+        allow_missing=True,
     )
+    if ranks.rank == 0:
+        print(loader.language_line)
     folder = Path(settings.features_dir)
     folder.mkdir(parents=True, exist_ok=True)
     of_run = {"resolution": resolution, "shards": shards_hash(shards), "batch_size": batch_size}
@@ -82,12 +87,14 @@ def write_run_features(
         path = folder / f"block-{number:05d}.safetensors"
         if path.exists():
             continue
-        pieces, keys = [], []
+        pieces, keys, cut = [], [], CutCounts()
         num_batches = min(batches_per_block, len(loader) - firsts[number])
         for batch in islice(loader.batches(firsts[number]), num_batches):
-            pieces.append(parts.encode(batch))
+            captions = [(name, texts[0]) for c in batch["captions"] for name, texts in c.items()]
+            with cut.counting(captions):
+                pieces.append(parts.encode(batch))
             keys += batch["keys"]
-        save_block(path, join(pieces), keys)
+        save_block(path, join(pieces), keys, cut=cut.as_json())
     if ranks.rank == 0:
         save_block(folder / NULL, parts.null(), [])
     if ranks.world_size > 1:
@@ -98,6 +105,10 @@ def write_run_features(
         print(
             f"{folder}: {index.num_rows} samples, {len(index.languages)} languages, {size:.1f} MiB"
         )
+        total = CutCounts()
+        total.add(index.cut)
+        if index.cut:
+            print(total)
     return folder
 
 

@@ -2,6 +2,8 @@
 are read. Both give the same arrays, by the same flag.
 """
 
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.data.loader import ShardLoader
+from crosslingual.data.languages import describe_counts, match_languages
+from crosslingual.data.loader import NUM_COUNTED, ShardLoader
 from crosslingual.data.records import parse_key_map
 from crosslingual.features.compute import SampleParts
 from crosslingual.features.loader import FeatureLoader, is_features
+from crosslingual.frozen.tokens import Cut, on_cut
 from crosslingual.frozen.weights import resolve
 from crosslingual.training.processes import Ranks
 from crosslingual.training.settings import RunSettings
@@ -37,7 +41,9 @@ class TrainingData:
         """Endless batches of the arrays of `parts.encode` from a micro-step on."""
         for batch in self.loader.batches(start_step):
             is_stored = isinstance(self.loader, FeatureLoader)
-            yield batch if is_stored else {**self.parts.encode(batch), "keys": batch["keys"]}
+            with on_cut(_warn_once):
+                arrays = batch if is_stored else self.parts.encode(batch) | {"keys": batch["keys"]}
+            yield arrays
 
     def keys(self, batch: dict[str, Any]) -> list[str]:
         """The sample keys of a batch, for messages."""
@@ -69,6 +75,9 @@ def open_run_data(
     if is_features(resolve(train_data)):
         made_of = parts.made_of | ({"resolution": resolution} if resolution else {})
         features = FeatureLoader(train_data, **place, made_of=made_of)
+        line = _check_languages(features, parts.languages)
+        if ranks.rank == 0:
+            print(line)
         return TrainingData(features, parts, features.null())
     shards = ShardLoader(
         train_data,
@@ -76,8 +85,37 @@ def open_run_data(
         num_workers=settings.dataloader_num_workers,
         resolution=resolution,
         key_map=parse_key_map(settings.caption_keys) or None,
+        languages=parts.languages,
+        allow_missing=True,
     )
+    if ranks.rank == 0:
+        print(shards.language_line)
     return TrainingData(shards, parts, parts.null())
+
+
+def _check_languages(features: FeatureLoader, languages: list[str]) -> str:
+    """A line with the number of samples a language, each of which some sample must have. It reads
+    no more blocks than that takes, and `NUM_COUNTED` rows.
+    """
+    counts, num_rows = Counter(), 0
+    for block in features.index.blocks:
+        rows = torch.arange(num_rows, num_rows + block["num_rows"])
+        has = features.rows(rows, ["has_language", "has_english"])
+        counts.update(dict(zip(languages, has["has_language"].sum(dim=0).tolist(), strict=True)))
+        if "en" not in languages:
+            counts["en"] += int(has["has_english"].sum())
+        num_rows += len(rows)
+        if num_rows >= NUM_COUNTED and all(counts[name] for name in languages):
+            break
+    match_languages(languages, [name for name, count in counts.items() if count])
+    return describe_counts(languages, counts, num_rows, features.index.num_rows)
+
+
+def _warn_once(cut: Cut) -> None:
+    warnings.warn(
+        f"captions longer than {cut.max_length} tokens are cut: `features` counts them by language",
+        stacklevel=2,
+    )
 
 
 def validation_batch(
