@@ -1,5 +1,8 @@
 """Commands made of verbs: the list, a verb's settings, and whose settings `info` takes."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,3 +107,22 @@ def test_help_lists_verbs_and_a_verbs_settings(capsys: pytest.CaptureFixture[str
         run("train", "--help")
     text = capsys.readouterr().out
     assert "usage: example train" in text and "train it." in text and "--steps" in text
+
+
+def test_a_rank_leaves_with_its_code_and_without_pythons_own_shutdown() -> None:
+    script = (
+        "import atexit, sys; from crosslingual.cli.verbs import run_verbs\n"
+        "atexit.register(print, 'exit functions ran')\n"
+        "run_verbs('tool', '', {}, ['no-verb']); print('went on')"
+    )
+    done = {
+        world_size: subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "WORLD_SIZE": world_size},
+            capture_output=True,
+            text=True,
+        )
+        for world_size in ("1", "2")
+    }
+    assert (done["1"].returncode, done["1"].stdout) == (0, "went on\nexit functions ran\n")
+    assert (done["2"].returncode, done["2"].stdout) == (2, "exit functions ran\n")

@@ -8,6 +8,7 @@ A package's `__main__.py` calls `run_verbs`, so that `pea train`, `python -m pea
 A verb's modules are imported when it is called, so that `NAME --help` answers at once.
 """
 
+import atexit
 import contextlib
 import errno
 import os
@@ -63,7 +64,21 @@ def run_verbs(
         print(f"\n{prog} VERB --help lists a verb's settings.")
         return 0
     name, *rest = words
-    return run_command(lambda: _run_verb(prog, name, verbs, rest))
+    code = run_command(lambda: _run_verb(prog, name, verbs, rest))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leave_ranks(code)
+    return code
+
+
+def _leave_ranks(code: int) -> None:
+    """Ends one of several training processes without Python's own shutdown: a thread of gloo that
+    still releases a message there needs the interpreter, and aborts the process (seen with torch
+    2.13, once in some hundred runs).
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _run_verb(prog: str, name: str, verbs: Mapping[str, Verb], words: list[str]) -> None:
