@@ -100,7 +100,8 @@ def _check_languages(features: FeatureLoader, languages: list[str]) -> str:
     counts, num_rows = Counter(), 0
     for block in features.index.blocks:
         rows = torch.arange(num_rows, num_rows + block["num_rows"])
-        has = features.rows(rows, ["has_language", "has_english"])
+        names = ["has_language", *(["has_english"] if "en" not in languages else [])]
+        has = features.rows(rows, names)
         counts.update(dict(zip(languages, has["has_language"].sum(dim=0).tolist(), strict=True)))
         if "en" not in languages:
             counts["en"] += int(has["has_english"].sum())
