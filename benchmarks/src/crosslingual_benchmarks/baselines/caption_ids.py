@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from crosslingual.features.frozen_parts import FrozenParts
 from crosslingual.frozen.base import Base
+from crosslingual.frozen.tokens import tokenize
 from crosslingual.frozen.weights import resolve
 
 
@@ -47,10 +48,7 @@ class CaptionIdParts:
 
     def ids(self, texts: list[str]) -> Tensor:
         """Token ids (B, max_length) int32; longer texts are cut with their end token kept."""
-        tokens = self.tokenizer(
-            texts, padding="max_length", max_length=self.max_length, truncation=True
-        )
-        return torch.tensor(tokens.input_ids, dtype=torch.int32)
+        return tokenize(self.tokenizer, texts, self.max_length, "max_length").input_ids.int()
 
     def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Those of `FrozenParts.encode`, and `ids` (B, N, max_length) of the first caption in each

@@ -20,6 +20,7 @@ from crosslingual.features.frozen_parts import STORED, FrozenParts
 from crosslingual.frozen.base import Base, Conditioning
 from crosslingual.frozen.encoders import encoder_shape
 from crosslingual.frozen.schedule import Noising
+from crosslingual.frozen.tokens import tokenize
 from crosslingual.frozen.weights import locate, resolve
 from iap.method import AttentiveFeatures
 from iap.settings import TrainSettings
@@ -110,10 +111,7 @@ class TripletParts:
 
     def ids(self, texts: list[str]) -> Tensor:
         """Token ids (B, max_length) int32; longer texts are truncated and keep their end token."""
-        tokens = self.tokenizer(
-            texts, padding="max_length", max_length=self.max_length, truncation=True
-        )
-        return torch.tensor(tokens.input_ids, dtype=torch.int32)
+        return tokenize(self.tokenizer, texts, self.max_length, "max_length").input_ids.int()
 
     def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Encodes a loader's batch of B samples in N languages.

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -29,8 +30,10 @@ def join(pieces: Sequence[Arrays]) -> dict[str, Tensor | Ragged]:
     return joined
 
 
-def save_block(path: Path, arrays: Arrays, keys: list[str]) -> None:
-    """Writes one block under a temporary name and renames it, so that it is complete or absent."""
+def save_block(path: Path, arrays: Arrays, keys: list[str], **notes: Any) -> None:
+    """Writes one block, with the samples' keys and further JSON values as its notes, under a
+    temporary name and renames it, so that it is complete or absent.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     tensors: dict[str, Tensor] = {}
     for name, array in arrays.items():
@@ -39,14 +42,15 @@ def save_block(path: Path, arrays: Arrays, keys: list[str]) -> None:
         else:
             tensors[name] = array
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, temporary, metadata={"keys": json.dumps(keys)})
+    metadata = {n: json.dumps(v) for n, v in {"keys": keys, **notes}.items() if v or n == "keys"}
+    save_file(tensors, temporary, metadata=metadata)
     os.replace(temporary, path)
 
 
-def read_keys(path: Path) -> list[str]:
-    """The sample keys of a block, without its arrays."""
+def read_notes(path: Path) -> dict[str, Any]:
+    """The `keys` of a block's samples and its other notes, without its arrays."""
     with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["keys"])
+        return {name: json.loads(note) for name, note in file.metadata().items()}
 
 
 def read_block(path: Path) -> dict[str, Tensor | Ragged]:

@@ -105,10 +105,8 @@ def write_run_features(
         print(
             f"{folder}: {index.num_rows} samples, {len(index.languages)} languages, {size:.1f} MiB"
         )
-        total = CutCounts()
-        total.add(index.cut)
         if index.cut:
-            print(total)
+            print(CutCounts().add(index.cut))
     return folder
 
 

@@ -8,7 +8,7 @@ refused. Blocks are memory-mapped, so that a batch reads only its own rows.
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from crosslingual.features.blocks import gather, read_block, read_keys
+from crosslingual.features.blocks import gather, read_block, read_notes
 from crosslingual.features.ragged import Ragged
 from crosslingual.files import write_text
+from crosslingual.frozen.tokens import CutCounts
 
 INDEX = "index.json"
 NULL = "null.safetensors"
@@ -36,11 +37,13 @@ class FeatureIndex:
             of the features.
         blocks: file names and row counts, in order.
         languages: order of the language axis of multilingual arrays.
+        cut: captions that were longer than the encoder's limit, and their lost tokens, by language.
     """
 
     made_of: dict[str, Any]
     blocks: list[dict[str, Any]]
     languages: list[str]
+    cut: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
@@ -72,8 +75,12 @@ def finish_features(folder: Path) -> FeatureIndex:
     """Writes `index.json` over all blocks, which makes the folder's features complete."""
     made_of = json.loads((folder / CLAIM).read_text())
     paths = sorted(folder.glob("block-*.safetensors"))
-    blocks = [{"name": path.name, "num_rows": len(read_keys(path))} for path in paths]
-    index = FeatureIndex(made_of, blocks, made_of["languages"])
+    blocks, cut = [], CutCounts()
+    for path in paths:
+        notes = read_notes(path)
+        blocks.append({"name": path.name, "num_rows": len(notes["keys"])})
+        cut.add(notes.get("cut", {}))
+    index = FeatureIndex(made_of, blocks, made_of["languages"], cut.as_json())
     write_text(folder / INDEX, json.dumps({"version": VERSION, **vars(index)}, indent=1))
     return index
 
@@ -200,7 +207,7 @@ class FeatureLoader:
         """The sample keys of the given rows, for messages."""
         numbers = torch.searchsorted(self._ends, indices, right=True)
         pairs = zip(numbers.tolist(), (indices - self._starts[numbers]).tolist(), strict=True)
-        return [read_keys(self._paths[number])[row] for number, row in pairs]
+        return [read_notes(self._paths[number])["keys"][row] for number, row in pairs]
 
     def batches(self, start_step: int = 0) -> Iterator[dict[str, Tensor | Ragged]]:
         """Endless batches from a step on; `rows` holds the sample numbers, for `keys`."""

@@ -23,6 +23,7 @@ from crosslingual.frozen.denoiser import Conditioning, Denoiser, Family, TextSha
 from crosslingual.frozen.families import find_family
 from crosslingual.frozen.schedule import Latents, Noising, Process
 from crosslingual.frozen.shapes import published_shape
+from crosslingual.frozen.tokens import report_cut
 from crosslingual.frozen.weights import load_frozen, locate, quiet_libraries, resolve, weights_hash
 
 __all__ = ["Base", "Conditioning", "Denoiser", "TextEncoders"]
@@ -40,7 +41,8 @@ class TextEncoders:
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """What the base's denoiser sees of English prompts."""
-        return self.family.encode(self.pipe, prompts)
+        with report_cut(self.pipe):
+            return self.family.encode(self.pipe, prompts)
 
 
 class Base:

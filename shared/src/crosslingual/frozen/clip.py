@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crosslingual.frozen.shapes import model_config
+from crosslingual.frozen.tokens import tokenize
 from crosslingual.frozen.weights import load_frozen, resolve
 
 # B pictures or texts, P width of the joint space
@@ -72,15 +73,9 @@ class FrozenCLIP:
     @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> Tensor:
         """Joint embeddings (B, P) of texts, fp32, not normalised; longer texts are cut to
-        `max_length` with the end token kept.
+        `max_length` with the end token kept, and reported.
         """
-        tokens = self.tokenizer(
-            texts,
-            padding="longest",
-            max_length=self.max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).to(self.model.device)
+        tokens = tokenize(self.tokenizer, texts, self.max_length).to(self.model.device)
         read = self.model.text_model(tokens.input_ids, attention_mask=tokens.attention_mask)
         return self.model.text_projection(read.pooler_output).float()
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from crosslingual.features.ragged import Ragged
 from crosslingual.frozen.shapes import model_config, published_shape
+from crosslingual.frozen.tokens import tokenize
 from crosslingual.frozen.weights import load_frozen, resolve
 
 MAX_LENGTH = 77  # tokens of a prompt where nothing else is asked for, as CLIP's
@@ -124,16 +125,10 @@ class MultilingualEncoder:
         """Ids and mask, both (B, L), on the model's device.
 
         Args:
-            texts: longer ones are cut to `max_length` with their end token kept.
+            texts: longer ones are cut to `max_length` with their end token kept, and reported.
             padding: to `max_length`, or to the `longest` text.
         """
-        tokens = self.tokenizer(
-            texts,
-            padding=padding,
-            max_length=self.max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).to(self.model.device)
+        tokens = tokenize(self.tokenizer, texts, self.max_length, padding).to(self.model.device)
         return tokens.input_ids, tokens.attention_mask
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from crosslingual.adapter.artifact import load_strict, load_tensors
 from crosslingual.features.ragged import Ragged
 from crosslingual.frozen.encoders import encoder_config, load_multilingual_encoder
+from crosslingual.frozen.tokens import tokenize
 from crosslingual.frozen.weights import freeze, load_frozen, quiet_libraries
 
 STUDENTS = ("altclip_text_model", "altclip")
@@ -45,13 +46,7 @@ class TextEncoder:
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Ids and mask (B, L), padded to the longest; truncated texts keep their end token."""
-        tokens = self.tokenizer(
-            texts,
-            padding="longest",
-            max_length=self.max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
+        tokens = tokenize(self.tokenizer, texts, self.max_length)
         return tokens.input_ids, tokens.attention_mask
 
     @torch.no_grad()

@@ -22,6 +22,7 @@ from altdiffusion.text.parallel_text import Source
 from crosslingual.data.pictures import decode_picture
 from crosslingual.data.records import Record
 from crosslingual.frozen.clip import FrozenCLIP
+from crosslingual.frozen.tokens import CutCounts, say_cut, tokenize
 from crosslingual.training.processes import Ranks
 
 BLOCK_ROWS = 4096
@@ -35,13 +36,8 @@ def pooled_states(clip: FrozenCLIP, texts: Sequence[str]) -> Tensor:
     """CLIP's state at the end of each English text, before its text projection: (B, P), fp32."""
     rows = []
     for start in range(0, len(texts), BATCH_ROWS):
-        tokens = clip.tokenizer(
-            list(texts[start : start + BATCH_ROWS]),
-            padding="longest",
-            max_length=clip.max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).to(clip.model.device)
+        batch = list(texts[start : start + BATCH_ROWS])
+        tokens = tokenize(clip.tokenizer, batch, clip.max_length).to(clip.model.device)
         read = clip.model.text_model(tokens.input_ids, attention_mask=tokens.attention_mask)
         rows.append(read.pooler_output.float())
     return torch.cat(rows)
@@ -154,7 +150,8 @@ def write_sentences(
         partial.write_text(json.dumps(index, indent=1))
         partial.replace(folder / DRAFT)
     torch.distributed.barrier()
-    passing.encode_english(folder, ranks)
+    with say_cut("English sentences"):
+        passing.encode_english(folder, ranks)
     torch.distributed.barrier()
     index = json.loads((folder / DRAFT).read_text())
     torch.distributed.barrier()
@@ -179,6 +176,7 @@ class _Table:
         self.languages: list[str] = []
         self.target_of: list[int] = []
         self._waiting: list[str] = []
+        self.cut = CutCounts()
 
     def add(self, text: str, language: str, target: int) -> None:
         self._waiting.append(text)
@@ -188,7 +186,9 @@ class _Table:
             self._tokenise()
 
     def _tokenise(self) -> None:
-        rows = self.tokenizer(self._waiting, truncation=True, max_length=self.max_length).input_ids
+        spoken = self.languages[-len(self._waiting) :]
+        with self.cut.counting(zip(spoken, self._waiting, strict=True)):
+            rows = tokenize(self.tokenizer, self._waiting, self.max_length, False, None).input_ids
         self.lengths.append(np.array([len(row) for row in rows], dtype=np.int64))
         self.ids.append(np.concatenate(rows).astype(np.int32))
         self._waiting = []
@@ -209,6 +209,8 @@ class _Table:
         np.save(folder / "language.npy", np.array([numbers[n] for n in self.languages], np.uint8))
         np.save(folder / "target_of.npy", np.array(self.target_of, np.int64))
         counts = Counter(self.languages)
+        if cut := str(self.cut):
+            print(cut)
         return {"languages": names, "counts": [counts[name] for name in names]}
 
 

@@ -65,17 +65,10 @@ def encode_sentences(encoder: MultilingualEncoder, texts: list[str], batch_size:
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     vectors = []
     for start in range(0, len(order), batch_size):
-        tokens = encoder.tokenizer(
-            [texts[place] for place in order[start : start + batch_size]],
-            padding=True,
-            truncation=True,
-            max_length=encoder.max_length,
-            return_tensors="pt",
-        ).to(encoder.model.device)
-        states_BLD = encoder.model(
-            tokens.input_ids, attention_mask=tokens.attention_mask
-        ).last_hidden_state
-        vectors.append(sentence_vectors(states_BLD, tokens.attention_mask))
+        chosen = [texts[place] for place in order[start : start + batch_size]]
+        ids, mask = encoder.tokenize(chosen, padding="longest")
+        states_BLD = encoder.model(ids, attention_mask=mask).last_hidden_state
+        vectors.append(sentence_vectors(states_BLD, mask))
     sorted_ND = torch.cat(vectors)
     return sorted_ND[torch.tensor(order).argsort()]
 

@@ -12,6 +12,7 @@ from transformers import GenerationConfig, M2M100ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from crosslingual.data.text import iter_lines
+from crosslingual.frozen.tokens import tokenize
 from mclip.stage1.artifact import load_translation
 from mclip.stage1.method import TranslationModel, decoder_config
 from mclip.stage1.settings import TranslateSettings
@@ -76,7 +77,7 @@ def translate_texts(
     """
     index = model.language_index(target_language)
     limit = int(tokenizer.model_max_length)
-    ids = tokenizer(texts, truncation=True, max_length=limit).input_ids if texts else []
+    ids = tokenize(tokenizer, texts, limit, False, None).input_ids if texts else []
     order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(ids[i]))
     was_training = model.training
     model.eval()
