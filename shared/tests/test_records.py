@@ -20,7 +20,13 @@ JPG = b"\xff\xd8\xff\xe0 picture"
 WEBP = b"RIFF\x00\x00\x00\x00WEBPVP8 "
 
 
-@pytest.mark.parametrize(("image", "extension"), [(PNG, "png"), (JPG, "jpg"), (WEBP, "webp")])
+GIF, TIFF = b"GIF89a picture", b"II*\0 picture"
+
+
+@pytest.mark.parametrize(
+    ("image", "extension"),
+    [(PNG, "png"), (JPG, "jpg"), (WEBP, "webp"), (GIF, "gif"), (TIFF, "tif")],
+)
 def test_a_record_survives_its_sample(image: bytes, extension: str) -> None:
     record = Record(
         "a/b", image, {"en": ["a cat"], "zh": ["猫", "一只猫"]}, True, None, {"scene": [1, None]}
@@ -49,8 +55,23 @@ def test_a_missing_picture_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_no_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="no JPEG, PNG or WebP"):
+    with pytest.raises(ValueError, match="no JPEG, PNG, WebP, GIF"):
         record_to_sample(Record("a", b"<html>404</html>", {"en": ["x"]}, True))
+
+
+def test_of_two_pictures_and_of_one_that_is_not_read_none_is_chosen_unsaid() -> None:
+    sample = {"__key__": "cat", "jpg": JPG, "png": PNG, "txt": b"x"}
+    with pytest.raises(ValueError, match="sample 'cat': two pictures of one name, .jpg and .png"):
+        sample_to_record(sample)
+    with pytest.raises(ValueError, match="sample 'cat': heic pictures are not read: convert"):
+        sample_to_record({"__key__": "cat", "heic": b"x", "txt": b"x"})
+    sample = {"__key__": "cat", "heic": b"x", "jpg": JPG, "txt": b"x"}  # as phones hand out both
+    assert sample_to_record(sample).image == JPG
+
+
+def test_numbers_that_json_does_not_have_are_not_written() -> None:
+    with pytest.raises(ValueError, match="record 'a': .*JSON"):
+        record_to_sample(Record("a", None, {"en": ["x"]}, True, extra={"x": float("nan")}))
 
 
 def test_a_lone_txt_is_english_or_what_is_said() -> None:
@@ -161,6 +182,9 @@ def test_file_names_become_keys() -> None:
     assert make_key("train2014/COCO_1.jpg") == "train2014/COCO_1"
     assert make_key("./v1.0/a.b.PNG") == "v1_0/a_b"
     assert make_key("COCO_val2014_1.jpg#99") == "COCO_val2014_1_99"
+    assert make_key("shot v1.0.jpg") == "shot v1_0"
+    assert make_key(".hidden.jpg") == "_hidden"
+    assert make_key("a.jpg.gif") == "a_jpg" and make_key(".jpg") == "_jpg"
 
 
 def test_key_maps_are_read_from_flags() -> None:

@@ -1,41 +1,92 @@
-"""Encoded pictures to tensors."""
+"""Encoded pictures to tensors: the one decoder, of shards, folders and benchmarks alike.
 
+JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are read; of several frames or pages the first. Sixteen
+bits a channel become eight by their upper byte, as Pillow does it for colour. Pictures of 32-bit
+numbers (Pillow's modes `I` and `F`) are refused: nothing says which number is white.
+"""
+
+import contextlib
 import io
 import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from torch import Tensor
+
+from crosslingual.data.records import NOT_READ, PICTURES, picture_kind
+
+MAX_PIXELS = 64 * 2**20
+"""Pixels that a picture may have by default: one of 64 million takes about 0.7 GB to decode."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr HSV I;16 I;16L I;16B I;16N".split()
+# Pillow passes on whatever its decoders meet in a damaged file.
+_DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError)
+_DAMAGE += (OSError, RuntimeError, SyntaxError, TypeError, struct.error, zlib.error)
 
 
 def decode_picture(data: bytes, resolution: int) -> Tensor:
-    """Decodes a JPEG, PNG or WebP as `fit_picture` fits it: (3, resolution, resolution) float32 in
-    [-1, 1].
+    """Decodes a picture as `fit_picture` fits it: (3, resolution, resolution) float32 in [-1, 1].
 
     Raises:
-        ValueError: it is broken, or has more than `PIL.Image.MAX_IMAGE_PIXELS`.
+        ValueError: as for `open_picture`.
     """
     return pixels_to_images(np.stack([decode_pixels(data, resolution)]))[0]
 
 
-def decode_pixels(data: bytes, resolution: int) -> np.ndarray:
+def decode_pixels(data: bytes, resolution: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The same as (resolution, resolution, 3) bytes, which many pictures are stacked from."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise ValueError(f"oversized picture: {image.width}x{image.height} pixels")
-            # to twice the size, as for Pillow's thumbnails: less to decode, as good a picture
-            image.draft("RGB", (2 * resolution, 2 * resolution))
-            return fit_picture(image, resolution)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError("oversized picture: beyond Pillow's limit") from error
-    except Image.UnidentifiedImageError as error:
-        raise ValueError("broken picture: no JPEG, PNG or WebP") from error
-    # all that 48,000 pictures with changed bytes made Pillow raise
-    except (OSError, SyntaxError, EOFError, TypeError, struct.error) as error:
-        raise ValueError(f"broken picture: {error}") from error
+    with _opened(data, max_pixels) as image:
+        # to twice the size, as for Pillow's thumbnails: less to decode, as good a picture
+        image.draft("RGB", (2 * resolution, 2 * resolution))
+        return fit_picture(image, resolution)
+
+
+def open_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture as `to_rgb` makes it.
+
+    Raises:
+        ValueError: it is broken, of a format or mode that is not read, or larger than `max_pixels`
+            or than Pillow's own limit (179 million).
+    """
+    with _opened(data, max_pixels) as image:
+        return to_rgb(image)
+
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture as it is stored, by its head alone.
+
+    Raises:
+        ValueError: as for `open_picture`.
+    """
+    with _opened(data, MAX_PIXELS) as image:
+        return image.size
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """All pictures below a folder, sorted: by their extension, or else by their first bytes.
+
+    Raises:
+        ValueError: one is of a format that is not read; leaving it out would not be noticed.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        extension = path.suffix[1:].lower()
+        if path.is_dir() or path.name.startswith("._"):  # a Mac's notes on the file
+            continue
+        if extension in NOT_READ:
+            raise ValueError(
+                f"{path}: {extension} pictures are not read; convert it to PNG or JPEG, or take it "
+                "out of the folder"
+            )
+        if extension in PICTURES or (path.is_file() and picture_kind(_head(path))):
+            found.append(path)
+    return found
 
 
 def pixels_to_images(pixels: np.ndarray) -> Tensor:
@@ -45,17 +96,73 @@ def pixels_to_images(pixels: np.ndarray) -> Tensor:
 
 
 def fit_picture(image: Image.Image, resolution: int) -> np.ndarray:
-    """An open picture as (resolution, resolution, 3) bytes: upright, RGB on white, shorter side
+    """An open picture as (resolution, resolution, 3) bytes: as `to_rgb` makes it, shorter side
     resized, centre cropped.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode != "RGB":
-        image = image.convert("RGB")
+    image = to_rgb(image)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
     fitted = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
     return np.asarray(fitted)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An open picture of any mode as RGB, upright, on white.
+
+    Raises:
+        ValueError: it has 32-bit numbers, which have no fixed range, or an unknown colour space.
+    """
+    if image.mode not in _MODES:
+        raise ValueError(
+            f"picture of mode {image.mode}: only 8 and 16 bits a channel are read, grey, RGB or "
+            "CMYK; write it again as PNG"
+        )
+    num_bits, is_negative = 16, False
+    if isinstance(image, TiffImageFile):
+        num_bits = image.tag_v2.get(BITSPERSAMPLE, (16,))[0]
+        is_negative = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = _eight_bits(image, num_bits)
+        image = ImageOps.invert(image) if is_negative else image  # of 8 bits Pillow does so itself
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, num_bits: int) -> Image.Image:
+    """A grey picture of 16 (or 12) bits with 8; `convert` would make all above 255 white."""
+    values = np.asarray(image)
+    grey = Image.fromarray((values >> (num_bits - 8)).astype(np.uint8))
+    if (clear := image.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Pillow's picture, whose faults are ValueErrors."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ValueError(
+                    f"oversized picture: {image.width}x{image.height} pixels, max_pixels is "
+                    f"{max_pixels}"
+                )
+            yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError("oversized picture: beyond Pillow's limit") from error
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"broken picture: no {', '.join(_FORMATS[:-1])} or AVIF") from error
+    except _DAMAGE as error:
+        words = str(error).replace("\n", " ") or type(error).__name__
+        raise ValueError(f"broken picture: {words}") from error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)

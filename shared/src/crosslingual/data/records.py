@@ -2,11 +2,11 @@
 
 Sources yield records, `crosslingual shards` writes them, the loader reads them back. In a shard a
 record is a WebDataset sample: `KEY.png|jpg|webp` (none for text alone), `KEY.json` with captions of
-all languages, and `KEY.txt` with the first English one, for readers that know no other.
+all languages, and `KEY.txt` with the first English one, for readers that know no other. A picture
+in another format that is read (GIF, BMP, TIFF, AVIF) is kept as it is, as `KEY.gif` and so on.
 """
 
 import functools
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -15,20 +15,30 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.data.languages import is_english, parse_language
-from crosslingual.data.text import check_characters, decode_text, find_file, parse_json
+from crosslingual.data.text import check_characters, decode_text, dump_json, find_file, parse_json
 
-PICTURES = ("jpg", "png", "webp", "jpeg")
+PICTURES = "jpg png webp jpeg jfif jpe apng gif bmp tif tiff avif".split()
+"""Extensions of pictures; their content says what they are."""
+NOT_READ = (
+    "heic heif jxl jp2 j2k jpx jxr svg svgz psd tga ico ppm pgm pbm pnm eps dng exr hdr".split()
+)
+"""Extensions of pictures that are refused by name, so that none is passed over unnoticed."""
 RESERVED = ("captions", "parallel", "culture")
 CAPTION_KEYS = ("caption", "text", "TEXT", "alt")
 """JSON keys that img2dataset and others keep the caption under, for samples without `KEY.txt`."""
 
 log = logging.getLogger(__name__)
 
-_SIGNATURES = {
+_SIGNATURES = {  # by the extension that the picture gets in a shard
     "jpg": re.compile(rb"\xff\xd8\xff"),
     "png": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    "gif": re.compile(rb"GIF8[79]a"),
+    "bmp": re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL),
+    "tif": re.compile(rb"II[*+]\0|MM\0[*+]"),
+    "avif": re.compile(rb".{4}ftyp(avi[fs]|m[is]f1.{4}(.{4}){0,8}?avi[fs])", re.DOTALL),
 }
+_ENDING = re.compile(rf"(?<=[^/])\.({'|'.join([*PICTURES, *NOT_READ])})(?=#|$)", re.IGNORECASE)
 _MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 
 
@@ -38,7 +48,8 @@ class Record:
 
     Attributes:
         key: its name in the shards: a relative path without dots in its last part.
-        image: the encoded picture (JPEG, PNG or WebP), the path of one, or None for text alone.
+        image: the encoded picture (in a format of `data.pictures`), the path of one, or None for
+            text alone.
         captions: the texts by language (BCP-47, in the form of `parse_language`), at least one in
             each language named.
         parallel: whether the captions say the same, so that the English one speaks for all; where
@@ -84,9 +95,16 @@ class Record:
             raise ValueError(f"record {self.key!r}: extra may not hold {', '.join(sorted(clash))}")
 
 
+def picture_kind(data: bytes) -> str | None:
+    """The extension of a picture by its first bytes; None for what is no picture that is read."""
+    return next((kind for kind, form in _SIGNATURES.items() if form.match(data)), None)
+
+
 def make_key(file_name: str) -> str:
-    """The key of a picture file: its path without the extension, dots and `#` made `_`."""
-    stem = re.sub(r"\.(jpe?g|png|webp)\b", "", file_name, flags=re.IGNORECASE)
+    """The key of a picture file: its path without the extension, dots and `#` made `_`. Two files
+    whose keys agree are an error where shards are written.
+    """
+    stem = _ENDING.sub("", file_name)
     return re.sub(r"[.#]", "_", stem.removeprefix("./").lstrip("/"))
 
 
@@ -148,7 +166,7 @@ def record_from_fields(
     captions = {language: texts for language, texts in captions.items() if texts}
     if not captions:
         wanted = f" under {', '.join(key_map)}" if key_map else ""
-        found = ", ".join(sorted(fields)) or "none"
+        found = ", ".join(sorted(fields)[:20]) or "none"
         raise ValueError(f"no caption{wanted}; JSON keys found: {found}; see --caption_keys")
     culture = rest.pop("culture", None)
     parallel = rest.pop("parallel", None)
@@ -164,7 +182,7 @@ def record_to_sample(record: Record) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the picture is missing.
-        ValueError: the picture is no JPEG, PNG or WebP.
+        ValueError: the picture is of no format that is read, or `extra` holds what is no JSON.
     """
     sample: dict[str, Any] = {"__key__": record.key}
     image = record.image
@@ -175,13 +193,16 @@ def record_to_sample(record: Record) -> dict[str, Any]:
             raise FileNotFoundError(f"record {record.key!r}: picture {image} is missing; {remedy}")
         image = path.read_bytes()
     if image is not None:
-        kinds = [kind for kind, signature in _SIGNATURES.items() if signature.match(image)]
-        if not kinds:
-            what = "the picture is no JPEG, PNG or WebP"
+        if (kind := picture_kind(image)) is None:
+            name = record.image.name if isinstance(record.image, Path) else "the picture"
+            what = f"{name} is no JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
             raise ValueError(f"record {record.key!r}: {what}; {remedy}")
-        sample[kinds[0]] = image
+        sample[kind] = image
     fields = {name: getattr(record, name) for name in RESERVED} | record.extra
-    sample["json"] = json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()
+    try:
+        sample["json"] = dump_json(fields, sort_keys=True).encode()
+    except ValueError as error:
+        raise ValueError(f"record {record.key!r}: {error}") from error
     if english := sorted(filter(is_english, record.captions)):
         sample["txt"] = record.captions[english[0]][0].encode()
     return sample
@@ -198,7 +219,8 @@ def sample_to_record(
     The options are those of `record_from_fields`, whose `text` is `KEY.txt`.
 
     Raises:
-        ValueError: no caption, broken JSON, a key that points outside; the sample is named.
+        ValueError: no caption, broken JSON, a key that points outside, two pictures or one that is
+            not read; the sample is named.
     """
     key = sample["__key__"]
     try:
@@ -207,7 +229,7 @@ def sample_to_record(
             raise ValueError("the JSON is no object")
         return record_from_fields(
             key,
-            next((sample[name] for name in PICTURES if name in sample), None),
+            find_picture(sample),
             fields,
             text=decode_text(sample["txt"]) if "txt" in sample else None,
             key_map=key_map,
@@ -215,6 +237,20 @@ def sample_to_record(
         )
     except ValueError as error:
         raise ValueError(f"sample {key!r}: {error}") from error
+
+
+def find_picture(sample: Mapping[str, Any]) -> bytes | None:
+    """The picture of a WebDataset sample, encoded; None where it has none.
+
+    Raises:
+        ValueError: it has two, or one of a format that is not read.
+    """
+    found = [name for name in sample if name in PICTURES]
+    if len(found) > 1:
+        raise ValueError(f"two pictures of one name, .{' and .'.join(found)}: rename one")
+    if not found and (other := next((name for name in sample if name in NOT_READ), None)):
+        raise ValueError(f"{other} pictures are not read: convert them to PNG or JPEG")
+    return sample[found[0]] if found else None
 
 
 def names_found(sample: Mapping[str, Any]) -> list[str]:
