@@ -241,15 +241,40 @@ TWO_STEPS = {"steps": [{"run": "x", "share": 0.7}] * 2}
     ("changes", "message"),
     [
         ({"colour": 1}, "unknown colour"),
-        ({"arms": [{"name": "a", "about": "b"}]}, "arm a: method missing"),
+        ({"arms": [{"name": "a", "about": "b"}]}, "lacks arms.0.method"),
         ({"arms": [ARM, ARM]}, "two arms of one name"),
-        ({"arms": "none"}, "settings by name are wanted"),
-        ({"arms": [ARM | TWO_STEPS]}, "shares add up to over 1"),
+        ({"arms": "none"}, "arms is 'none', not a list"),
+        ({"arms": [ARM | TWO_STEPS]}, "at most 1 in all"),
+        ({"arms": [ARM | {"name": "../../home"}]}, "cannot name a folder"),
+        ({"data": {"a/b": {}}}, "'a/b' cannot name a folder"),
+        ({"arms": [ARM | {"steps": [{"run": 3}]}]}, "arms.0.steps.0.run is 3, not a text"),
+        ({"trained_languages": ["en", False]}, "trained_languages.1 is False, not a text"),
+        ({"train_s": "soon"}, "train_s is 'soon', not"),
     ],
 )
 def test_a_suite_that_is_wrong_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         suite_of(**{"arms": [], **changes})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.system ['true']",
+        "name: !secret x",
+        "[",
+        "a: &a [*a]",
+        "a: 2020-01-01",
+        "\x00",
+        b"\xff",
+        "[" * 5000,
+    ],
+)
+def test_a_file_that_is_no_suite_is_an_error_with_its_name(text, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=r"mine\.yaml"):
+        read_suite(str(path))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SUITES.glob("*.yaml")))

@@ -33,10 +33,33 @@ def write(path, *lines):
     ("changes", "message"),
     [
         ({"task": "cooking"}, "no task 'cooking'; there are zeroshot_retrieval"),
-        ({"metrics": {"fid": float("nan")}}, "fid is nan; look for a NaN"),
+        ({"metrics": {"fid": float("nan")}}, "fid is nan, not a finite number: look for a NaN"),
         ({"metrics": {"fid": "3"}}, "fid is '3', not a number"),
         ({"metrics": {"image_retrieval_recall@1": 43.0}}, "fractions from 0 to 1"),
         ({"metrics": {"text_accuracy": True}}, "not a number"),
+        ({"metrics": {"fid": 10**400}}, "fid is 1000.*, not a number"),
+        ({"metrics": {"fid": 1e30}}, "no measurement is beyond 1e"),
+        ({"metrics": [1]}, r"metrics is \[1\], not an object"),
+        ({"model": 3}, "model is 3, not a text"),
+        ({"protocol": {"steps": {}}}, "protocol.steps is {}, not a text"),
+        ({"language": ["de"]}, r"language is \['de'\], not a text"),
+        ({"language": ""}, "language is empty"),
+        ({"mean_recall": "0.5"}, "mean_recall is '0.5', not a number"),
+        ({"mean_recall": 50.0}, "fractions from 0 to 1"),
+        ({"interval95": {"a_ms": 1}}, "interval95.a_ms is 1, not a list"),
+        ({"interval95": {"a_ms": [2.0, 1.0]}}, r"interval95 of a_ms is \[2.0, 1.0\], not"),
+        ({"quartiles": {"a_ms": [1.0]}}, r"quartiles of a_ms is \[1.0\], not"),
+        ({"samples": ["a"]}, "samples.0 is 'a', not an object"),
+        ({"samples": [{"is_right": True}]}, "lacks samples.0.prompt"),
+        ({"samples": [{"prompt": "p", "is_right": 1}]}, "samples.0.is_right is 1, not"),
+        ({"stages": [{"steps": "9"}]}, "stages.0.steps is '9', not a number"),
+        ({"warnings": "many"}, "warnings is 'many', not a list"),
+        ({"trained_languages": None}, "trained_languages is None, not a list"),
+        ({"versions": {"torch": 2}}, "versions.torch is 2, not a text"),
+        ({"command": 3}, "command is 3, not a text"),
+        ({"wall_s": "1"}, "wall_s is '1', not a number"),
+        ({"grids": ["/etc/a.png"]}, "outside of the results' folder"),
+        ({"grids": ["a/../../b.png"]}, "outside of the results' folder"),
     ],
 )
 def test_what_is_no_result_is_refused(changes, message):
@@ -78,10 +101,10 @@ def test_a_line_separator_inside_a_text_does_not_split_the_line(tmp_path):
 def test_wrong_lines_are_named_by_file_and_number(tmp_path):
     file = write(tmp_path / "a.json", line())
     file.write_text(file.read_text() + "\n{broken\n")
-    with pytest.raises(ValueError, match=r"a\.json, line 3 is no JSON"):
+    with pytest.raises(ValueError, match=r"a\.json line 3 is broken JSON"):
         read_results([file])
     file = write(tmp_path / "b.json", line(), line(task="?"))
-    with pytest.raises(ValueError, match=r"b\.json, line 2: no task"):
+    with pytest.raises(ValueError, match=r"b\.json line 2: no task"):
         read_results([file])
 
 

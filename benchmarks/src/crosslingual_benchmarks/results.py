@@ -20,25 +20,78 @@ Every number of the report comes from such lines. Published numbers do not: they
 
 import dataclasses
 import json
-import math
 import shlex
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Required
 
-Result = dict[str, Any]
+from typing_extensions import TypedDict
+
+from crosslingual.data.text import iter_json_lines
+from crosslingual_benchmarks.reading import STRICT, check_shape
 
 TASKS = ("zeroshot_retrieval", "text_to_image", "training", "latency")
 """Retrieval both ways, which CLIP_benchmark names so; pictures from prompts; what training an arm
 took; milliseconds a query."""
 
 REQUIRED = ("task", "dataset", "model", "metrics", "protocol")
+LARGEST = 1e18  # no measurement comes near it, and sums and products of such numbers stay finite
+
+Scalar = str | bool | int | float | None
+
+
+class Sample(TypedDict, total=False):
+    """A prompt of a line, and whether its picture was judged to be right."""
+
+    __pydantic_config__ = STRICT
+    prompt: Required[str]
+    is_right: bool | None
+
+
+class Stage(TypedDict, total=False):
+    """One of an arm's trainings."""
+
+    __pydantic_config__ = STRICT
+    steps: float
+    step_s: float
+
+
+class Result(TypedDict, total=False):
+    """The types of a line's keys; other keys may hold anything."""
+
+    __pydantic_config__ = STRICT
+    task: Required[str]
+    dataset: Required[str]
+    model: Required[str]
+    metrics: Required[dict[str, float]]
+    protocol: Required[dict[str, Scalar | list[Scalar]]]
+    pretrained: str | None
+    language: str | None
+    interval95: dict[str, list[float]]
+    quartiles: dict[str, list[float]]
+    mean_recall: float
+    total_parameters: float
+    n_images: float
+    n_texts: float
+    n_ties: float
+    wall_s: float
+    seed: int | None
+    precision: str | None
+    versions: dict[str, str]
+    dataset_sha256: str | None
+    command: str | list[str] | None
+    stages: list[Stage]
+    samples: list[Sample]
+    warnings: list[str]
+    trained_languages: list[str]
+    prompt_language: str
+    grids: list[str]
 
 
 def make_result(task: str, **keys: Any) -> Result:
-    """A line of that task with `keys` of the module's table, `REQUIRED` among them, checked, and
-    with the versions of the libraries that it depends on.
+    """A line of that task with `keys` of the module's table, checked, and with the versions of the
+    libraries that it depends on.
 
     Raises:
         ValueError: as `check_result`.
@@ -50,25 +103,47 @@ def make_result(task: str, **keys: Any) -> Result:
 
 
 def check_result(result: Any, where: str) -> None:
-    """Refuses what is no result line; `where` names it in the error.
+    """Refuses what is not a result line; `where` names it in the error.
 
     Raises:
-        ValueError: keys are missing, the task is unknown, a metric is no finite number or a share
-            outside 0 and 1.
+        ValueError: a key is missing or of the wrong type, the task is unknown, a number is not
+            finite or absurd, a share lies outside 0 and 1, an interval ends before it starts, or a
+            picture lies outside the results' folder.
     """
     missing = [key for key in REQUIRED if not isinstance(result, dict) or key not in result]
     if missing:
         raise ValueError(f"{where} is no result line: {', '.join(missing)} missing")
+    check_shape(Result, result, where)
     if result["task"] not in TASKS:
         raise ValueError(f"{where}: no task {result['task']!r}; there are {', '.join(TASKS)}")
-    for name, value in result["metrics"].items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"{where}: {name} is {value!r}, not a number")
-        if not math.isfinite(value):
-            raise ValueError(f"{where}: {name} is {value}; look for a NaN in the model's output")
+    if result.get("language") == "":
+        raise ValueError(f"{where}: language is empty; leave it out where texts have none")
+    for name in {**result["metrics"], **result}:
+        value = metric_of(result, name)
+        if value is None:
+            continue
         is_share = "recall" in name or name in ("text_accuracy", "culture_score")
         if is_share and not 0 <= value <= 1:
             raise ValueError(f"{where}: {name} is {value}; shares are fractions from 0 to 1")
+        if not abs(value) <= LARGEST:
+            raise ValueError(f"{where}: {name} is {value}; no measurement is beyond {LARGEST:g}")
+    for key in ("interval95", "quartiles"):
+        for name, ends in result.get(key, {}).items():
+            if len(ends) != 2 or not -LARGEST <= ends[0] <= ends[1] <= LARGEST:
+                raise ValueError(f"{where}: {key} of {name} is {ends}, not [low, high]")
+    for name in result.get("grids", ()):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(
+                f"{where}: grids names {name!r}, outside of the results' folder; give a picture "
+                "that you trust to --grids"
+            )
+
+
+def metric_of(result: Result, name: str) -> float | None:
+    """A line's number of that name: among its metrics, or beside them as `mean_recall` stands."""
+    value = result["metrics"].get(name, result.get(name))
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def command_of(prog: str, settings: Any) -> str:
@@ -100,16 +175,8 @@ def read_results(paths: Iterable[str | Path]) -> list[Result]:
         files += found
     kept: dict[str, Result] = {}
     for file in files:
-        # split("\n"): str.splitlines would also split inside a caption that holds U+2028
-        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
-            if not line.strip():
-                continue
-            where = f"{file}, line {number}"
-            try:
-                result = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where} is no JSON: {error}") from error
-            check_result(result, where)
+        for number, result in iter_json_lines(file):
+            check_result(result, f"{file} line {number}")
             key = json.dumps(
                 [result.get(name) for name in ("task", "dataset", "model", "pretrained")]
                 + [result.get("language"), result["protocol"], result.get("seed")],

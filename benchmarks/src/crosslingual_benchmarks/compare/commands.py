@@ -1,4 +1,4 @@
-"""Commands of a suite, each run once: what is finished is marked, and what was cut off goes on."""
+"""Commands of a suite, each run once: finished ones are marked, interrupted ones resume."""
 
 import hashlib
 import json
@@ -13,12 +13,29 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, Required
 
+from typing_extensions import TypedDict
+
+from crosslingual.data.text import iter_json_lines
+from crosslingual.files import read_fields, write_json
 from crosslingual_benchmarks.compare.suite import Values
+from crosslingual_benchmarks.reading import STRICT, check_shape
 
 PEAK = re.compile(r"peak ([0-9.]+)GB")
 TAIL_LINES = 15
+GUARD = Path(__file__).with_name("guard.py")
+
+_running: set[subprocess.Popen] = set()
+
+
+class StepRow(TypedDict, total=False):
+    """A step's line of metrics.jsonl."""
+
+    __pydantic_config__ = STRICT
+    step: Required[int]
+    time_s: Required[float]
+    samples_per_s: float
 
 
 @dataclass(frozen=True)
@@ -73,15 +90,18 @@ def _word(value: Any) -> str:
 
 
 def mark_of(place: Path) -> Values | None:
-    """What a finished command's mark says, None where it did not finish."""
+    """What a finished command's mark says; None where it did not finish."""
     path = place.with_suffix(".done.json")
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    fields = {"key": str, "seconds": float, "command": str}
+    return read_fields(path, fields, "remove it to run the command again")
 
 
 def run_command(command: Command, key: str) -> float:
-    """Runs a command unless its mark says that it is done, and returns its seconds.
+    """Runs a command unless its mark holds `key`, and returns its seconds.
 
-    Its output goes to `PLACE.log`; it is done where its mark holds `key`.
+    Its output goes to `PLACE.log`.
 
     Raises:
         RuntimeError: it failed; the end of its log is in the message.
@@ -90,20 +110,13 @@ def run_command(command: Command, key: str) -> float:
     if mark is not None and mark["key"] == key:
         return float(mark["seconds"])
     seconds = launch(command)
-    _write_mark(command, key, seconds)
+    mark = {"key": key, "seconds": seconds, "command": " ".join(command.words)}
+    write_json(command.place.with_suffix(".done.json"), mark)
     return seconds
 
 
-def _write_mark(command: Command, key: str, seconds: float) -> None:
-    path = command.place.with_suffix(".done.json")
-    partial = path.with_suffix(".partial")
-    mark = {"key": key, "seconds": seconds, "command": " ".join(command.words)}
-    partial.write_text(json.dumps(mark, indent=1) + "\n")
-    partial.rename(path)
-
-
 def launch(command: Command) -> float:
-    """Runs a command now; returns its seconds.
+    """Runs a command now, in a session of its own that ends with this process; returns its seconds.
 
     Raises:
         RuntimeError: it failed.
@@ -114,19 +127,35 @@ def launch(command: Command) -> float:
     words[0:1] = [sys.executable]
     if command.num_processes > 1:
         words[1:1] = ["-m", "torch.distributed.run"]
+    words = [sys.executable, str(GUARD), str(os.getpid()), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     started = time.monotonic()
     with log.open("a", encoding="utf-8") as file:
-        done = subprocess.run(
-            words, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
+        process = subprocess.Popen(
+            words, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
-    if done.returncode != 0:
+    _running.add(process)
+    try:
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        _running.discard(process)
+    if code != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         raise RuntimeError(
-            f"{command.run} ended with code {done.returncode}; the end of {log}:\n"
+            f"{command.run} ended with code {code}; the end of {log}:\n"
             + "\n".join(lines[-TAIL_LINES:])
         )
     return time.monotonic() - started
+
+
+def end_commands() -> None:
+    """Ends the commands that other threads of this process run."""
+    for process in list(_running):
+        process.terminate()
 
 
 @dataclass(frozen=True)
@@ -144,14 +173,13 @@ class StepTime:
 def step_time(metrics: Path) -> StepTime:
     """Reads how long a step took from a run's metrics.jsonl.
 
-    Of a step that was taken twice, since the run was cut off and went on from an earlier
-    checkpoint, the last counts; the time between two processes does not.
+    A run that was interrupted may have taken a step twice: the last time counts. The time between
+    two processes does not count.
 
     Raises:
         ValueError: too few steps to tell.
     """
-    rows = [json.loads(line) for line in metrics.read_text().split("\n") if line]
-    rows = [row for row in rows if "learning_rate" in row]
+    rows = _step_rows(metrics)
     gaps = {
         after["step"]: after["time_s"] - before["time_s"]
         for before, after in pairwise(rows)
@@ -160,6 +188,12 @@ def step_time(metrics: Path) -> StepTime:
     if len(gaps) < 3:
         raise ValueError(f"{metrics} has {len(rows)} steps, too few to tell how long one takes")
     return StepTime(median(gaps.values()), mean(gaps.values()))
+
+
+def _step_rows(metrics: Path) -> list[Values]:
+    """The rows of optimiser steps, among those of validations."""
+    found = [(f"{metrics} line {n}", row) for n, row in iter_json_lines(metrics)]
+    return [check_shape(StepRow, row, where) for where, row in found if "learning_rate" in row]
 
 
 def training_rows(run: Path, place: Path) -> Values:
@@ -177,17 +211,18 @@ def training_rows(run: Path, place: Path) -> Values:
     metrics, latest = run / "metrics.jsonl", run / "latest"
     if not metrics.is_file() or not latest.is_file():
         raise FileNotFoundError(f"no finished training in {run}")
-    rows = [json.loads(line) for line in metrics.read_text().split("\n") if line]
-    steps = [row for row in rows if "learning_rate" in row]
-    manifest = json.loads((run / latest.read_text().strip() / "checkpoint.json").read_text())
+    steps = _step_rows(metrics)
+    checkpoint = run / latest.read_text(encoding="utf-8").strip() / "checkpoint.json"
+    manifest = read_fields(checkpoint, {"trainable": dict[str, list[int]]}, "train again")
     log = place.with_suffix(".log")
-    peaks = PEAK.findall(log.read_text(encoding="utf-8")) if log.is_file() else []
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    peaks = PEAK.findall(text)
     taken = step_time(metrics)
     return {
         "steps": steps[-1]["step"],
         "step_s": taken.median_s,
         "train_s": steps[-1]["step"] * taken.mean_s,
-        "samples_per_s": steps[-1]["samples_per_s"],
+        "samples_per_s": steps[-1].get("samples_per_s", 0.0),
         "trainable_parameters": sum(math.prod(shape) for shape in manifest["trainable"].values()),
         **({"peak_gb": float(peaks[-1])} if peaks else {}),
     }

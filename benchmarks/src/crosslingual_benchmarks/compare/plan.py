@@ -2,23 +2,24 @@
 
 Every arm may train for the same seconds on the same processes. A command's steps are measured by
 short runs of it, whose output is thrown away: a few steps, and from these as many as take a tenth
-of its seconds. What they say is written to `plan.json`, which later runs of the same suite read: so
-a comparison that is cut off goes on with the same numbers, and a reader can repeat them by the
-commands in the results.
+of its seconds. The numbers are written to `plan.json`, which later runs of the same suite read: an
+interrupted comparison resumes with the same numbers, and a reader can repeat them by the commands
+in the results.
 """
 
-import json
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Required
 
-from crosslingual_benchmarks.compare.commands import (
-    Command,
-    StepTime,
-    launch,
-    step_time,
-)
+from typing_extensions import TypedDict
 
+from crosslingual.files import MARK, read_fields, read_mark, write_json
+from crosslingual_benchmarks.compare.commands import Command, StepTime, launch, step_time
+from crosslingual_benchmarks.reading import STRICT, check_shape
+
+KIND = "calibration"
 STEPS = "max_train_steps"
 RUN = "output_dir"
 MIN_STEPS = 10
@@ -28,6 +29,15 @@ SECOND_SHARE, SECOND_S = 0.1, 5.0
 quarter where batches differ in length."""
 
 
+class PlannedSteps(TypedDict, total=False):
+    """An entry of plan.json."""
+
+    __pydantic_config__ = STRICT
+    step_s: Required[float]
+    seconds: float
+    steps: int
+
+
 class Plan:
     """Steps by arm and command, kept in a file.
 
@@ -35,11 +45,17 @@ class Plan:
     """
 
     def __init__(self, path: Path):
-        """Reads the file where it is there."""
+        """Reads the file where it exists.
+
+        Raises:
+            ValueError: it is broken.
+        """
         self.path = path
-        self.steps: dict[str, dict[str, float]] = {}
+        self.steps: dict[str, PlannedSteps] = {}
         if path.is_file():
-            self.steps = json.loads(path.read_text(encoding="utf-8"))
+            remedy = "remove it, and steps are measured again"
+            found = read_fields(path, {}, remedy)
+            self.steps = check_shape(dict[str, PlannedSteps], found, f"{path} is broken ({remedy})")
 
     def num_steps(self, name: str, command: Command, seconds: float) -> int:
         """How many steps the command takes in `seconds`, measured at the first call.
@@ -53,6 +69,8 @@ class Plan:
         if name not in self.steps:
             self.steps[name] = {"step_s": self._measure(command, seconds)}
         step_s = self.steps[name]["step_s"]
+        if step_s <= 0:
+            raise ValueError(f"{self.path}: a step of {name} takes {step_s} s; remove the file")
         num_steps = int(seconds / step_s)
         if num_steps < MIN_STEPS:
             raise ValueError(
@@ -61,7 +79,7 @@ class Plan:
             )
         self.steps[name] |= {"seconds": seconds, "steps": num_steps}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.steps, indent=1) + "\n", encoding="utf-8")
+        write_json(self.path, self.steps)
         return num_steps
 
     def _measure(self, command: Command, seconds: float) -> float:
@@ -73,11 +91,13 @@ class Plan:
 
     def _short_run(self, command: Command, num_steps: int) -> StepTime:
         place = command.place.with_name(command.place.name + "-calibration")
-        run = place.with_name(place.name + "-run")
-        shutil.rmtree(run, ignore_errors=True)
-        settings = {**command.settings, RUN: str(run), STEPS: num_steps}
-        settings["checkpointing_steps"] = num_steps
-        launch(replace(command, settings=settings, place=place))
-        taken = step_time(run / "metrics.jsonl")
-        shutil.rmtree(run)
-        return taken
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for old in place.parent.iterdir():  # of a process that was killed
+            if old.name.startswith(place.name) and (read_mark(old) or {}).get("kind") == KIND:
+                shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(prefix=f"{place.name}-", dir=place.parent) as folder:
+            write_json(Path(folder) / MARK, {"format_version": 1, "kind": KIND})
+            settings = {**command.settings, RUN: f"{folder}/run", STEPS: num_steps}
+            settings["checkpointing_steps"] = num_steps
+            launch(replace(command, settings=settings, place=place))
+            return step_time(Path(folder) / "run" / "metrics.jsonl")

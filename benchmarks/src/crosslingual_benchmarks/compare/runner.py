@@ -1,5 +1,6 @@
 """Runs a suite: data, then each arm's commands, then every measurement, each once."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -9,11 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crosslingual_benchmarks.compare.commands import (
-    Command,
-    mark_of,
-    run_command,
-)
+from crosslingual.files import write_text
+from crosslingual_benchmarks.compare.commands import Command, end_commands, mark_of, run_command
 from crosslingual_benchmarks.compare.display import Display
 from crosslingual_benchmarks.compare.plan import RUN, STEPS, Plan
 from crosslingual_benchmarks.compare.record import append_training
@@ -55,7 +53,7 @@ class Runner:
     def run(self) -> dict[str, str]:
         """Runs all that is not done; returns the arms that failed, with what they said.
 
-        An arm that fails does not stop the others, but those that go on from it fail as well.
+        An arm that fails stops only the arms that need its outputs.
         """
         self.write_data()
         failed: dict[str, str] = {}
@@ -65,7 +63,12 @@ class Runner:
         left = [arm for arm in self.suite.arms if arm.name not in failed]
         jobs = [(arm, command) for arm in left for command in self.measurements(arm)]
         with ThreadPoolExecutor(self.suite.num_processes) as pool:
-            list(pool.map(lambda job: self._measure(*job, failed), jobs))
+            try:
+                list(pool.map(lambda job: self._measure(*job, failed), jobs))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                end_commands()
+                raise
         for arm in left:  # alone, so that nothing else takes time from it
             for command in self.latencies(arm):
                 self._measure(arm, command, failed)
@@ -81,21 +84,42 @@ class Runner:
             self.display.say(f"{arm.name} FAILED: {error}")
 
     def write_data(self) -> None:
-        """Writes the suite's shards, those that are not there."""
+        """Writes the suite's shards, those that are not there.
+
+        Raises:
+            ValueError: shards are there that were made otherwise, a folder holds something else, or
+                the world has no such source or option.
+        """
         from crosslingual.data.shards import write_shards
         from crosslingual.worlds import find_world
 
         every = {**self.words(), "all": self.suite.languages}
         for number, (name, options) in enumerate(self.suite.data.items()):
             place = self.folder / "data" / name
+            options = {"seed": self.suite.seed + number, **fill(options, every)}
+            key = _hash([self.suite.world, options])
+            begun = place.with_name(f"{name}.begun")
             if (place / "index.json").is_file():
+                if begun.is_file() and begun.read_text() != key:
+                    raise ValueError(
+                        f"{place} was written for a suite with other data; remove it, or choose "
+                        "another --output_dir"
+                    )
                 continue
             self.display.say(f"data: {name}")
-            shutil.rmtree(place, ignore_errors=True)
-            options = {"seed": self.suite.seed + number, **fill(options, every)}
             sources = find_world(self.suite.world).sources
-            source = sources[options.pop("source", next(iter(sources)))]
-            write_shards(source(**options), place)
+            source = options.pop("source", next(iter(sources)))
+            if source not in sources:
+                raise ValueError(
+                    f"data {name}: no source {source!r}; there are {', '.join(sources)}"
+                )
+            try:
+                records = sources[source](**options)
+            except TypeError as error:
+                raise ValueError(f"data {name}: {error}") from error
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_text(begun, key)
+            write_shards(records, place)
 
     def train(self, arm: Arm, plan: Plan) -> None:
         """Runs an arm's commands."""
@@ -124,18 +148,32 @@ class Runner:
         return [str(mark["key"]) for c in made if (mark := mark_of(c.place)) is not None]
 
     def _resumed(self, command: Command, key: str) -> Command:
-        """The command, going on where the very same was cut off; another's run is removed."""
-        run = Path(command.settings.get(RUN, command.place / "none"))
-        begun = command.place.with_suffix(".begun")
+        """The command, resuming where the very same one was interrupted.
+
+        Raises:
+            ValueError: its folder holds something that no command of this comparison wrote.
+        """
         if STEPS not in command.settings:
             return command
+        run, begun = Path(command.settings[RUN]), command.place.with_suffix(".begun")
+        if not begun.is_file() and run.is_dir() and (found := sorted(run.iterdir())):
+            raise ValueError(
+                f"{run} holds {found[0].name}, which this comparison did not write; choose another "
+                "--output_dir"
+            )
         if begun.is_file() and begun.read_text() == key and (run / "latest").is_file():
             resumed = {**command.settings, "resume_from_checkpoint": "latest"}
             return replace(command, settings=resumed)
-        shutil.rmtree(run, ignore_errors=True)
-        begun.parent.mkdir(parents=True, exist_ok=True)
-        begun.write_text(key)
+        self._begin(command, key, run)
         return command
+
+    def _begin(self, command: Command, key: str, outputs: Path) -> None:
+        """Removes the outputs of the command's earlier run, and says which one begins."""
+        begun = command.place.with_suffix(".begun")
+        if begun.is_file() and outputs.is_dir():
+            shutil.rmtree(outputs)
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        write_text(begun, key)
 
     def command_of(self, arm: Arm, number: int, step: Step) -> Command:
         """An arm's step as a command; those that train or compute features share processes."""
@@ -173,7 +211,7 @@ class Runner:
             return
         languages = self.languages_of(arm)
         append_training(self.results, self.suite, arm, languages, commands, self.command)
-        mark.write_text(key)
+        write_text(mark, key)
 
     def languages_of(self, arm: Arm) -> list[str]:
         """Whose captions trained the arm; none where nothing trained."""
@@ -233,10 +271,8 @@ class Runner:
     def _drop_stale_pictures(self, arm: Arm, command: Command, key: str) -> None:
         """Removes the pictures of an earlier training, which `generation` would rightly refuse."""
         begun = command.place.with_suffix(".begun")
-        if begun.is_file() and begun.read_text() != key:
-            shutil.rmtree(self.results / f"{arm.name}-{self.suite.world}", ignore_errors=True)
-        begun.parent.mkdir(parents=True, exist_ok=True)
-        begun.write_text(key)
+        if not begun.is_file() or begun.read_text() != key:
+            self._begin(command, key, self.results / f"{arm.name}-{self.suite.world}")
 
     def _arm_key(self, arm: Arm) -> str:
         """Changes where an arm's last command does."""
@@ -251,3 +287,7 @@ class Runner:
         """All that there is to run."""
         arms = self.suite.arms
         return sum(len(a.steps) + len(self.measurements(a)) + len(self.latencies(a)) for a in arms)
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -7,16 +7,20 @@ lines in a suite. Words in braces stand for places and languages:
 |---|---|
 | `{data}` | the folder with the suite's shards |
 | `{arm}` | the arm's own folder |
-| `{arms}` | the folder of all arms, for an arm that goes on from another's |
+| `{arms}` | the folder of all arms, for an arm that reads another's outputs |
 | `{base}`, `{clip}` | the suite's |
 | `{trained}`, `{foreign}` | as a whole value: a list, the trained languages and those but English |
 """
 
-from dataclasses import dataclass, field, fields
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from crosslingual.data.text import decode_text
+from crosslingual_benchmarks.reading import FORBID, check_name, check_shape
 
 SUITES = Path(__file__).with_name("suites")
 
@@ -33,6 +37,7 @@ class Step:
         share: of the arm's training budget; 0 for a step that does not train.
     """
 
+    __pydantic_config__ = FORBID
     run: str
     settings: Values = field(default_factory=dict)
     share: float = 0.0
@@ -53,6 +58,7 @@ class Arm:
         trained_languages: whose captions trained, English among them; the suite's if None.
     """
 
+    __pydantic_config__ = FORBID
     name: str
     about: str
     method: str
@@ -83,6 +89,7 @@ class Suite:
         seed: of everything.
     """
 
+    __pydantic_config__ = FORBID
     name: str
     base: str
     clip: str
@@ -119,7 +126,11 @@ def read_suite(name: str) -> Suite:
     if not path.is_file():
         ours = ", ".join(sorted(p.stem for p in SUITES.glob("*.yaml")))
         raise FileNotFoundError(f"no suite {name!r}: give a YAML file, or one of {ours}")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        values = yaml.safe_load(decode_text(path.read_bytes()))
+        json.dumps(values, allow_nan=False)  # no dates, sets or values that hold themselves
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is no suite: {error}") from error
     return build_suite(values, str(path))
 
 
@@ -127,27 +138,28 @@ def build_suite(values: Any, where: str) -> Suite:
     """A suite of parsed YAML.
 
     Raises:
-        ValueError: a key is unknown or missing, a name stands twice, or shares are above 1.
+        ValueError: a key is unknown, missing or of another type, a name stands twice or cannot name
+            a folder, or shares are above 1.
     """
-    arms = []
-    for arm in _checked(Suite, values, where)["arms"]:
-        of = f"{where}, arm {arm.get('name') if isinstance(arm, dict) else arm}"
-        arm = _checked(Arm, arm, of)
-        steps = [Step(**_checked(Step, step, of)) for step in arm.get("steps", [])]
-        if sum(step.share for step in steps) > 1 + 1e-6:
-            raise ValueError(f"{of}: its steps take more than its budget: shares add up to over 1")
-        arms.append(Arm(**{**arm, "steps": steps}))
-    names = [arm.name for arm in arms]
+    suite: Suite = check_shape(Suite, values, where)
+    names = [arm.name for arm in suite.arms]
     if len(set(names)) < len(names):
         raise ValueError(f"{where}: two arms of one name among {', '.join(names)}")
-    return Suite(**{**values, "arms": arms})
+    for name in (*names, *suite.data):
+        check_name(name, where)
+    for arm in suite.arms:
+        if any(step.share < 0 for step in arm.steps) or sum(s.share for s in arm.steps) > 1 + 1e-6:
+            raise ValueError(f"{where}, arm {arm.name}: shares are at least 0 and at most 1 in all")
+    if suite.train_s <= 0 or suite.num_processes < 1 or not suite.trained_languages:
+        raise ValueError(f"{where}: train_s, num_processes and trained_languages are empty or 0")
+    return suite
 
 
 def fill(value: Any, words: Values) -> Any:
     """A value with its words in braces replaced, in lists and dicts too.
 
     Raises:
-        ValueError: a word is unknown.
+        ValueError: a word is unknown, or a brace is left open.
     """
     if isinstance(value, dict):
         return {name: fill(item, words) for name, item in value.items()}
@@ -159,20 +171,6 @@ def fill(value: Any, words: Values) -> Any:
         return words[value[1:-1]]
     try:
         return value.format_map(words)
-    except KeyError as error:
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         known = ", ".join(f"{{{word}}}" for word in words)
         raise ValueError(f"{value!r} holds an unknown word; there are {known}") from error
-
-
-def _checked(kind: type, values: Any, where: str) -> Values:
-    if not isinstance(values, dict):
-        raise ValueError(f"{where}: settings by name are wanted, not {values!r}")
-    known = {f.name for f in fields(kind)}
-    if unknown := set(values) - known:
-        raise ValueError(
-            f"{where}: unknown {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
-        )
-    wanted = {f.name for f in fields(kind) if f.default is f.default_factory}
-    if missing := wanted - set(values):
-        raise ValueError(f"{where}: {', '.join(sorted(missing))} missing")
-    return values

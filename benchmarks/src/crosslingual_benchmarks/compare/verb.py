@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crosslingual.files import hold_folder
+
 PROG = "crosslingual-bench"
 
 
@@ -20,8 +22,8 @@ class CompareSettings:
 
     Attributes:
         suite: one of ours (testbed, ablate_METHOD), or a YAML file.
-        output_dir: folder of the data, arms, results and report; a run that was cut off resumes
-            there, command by command.
+        output_dir: folder of the data, arms, results and report; an interrupted run resumes there,
+            command by command.
         arms: arms to run, with those whose results they need; all if none are named.
         exports: NAME=FOLDER of arms that are trained already; they are measured as they are.
         train_s: seconds of training for each arm; the suite's own if not given.
@@ -87,7 +89,7 @@ def chosen_suite(settings: CompareSettings) -> Any:
 
 
 def with_those_before(arms: Sequence[Any], names: Sequence[str]) -> set[str]:
-    """Names of arms, and of those that these go on from: whose folders their settings name."""
+    """Names of arms, and of the arms whose folders their settings name."""
     wanted, added = set(), set(names)
     while added:
         wanted |= added
@@ -107,7 +109,7 @@ def _read_exports(pairs: list[str], names: list[str]) -> dict[str, str]:
 
 
 def _exported(arm: Any, folder: str, languages: list[str]) -> Any:
-    """An arm that trains nothing: its pipeline, or where it draws none its embedder, is there."""
+    """An arm that trains nothing: its pipeline, or else its embedder, is in the folder."""
     arm = dataclasses.replace(arm, trained_languages=arm.trained_languages or languages)
     place = str(Path(folder).resolve()).replace("{", "{{").replace("}", "}}")
     if arm.pipeline is not None:
@@ -149,22 +151,23 @@ def _run(settings: CompareSettings, words: str, report_options: dict[str, Any]) 
 
     suite = chosen_suite(settings)
     folder = Path(settings.output_dir)
-    runner = Runner(suite, folder, Display(0), words)
-    runner.display = Display(runner.num_commands)
-    failed = runner.run()
-    runner.display.close()
-    place = runner.results
-    if settings.report and any(place.glob("*.json")):
-        from crosslingual_benchmarks.report.verb import ReportSettings, report
+    with hold_folder(folder):
+        runner = Runner(suite, folder, Display(0), words)
+        runner.display = Display(runner.num_commands)
+        failed = runner.run()
+        runner.display.close()
+        place = runner.results
+        if settings.report and any(place.glob("*.json")):
+            from crosslingual_benchmarks.report.verb import ReportSettings, report
 
-        place = folder / "report"
-        options = {"results": [str(runner.results)], "output_dir": str(place), **report_options}
-        if settings.price_per_hour is not None:
-            options["price_per_hour"] = settings.price_per_hour
-        report(ReportSettings(**options))
+            place = folder / "report"
+            options = {"results": [str(runner.results)], "output_dir": str(place), **report_options}
+            if settings.price_per_hour is not None:
+                options["price_per_hour"] = settings.price_per_hour
+            report(ReportSettings(**options))
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(suite.arms)} arms failed ({', '.join(failed)}); the others are "
-            f"in {place}; what went wrong is told above and in {folder / 'arms'}/NAME/*.log"
+            f"in {place}; the errors are above and in {folder / 'arms'}/NAME/*.log"
         )
     return place
