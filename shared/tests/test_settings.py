@@ -12,6 +12,7 @@ import yaml
 
 from crosslingual.cli.settings import parse_settings, read_settings, write_settings
 from crosslingual.cli.verbs import run_command
+from crosslingual.data.languages import LanguageCode
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Example(Common):
     """
 
     learning_rate: float = 1e-4
-    languages: list[str] = field(default_factory=lambda: ["en"])
+    languages: list[LanguageCode] = field(default_factory=lambda: ["en"])
     mixed_precision: Literal["no", "bf16"] = "no"
     max_train_steps: int | None = None
     use_ema: bool = False
@@ -78,6 +79,24 @@ def test_prompts_with_commas_stay_whole() -> None:
     assert settings.validation_prompts == ["a star, red", "ein Stern"]
 
 
+def test_languages_are_read_in_their_standard_form() -> None:
+    """By flag and in files, so that all later code compares one spelling."""
+    assert parse("--train_data", "x", "--languages", "zh_cn,IW").languages == ["zh-CN", "he"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["languages: [[en]]", "languages: {en: 1}", "seed: {a: b}", "learning_rate: [{}]"]
+    + ["languages: &a [*a]", "seed: " + "[" * 5000, "seed: [", "- a", "\xff", "? [a]\n: b"],
+)
+def test_a_file_of_another_form_is_one_line(text: str, tmp_path: Path) -> None:
+    """Whatever YAML can hold."""
+    config = tmp_path / "c.yaml"
+    config.write_bytes(f"train_data: x\n{text}\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"must (be|hold)|is not YAML"):
+        parse("--config", str(config))
+
+
 @pytest.mark.parametrize(
     ("words", "expected"), [([], True), (["true"], True), (["False"], False), (["no"], False)]
 )
@@ -101,6 +120,12 @@ def test_the_launchers_local_rank_is_ignored() -> None:
         (["--mixed_precision", "fp8"], "setting 'mixed_precision' must be no or bf16, not 'fp8'"),
         (["--use_ema", "maybe"], "setting 'use_ema' must be true or false, not 'maybe'"),
         (["--learning_rate"], "setting 'learning_rate' takes one value, not 0"),
+        (
+            ["--languages", "de", "jp"],
+            "setting 'languages': 'jp' is no language code (BCP-47); did",
+        ),
+        (["--languages", "EN", "en"], "setting 'languages' holds en twice"),
+        (["--config"], "--config takes the path"),
         (["--learning_rate", "1", "2"], "setting 'learning_rate' takes one value, not 2"),
     ],
 )
@@ -139,7 +164,7 @@ def test_missing_settings_and_files_are_named(tmp_path: Path) -> None:
         Example(
             "null", 1e-7, 5, ["no", "zh"], "bf16", 7, True, ["ein Stern: rot", "星, 红", "null"]
         ),
-        Example("x", languages=["de,fr"], validation_prompts=["--a", "null"]),
+        Example("x", languages=["de"], validation_prompts=["--a", "null", "de,fr"]),
         Example("x", languages=[]),
     ],
 )

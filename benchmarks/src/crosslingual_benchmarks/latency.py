@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crosslingual.data.languages import LanguageCode
 from crosslingual.worlds import find_world
 from crosslingual_benchmarks.results import Result, command_of, make_result
 
@@ -55,7 +56,7 @@ class LatencySettings:
     world: str = "testbed"
     arm: str | None = None
     dataset: str = "testbed"
-    language: str = "de"
+    language: LanguageCode = "de"
     output_dir: str = "results"
     gallery: int = 500
     num_queries: int = 100

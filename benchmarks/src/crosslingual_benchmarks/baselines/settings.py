@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from crosslingual.data.languages import LanguageCode
 from crosslingual.training.settings import RunSettings
 
 
@@ -23,7 +24,7 @@ class FinetuneSettings(RunSettings):
     output_dir: str = "runs/full_finetuning"
     pretrained_model_name_or_path: str = "testbed:sd"
     text_encoder: str = "testbed:xlm-r"
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     resolution: int = 64
     caption_dropout: float = 0.1
     dataloader_num_workers: int = 0
@@ -52,7 +53,7 @@ class FeaturesSettings:
     features_dir: str
     pretrained_model_name_or_path: str = "testbed:sd"
     text_encoder: str = "testbed:xlm-r"
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     resolution: int = 64
     encode_batch_size: int = 32
     dataloader_num_workers: int = 0

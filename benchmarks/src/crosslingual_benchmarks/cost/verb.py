@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from crosslingual.data.languages import LanguageCode
 from crosslingual_benchmarks.cost.measured import PointCost, point_costs
 from crosslingual_benchmarks.published.checks import arithmetic_checks
 from crosslingual_benchmarks.published.entries import Row
@@ -45,7 +46,7 @@ class CostSettings:
     results: list[str] = field(default_factory=list)
     price_per_hour: float | None = None
     metric: Literal["text_accuracy", "mean_recall"] = "text_accuracy"
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     hours: float | None = None
     num_devices: int = 1
     format: Literal["plain", "markdown", "latex"] = "plain"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crosslingual.cli.settings import nearest_name
+from crosslingual.data.languages import LanguageCode
 from crosslingual.worlds import World, find_worlds
 from crosslingual_benchmarks.generation.prompts import PromptSet, mc18, read_prompts
 from crosslingual_benchmarks.generation.prompts.mg18 import LANGUAGES, mg18
@@ -72,8 +73,8 @@ class GenerationSettings:
     base: str | None = None
     prompt_language: Literal["native", "english"] = "native"
     arm: str | None = None
-    languages: list[str] = field(default_factory=list)
-    trained_languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
+    trained_languages: list[LanguageCode] = field(default_factory=list)
     root: str | None = None
     prompts: str | None = None
     reference_dir: str | None = None

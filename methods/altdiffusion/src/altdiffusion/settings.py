@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from crosslingual.cli import demo
+from crosslingual.data.languages import LanguageCode
 from crosslingual.evaluation import settings as evaluation
 from crosslingual.training import settings
 
@@ -46,7 +47,7 @@ class TrainSettings(settings.DiffusionSettings):
     unet: str | None = None
     text_encoder: str = "runs/altclip/text_encoder"
     starts_from: str | None = None
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     all_attn2: bool = False
     lora_rank: int = 0
     min_snr_gamma: float | None = None
@@ -114,7 +115,7 @@ class DemoSettings(demo.DemoSettings):
     """
 
     output_dir: str = "runs/altdiffusion-demo"
-    languages: list[str] = field(default_factory=lambda: ["de", "zh"])
+    languages: list[LanguageCode] = field(default_factory=lambda: ["de", "zh"])
     num_texts: int = 4000
     num_samples: int = 1500
     num_motif_samples: int = 600

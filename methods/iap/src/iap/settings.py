@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from crosslingual.cli import demo
+from crosslingual.data.languages import LanguageCode
 from crosslingual.evaluation import settings as evaluation
 from crosslingual.training import settings
 
@@ -38,7 +39,7 @@ class TrainSettings(settings.DiffusionSettings):
     """
 
     output_dir: str = "runs/iap"
-    target_language: list[str] = field(default_factory=list)
+    target_language: list[LanguageCode] = field(default_factory=list)
     objective: Literal["attention", "text"] = "attention"
     branch: Literal["local", "full"] = "local"
     layers: list[str] = field(default_factory=lambda: ["all"])
@@ -117,4 +118,4 @@ class DemoSettings(demo.DemoSettings):
     max_train_steps: int = 300
     num_samples: int = 2000
     num_prompts: int = 48
-    target_language: list[str] = field(default_factory=lambda: ["zh"])
+    target_language: list[LanguageCode] = field(default_factory=lambda: ["zh"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from crosslingual.cli import demo
+from crosslingual.data.languages import LanguageCode
 from crosslingual.training import settings
 from crosslingual.training.settings import LrScheduler, RunSettings
 
@@ -58,7 +59,7 @@ class TrainSettings(RunSettings):
     text_encoder: str = "testbed:xlm-r"
     text_encoder_revision: str | None = None
     starts_from: str | None = None
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     max_length: int | None = None
     resolution: int = 64
     num_layers: int = 2
@@ -119,7 +120,7 @@ class ImportSettings:
     text_encoder: str
     clip_revision: str | None = None
     text_encoder_revision: str | None = None
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     max_length: int = 77
     resolution: int = 248
     num_heads: int = 12
@@ -145,7 +146,7 @@ class EvaluateSettings:
     model: str
     dataset: str
     output_dir: str
-    languages: list[str]
+    languages: list[LanguageCode]
     captions: Literal["first", "all"] = "first"
     resolution: int | None = None
     batch_size: int = 128
@@ -232,6 +233,6 @@ class DemoSettings(demo.DemoSettings):
     num_samples: int = 2000
     num_texts: int = 6000
     num_test: int = 500
-    languages: list[str] = field(default_factory=lambda: ["de", "zh"])
-    text_languages: list[str] = field(default_factory=lambda: ["ja", "nl"])
-    zero_shot_languages: list[str] = field(default_factory=lambda: ["hi"])
+    languages: list[LanguageCode] = field(default_factory=lambda: ["de", "zh"])
+    text_languages: list[LanguageCode] = field(default_factory=lambda: ["ja", "nl"])
+    zero_shot_languages: list[LanguageCode] = field(default_factory=lambda: ["hi"])

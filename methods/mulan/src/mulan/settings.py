@@ -5,6 +5,7 @@ from typing import Literal
 
 from crosslingual.adapter import settings as adapter
 from crosslingual.cli import demo
+from crosslingual.data.languages import LanguageCode
 from crosslingual.evaluation import settings as evaluation
 from crosslingual.training import settings
 
@@ -41,7 +42,7 @@ class TrainSettings(settings.DiffusionSettings):
     """
 
     output_dir: str = "runs/mulan"
-    languages: list[str] = field(default_factory=lambda: ["en"])
+    languages: list[LanguageCode] = field(default_factory=lambda: ["en"])
     variant: Literal["published", "seed"] = "published"
     alignment: Literal["image", "language", "both"] = "image"
     language_weight: float = 1.0
@@ -89,7 +90,7 @@ class ImportSettings:
     pretrained_model_name_or_path: str
     text_encoder: str
     null_policy: Literal["adapter", "zeros"] | None = None
-    languages: list[str] = field(default_factory=lambda: ["en"])
+    languages: list[LanguageCode] = field(default_factory=lambda: ["en"])
     max_length: int = 77
     guidance_scale: float = 7.5
 
@@ -103,7 +104,7 @@ class GenerateSettings(adapter.GenerateSettings):
             language if not given.
     """
 
-    language: str | None = None
+    language: LanguageCode | None = None
 
 
 @dataclass(kw_only=True)
@@ -138,4 +139,4 @@ class DemoSettings(demo.DemoSettings):
     num_prompts: int = 24
     text_encoder: str = "testbed:xlm-r"
     aligned_encoder: str = "testbed:xlm-r-aligned"
-    languages: list[str] = field(default_factory=lambda: ["de", "hi", "ja", "zh"])
+    languages: list[LanguageCode] = field(default_factory=lambda: ["de", "hi", "ja", "zh"])

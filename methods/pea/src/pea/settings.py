@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from crosslingual.cli import demo
+from crosslingual.data.languages import LanguageCode
 from crosslingual.evaluation import settings as evaluation
 from crosslingual.training import settings
 
@@ -28,7 +29,7 @@ class TrainSettings(settings.DiffusionSettings):
     """
 
     output_dir: str = "runs/pea"
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     variant: Literal["published", "seed"] = "published"
     hidden_width: int = 384
     rank: int = 64
@@ -63,7 +64,7 @@ class ImportSettings:
     output_dir: str
     pretrained_model_name_or_path: str
     text_encoder: str
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     max_length: int = 77
 
 
@@ -94,5 +95,5 @@ class DemoSettings(demo.DemoSettings):
     max_train_steps: int = 600
     num_samples: int = 2000
     num_prompts: int = 24
-    languages: list[str] = field(default_factory=lambda: ["de", "zh"])
-    zero_shot_languages: list[str] = field(default_factory=lambda: ["ja", "nl"])
+    languages: list[LanguageCode] = field(default_factory=lambda: ["de", "zh"])
+    zero_shot_languages: list[LanguageCode] = field(default_factory=lambda: ["ja", "nl"])

@@ -14,7 +14,8 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -44,7 +45,8 @@ def parse_settings(
     the environment says the same.
 
     Args:
-        cls: a dataclass of `str`, `int`, `float`, `bool`, `Literal`, list and optional fields. Its
+        cls: a dataclass of `str`, `int`, `float`, `bool`, `Literal`, list and optional fields; a
+            text may be `Annotated` with a function that reads it, as `LanguageCode` is. The class's
             docstring, or that of a class it extends, describes each under `Attributes:`. A class
             attribute `FORMER_NAMES` maps names that flags and files may still use.
         argv: the words after the command's name.
@@ -59,13 +61,16 @@ def parse_settings(
     if "--help" in argv or "-h" in argv:
         print(_help(cls, prog, description))
         raise SystemExit(0)
-    hints, former = typing.get_type_hints(cls), getattr(cls, "FORMER_NAMES", {})
+    hints = typing.get_type_hints(cls, include_extras=True)
+    former = getattr(cls, "FORMER_NAMES", {})
     in_files: list[tuple[str, _Words, Path]] = []
     by_flag: list[tuple[str, _Words, Path]] = []
     for name, words in _split_flags(argv):
         if name != "config":
             by_flag.append((name, words[0] if len(words) == 1 else words, Path.cwd()))
             continue
+        if not words:
+            raise ValueError("--config takes the path of a YAML file")
         for path in map(Path, words):
             in_files += [(key, words, path.parent) for key, words in read_yaml(path).items()]
     values: dict[str, Any] = {}
@@ -104,7 +109,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no config file {path}; give an existing YAML file to --config")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold lines of 'name: value'")
@@ -114,7 +119,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def config_verb(argv: Sequence[str]) -> str | None:
     """The verb that the `--config` file of a command names as its own, None without one."""
     paths = [path for name, words in _split_flags(argv) if name == "config" for path in words]
-    return read_yaml(Path(paths[-1])).get("verb") if paths else None
+    verb = read_yaml(Path(paths[-1])).get("verb") if paths else None
+    return None if verb is None else str(verb)
 
 
 def nearest_name(name: str, names: Sequence[str]) -> str:
@@ -144,6 +150,9 @@ def _read(name: str, words: _Words, folder: Path, hints: Mapping[str, Any]) -> A
     if name not in hints:
         raise ValueError(f"unknown setting '{name}'{nearest_name(name, list(hints))}")
     kinds = _alternatives(hints[name])
+    given = [words] if isinstance(words, str) else words
+    if not isinstance(given, list) or not all(isinstance(word, str) for word in given):
+        raise ValueError(f"setting '{name}' must be {_describe(hints[name])}, not '{words!s:.60}'")
     if type(None) in kinds and words in _NULLS:
         return None
     if any(typing.get_origin(kind) is list for kind in kinds):
@@ -161,6 +170,13 @@ def _read(name: str, words: _Words, folder: Path, hints: Mapping[str, Any]) -> A
         for value in itertools.chain.from_iterable(map(typing.get_args, literals)):
             if words == str(value):
                 return value  # pydantic takes no text for a number among literals
+    if parse := _parser(hints[name]):
+        try:
+            words = [*map(parse, words)] if isinstance(words, list) else parse(words)
+        except ValueError as error:
+            raise ValueError(f"setting '{name}': {error}") from error
+        if isinstance(words, list) and (twice := [w for w, n in Counter(words).items() if n > 1]):
+            raise ValueError(f"setting '{name}' holds {twice[0]} twice")
     adapter = pydantic.TypeAdapter(hints[name])
     try:
         is_list = isinstance(words, list)
@@ -176,8 +192,21 @@ def _placed(word: str, folder: Path) -> str:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types that a setting may have; a text is `str` also where a function reads it."""
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
+    kinds = typing.get_args(hint) if is_union else (hint,)
+    return tuple(getattr(kind, "__origin__", kind) if _is_read(kind) else kind for kind in kinds)
+
+
+def _is_read(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Annotated
+
+
+def _parser(hint: Any) -> Callable[[str], Any] | None:
+    """The function that reads a text, as `Annotated[str, function]` says, also in lists."""
+    if _is_read(hint):
+        return hint.__metadata__[0]
+    return next(filter(None, map(_parser, typing.get_args(hint))), None)
 
 
 def _describe(hint: Any) -> str:
@@ -212,7 +241,7 @@ def _help(cls: type, prog: str, description: str) -> str:
     for base in reversed(cls.__mro__):
         parsed = docstring_parser.parse(base.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
         docs |= {parameter.arg_name: parameter.description or "" for parameter in parsed.params}
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         kind = f"{_describe(hints[field.name])}; {_default(field)}"
         words = f"{docs.get(field.name, '')} ({kind})".replace("%", "%%")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from crosslingual.data.languages import LanguageCode
+
 
 @dataclass(kw_only=True)
 class EvaluateSettings:
@@ -16,7 +18,7 @@ class EvaluateSettings:
     """
 
     output_dir: str
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     num_prompts: int = 100
     split: str = "test"
     seed: int = 0

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from crosslingual.cli import demo
+from crosslingual.data.languages import LanguageCode
 from crosslingual.evaluation import settings as evaluation
 from crosslingual.training import settings
 
@@ -19,7 +20,7 @@ class TrainSettings(settings.CaptionSettings):
     """
 
     output_dir: str = "runs/template"
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     hidden_width: int = 384
     train_batch_size: int = 64
     lr_scheduler: settings.LrScheduler = "cosine"
@@ -56,4 +57,4 @@ class DemoSettings(demo.DemoSettings):
     max_train_steps: int = 1000
     num_samples: int = 2000
     num_prompts: int = 12
-    languages: list[str] = field(default_factory=lambda: ["de", "zh"])
+    languages: list[LanguageCode] = field(default_factory=lambda: ["de", "zh"])

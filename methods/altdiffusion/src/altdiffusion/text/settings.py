@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from crosslingual.data.languages import LanguageCode
 from crosslingual.training.settings import RunSettings
 
 
@@ -38,7 +39,7 @@ class TrainTextSettings(RunSettings):
     teacher_revision: str | None = None
     text_encoder: str = "testbed:xlm-r"
     text_encoder_revision: str | None = None
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     keep_english: bool = True
     max_length: int | None = None
     train_batch_size: int = 128
@@ -65,7 +66,7 @@ class EvaluateRetrievalSettings:
     model: str
     dataset: str
     output_dir: str
-    languages: list[str]
+    languages: list[LanguageCode]
     captions: Literal["first", "all"] = "first"
     batch_size: int = 128
     num_bootstrap: int = 1000

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from crosslingual.data.languages import LanguageCode
 from crosslingual.training.settings import LrScheduler, RunSettings
 
 
@@ -121,7 +122,7 @@ class TranslateSettings:
     """
 
     model: str
-    target_language: str
+    target_language: LanguageCode
     input: str = "-"
     output: str | None = None
     references: str | None = None
@@ -147,7 +148,7 @@ class EvaluateTextSettings:
     """
 
     data: str
-    languages: list[str]
+    languages: list[LanguageCode]
     output_dir: str
     encoder: str | None = None
     translation_model: str | None = None

@@ -67,7 +67,7 @@ def common_mistakes(subject: Subject, recipe: Mapping[str, Any]) -> dict[str, Mi
         ),
         "languages without captions": (
             {"train_data": "{shards}", subject.languages: ["ja"]},
-            "no caption in any language that trains|choose others by --",
+            "no sample has captions in 'ja'; there are captions in de, en, fr",
         ),
         "another resolution": ({"resolution": 64}, f"are stale: resolution was {size} and is 64"),
         "another length": ({"max_length": 8}, "are stale: max_length was 16 and is 8"),
@@ -227,6 +227,11 @@ class Command:
         size = f"are stale: batch_size was {subject.encode_batch_size} and is 4"
         assert size in refusal(command("features", **settings))
         assert "needs --shards" in refusal(command("features", **parts))
+        unspoken = {"shards": shards, "features_dir": work / "new", **parts}
+        line = refusal(command("features", **{**unspoken, subject.languages: ["ja"]}))
+        assert "no sample has captions in 'ja'" in line and not (work / "new").exists()
+        line = refusal(command("features", **{**unspoken, subject.languages: ["jp"]}))
+        assert "'jp' is no language code (BCP-47); did you mean 'ja'?" in line
 
     def test_a_loss_that_is_no_number_names_the_step_the_samples_and_the_parts(
         self, command: Run, recipe: dict[str, Any], features: str, tmp_path: Path
