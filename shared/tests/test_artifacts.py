@@ -21,6 +21,7 @@ from crosslingual.adapter.artifact import (
 )
 from crosslingual.cli.verbs import run_command
 
+FILES = ["README.md", "config.json", "crosslingual.json", "model.safetensors"]
 CONFIG = {"method": "pea", "width": 4, "null": "encoded", "languages": ["de", "zh"]}
 
 
@@ -39,7 +40,7 @@ def test_what_is_saved_is_loaded_bitwise(adapter: Path) -> None:
     expected, module = nn.Linear(4, 4), nn.Linear(4, 4)
     load_strict(module, state)
     assert all(torch.equal(module.state_dict()[n], t) for n, t in expected.state_dict().items())
-    assert sorted(os.listdir(adapter)) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(os.listdir(adapter)) == FILES
     assert os.listdir(adapter.parent) == ["adapter"]
 
 
@@ -51,7 +52,7 @@ def test_saving_again_replaces_and_other_folders_are_left_alone(
     assert os.listdir(adapter.parent) == ["adapter"]
     (tmp_path / "photographs").mkdir()
     (tmp_path / "photographs" / "cat.jpg").touch()
-    with pytest.raises(ValueError, match="holds something other than an adapter"):
+    with pytest.raises(ValueError, match="holds cat.jpg and no crosslingual.json"):
         save_artifact(tmp_path / "photographs", state={}, config={}, card="")
 
 
@@ -64,11 +65,7 @@ def test_what_is_added_appears_and_goes_with_the_rest(tmp_path: Path) -> None:
     save_artifact(folder, **given, add=add)
     assert (folder / "encoder" / "config.json").is_file()
     save_artifact(folder, **given)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md",
-        "config.json",
-        "model.safetensors",
-    ]
+    assert sorted(os.listdir(folder)) == FILES
 
 
 def test_views_and_shared_tensors_are_saved(tmp_path: Path) -> None:
@@ -206,7 +203,7 @@ def test_tensors_may_lie_in_a_folder_of_a_librarys_own(tmp_path: Path) -> None:
 
     save_artifact(tmp_path / "it", state=None, config={"method": "m"}, card="text", add=add)
     names = sorted(path.name for path in (tmp_path / "it").iterdir())
-    assert names == ["README.md", "config.json", "text_encoder"]
+    assert names == ["README.md", "config.json", "crosslingual.json", "text_encoder"]
     assert load_artifact_config(tmp_path / "it") == {"method": "m"}
     with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
         load_artifact(tmp_path / "it")

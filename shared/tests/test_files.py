@@ -71,7 +71,7 @@ def test_a_writer_killed_between_two_renames_is_repaired(
     publish_folder(folder, put(one="1"), kind="adapter")
     folder.rename(tmp_path / ".out.0123456789abcdef.old")
     with pytest.raises(ValueError, match="not empty; choose another --output_dir or --overwrite"):
-        claim_folder(folder, kind="adapter", replace=False)
+        claim_folder(folder, kind="adapter", overwrite=False)
     assert (folder / "one.txt").read_text() == "1" and os.listdir(tmp_path) == ["out"]
 
 
@@ -101,7 +101,7 @@ def spoil(folder: Path, fault: str) -> None:
     [
         ("a foreign file", "out holds thesis.tex, which this program did not write; choose anoth"),
         ("a foreign file in a folder", "out holds sub/thesis.tex, which this program did not"),
-        ("a changed file", "out/one.txt was changed since it was written; choose another"),
+        ("a changed file", "out/one.txt was changed since it was written; remove it, or"),
         ("a link", "out holds one.txt, which this program did not write"),
         ("no mark", "out holds one.txt and no crosslingual.json"),
         ("another kind", "out holds files of kind 'shards', not 'adapter'; choose another"),

@@ -1,11 +1,14 @@
 """Shards: written whole or not at all whatever fails, the same bytes each time, and read back."""
 
+import dataclasses
 import errno
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
@@ -38,7 +41,8 @@ def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
     native = Record("äé/" + "k" * 150, None, {"zh": ["灯笼"]}, False, "zh", {"motif": "lantern"})
     records = [*make_records(5), native]
     index = write_shards(records, tmp_path / "out", samples_per_shard=4)
-    assert names_in(tmp_path / "out") == ["00000.tar", "00001.tar", "index.json", "sizes.json"]
+    names = ["00000.tar", "00001.tar", "crosslingual.json", "index.json", "sizes.json"]
+    assert names_in(tmp_path / "out") == names
     assert list(iter_shards(expand_shards(tmp_path / "out"))) == records
     assert index == read_index(tmp_path / "out")
     assert index["languages"] == {"de": 5, "en": 5, "zh": 1}
@@ -75,11 +79,11 @@ def test_a_folder_that_is_taken_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out/thesis.tex").write_text("years")
     with pytest.raises(ValueError, match="not empty; choose another --output_dir"):
         write_shards(make_records(1), tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match="index.json"):
+    with pytest.raises(ValueError, match="out holds thesis.tex and no crosslingual.json"):
         write_shards(make_records(1), tmp_path / "out", overwrite=True)
     write_shards(make_records(1), tmp_path / "mine")
     (tmp_path / "mine/notes.txt").write_text("x")
-    with pytest.raises(ValueError, match="other files .notes.txt."):
+    with pytest.raises(ValueError, match="mine holds notes.txt, which this program did not"):
         write_shards(make_records(1), tmp_path / "mine", overwrite=True)
     assert (tmp_path / "out/thesis.tex").read_text() == "years"
 
@@ -116,7 +120,7 @@ def test_missing_pictures_stop_the_run_or_are_counted(tmp_path: Path) -> None:
     wrong = Record("page", tmp_path / "page.jpg", {"en": ["x"]}, True)
     with pytest.raises(FileNotFoundError, match="'gone': picture .* is missing.*--allow_missing"):
         write_shards([absent], tmp_path / "out")
-    with pytest.raises(ValueError, match="'page': the picture is no JPEG"):
+    with pytest.raises(ValueError, match="'page': .* is no JPEG"):
         write_shards([wrong], tmp_path / "out")
     index = write_shards([absent, wrong, *make_records(1)], tmp_path / "out", allow_missing=True)
     assert (index["num_missing"], index["num_samples"]) == (2, 1)
@@ -173,7 +177,7 @@ def test_a_source_that_fails_leaves_nothing_and_harms_nothing(tmp_path: Path) ->
     with pytest.raises(ValueError, match="line 4"):
         write_shards(failing(), tmp_path / "old", overwrite=True)
     check_sizes(tmp_path / "old", index)
-    assert ".partial" not in names_in(tmp_path / "old")
+    assert names_in(tmp_path) == ["old"]
 
 
 def test_a_full_disk_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,9 +187,12 @@ def test_a_full_disk_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(webdataset.TarWriter, "write", fill)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(
+        OSError, match="the disk is full: .*/out was not written, the earlier one is"
+    ):
         write_shards(make_records(9), tmp_path / "out", overwrite=True)
-    assert names_in(tmp_path / "out") == ["00000.tar", "index.json", "sizes.json"]
+    names = ["00000.tar", "crosslingual.json", "index.json", "sizes.json"]
+    assert names_in(tmp_path / "out") == names and names_in(tmp_path) == ["out"]
     check_sizes(tmp_path / "out", index)
 
 
@@ -200,19 +207,77 @@ def test_a_truly_full_disk_is_one_line(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "crosslingual.cli.main", *words, str(disk / "out")]
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 2
-        assert "No space left on device" in run.stderr.splitlines()[-1]
+        assert run.stderr.splitlines()[-1].startswith("error: the disk is full: ")
         assert "Traceback" not in run.stderr
         assert names_in(disk) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_killed_write_is_no_folder_of_shards_and_can_be_repeated(tmp_path: Path) -> None:
+def test_shards_of_an_earlier_version_without_a_mark_can_be_overwritten(tmp_path: Path) -> None:
+    write_shards(make_records(3), tmp_path / "out", samples_per_shard=1)
+    (tmp_path / "out/crosslingual.json").unlink()
+    write_shards(make_records(1), tmp_path / "out", overwrite=True)
+    assert list(iter_shards(expand_shards(tmp_path / "out"))) == make_records(1)
+
+
+def test_damaged_shards_can_be_overwritten(tmp_path: Path) -> None:
+    write_shards(make_records(1), tmp_path / "out")
+    (tmp_path / "out/00000.tar").write_bytes(b"damaged")
+    write_shards(make_records(1), tmp_path / "out", overwrite=True)
+    assert list(iter_shards(expand_shards(tmp_path / "out"))) == make_records(1)
+
+
+def test_what_an_earlier_version_left_when_it_was_killed_is_no_folder_of_shards(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "out/.partial").mkdir(parents=True)
-    (tmp_path / "out/.partial/00000.tar").write_bytes(b"half")
     (tmp_path / "out/00007.tar").write_bytes(b"moved just before the kill")
     with pytest.raises(FileNotFoundError, match="never finished"):
         expand_shards(tmp_path / "out")
-    (tmp_path / "out/00007.tar").unlink()
-    write_shards(make_records(1), tmp_path / "out")
-    assert list(iter_shards(expand_shards(tmp_path / "out"))) == make_records(1)
+
+
+def killed_after(delay: float, write: Callable[[], object]) -> None:
+    """Calls `write` in a process that the kernel ends after `delay` seconds."""
+    process = os.fork()
+    if process == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        write()
+        os._exit(0)
+    os.waitpid(process, 0)
+
+
+@pytest.mark.parametrize("has_old", [False, True])
+def test_shards_are_the_old_or_the_new_ones_whenever_the_writer_is_killed(
+    tmp_path: Path, has_old: bool
+) -> None:
+    new = [dataclasses.replace(record, key=f"n{record.key}") for record in make_records(40)]
+    for number in range(12):
+        out = tmp_path / f"{number}/out"
+        old = write_shards(make_records(3), out) if has_old else None
+        options = {"samples_per_shard": 2, "overwrite": has_old}
+        killed_after(0.002 * 1.5**number, lambda out=out, o=options: write_shards(new, out, **o))
+        if out.exists():
+            found = read_index(out)
+            check_sizes(out, found)
+            assert found == old or found["num_samples"] == 40
+        again = write_shards(make_records(4), out, overwrite=out.exists())
+        assert read_index(out) == again and names_in(out.parent) == ["out"]
+
+
+def test_a_second_writer_of_shards_is_refused(tmp_path: Path) -> None:
+    def records() -> Iterator[Record]:
+        yield from make_records(1)
+        process = os.fork()
+        if process == 0:
+            try:
+                write_shards(make_records(1), tmp_path / "out")
+            except ValueError as error:
+                (tmp_path / "refusal").write_text(str(error))
+            os._exit(0)
+        os.waitpid(process, 0)
+
+    write_shards(records(), tmp_path / "out")
+    holder = f"out is being written by process {os.getpid()} on "
+    assert holder in (tmp_path / "refusal").read_text()

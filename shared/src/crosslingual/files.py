@@ -92,7 +92,7 @@ def _end_of_lines(file: IO[bytes]) -> int:
     lines, _, last = file.read().rpartition(b"\n")
     try:
         json.loads(last)
-    except ValueError:
+    except (ValueError, RecursionError):
         os.ftruncate(file.fileno(), size - len(last))
         return size - len(last)
     file.write(b"\n")
@@ -193,7 +193,7 @@ def claim_folder(
     folder: str | Path,
     *,
     kind: str,
-    replace: bool = True,
+    overwrite: bool | None = None,
     earlier: Callable[[Path], Collection[str]] | None = None,
 ) -> contextlib.ExitStack:
     """Locks a folder that `publish_folder` will write, so that a long verb refuses at its start
@@ -206,16 +206,16 @@ def claim_folder(
     with _hold(path, folder) as claim:
         if _held[os.getpid(), path][1] == 1:
             _clear(folder)
-        _replaceable(folder, kind, replace, earlier)
+        _check_replaceable(folder, kind, overwrite, earlier)
         return claim.pop_all()
 
 
 def publish_folder(
     folder: str | Path,
-    fill: Callable[[Path], None],
+    fill: Callable[[Path], Mapping[str, dict[str, Any]] | None],
     *,
     kind: str,
-    replace: bool = True,
+    overwrite: bool | None = None,
     earlier: Callable[[Path], Collection[str]] | None = None,
 ) -> Path:
     """Fills a temporary folder by `fill`, marks it and puts it in place in one atomic step. An old
@@ -223,9 +223,12 @@ def publish_folder(
 
     Args:
         folder: new or empty, or an old folder of this kind.
-        fill: writes the files into the folder that it is given.
+        fill: writes the files into the folder that it is given; it may return `num_bytes` and
+            `sha256` of those that it hashed already, by name.
         kind: what the mark calls the folder.
-        replace: whether an old folder may be replaced.
+        overwrite: a verb's --overwrite: True replaces what this program wrote even if it is
+            damaged, False refuses whatever is there. None, for verbs without it, replaces an old
+            folder if its files are as they were written.
         earlier: the names of all files that an earlier version, which left no mark, wrote into a
             folder; empty where it wrote none.
 
@@ -238,14 +241,13 @@ def publish_folder(
         OSError: the disk is full; an old folder is intact.
     """
     folder = Path(folder).resolve()
-    with claim_folder(folder, kind=kind, replace=replace, earlier=earlier):
+    with claim_folder(folder, kind=kind, overwrite=overwrite, earlier=earlier):
         before, temporary = _snapshot(folder), _sibling(folder)
         temporary.mkdir()
         try:
             unfinished = {"format_version": _MARK_VERSION, "kind": kind}
             (temporary / MARK).write_text(json.dumps(unfinished), encoding="utf-8")
-            fill(temporary)
-            _mark(temporary, kind)
+            _mark(temporary, kind, fill(temporary) or {})
             if _snapshot(folder) != before:
                 raise ValueError(f"{folder} was changed meanwhile; choose another --output_dir")
             _put_in_place(temporary, folder)
@@ -316,15 +318,17 @@ def _check_file(path: Path, facts: dict[str, Any]) -> None:
             )
 
 
-def _mark(folder: Path, kind: str) -> None:
+def _mark(folder: Path, kind: str, known: Mapping[str, dict[str, Any]]) -> None:
     files = {}
     for name in sorted(_snapshot(folder).keys() - {MARK}):
+        if name in known:
+            files[name] = known[name]
+            continue
         with (folder / name).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             files[name] = {"num_bytes": file.tell(), "sha256": digest}
     flush(*folder.rglob("*"))
-    mark = {"format_version": _MARK_VERSION, "kind": kind, "files": files}
-    write_json(folder / MARK, mark)
+    write_json(folder / MARK, {"format_version": _MARK_VERSION, "kind": kind, "files": files})
 
 
 def _snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -339,14 +343,17 @@ def _snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def _replaceable(
-    folder: Path, kind: str, replace: bool, earlier: Callable[[Path], Collection[str]] | None
+def _check_replaceable(
+    folder: Path,
+    kind: str,
+    overwrite: bool | None,
+    earlier: Callable[[Path], Collection[str]] | None,
 ) -> None:
     """Raises a ValueError that names a file in a folder which this program did not write."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose another --output_dir")
     found = _snapshot(folder)
-    if found and not replace:
+    if found and overwrite is False:
         raise ValueError(f"{folder} is not empty; choose another --output_dir or --overwrite")
     mark = read_mark(folder)
     listed = mark.get("files", ()) if mark else earlier(folder) if found and earlier else ()
@@ -362,12 +369,12 @@ def _replaceable(
         if name not in listed or (folder / name).is_symlink():
             what = f"{folder} holds {name}, which this program did not write"
             raise ValueError(f"{what}; choose another --output_dir")
-        if mark:
+        if mark and not overwrite:
             try:
                 _check_file(folder / name, listed[name])
             except ValueError as error:
                 what = f"{folder / name} was changed since it was written"
-                raise ValueError(f"{what}; choose another --output_dir") from error
+                raise ValueError(f"{what}; remove it, or choose another --output_dir") from error
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:

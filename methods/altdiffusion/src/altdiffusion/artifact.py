@@ -19,7 +19,7 @@ from crosslingual.adapter.artifact import load_artifact_config, model_card, save
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.weights import quiet_libraries
 
-CONFIG = "altdiffusion.json"
+CONFIG, KIND = "altdiffusion.json", "pipeline"
 CARD = """\
 A Stable Diffusion that reads {count} languages: `{base}` with a multilingual student of CLIP's text
 encoder and a UNet trained to read it (AltDiffusion, arXiv 2308.09991; last stage: {stage}).
@@ -84,7 +84,13 @@ def save_trained(
                 pipe.save_lora_weights(partial / "lora", unet_lora_layers=lora)
 
     return save_artifact(
-        folder, state=None, config=config, card=card, add=save_pipeline, config_name=CONFIG
+        folder,
+        state=None,
+        config=config,
+        card=card,
+        add=save_pipeline,
+        config_name=CONFIG,
+        kind=KIND,
     )
 
 

@@ -80,23 +80,26 @@ def export(settings: "ExportSettings") -> Path:
     """Exports a checkpoint: the pipeline of `train`, or the models of `train-text`."""
     import torch
 
-    from altdiffusion.artifact import save_trained
+    from altdiffusion.artifact import KIND, save_trained
     from altdiffusion.settings import TrainSettings
-    from altdiffusion.text.artifact import load_parts, save_models
+    from altdiffusion.text.artifact import claim_models, load_parts, save_models
     from altdiffusion.text.settings import TrainTextSettings
+    from crosslingual.adapter.artifact import claim_artifact
     from crosslingual.cli.settings import read_settings, read_yaml
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
 
     checkpoint = find_checkpoint(settings.checkpoint)
-    path, state = settings_file(checkpoint), trained_state(checkpoint)
+    path, folder = settings_file(checkpoint), settings.output_dir
     if "teacher" in read_yaml(path):
-        text = read_settings(TrainTextSettings, path)
-        teacher, student = load_parts(text, torch.device("cpu"))
-        folder = save_models(settings.output_dir, state, student, teacher)
+        with claim_models(folder):
+            text = read_settings(TrainTextSettings, path)
+            teacher, student = load_parts(text, torch.device("cpu"))
+            folder = save_models(folder, trained_state(checkpoint), student, teacher)
     else:
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-        trained = read_settings(TrainSettings, path)
-        folder = save_trained(state, trained, settings.output_dir, dtype[settings.dtype])
+        with claim_artifact(folder, "altdiffusion", KIND):
+            trained = read_settings(TrainSettings, path)
+            folder = save_trained(trained_state(checkpoint), trained, folder, dtype[settings.dtype])
     print(folder)
     return folder
 

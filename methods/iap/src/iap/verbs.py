@@ -72,15 +72,17 @@ def features(settings: "FeaturesSettings") -> Path:
 
 def export(settings: "ExportSettings") -> Path:
     """Exports a checkpoint's encoder to a folder that stock libraries load."""
+    from crosslingual.adapter.artifact import claim_artifact
     from crosslingual.cli.settings import read_settings
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
     from iap.artifact import save_trained
     from iap.settings import TrainSettings
 
     checkpoint = find_checkpoint(settings.checkpoint)
-    trained = read_settings(TrainSettings, settings_file(checkpoint))
-    state, folder = trained_state(checkpoint), settings.output_dir
-    folder = save_trained(trained, state, folder, pipeline=settings.pipeline)
+    with claim_artifact(settings.output_dir, "iap"):
+        trained = read_settings(TrainSettings, settings_file(checkpoint))
+        state, folder = trained_state(checkpoint), settings.output_dir
+        folder = save_trained(trained, state, folder, pipeline=settings.pipeline)
     print(folder)
     return folder
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from crosslingual.adapter.artifact import (
+    claim_artifact,
     load_artifact,
     load_strict,
     model_card,
@@ -221,6 +222,7 @@ def import_published(settings: ImportSettings) -> Path:
         FileNotFoundError: there is no such file.
         ValueError: a pickle of more than tensors, or tensors that are not the published ones.
     """
+    claim_artifact(settings.output_dir, "mclip").close()  # a refusal comes before the work
     state = rename(read_state_dict(settings.state_dict))
     if "x_projector.layers.0.up.weight" not in state:
         raise ValueError("these are not the published projectors: no encoder_adapter, layer 0")

@@ -102,15 +102,17 @@ def features(settings: "FeaturesSettings") -> Path:
 
 def export(settings: "ExportSettings") -> Path:
     """Writes the projectors of a checkpoint as a folder of safetensors."""
+    from crosslingual.adapter.artifact import claim_artifact
     from crosslingual.cli.settings import read_settings
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
     from mclip.artifact import model_config, save_model
     from mclip.settings import TrainSettings
 
     checkpoint = find_checkpoint(settings.checkpoint)
-    config = model_config(read_settings(TrainSettings, settings_file(checkpoint)))
-    state = trained_state(checkpoint)
-    folder = save_model(state, config, settings.output_dir, bundle_encoder=settings.bundle_encoder)
+    folder, is_bundled = settings.output_dir, settings.bundle_encoder
+    with claim_artifact(folder, "mclip"):
+        config = model_config(read_settings(TrainSettings, settings_file(checkpoint)))
+        folder = save_model(trained_state(checkpoint), config, folder, bundle_encoder=is_bundled)
     print(folder)
     return folder
 

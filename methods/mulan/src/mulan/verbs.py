@@ -77,23 +77,27 @@ def features(settings: "FeaturesSettings") -> Path:
 
 def export(settings: "ExportSettings") -> None:
     """Exports a checkpoint's adapter to a folder with safetensors."""
+    from crosslingual.adapter.artifact import claim_artifact
     from crosslingual.cli.settings import read_settings
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
     from mulan.artifact import adapter_config, frozen_tensors, save_adapter, start_adapter
     from mulan.settings import TrainSettings
 
     checkpoint = find_checkpoint(settings.checkpoint)
-    trained = read_settings(TrainSettings, settings_file(checkpoint))
-    config = adapter_config(trained)
-    state = frozen_tensors(start_adapter(trained, config)) | trained_state(checkpoint)
-    print(save_adapter(state, config, settings.output_dir))
+    with claim_artifact(settings.output_dir, "mulan"):
+        trained = read_settings(TrainSettings, settings_file(checkpoint))
+        config = adapter_config(trained)
+        state = frozen_tensors(start_adapter(trained, config)) | trained_state(checkpoint)
+        print(save_adapter(state, config, settings.output_dir))
 
 
 def import_adapter(settings: "ImportSettings") -> None:
     """Converts a published state dict to an adapter's folder."""
+    from crosslingual.adapter.artifact import claim_artifact
     from mulan.artifact import import_published
 
-    print(import_published(settings))
+    with claim_artifact(settings.output_dir, "mulan"):
+        print(import_published(settings))
 
 
 def generate(settings: "GenerateSettings") -> Path:

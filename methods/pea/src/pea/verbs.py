@@ -71,21 +71,25 @@ def features(settings: "FeaturesSettings") -> Path:
 
 def export(settings: "ExportSettings") -> Path:
     """Exports a checkpoint's adapter to a folder with safetensors."""
+    from crosslingual.adapter.artifact import claim_artifact
     from crosslingual.cli.settings import read_settings
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
     from pea.artifact import adapter_config, save_adapter
     from pea.settings import TrainSettings
 
     checkpoint = find_checkpoint(settings.checkpoint)
-    config = adapter_config(read_settings(TrainSettings, settings_file(checkpoint)))
-    return _said(save_adapter(trained_state(checkpoint), config, settings.output_dir))
+    with claim_artifact(settings.output_dir, "pea"):
+        config = adapter_config(read_settings(TrainSettings, settings_file(checkpoint)))
+        return _said(save_adapter(trained_state(checkpoint), config, settings.output_dir))
 
 
 def import_adapter(settings: "ImportSettings") -> Path:
     """Converts a published state dict to an adapter's folder."""
+    from crosslingual.adapter.artifact import claim_artifact
     from pea.artifact import import_published
 
-    return _said(import_published(settings))
+    with claim_artifact(settings.output_dir, "pea"):
+        return _said(import_published(settings))
 
 
 def generate(settings: "GenerateSettings") -> Path:

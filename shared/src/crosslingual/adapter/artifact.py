@@ -1,9 +1,10 @@
 """Exported adapters: config, tensors and model card in a folder of their own; strict loading."""
 
-import errno
+import contextlib
+import functools
 import json
+import os
 import pickle
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from crosslingual.files import flush, is_full_disk
+from crosslingual.data.text import parse_json
+from crosslingual.files import check_folder, claim_folder, publish_folder
 from crosslingual.frozen.weights import freeze
 from crosslingual.worlds import model_folder
 
@@ -22,43 +24,6 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _VERSION = 1
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-
-
-def write_folder(folder: str | Path, fill: Callable[[Path], None]) -> Path:
-    """Writes a model's folder under a temporary name, by `fill`, and renames it, so that it is
-    complete or absent; an earlier model is replaced.
-
-    Returns:
-        The folder's absolute path.
-
-    Raises:
-        ValueError: the folder holds something else.
-        OSError: the disk is full; an earlier model is intact.
-    """
-    folder = Path(folder).resolve()
-    if folder.exists() and not _holds_model(folder):
-        raise ValueError(
-            f"{folder} holds something other than an adapter or a model; choose another folder"
-        )
-    partial, old = (folder.with_name(folder.name + end) for end in (".partial", ".old"))
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        fill(partial)
-        flush(*partial.rglob("*"))
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not is_full_disk(error):
-            raise
-        kept = "the earlier one is intact" if folder.exists() else "nothing is left there"
-        message = f"the disk is full: {folder} was not written, {kept}; make room and export again"
-        raise OSError(errno.ENOSPC, message) from error
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    return folder
 
 
 def save_artifact(
@@ -69,11 +34,12 @@ def save_artifact(
     card: str,
     add: Callable[[Path], None] | None = None,
     config_name: str = CONFIG,
+    kind: str = "adapter",
 ) -> Path:
-    """Writes an adapter's folder by `write_folder`.
+    """Writes an adapter's folder, complete or not at all.
 
     Args:
-        folder: replaced if it holds an adapter already.
+        folder: replaced if it holds an adapter already, whose files nobody changed since.
         state: the trained tensors, by the names that their module gives them; None where `add`
             writes them in a library's own form.
         config: what rebuilds the module: JSON values; `format_version` is added.
@@ -81,6 +47,14 @@ def save_artifact(
         add: writes what else belongs to the adapter, such as an encoder's folder, into the folder
             that it is given.
         config_name: of the file that holds `config`, where a library's own config.json lies there.
+        kind: what the folder's mark calls it; only a folder of the same kind is replaced.
+
+    Returns:
+        The folder's absolute path.
+
+    Raises:
+        ValueError: the folder holds something else, or another process writes it.
+        OSError: the disk is full; an earlier adapter is intact.
     """
 
     def fill(partial: Path) -> None:
@@ -97,7 +71,16 @@ def save_artifact(
         (partial / config_name).write_text(text + "\n", encoding="utf-8")
         (partial / "README.md").write_text(card, encoding="utf-8")
 
-    return write_folder(folder, fill)
+    earlier = functools.partial(_written_before, method=config.get("method"))
+    return publish_folder(folder, fill, kind=kind, earlier=earlier)
+
+
+def claim_artifact(folder: str | Path, method: str, kind: str = "adapter") -> contextlib.ExitStack:
+    """Locks a folder until `save_artifact` has written it; what that would refuse at a verb's end
+    is refused at its start.
+    """
+    earlier = functools.partial(_written_before, method=method)
+    return claim_folder(folder, kind=kind, earlier=earlier)
 
 
 def load_artifact(
@@ -120,7 +103,9 @@ def load_artifact(
         for path in filter(Path.is_file, sorted(folder.iterdir())):
             _refuse_pickle(path)
         raise FileNotFoundError(f"no {WEIGHTS} in {folder}; export the adapter again")
-    return load_artifact_config(folder, method), load_tensors(weights)
+    config, tensors = load_artifact_config(folder, method), load_tensors(weights)
+    check_folder(folder, [WEIGHTS])
+    return config, tensors
 
 
 def load_artifact_config(
@@ -136,15 +121,26 @@ def load_artifact_config(
     if not path.is_file():
         raise FileNotFoundError(f"no {config_name} in {folder}; export the adapter again")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        config = _Config(parse_json(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not JSON of an adapter: {error}") from error
+    config.path = path
     version = config.pop("format_version", None)
     if version != _VERSION:
         raise ValueError(f"{folder} has format_version {version}; this program reads {_VERSION}")
     if method is not None and config.get("method") != method:
         raise ValueError(f"{folder} holds an adapter of {config.get('method')!r}, not of {method}")
+    check_folder(folder, [config_name])
     return config
+
+
+class _Config(dict[str, Any]):
+    """The object in a config file; a key that it lacks is a ValueError that names both."""
+
+    path: Path
+
+    def __missing__(self, key: str) -> Any:
+        raise ValueError(f"{self.path} has no {key!r}; export the adapter again")
 
 
 def load_adapter(
@@ -156,7 +152,11 @@ def load_adapter(
         FileNotFoundError, ValueError: as `load_artifact`, or keys that do not fit.
     """
     config, state = load_artifact(folder, method)
-    adapter = build(config)
+    try:
+        adapter = build(config)
+    except (TypeError, AttributeError, RuntimeError, OverflowError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{folder}/{CONFIG} describes no adapter of {method}: {reason}") from error
     load_strict(adapter, state)
     return freeze(adapter), config
 
@@ -280,11 +280,13 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _holds_model(folder: Path) -> bool:
-    marks = (CONFIG, "model_index.json")
-    return folder.is_dir() and (
-        any((folder / mark).is_file() for mark in marks) or not any(folder.iterdir())
-    )
+def _written_before(folder: Path, method: str | None) -> set[str]:
+    """The files of an adapter that an earlier version, which left no mark, wrote."""
+    names = {CONFIG, WEIGHTS, "README.md"}
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        if method and load_artifact_config(folder, method) and names >= set(os.listdir(folder)):
+            return names
+    return set()
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -1,21 +1,20 @@
 """Shards: tar files of samples, in WebDataset's layout, with an index of what they hold.
 
-A folder of ours holds `00000.tar`, ..., `sizes.json` (as open_clip reads it) and `index.json`,
-written last. The same records give the same bytes. Shards of others are read as they are.
+A folder of ours holds `00000.tar`, ..., `sizes.json` (as open_clip reads it) and `index.json`. The
+same records give the same bytes. Shards of others are read as they are.
 """
 
-import contextlib
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from crosslingual.data.index import SIZES, VERSION, Tally, check_sizes, read_index
 from crosslingual.data.records import Record, names_found, record_to_sample, sample_to_record
-from crosslingual.data.tars import INDEX, PARTIAL, expand_shards, iter_samples
+from crosslingual.data.tars import INDEX, expand_shards, iter_samples
+from crosslingual.files import publish_folder
 
 __all__ = ["check_sizes", "expand_shards", "iter_shards", "read_index", "write_shards"]
 
@@ -48,20 +47,14 @@ def write_shards(
     folder = Path(output_dir)
     if samples_per_shard < 1:
         raise ValueError(f"samples_per_shard must be at least 1, not {samples_per_shard}")
-    old = _names_to_replace(folder, overwrite)
-    partial = folder / PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        index = _write_all(records, partial, samples_per_shard, allow_missing)
-        for name in old:
-            (folder / name).unlink()
-        for name in [*(shard["name"] for shard in index["shards"]), SIZES, INDEX]:
-            (partial / name).rename(folder / name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # succeeds only where the folder is empty: nothing was written
+    index: dict[str, Any] = {}
+
+    def fill(partial: Path) -> dict[str, dict[str, Any]]:
+        index.update(_write_all(records, partial, samples_per_shard, allow_missing))
+        facts = ("num_bytes", "sha256")
+        return {each["name"]: {name: each[name] for name in facts} for each in index["shards"]}
+
+    publish_folder(folder, fill, kind="shards", overwrite=overwrite, earlier=_written_before)
     return index
 
 
@@ -129,14 +122,10 @@ def _write_all(
     return index
 
 
-def _names_to_replace(folder: Path, overwrite: bool) -> list[str]:
-    """The files of `folder` that new shards may replace, the index first."""
-    present = {path.name for path in folder.glob("*")} - {PARTIAL}
-    if not present:
+def _written_before(folder: Path) -> list[str]:
+    """The files that an earlier version, which left no mark, wrote into a folder of shards."""
+    try:
+        shards = read_index(folder)["shards"]
+        return [INDEX, SIZES, *(str(shard["name"]) for shard in shards)]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []
-    if not overwrite:
-        raise ValueError(f"{folder} is not empty; choose another --output_dir or --overwrite")
-    ours = [INDEX, SIZES, *(shard["name"] for shard in read_index(folder)["shards"])]
-    if foreign := sorted(present - set(ours)):
-        raise ValueError(f"{folder} holds other files ({foreign[0]}), so it is not overwritten")
-    return [name for name in ours if name in present]

@@ -69,14 +69,16 @@ def features(settings: "FeaturesSettings") -> Path:
 
 def export(settings: "ExportSettings") -> Path:
     """Exports a checkpoint's adapter to a folder with safetensors."""
+    from crosslingual.adapter.artifact import claim_artifact
     from crosslingual.cli.settings import read_settings
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
     from template.artifact import adapter_config, save_adapter
     from template.settings import TrainSettings
 
     checkpoint = find_checkpoint(settings.checkpoint)
-    config = adapter_config(read_settings(TrainSettings, settings_file(checkpoint)))
-    folder = save_adapter(trained_state(checkpoint), config, settings.output_dir)
+    with claim_artifact(settings.output_dir, "template"):
+        config = adapter_config(read_settings(TrainSettings, settings_file(checkpoint)))
+        folder = save_adapter(trained_state(checkpoint), config, settings.output_dir)
     print(folder)
     return folder
 

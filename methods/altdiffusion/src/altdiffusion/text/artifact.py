@@ -5,6 +5,7 @@ FOLDER/text_encoder    a `transformers.AltCLIPTextModel` with its tokenizer, for
 FOLDER/altclip         a `transformers.AltCLIPModel` with tokenizer and image processor
 """
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -12,10 +13,13 @@ from torch import Tensor, nn
 
 from altdiffusion.text.encoder import TextEncoder, build_student, save_text_encoder
 from altdiffusion.text.settings import TrainTextSettings
-from crosslingual.adapter.artifact import load_strict, write_folder
+from crosslingual.adapter.artifact import load_strict
+from crosslingual.files import claim_folder, publish_folder
 from crosslingual.frozen.clip import FrozenCLIP, load_clip
 from crosslingual.frozen.encoders import encoder_config
 from crosslingual.frozen.weights import load_frozen
+
+KIND = "encoder"
 
 
 def load_parts(settings: TrainTextSettings, device: torch.device) -> tuple[FrozenCLIP, TextEncoder]:
@@ -48,10 +52,24 @@ def save_models(
     model = type(student.model)(student.model.config)
     load_strict(model, state)
     trained = TextEncoder(model, student.tokenizer, student.max_length)
-    place = write_folder(Path(folder) / "text_encoder", lambda f: save_text_encoder(trained, f))
     clip = FrozenCLIP(**{**vars(teacher), "model": teacher.model.to("cpu")})
-    write_folder(Path(folder) / "altclip", lambda f: save_altclip(f, trained, clip))
-    return place
+    with claim_models(folder):
+        encoder, altclip = model_folders(folder)
+        publish_folder(altclip, lambda place: save_altclip(place, trained, clip), kind=KIND)
+        return publish_folder(encoder, lambda place: save_text_encoder(trained, place), kind=KIND)
+
+
+def model_folders(folder: str | Path) -> tuple[Path, Path]:
+    """The folders of the text encoder and of AltCLIP in a folder of `save_models`."""
+    return Path(folder) / "text_encoder", Path(folder) / "altclip"
+
+
+def claim_models(folder: str | Path) -> contextlib.ExitStack:
+    """Locks both folders until `save_models` has written them, or refuses at once."""
+    with contextlib.ExitStack() as claims:
+        for place in model_folders(folder):
+            claims.enter_context(claim_folder(place, kind=KIND))
+        return claims.pop_all()
 
 
 def build_altclip(student: nn.Module, clip: nn.Module) -> nn.Module:
