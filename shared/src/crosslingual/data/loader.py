@@ -26,9 +26,10 @@ from crosslingual.data.languages import (
     match_languages,
 )
 from crosslingual.data.order import WINDOW_SAMPLES, WINDOW_SHARDS, SampleOrder
-from crosslingual.data.pictures import decode_pixels, pixels_to_images
+from crosslingual.data.pictures import MAX_PIXELS, decode_pixels, pixels_to_images
 from crosslingual.data.records import Record, names_found, sample_to_record
 from crosslingual.data.tars import Shard, expand_shards
+from crosslingual.data.text import printable
 
 NUM_PROBED = 64
 NUM_COUNTED = 10_000  # samples whose languages are counted at the start where no index says them
@@ -67,6 +68,7 @@ class ShardLoader(Dataset):
         num_workers: int = 0,
         allow_missing: bool = False,
         max_corrupt: float = 0.01,
+        max_pixels: int = MAX_PIXELS,
         key_map: Mapping[str, str] | None = None,
         caption_language: str = "en",
         shuffle: bool = True,
@@ -86,6 +88,7 @@ class ShardLoader(Dataset):
             allow_missing: whether samples may lack captions in some of `languages`; in each, some
                 sample has one.
             max_corrupt: the share of samples that may be unusable before the run stops.
+            max_pixels: pixels that a picture may have; a larger one is not decoded, but a fault.
             key_map: JSON key to language, for captions of others' shards.
             caption_language: of `KEY.txt`, in shards of others.
             shuffle: False yields the samples once an epoch in stored order (one rank): the last
@@ -100,7 +103,7 @@ class ShardLoader(Dataset):
         self.urls = expand_shards(shards)
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.num_workers, self.max_corrupt, self.shuffle = num_workers, max_corrupt, shuffle
-        self.resolution = resolution
+        self.resolution, self.max_pixels = resolution, max_pixels
         self.languages = [] if allow_missing else languages or []
         self.language_line = ""
         self._tags: dict[str, list[str]] = {}  # where captions in a language are found
@@ -197,7 +200,7 @@ class ShardLoader(Dataset):
         if self.num_skipped > self.max_corrupt * judged:
             raise ValueError(
                 f"{self.report()}; that is more than max_corrupt = {self.max_corrupt:g} allows: "
-                "write these shards again, or raise max_corrupt"
+                "write these shards again, or raise --max_corrupt"
             )
 
     def _check_samples(self, shards: str) -> None:
@@ -320,7 +323,7 @@ class ShardLoader(Dataset):
             return record, None
         if not isinstance(record.image, bytes):
             raise ValueError("no picture")
-        return record, decode_pixels(record.image, self.resolution)
+        return record, decode_pixels(record.image, self.resolution, self.max_pixels)
 
     def _record(self, shard: int, index: int, extensions: Sequence[str] | None = None) -> Record:
         sample = self._sample(shard, index, extensions)
@@ -346,7 +349,7 @@ class ShardLoader(Dataset):
         """A sample's shard and key, for messages."""
         samples = self._shard(shard).samples
         key = samples[index][0] if index < len(samples) else f"sample {index}"
-        return f"{self.urls[shard]}: {key}"
+        return f"{self.urls[shard]}: {printable(key)}"
 
     def _shard(self, number: int) -> Shard:
         """A shard, opened; what two windows of the order do not need is closed."""

@@ -213,10 +213,12 @@ def sample_to_record(
     *,
     key_map: Mapping[str, str] | None = None,
     caption_language: str = "en",
+    caption_lines: bool = False,
 ) -> Record:
     """Reads a WebDataset sample, ours or another's: `__key__` and undecoded bytes by extension.
 
-    The options are those of `record_from_fields`, whose `text` is `KEY.txt`.
+    The options are those of `record_from_fields`, whose `text` is `KEY.txt`: one caption, or with
+    `caption_lines` one a line.
 
     Raises:
         ValueError: no caption, broken JSON, a key that points outside, two pictures or one that is
@@ -227,11 +229,12 @@ def sample_to_record(
         fields = parse_json(sample.get("json", b"{}"))
         if not isinstance(fields, dict):
             raise ValueError("the JSON is no object")
+        text = decode_text(sample["txt"]) if "txt" in sample else None
         return record_from_fields(
             key,
             find_picture(sample),
             fields,
-            text=decode_text(sample["txt"]) if "txt" in sample else None,
+            text=text.split("\n") if caption_lines and text else text,
             key_map=key_map,
             caption_language=caption_language,
         )
@@ -255,7 +258,7 @@ def find_picture(sample: Mapping[str, Any]) -> bytes | None:
 
 def names_found(sample: Mapping[str, Any]) -> list[str]:
     """What a sample holds, for messages about mis-keyed shards: `["jpg", "json:caption_en"]`."""
-    names = [name for name in sample if name not in ("__key__", "json")]
+    names = [name for name in sample if name != "json" and not name.startswith("__")]
     if "json" in sample:
         try:
             fields = parse_json(sample["json"])

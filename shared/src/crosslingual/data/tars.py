@@ -17,6 +17,7 @@ import contextlib
 import itertools
 import operator
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -29,15 +30,18 @@ from typing import IO, Any, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from crosslingual.data.records import PICTURES, split_member
+from crosslingual.data.records import NOT_READ, PICTURES, split_member
+from crosslingual.data.text import printable
 
 INDEX = "index.json"
 PARTIAL = ".partial"  # where shards are written before they are renamed into their folder
-EXTENSIONS = (*PICTURES, "json", "txt")
-"""Members that make a sample; the loader leaves others alone."""
+EXTENSIONS = (*PICTURES, *NOT_READ, "json", "txt")
+"""Members that make a sample; others are left alone."""
 
 CUT_OFF, DAMAGED = "cut off", "damaged header"
 FOREIGN, LINK = "foreign member", "link or device"
+MAX_PICTURE, MAX_TEXT = 256 << 20, 8 << 20
+"""Bytes that a picture, and a text or its JSON, may have in a tar; no more are allocated."""
 
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _LONG_HEADERS = (
@@ -71,23 +75,27 @@ def expand_shards(spec: str | Path) -> list[str]:
     return paths
 
 
-def iter_samples(url: str) -> Iterator[dict[str, Any]]:
-    """Reads a shard from front to back: `__key__` and the undecoded members by extension.
+def iter_samples(url: str, faults: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
+    """Reads a shard from front to back: `__key__`, `__url__` and the undecoded members by
+    extension; the samples are those that the loader finds.
 
-    Foreign members and links are passed over. A shard at an address or a compressed one (`.tar.gz`)
-    is first copied into a temporary file: one stream instead of a request for each sample.
+    A shard at an address or a compressed one (`.tar.gz`) is first copied into a temporary file: one
+    stream instead of a request for each sample. With `faults`, what is passed over goes there:
+    reason by name. Without, foreign members and links are passed over, and others are errors.
 
     Raises:
         ValueError: it is truncated, no tar file, or holds an unsafe path or a member twice.
     """
-    with _local(url) as plain, contextlib.closing(Shard(plain, extensions=None)) as shard:
+    with _local(url) as plain, contextlib.closing(Shard(plain)) as shard:
         for name, reason in shard.faults.items():
-            if reason in (CUT_OFF, DAMAGED):
+            if faults is not None:
+                faults[f"{url}: {name}"] = reason
+            elif reason in (CUT_OFF, DAMAGED):
                 raise ValueError(f"{url} is truncated or no tar file ({name}: {reason})")
-            if reason not in (FOREIGN, LINK):
+            elif reason not in (FOREIGN, LINK):
                 raise ValueError(f"{url}: {name!r}: {reason}; write the shard again")
         for index in range(len(shard.samples)):
-            yield shard.read(index)
+            yield shard.read(index) | {"__url__": url}
 
 
 class Member(NamedTuple):
@@ -102,15 +110,19 @@ class Shard:
     """A tar shard, local or at any fsspec address, read at random.
 
     Neighbouring members whose names agree up to the first dot are one sample, as in WebDataset.
+    Where that leaves no member with a known extension, names are split at their last dot:
+    `shot v1.0.jpg` and `shot v1.0.txt` are the sample `shot v1_0`. A sample is a fault, not less of
+    a sample, where one of its members with a known extension cannot be read.
 
     Attributes:
         url: the path or address.
         samples: key and members of each sample, in order.
         faults: reason by name of what was passed over: a foreign or unsafe member, a cut-off end.
+        others: how many members of samples have which unknown extension, such as `seg.png`.
     """
 
-    def __init__(self, url: str, extensions: Sequence[str] | None = EXTENSIONS):
-        """Walks the headers; `extensions` are those of members that make a sample, None takes all.
+    def __init__(self, url: str):
+        """Walks the headers.
 
         Raises:
             FileNotFoundError: no such shard.
@@ -119,7 +131,7 @@ class Shard:
         self.url = url
         self.samples: list[tuple[str, list[Member]]] = []
         self.faults: dict[str, str] = {}
-        self._extensions = extensions
+        self.others: Counter[str] = Counter()
         filesystem, path = fsspec.core.url_to_fs(url)
         self._is_local = isinstance(filesystem, LocalFileSystem)
         if self._is_local:
@@ -144,12 +156,12 @@ class Shard:
         """
         key, members = self.samples[index]
         sample: dict[str, Any] = {"__key__": key}
-        if extensions is not None:
+        start, end = members[0].offset, members[-1].offset + members[-1].size
+        if extensions is not None or end - start > MAX_PICTURE:  # others may lie between them
             for extension, offset, size in members:
-                if extension in extensions:
+                if extensions is None or extension in extensions:
                     sample[extension] = self._bytes(offset, offset + size)
             return sample
-        start, end = members[0].offset, members[-1].offset + members[-1].size
         data = self._bytes(start, end)
         for extension, offset, size in members:
             sample[extension] = data[offset - start : offset - start + size]
@@ -172,37 +184,50 @@ class Shard:
         if file.read(2) == b"\x1f\x8b":
             raise ValueError(f"{self.url} is compressed: samples are read at random, gunzip it")
         file.seek(0)
-        found: list[tuple[str | None, Member]] = []
+        found: list[tuple[str, Member]] = []
+        incomplete: set[str] = set()  # samples that would lose a part in silence
         for name, member in _walk(file, num_bytes):
-            key, extension = split_member(name) or (None, "")
-            fault = member if isinstance(member, str) else _member_fault(member, key)
+            key, extension = split_member(name) or ("", "")
+            fault = member if isinstance(member, str) else _member_fault(member, extension)
             if fault is not None:
-                self.faults[name] = fault
+                self.faults[printable(name)] = fault
+                stem, _, last = name.removeprefix("./").rpartition(".")
+                incomplete |= {key} if fault == CUT_OFF or extension in EXTENSIONS else set()
+                incomplete |= {stem} if last.lower() in EXTENSIONS else set()
             elif not member.isdir():
                 found.append((key, Member(extension, member.offset_data, member.size)))
-            while fault == CUT_OFF and found and found[-1][0] == key:
-                found.pop()  # a sample must not lose a part in silence
         for key, group in itertools.groupby(found, key=operator.itemgetter(0)):
-            self._add(key, [member for _, member in group])
+            members = [member for _, member in group]
+            if self._add(key, members, key in incomplete):
+                continue
+            named = [(*f"{key}.{each.extension}".rsplit(".", 1), each) for each in members]
+            for stem, part in itertools.groupby(named, key=operator.itemgetter(0)):
+                parts = [each._replace(extension=name) for _, name, each in part]
+                if not self._add(re.sub(r"[.](?=[^/]*$)", "_", stem), parts, stem in incomplete):
+                    self.faults[printable(f"{stem}.{parts[0].extension}")] = FOREIGN
 
-    def _add(self, key: str, members: list[Member]) -> None:
-        wanted = self._extensions
-        known = [each for each in members if wanted is None or each.extension in wanted]
-        counts = Counter(each.extension for each in known)
-        if not known:
-            self.faults[f"{key}.{members[0].extension}"] = FOREIGN
-        elif len(counts) < len(known):
-            self.faults[f"{key}.{counts.most_common(1)[0][0]}"] = "two members of one name"
-        else:
+    def _add(self, key: str, members: list[Member], is_incomplete: bool) -> bool:
+        """Adds a sample unless it is a fault; False where no member has a known extension."""
+        known = [member for member in members if member.extension in EXTENSIONS]
+        counts = Counter(member.extension for member in known)
+        if len(counts) < len(known):
+            twice = counts.most_common(1)[0][0]
+            self.faults[printable(f"{key}.{twice}")] = "two members of one name"
+        elif known and not is_incomplete:
             self.samples.append((key, known))
+        self.others.update(m.extension for m in members if known and m not in known)
+        return bool(known)
 
 
-def _member_fault(member: tarfile.TarInfo, key: str | None) -> str | None:
+def _member_fault(member: tarfile.TarInfo, extension: str) -> str | None:
     if member.name.startswith("/") or ".." in member.name.split("/"):
         return "path points outside"
     if member.issparse() or not (member.isdir() or member.type in _FILES):
         return LINK
-    return FOREIGN if key is None and not member.isdir() else None
+    limit = MAX_TEXT if extension in ("json", "txt") else MAX_PICTURE
+    if extension in EXTENSIONS and member.size > limit:
+        return f"oversized: {member.size} bytes, at most {limit} are read"
+    return None if extension or member.isdir() else FOREIGN
 
 
 class _StrictHeader(tarfile.TarInfo):
@@ -238,15 +263,17 @@ def _walk(file: IO[bytes], num_bytes: int) -> Iterator[tuple[str, tarfile.TarInf
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_StrictHeader, encoding="utf-8") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # or they would all stay in memory
-                if member.offset_data + member.size > num_bytes:
+                end = tar.offset if member.issparse() else member.offset_data + member.size
+                if end > num_bytes:
                     yield member.name, CUT_OFF
                     return
                 yield member.name, member
                 offset = tar.offset
     except tarfile.ReadError as error:
         yield f"from byte {offset} on", DAMAGED if str(error) == DAMAGED else CUT_OFF
-    # all that 90,000 tars with changed headers made `tarfile` raise besides
-    except (ValueError, IndexError, OverflowError):
+    # all that 90,000 tars with changed headers made `tarfile` raise besides; a chain of a thousand
+    # long headers, each of the next, makes it recurse
+    except (ValueError, IndexError, OverflowError, RecursionError):
         yield f"from byte {offset} on", DAMAGED
 
 
