@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from crosslingual_worlds.emoji import LANGUAGES, WORLD, e5, judge, names, packages, pictures
-from crosslingual_worlds.emoji.source import emoji
 
 SHARK, TORII, GRIN = "\U0001f988", "⛩", "\U0001f600"
 ICONS = {
@@ -78,11 +77,11 @@ def cached(tmp_path, monkeypatch):
     npm_archive(folder, "derived_names", {"annotationsDerived/en/annotations.json": derived})
     rows = [{"char": text, "group": g, "subgroup": s} for text, g, s in GROUPS]
     npm_archive(folder, "groups", {"emoji.json": rows})
-    for cache in (packages._fetched, names.all_emoji, names.annotations):
+    for cache in (packages._fetched, names.all_emoji, names.annotations, names.names):
         cache.cache_clear()
     names.make_names()
     yield tmp_path / "emoji"
-    for cache in (packages._fetched, names.all_emoji, names.annotations):
+    for cache in (packages._fetched, names.all_emoji, names.annotations, names.names):
         cache.cache_clear()
 
 
@@ -151,10 +150,11 @@ def test_regional_variants_are_no_languages(cached):
         names.names("en-AU")
 
 
-def test_splits_depend_on_the_emoji_alone_and_hold_a_fifth():
+def test_splits_depend_on_the_emoji_alone_and_test_holds_a_fifth():
     listed = [names.Emoji(chr(c), "g", "s", "n", ()) for c in range(0x1F300, 0x1F300 + 2000)]
     share = np.mean([e.split == "test" for e in listed])
-    assert abs(share - names.TEST_SHARE) < 0.03
+    assert abs(share - names.SPLITS["test"]) < 0.03
+    assert {e.split for e in listed} == set(names.SPLITS)
     assert (
         names.Emoji(SHARK, "g", "s", "another name", ()).split
         == names.Emoji(SHARK, "x", "y", "shark", ()).split
@@ -176,18 +176,6 @@ def test_pictures_are_drawn_on_white(cached):
     assert drawn["1f988"][32, 32].tolist() == [255, 0, 0]
     assert drawn["1f988"][0, 0].tolist() == [255, 255, 255]
     assert drawn["26e9"][8, 8].tolist() == [0, 0, 255]
-
-
-def test_records_hold_names_of_their_split(cached):
-    draw_sets(cached)
-    everything = list(emoji(languages=["en", "de"], split="all"))
-    assert [r.extra["emoji"] for r in everything] == [SHARK, TORII]
-    assert everything[0].captions == {"en": ["shark"], "de": ["Hai"]}
-    assert [r.culture for r in emoji(languages=["en"], split="culture")] == ["ja"]
-    twins = emoji(languages=["en"], split="all", only_distinct=False, keywords=True)
-    assert [r.captions["en"] for r in twins][2] == ["grinning face", "thing"]
-    with pytest.raises(ValueError, match="no split 'val'"):
-        next(emoji(languages=["en"], split="val"))
 
 
 def test_the_judge_reads_moved_and_smaller_pictures(cached):
@@ -320,7 +308,7 @@ fetched = pytest.mark.skipif(
 
 @fetched
 def test_the_fetched_world_is_the_pinned_one():
-    for cache in (packages._fetched, names.all_emoji, names.annotations):
+    for cache in (packages._fetched, names.all_emoji, names.annotations, names.names):
         cache.cache_clear()
     assert len(names.all_emoji()) == 1412
     assert len(names.taught_emoji()) == 884

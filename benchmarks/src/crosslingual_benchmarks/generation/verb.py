@@ -8,8 +8,8 @@ crosslingual-bench generation --method altdiffusion --path runs/qi/pipeline --da
     --root crossmodal3600 --num_prompts 1000
 
 Each language appends a line to `output_dir/generation.json`. Pictures lie in GenEval's layout below
-`output_dir/ARM-DATASET`, where a run that was stopped goes on, beside `grid.png` (general prompts)
-and `motifs.png` (those of a culture), which show some of them above their prompts.
+`output_dir/ARM-DATASET`, where an interrupted run resumes, with `grid.png` (general prompts) and
+`motifs.png` (those of a culture), which show some of them above their prompts.
 """
 
 import functools
@@ -20,8 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crosslingual.files import LOCK, hold_folder, read_fields, replacing, write_json
 from crosslingual_benchmarks.generation.parts import DrawnPart, Part, draw_sheet, parts_of
-from crosslingual_benchmarks.generation.pictures import Drawn, Sampling, draw_pictures
+from crosslingual_benchmarks.generation.pictures import SETTINGS, Drawn, Sampling, draw_pictures
 from crosslingual_benchmarks.generation.pipeline import (
     count_parameters,
     made_with,
@@ -38,6 +39,7 @@ from crosslingual_benchmarks.generation.settings import (
     with_defaults,
     world_of,
 )
+from crosslingual_benchmarks.reading import check_name
 from crosslingual_benchmarks.report.tables import DASH, render_plain
 from crosslingual_benchmarks.results import Result, command_of, make_result
 
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 RESULTS = "generation.json"
 TASK = "text_to_image"
+PIPELINE = "pipeline.json"
 SHEETS = ("grid.png", "motifs.png")  # of general and of culture prompts
 
 
@@ -70,19 +73,33 @@ def evaluate_generation(
         ValueError: settings that do not fit the data, a language without prompts, or a folder of
             pictures that were made otherwise.
     """
-    from crosslingual.evaluation.retrieval import append_result
-
     told = with_defaults(settings)
     prompt_set = prompt_set or load_prompt_set(told)
     languages = list(dict.fromkeys(told.languages or prompt_set.languages))
-    # what is wrong with the prompts shows before anything is loaded or drawn
+    # faults of the prompts are errors before anything is loaded or drawn
     parts = {name: parts_of(prompt_set, name, told.prompt_language) for name in languages}
-    yardstick = yardstick or yardstick_of(told, prompt_set)
-    folder = Path(told.output_dir) / f"{arm_of(told)}-{prompt_set.name}"
-    pipeline = functools.cache(lambda: prepare_pipeline(make_pipeline(), told))
+    folder = Path(told.output_dir) / f"{check_name(arm_of(told), 'arm')}-{prompt_set.name}"
+    with hold_folder(folder):
+        _refuse_foreign(folder)
+        yardstick = yardstick or yardstick_of(told, prompt_set)
+        return _evaluate(make_pipeline, settings, prompt_set, parts, yardstick, folder)
+
+
+def _evaluate(
+    make_pipeline: Callable[[], Any],
+    settings: GenerationSettings,
+    prompt_set: PromptSet,
+    parts: dict[str, tuple[Part, Part]],
+    yardstick: "Yardstick",
+    folder: Path,
+) -> list[Result]:
+    from crosslingual.evaluation.retrieval import append_result
+
+    told = with_defaults(settings)
+    pipeline = functools.cache(lambda: _loaded(make_pipeline, told, folder))
     weights = made_with(told)
     results, shown = [], []
-    for language in languages:
+    for language in parts:
         started = time.perf_counter()
         pictures = [_draw(part, folder, pipeline, weights, told) for part in parts[language]]
         scores = _score(parts[language], pictures, prompt_set, yardstick, told)
@@ -94,16 +111,37 @@ def evaluate_generation(
         )
         result = _result(scores, shown[-1], prompt_set, told, command_of(PROG, settings))
         result["wall_s"] = time.perf_counter() - started
-        if pipeline.cache_info().currsize:
-            result["total_parameters"] = count_parameters(pipeline())
+        if (folder / PIPELINE).is_file():
+            remedy = f"remove {folder} to draw its pictures again"
+            result |= read_fields(folder / PIPELINE, {"total_parameters": int}, remedy)
         append_result(Path(told.output_dir) / RESULTS, result)
         results.append(result)
     for name, drawn_parts in zip(SHEETS, zip(*shown, strict=True), strict=True):
         sheet = draw_sheet(drawn_parts, told.num_shown)
         if sheet is not None:
-            sheet.save(folder / name)
+            with replacing(folder / name) as partial:
+                sheet.save(partial, "png")
+        else:  # of prompts that an earlier run had
+            (folder / name).unlink(missing_ok=True)
     print(render_table(results))
     return results
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuses a folder that holds something, and no pictures of this verb."""
+    found = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+    if found and not any(folder.glob(f"*/*/{SETTINGS}")) and PIPELINE not in found:
+        raise ValueError(
+            f"{folder} holds {found[0]}, which this program did not write; choose another "
+            "--output_dir or --arm"
+        )
+
+
+def _loaded(make_pipeline: Callable[[], Any], settings: GenerationSettings, folder: Path) -> Any:
+    """The pipeline, ready; its size is written down for runs that find all pictures drawn."""
+    pipe = prepare_pipeline(make_pipeline(), settings)
+    write_json(folder / PIPELINE, {"total_parameters": count_parameters(pipe)})
+    return pipe
 
 
 def yardstick_of(settings: GenerationSettings, prompt_set: PromptSet) -> "Yardstick":
@@ -124,8 +162,8 @@ def yardstick_of(settings: GenerationSettings, prompt_set: PromptSet) -> "Yardst
             "--use_references false"
         )
     world = world_of(told)
-    shows = world and world.evaluation.shows
-    return load_yardstick(told.clip, told.extractor, references, told.resolution, shows)
+    judge = world and (world.evaluation.shows, world.evaluation.place)
+    return load_yardstick(told.clip, told.extractor, references, told.resolution, *(judge or ()))
 
 
 def generation(settings: GenerationSettings) -> list[Result]:

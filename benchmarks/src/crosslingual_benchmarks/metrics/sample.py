@@ -31,7 +31,8 @@ class Yardstick:
     """What pictures are measured with; one serves every arm and language.
 
     `references_MD` are features of the true pictures, and `words` tell a protocol which they are.
-    `shows` is a world's judge: whether a picture shows a scene.
+    `shows` is a world's judge: whether a picture shows a scene. `place`, of a judge that ranks all
+    scenes, says how many others fit a picture better.
     """
 
     clip: FrozenCLIP
@@ -39,6 +40,7 @@ class Yardstick:
     references_MD: Tensor | None = None
     words: dict[str, Any] = field(default_factory=dict)
     shows: Callable[[Any, Any], bool] | None = None
+    place: Callable[[Any, Any], int] | None = None
 
 
 def load_yardstick(
@@ -47,6 +49,7 @@ def load_yardstick(
     references: Pictures | None,
     resolution: int,
     shows: Callable[[Any, Any], bool] | None = None,
+    place: Callable[[Any, Any], int] | None = None,
 ) -> Yardstick:
     """Loads the networks and reads the true pictures.
 
@@ -60,7 +63,7 @@ def load_yardstick(
     loaded = load_clip(clip)
     loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")
     if references is None:
-        return Yardstick(loaded, shows=shows)
+        return Yardstick(loaded, shows=shows, place=place)
     reader = (
         clip_extractor(loaded)
         if extractor == clip
@@ -70,7 +73,7 @@ def load_yardstick(
     told = found.protocol
     words = {"extractor": f"{told['extractor']} {told['layer']}, {told['resize']}"}
     words |= {"num_references": len(found.rows_ND), "kid": "unbiased, of all pictures"}
-    return Yardstick(loaded, reader, found.rows_ND, words, shows)
+    return Yardstick(loaded, reader, found.rows_ND, words, shows, place)
 
 
 @dataclass(frozen=True)

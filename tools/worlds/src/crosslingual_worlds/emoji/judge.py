@@ -7,6 +7,7 @@ world gets wrong is wrong in the judge as well.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -60,6 +61,20 @@ class Judge:
         gallery = torch.cat([features(real), features(shrink(real, SHRUNK))])
         return cls(chosen, gallery, torch.tensor(owners + owners))
 
+    def index_of(self, emoji: Emoji) -> int:
+        """Its place in `emoji`.
+
+        Raises:
+            ValueError: the judge does not know it.
+        """
+        if emoji not in self._indices:
+            raise ValueError(f"the judge knows no {emoji.name!r}: open it over these emoji")
+        return self._indices[emoji]
+
+    @cached_property
+    def _indices(self) -> dict[Emoji, int]:
+        return {emoji: index for index, emoji in enumerate(self.emoji)}
+
     def rank(self, pictures: Tensor) -> Tensor:
         """Every emoji's place for each picture: (B, 3, 64, 64) in [0, 1] to (B, len(emoji)).
 
@@ -80,10 +95,7 @@ class Judge:
         Raises:
             ValueError: an emoji that the judge does not know.
         """
-        index = {emoji.key: i for i, emoji in enumerate(self.emoji)}
-        if unknown := [emoji.name for emoji in shown if emoji.key not in index]:
-            raise ValueError(f"the judge knows no {unknown[0]!r}: open it over these emoji")
-        right = torch.tensor([index[emoji.key] for emoji in shown])
+        right = torch.tensor([self.index_of(emoji) for emoji in shown])
         place = self.rank(pictures).gather(1, right[:, None])
         return {f"at_{k}": float((place < k).float().mean()) for k in (1, 5)}
 

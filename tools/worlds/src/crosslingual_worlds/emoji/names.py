@@ -28,7 +28,7 @@ CULTURE = {
     "tr": "🧿",
     "zh": "🧧🥮🥟🥢🀄🧨",
 }
-TEST_SHARE = 0.2
+SPLITS = {"test": 0.2, "val": 0.1, "train": 0.7}
 SKIN_TONES = re.compile("[\U0001f3fb-\U0001f3ff]")
 REGION = re.compile(r"-([A-Z]{2}|\d{3})$")
 
@@ -74,9 +74,11 @@ class Emoji:
 
     @property
     def split(self) -> str:
-        """`train` or `test` of the adapters, by a hash of the emoji; English knows both."""
+        """`train`, `val` or `test` of the methods, by a hash of the emoji; English knows all."""
         share = int(hashlib.sha256(self.key.encode()).hexdigest()[:8], 16) / 2**32
-        return "test" if share < TEST_SHARE else "train"
+        if share < SPLITS["test"]:
+            return "test"
+        return "val" if share < SPLITS["test"] + SPLITS["val"] else "train"
 
 
 @cache
@@ -119,10 +121,29 @@ def annotations(language: str) -> dict[str, dict]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@cache
 def names(language: str) -> dict[str, str]:
     """Names by characters, for the world's emoji that the language has a name for."""
     entries = annotations(language)
     return {e.text: entries[e.text]["name"] for e in all_emoji() if e.text in entries}
+
+
+def keywords(language: str) -> dict[str, list[str]]:
+    """Keywords by characters, without the name itself and without names of emoji of the splits
+    `val` and `test`, which would give away what these ask for; English, which knows all names, and
+    teaches them, keeps those.
+    """
+    entries, own = annotations(language), names(language)
+    hidden = {own[e.text] for e in taught_emoji() if e.text in own and e.split != "train"}
+    hidden = {name.casefold() for name in hidden} if language != "en" else set()
+    return {
+        text: [
+            word
+            for word in entries[text]["keywords"]
+            if word != name and word.casefold() not in hidden
+        ]
+        for text, name in own.items()
+    }
 
 
 def make_names() -> None:

@@ -1,60 +1,143 @@
-"""The emoji world as records: real pictures with CLDR's names and English keywords."""
+"""The emoji world as records: real pictures with CLDR's names and keywords.
+
+**What a method may train on.** English is the base's own language: it was taught every name of
+the taught emoji, so a method may train on all of these in English (split `english`, or
+`with_english`). In any other language that trains, it may train on the names of split `train`
+alone: what `val` and `test` ask for in that language are names that its training never read there,
+of emoji that it may know in English. Recipes are settled on `val`; `test` is for what is reported.
+**Zero-shot** is a language of which training read no name and no keyword at all. Culture emoji are
+those that the base was never taught; a method may train on their pictures, each named in its own
+culture's language alone, if that language trains, and the culture score asks for just these.
+"""
 
 import io
+import itertools
+import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crosslingual.data.records import Record
+    from crosslingual_worlds.emoji.names import Emoji
 
-SPLITS = ("train", "test", "culture", "all")
+SPLITS = ("train", "val", "test", "english", "culture", "all")
 
 
 def emoji(
     *,
     languages: Sequence[str],
     split: str = "train",
+    with_english: bool = False,
+    num_culture_samples: int = 0,
     picture_set: str = "noto",
-    keywords: bool = False,
+    keywords: str = "none",
     pictures: bool = True,
     only_distinct: bool = True,
+    seed: int = 0,
 ) -> "Iterator[Record]":
     """Yields one record per emoji, with its name in each language that has one.
 
     Args:
         languages: of the names; they are parallel. Emoji that none of them names are left out.
-        split: `train` or `test` of the taught emoji, `culture` (emoji that no model of the world
-            has seen, each with the language of its culture), or `all` of these.
+        split: `train`, `val` or `test` of the taught emoji; `english`, all of these with their
+            English names alone; `culture`, emoji that no model of the world has seen, each in the
+            language of its culture; or `all`, every emoji in every language, to search among.
+        with_english: adds to `train` the taught emoji of `val` and `test` with their English names
+            alone, which the base knows too.
+        num_culture_samples: records of the languages' own culture emoji to add, in turns, each
+            named in its own language alone.
         picture_set: `noto`, `fluent`, `twemoji` or `openmoji`.
-        keywords: adds the English keywords as further English captions.
+        keywords: `none`; `captions`, each language's keywords as further captions after the name;
+            or `records`, a further record for each of the English keywords. Other languages' leave
+            out the names of `val` and `test`.
         pictures: False leaves them out: parallel text alone.
         only_distinct: False adds, under `all`, the emoji that differ from others by a line.
+        seed: of the records' order under `train` and `english`.
 
     Raises:
-        ValueError: an unknown split, language or set.
+        ValueError: an unknown split, language, set or kind of keywords; settings that do not fit.
         FileNotFoundError: the world has not been fetched.
     """
-    from crosslingual.data.records import Record
-    from crosslingual_worlds.emoji.names import all_emoji, names
-    from crosslingual_worlds.emoji.pictures import load_pictures
-
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-    words = {language: names(language) for language in languages}
-    drawn = load_pictures(picture_set)
-    for one in all_emoji():
-        part = "culture" if one.culture else one.split
-        if split not in ("all", part) or one.key not in drawn:
-            continue
-        if not one.is_distinct and (only_distinct or split != "all"):
-            continue
-        captions = {name: [said[one.text]] for name, said in words.items() if one.text in said}
-        if keywords and "en" in captions:
-            captions["en"] += [word for word in one.keywords if word != one.name]
-        if captions:
-            image = _png(drawn[one.key]) if pictures else None
-            extra = {"emoji": one.text, "group": one.group, "subgroup": one.subgroup}
-            yield Record(f"{part}-{one.key}", image, captions, True, one.culture, extra)
+    if keywords not in ("none", "captions", "records"):
+        raise ValueError(f"no keywords {keywords!r}; there are none, captions, records")
+    if (foreign := set(languages) - {"en"}) and split == "english":
+        raise ValueError(f"split english has no names in {min(foreign)!r}: it is English alone")
+    if (with_english or num_culture_samples) and split != "train":
+        raise ValueError("with_english and num_culture_samples add to split train alone")
+    if with_english and "en" not in languages:
+        raise ValueError("with_english adds English names: name en among the languages")
+    records = _Records(languages, picture_set, keywords, pictures)
+    chosen = _chosen(split, only_distinct)
+    if split in ("train", "english"):
+        random.Random(seed).shuffle(chosen)
+    for one in chosen:
+        named_in = languages
+        if split == "culture":
+            named_in = [name for name in languages if name == one.culture]
+        yield from records.of(one, named_in)
+    if with_english:
+        for one in _chosen("val", True) + _chosen("test", True):
+            yield from records.of(one, ["en"])
+    for number, one in enumerate(_in_turns(languages, num_culture_samples)):
+        yield from records.of(one, [one.culture], f"culture-{number:05d}-{one.key}")
+
+
+class _Records:
+    """Makes records of emoji."""
+
+    def __init__(self, languages: Sequence[str], picture_set: str, keywords: str, pictures: bool):
+        from crosslingual_worlds.emoji import names
+        from crosslingual_worlds.emoji.pictures import load_pictures
+
+        self.words = {language: names.names(language) for language in languages}
+        self.further = {language: names.keywords(language) for language in languages}
+        self.drawn = load_pictures(picture_set)
+        self.kind, self.pictures = keywords, pictures
+
+    def of(self, one: "Emoji", languages: Sequence[str], key: str = "") -> "Iterator[Record]":
+        """The emoji's record, and those of its English keywords, if it is named and drawn."""
+        from crosslingual.data.records import Record
+
+        named = [name for name in languages if one.text in self.words[name]]
+        if not named or one.key not in self.drawn:
+            return
+        captions = {name: [self.words[name][one.text]] for name in named}
+        if self.kind == "captions":
+            for name, texts in captions.items():
+                texts += self.further[name][one.text]
+        image = _png(self.drawn[one.key]) if self.pictures else None
+        extra = {"emoji": one.text, "group": one.group, "subgroup": one.subgroup}
+        culture = one.culture if named == [one.culture] else None
+        key = key or f"{'culture' if one.culture else one.split}-{one.key}"
+        yield Record(key, image, captions, culture is None, culture, extra)
+        for number, word in enumerate(self.further["en"][one.text] if "en" in named else ()):
+            if self.kind == "records":
+                yield Record(f"{key}-{number}", image, {"en": [word]}, True, None, extra)
+
+
+def _chosen(split: str, only_distinct: bool) -> "list[Emoji]":
+    """The emoji of a split, in Unicode's order."""
+    from crosslingual_worlds.emoji.names import all_emoji, culture_emoji, taught_emoji
+
+    if split == "all":
+        return [one for one in all_emoji() if one.is_distinct or not only_distinct]
+    if split == "culture":
+        return list(culture_emoji())
+    return [one for one in taught_emoji() if split in (one.split, "english")]
+
+
+def _in_turns(languages: Sequence[str], count: int) -> "Iterator[Emoji]":
+    """`count` culture emoji, a language after another, each language's own in turns."""
+    from crosslingual_worlds.emoji.names import culture_emoji
+
+    own = {name: [e for e in culture_emoji() if e.culture == name] for name in languages}
+    held = [itertools.cycle(emoji) for emoji in own.values() if emoji]
+    if count and not held:
+        raise ValueError(f"no culture emoji belong to {', '.join(languages)}")
+    for number in range(count):
+        yield next(held[number % len(held)])
 
 
 def _png(pixels: Any) -> bytes:
