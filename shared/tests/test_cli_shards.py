@@ -46,7 +46,9 @@ def test_world_to_shards_to_inspect(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (code, lines[0]) == (0, f"{out}: {summary}")
     assert "json:captions 6" in lines[1] and "png 6" in lines[1] and "txt 5" in lines[1]
     assert lines[2] == "first sample val-0000000:"
-    assert lines[-1] == f"index.json agrees; sha256 {read_index(out)['sha256']}"
+    assert lines[-1] == (
+        f"index.json agrees with the SHA-256 of each shard; sha256 {read_index(out)['sha256']}"
+    )
 
 
 def test_a_users_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,12 +78,11 @@ def test_inspect_of_mis_keyed_shards_says_what_they_hold(
         member = tarfile.TarInfo("0.json")
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
-    code, printed, _ = run(capsys, "inspect", path)
+    code, printed, error = run(capsys, "inspect", path)
     lines = printed.splitlines()
-    assert (code, lines[1]) == (0, "members and keys: json:caption_zh 1, json:width 1")
-    assert lines[2].startswith(
-        "unreadable: 1 samples, the first: sample '0': no caption; JSON keys"
-    )
+    assert (code, error) == (2, f"error: no sample of {path} can be used\n")
+    assert (code, lines[1]) == (2, "members and keys: json:caption_zh 1, json:width 1")
+    assert lines[2].startswith(f"unreadable: 1, the first: {path}: 0: sample '0': no caption; JSON")
     _, printed, _ = run(capsys, "inspect", path, "--key_map", "caption_zh=zh")
     assert "captions: zh 1" in printed
 
@@ -93,7 +94,14 @@ def test_inspect_notices_shards_that_differ_from_their_index(
     words = ["--input", tmp_path / "in", "--output_dir", tmp_path / "out"]
     run(capsys, "shards", "--source", "folder", *words)
     tar = tmp_path / "out/00000.tar"
-    tar.write_bytes(tar.read_bytes() + bytes(512))
+    data = bytearray(tar.read_bytes())
+    data[512] ^= 1  # in the first sample's JSON or picture
+    tar.write_bytes(data)
+    code, _, error = run(capsys, "inspect", tmp_path / "out")
+    assert code == 2 and "00000.tar is damaged" in error
+    _, printed, _ = run(capsys, "inspect", tmp_path / "out", "--check_hashes", "false")
+    assert "agrees with the shards' sizes" in printed
+    tar.write_bytes(data + bytes(512))
     code, _, error = run(capsys, "inspect", tmp_path / "out")
     assert code == 2 and "copy or write it again" in error
 
@@ -122,10 +130,10 @@ def test_url_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("shards --source coco --output_dir o --input x", "source coco needs --image_dir"),
         ("shards --source moses --split val --output_dir o", "takes no --split; it takes --input"),
         ("shards --source folder --input x --task 2 --output_dir o", "folder takes no --task"),
-        ("shards --source folder --input gone --output_dir o", "no gone/metadata.jsonl"),
+        ("shards --source folder --input gone --output_dir o", "no folder gone; check --input"),
         ("shards --source fold --output_dir o", "no source 'fold'; there are folder, webdataset, "),
         ("shards --source folder --ouput_dir o", "did you mean 'output_dir'?"),
-        ("shards --source json_keys --input x --key_map zh --output_dir o", "NAME=LANGUAGE"),
+        ("shards --source json_keys --input x --caption_keys zh --output_dir o", "NAME=LANGUAGE"),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(

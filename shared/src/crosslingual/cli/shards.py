@@ -7,16 +7,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import docstring_parser
 
-from crosslingual.data.index import Tally, check_sizes, read_index
+from crosslingual.data.index import Tally, check_hashes, check_sizes, read_index
+from crosslingual.data.languages import LanguageCode
 from crosslingual.data.records import Record, names_found, parse_key_map, sample_to_record
 from crosslingual.data.shards import write_shards
 from crosslingual.data.sources import SOURCES, find_sources
 from crosslingual.data.tars import INDEX, expand_shards, iter_samples
 from crosslingual.worlds import REMEDY
+
+NUM_NAMES = 50  # members and keys that inspect lists
+FORMER_NAMES = {"key_map": "caption_keys"}
 
 
 @dataclass
@@ -24,10 +28,10 @@ class WriteSettings:
     """Settings of `crosslingual shards` that every source takes.
 
     Attributes:
-        source: form of the input: folder (pictures with metadata.jsonl), webdataset
-            (img2dataset's and open_clip's shards), json_keys (PEA's and AltDiffusion's shards),
-            karpathy and coco (JSON), multi30k (its repository), moses (PREFIX.de and PREFIX.en),
-            or a source of an installed world: {worlds}.
+        source: form of the input: folder (pictures with metadata.jsonl, metadata.csv or a.txt
+            beside a.jpg), webdataset (img2dataset's and open_clip's shards), json_keys (PEA's and
+            AltDiffusion's shards), karpathy and coco (JSON), multi30k (its repository), moses
+            (PREFIX.de and PREFIX.en), or a source of an installed world: {worlds}.
         output_dir: folder of shards to write; new or empty.
         num_samples: number of samples at which reading stops.
         parallel: whether the captions of a sample translate one another; replaces what the source
@@ -43,7 +47,7 @@ class WriteSettings:
     output_dir: str
     num_samples: int | None = None
     parallel: bool | None = None
-    culture: str | None = None
+    culture: LanguageCode | None = None
     samples_per_shard: int = 10_000
     overwrite: bool = False
     allow_missing: bool = False
@@ -68,7 +72,7 @@ def _settings_of_sources() -> type[WriteSettings]:
         "ShardsSettings",
         [(name, kind | None, None) for name, kind in kinds.items()],
         bases=(WriteSettings,),
-        namespace={"__doc__": "\n".join([doc, *lines])},
+        namespace={"__doc__": "\n".join([doc, *lines]), "FORMER_NAMES": FORMER_NAMES},
     )
 
 
@@ -82,13 +86,19 @@ class InspectSettings:
 
     Attributes:
         shards: folder, tar file, brace range, fsspec address, or several of them joined by '::'.
-        key_map: JSON keys and their languages, as caption_en=en caption_zh=zh.
+        caption_keys: JSON keys and their languages, as caption_en=en caption_zh=zh.
         caption_language: language of KEY.txt, which counts where the JSON holds no captions.
+        caption_lines: whether each line of KEY.txt is a caption.
+        check_hashes: reads the shards once more and compares their SHA-256 with the index.
     """
 
+    FORMER_NAMES: ClassVar[dict[str, str]] = FORMER_NAMES
+
     shards: str
-    key_map: list[str] | None = None
-    caption_language: str = "en"
+    caption_keys: list[str] | None = None
+    caption_language: LanguageCode = "en"
+    caption_lines: bool = False
+    check_hashes: bool = True
 
 
 def write(settings: WriteSettings) -> None:
@@ -131,8 +141,8 @@ def read_source(settings: WriteSettings) -> Iterator[Record]:
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
             raise ValueError(f"source {settings.source} needs --{name}")
-    if "key_map" in given:
-        given["key_map"] = parse_key_map(given["key_map"])
+    if "caption_keys" in given:
+        given["caption_keys"] = parse_key_map(given["caption_keys"])
     changes: dict[str, bool | str] = {}
     if settings.culture is not None:
         changes |= {"culture": settings.culture, "parallel": False}
@@ -144,32 +154,46 @@ def read_source(settings: WriteSettings) -> Iterator[Record]:
 
 
 def survey(settings: InspectSettings) -> None:
-    """Prints the counts, languages and key names of shards: inspect SHARDS."""
+    """Prints the counts, languages and key names of shards: inspect SHARDS.
+
+    Raises:
+        ValueError: no sample can be used, or the shards are not what their index says.
+    """
     paths = expand_shards(settings.shards)
-    key_map = parse_key_map(settings.key_map) if settings.key_map else None
+    key_map = parse_key_map(settings.caption_keys or ()) or None
     options = {"key_map": key_map, "caption_language": settings.caption_language}
-    tally, names, faults, first = Tally(), Counter(), [], None
-    for sample in itertools.chain.from_iterable(map(iter_samples, paths)):
+    options["caption_lines"] = settings.caption_lines
+    tally, names, first = Tally(), Counter(), None
+    faults: dict[str, str] = {}
+    for sample in itertools.chain.from_iterable(iter_samples(path, faults) for path in paths):
         names.update(names_found(sample))
         try:
             record = sample_to_record(sample, **options)
         except ValueError as error:
-            faults.append(str(error))
+            faults[f"{sample['__url__']}: {sample['__key__']}"] = str(error)
             continue
         tally.add(record)
         first = first or record
     print(f"{settings.shards}: {_describe(len(paths), tally.as_dict())}")
-    print("members and keys: " + ", ".join(f"{name} {count}" for name, count in names.items()))
+    found = ", ".join(f"{name} {count}" for name, count in names.most_common(NUM_NAMES))
+    print(f"members and keys: {found or 'none'}")
     if first is not None:
         print(f"first sample {first.key}:")
         for language, texts in first.captions.items():
             print(f"  {language}: {texts[0]}")
     if faults:
-        print(f"unreadable: {len(faults)} samples, the first: {faults[0]}")
+        name, reason = next(iter(faults.items()))
+        print(f"unreadable: {len(faults)}, the first: {name}: {reason}")
+    if first is None:
+        raise ValueError(f"no sample of {settings.shards} can be used")
     if (Path(settings.shards) / INDEX).is_file():
         index = read_index(settings.shards)
-        check_sizes(settings.shards, index)
-        print(f"index.json agrees; sha256 {index['sha256']}")
+        if settings.check_hashes:
+            check_hashes(settings.shards, index)
+            print(f"index.json agrees with the SHA-256 of each shard; sha256 {index['sha256']}")
+        else:
+            check_sizes(settings.shards, index)
+            print(f"index.json agrees with the shards' sizes; sha256 {index['sha256']}")
 
 
 def _describe(num_shards: int, counts: Mapping[str, Any]) -> str:

@@ -167,6 +167,23 @@ def find_file(path: Path) -> Path:
     return found if found.is_file() else path
 
 
+def find_inside(folder: Path, name: str, allow_outside: bool = False) -> Path:
+    """`find_file` of a name in a folder that a list or a link gives.
+
+    Raises:
+        ValueError: it is absolute, or `..` or a link leads out of the folder; `allow_outside` lets
+            it pass.
+    """
+    path = find_file(folder / name)
+    root = os.path.realpath(folder)
+    if not allow_outside and os.path.commonpath([root, os.path.realpath(path)]) != root:
+        raise ValueError(
+            f"{name!r} lies outside of {folder}: copy it there, or read such files with "
+            "--allow_outside"
+        )
+    return path
+
+
 def _load(data: bytes | str) -> tuple[Any, str]:
     """The values of JSON, and its text."""
     text = decode_text(data) if isinstance(data, bytes) else data

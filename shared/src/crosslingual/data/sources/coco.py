@@ -6,17 +6,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from crosslingual.data.languages import LanguageCode
 from crosslingual.data.records import Record, make_key, record_from_fields
-from crosslingual.data.text import read_json
+from crosslingual.data.text import find_inside, read_json
 
 
-def coco(input: str, *, image_dir: str, caption_language: str = "en") -> Iterator[Record]:
+def coco(
+    input: str,
+    *,
+    image_dir: str,
+    caption_language: LanguageCode = "en",
+    allow_outside: bool = False,
+) -> Iterator[Record]:
     """Reads the pictures that have captions, in the order of `images`.
 
     Args:
         input: the JSON file.
         image_dir: folder of the pictures.
         caption_language: language of the captions: `ja` for STAIR.
+        allow_outside: reads pictures outside of image_dir, to which `..` or links lead.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -33,7 +41,7 @@ def coco(input: str, *, image_dir: str, caption_language: str = "en") -> Iterato
             if image["id"] in captions:
                 yield record_from_fields(
                     make_key(image["file_name"]),
-                    Path(image_dir) / image["file_name"],
+                    find_inside(Path(image_dir), image["file_name"], allow_outside),
                     {"image_id": image["id"]},
                     text=captions[image["id"]],
                     caption_language=caption_language,
@@ -41,7 +49,12 @@ def coco(input: str, *, image_dir: str, caption_language: str = "en") -> Iterato
 
 
 def karpathy(
-    input: str, *, image_dir: str, split: str = "train", caption_language: str = "en"
+    input: str,
+    *,
+    image_dir: str,
+    split: str = "train",
+    caption_language: LanguageCode = "en",
+    allow_outside: bool = False,
 ) -> Iterator[Record]:
     """Reads the pictures of a split with their sentences (`dataset_coco.json`, ...).
 
@@ -51,6 +64,7 @@ def karpathy(
         split: `train`, `restval`, `val`, `test`, or several as `train+restval`, the training set
             that papers on COCO use.
         caption_language: language of the sentences.
+        allow_outside: reads pictures outside of image_dir, to which `..` or links lead.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -63,9 +77,10 @@ def karpathy(
             found = ", ".join(sorted({image["split"] for image in images}))
             raise ValueError(f"{input} has no pictures in split {split!r}; it has {found}")
         for image in chosen:
+            name = f"{image.get('filepath', '.')}/{image['filename']}"
             yield record_from_fields(
                 make_key(image["filename"]),
-                Path(image_dir) / image.get("filepath", "") / image["filename"],
+                find_inside(Path(image_dir), name, allow_outside),
                 {name: image[name] for name in ("cocoid", "split") if name in image},
                 text=[sentence["raw"] for sentence in image["sentences"]],
                 caption_language=caption_language,
@@ -77,5 +92,9 @@ def _document(path: str, kind: str) -> Iterator[Any]:
     """A JSON file's content, whose wrong keys are an error that names the file."""
     try:
         yield read_json(Path(path))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no {kind}: {error!r}") from error
+    except ValueError as error:
+        if path in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from crosslingual.data.languages import match_languages
 from crosslingual.data.records import Record, make_key
-from crosslingual.data.text import iter_lines
+from crosslingual.data.text import find_inside, iter_lines
 
 
 def multi30k(
@@ -15,6 +16,7 @@ def multi30k(
     languages: Sequence[str] | None = None,
     image_dir: str | None = None,
     task: Literal[1, 2] = 1,
+    allow_outside: bool = False,
 ) -> Iterator[Record]:
     """Reads `data/task{1,2}/raw` with the picture names of `image_splits`.
 
@@ -24,6 +26,7 @@ def multi30k(
         languages: languages to read; all that the split has if None.
         image_dir: folder of the Flickr30k (or COCO) pictures; records of text alone if None.
         task: 1 for one caption a language, each a translation; 2 for five, written independently.
+        allow_outside: reads pictures outside of image_dir, to which `..` or links lead.
 
     Raises:
         FileNotFoundError: the split, or a language of it, is not there.
@@ -40,20 +43,18 @@ def multi30k(
         raise FileNotFoundError(
             f"no Multi30K split {split!r} in {root}; there are: {', '.join(splits) or 'none'}"
         )
-    if unknown := sorted(set(languages or ()) - set(raw)):
-        raise FileNotFoundError(
-            f"Multi30K's {split} is not in {', '.join(unknown)}; it is in {', '.join(sorted(raw))}"
-        )
+    columns_of = match_languages(languages, raw) if languages else {name: name for name in raw}
     names = list(iter_lines(names_path))
     columns = {
-        language: [_read_column(path, len(names), names_path) for path in raw[language]]
-        for language in languages or sorted(raw)
+        language: [_read_column(path, len(names), names_path) for path in raw[column]]
+        for language, column in columns_of.items()
     }
+    folder = Path(image_dir) if image_dir else None
     for row, name in enumerate(names):
         captions = {
             language: [lines[row] for lines in files] for language, files in columns.items()
         }
-        image = Path(image_dir) / name.split("#")[0] if image_dir else None
+        image = folder and find_inside(folder, name.split("#")[0], allow_outside)
         yield Record(make_key(name), image, captions, parallel=task == 1)
 
 

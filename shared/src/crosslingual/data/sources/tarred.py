@@ -5,27 +5,33 @@ Training reads such shards as they are; writing them anew adds an index, languag
 
 from collections.abc import Iterator, Mapping
 
+from crosslingual.data.languages import LanguageCode
 from crosslingual.data.records import Record
 from crosslingual.data.shards import expand_shards, iter_shards
 
 PEA_KEYS = {"caption_en": "en", "caption_zh": "zh"}
 
 
-def webdataset(input: str, *, caption_language: str = "en") -> Iterator[Record]:
-    """Reads `KEY.jpg|png|webp` with `KEY.txt`, and `KEY.json` where there is one; as `iter_shards`.
+def webdataset(
+    input: str, *, caption_language: LanguageCode = "en", caption_lines: bool = False
+) -> Iterator[Record]:
+    """Reads pictures with `KEY.txt`, and `KEY.json` where there is one; as `iter_shards`.
 
     Args:
-        input: folder, tar file, brace range, fsspec address, or several joined by `::`.
-        caption_language: language of `KEY.txt`.
+        input: folder, tar file, brace range, fsspec address, pipe:COMMAND, or several joined by
+            `::`.
+        caption_language: language of the captions that name none.
+        caption_lines: whether each line of `KEY.txt` is a caption, as in CLIP_benchmark's shards.
     """
-    return iter_shards(expand_shards(input), caption_language=caption_language)
+    options = {"caption_language": caption_language, "caption_lines": caption_lines}
+    return iter_shards(expand_shards(input), **options)
 
 
-def json_keys(input: str, *, key_map: Mapping[str, str] | None = None) -> Iterator[Record]:
-    """Reads `KEY.jpg` with `KEY.json` whose keys name the languages, as PEA and AltDiffusion do.
+def json_keys(input: str, *, caption_keys: Mapping[str, str] | None = None) -> Iterator[Record]:
+    """Reads pictures with `KEY.json` whose keys name the languages, as PEA and AltDiffusion do.
 
     Args:
         input: as for `webdataset`.
-        key_map: JSON keys and their languages; caption_en=en caption_zh=zh if not given.
+        caption_keys: JSON keys and their languages; caption_en=en caption_zh=zh if not given.
     """
-    return iter_shards(expand_shards(input), key_map=key_map or PEA_KEYS)
+    return iter_shards(expand_shards(input), key_map=caption_keys or PEA_KEYS)
