@@ -9,7 +9,6 @@ nothing. What cannot be used is replaced by the next sample in that order, count
 import contextlib
 import itertools
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from crosslingual.data.languages import (
 )
 from crosslingual.data.order import WINDOW_SAMPLES, WINDOW_SHARDS, SampleOrder
 from crosslingual.data.pictures import MAX_PIXELS, decode_pixels, pixels_to_images
-from crosslingual.data.records import Record, names_found, sample_to_record
+from crosslingual.data.records import Record, describe_faults, names_found, sample_to_record
 from crosslingual.data.tars import Shard, expand_shards
 from crosslingual.data.text import printable
 
@@ -156,11 +155,8 @@ class ShardLoader(Dataset):
 
     def report(self) -> str:
         """What was skipped so far, in one line."""
-        reasons = Counter(re.split("[:;]", reason)[0] for reason in self.faults.values())
-        counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
-        where = "; ".join(f"{name}: {reason}" for name, reason in [*self.faults.items()][:3])
         said = f"skipped {self.num_skipped} of {self.num_read} samples"
-        return f"{said}: {counts}; first: {where}" if self.faults else said
+        return f"{said}: {describe_faults(self.faults)}" if self.faults else said
 
     def batches(self, start_step: int = 0) -> Iterator[dict[str, Any]]:
         """Batches from a step on, without end; step s is step s % len of epoch s // len.

@@ -9,6 +9,7 @@ in another format that is read (GIF, BMP, TIFF, AVIF) is kept as it is, as `KEY.
 import functools
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ class Record:
             a file does not say so, this holds for captions with English among them and no culture.
         culture: for a culture-specific sample, the language of its culture.
         extra: whatever else is known, in JSON values.
+        origin: the shard or file that it was read from, for messages; not written.
 
     Raises:
         ValueError: a field is not as above.
@@ -67,6 +69,7 @@ class Record:
     parallel: bool
     culture: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    origin: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuses what a shard could not hold."""
@@ -138,6 +141,7 @@ def record_from_fields(
     text: str | list[str] | None = None,
     key_map: Mapping[str, str] | None = None,
     caption_language: str = "en",
+    origin: str = "",
 ) -> Record:
     """Makes a record of JSON fields: what is no caption, `parallel` or `culture` becomes `extra`.
 
@@ -174,7 +178,7 @@ def record_from_fields(
         parallel = culture is None and any(map(is_english, captions))
     if not isinstance(parallel, bool):
         raise ValueError(f"'parallel' must be true or false, not {parallel!r}")
-    return Record(key, image, captions, parallel, culture, rest)
+    return Record(key, image, captions, parallel, culture, rest, origin)
 
 
 def record_to_sample(record: Record) -> dict[str, Any]:
@@ -237,6 +241,7 @@ def sample_to_record(
             text=text.split("\n") if caption_lines and text else text,
             key_map=key_map,
             caption_language=caption_language,
+            origin=sample.get("__url__", ""),
         )
     except ValueError as error:
         raise ValueError(f"sample {key!r}: {error}") from error
@@ -254,6 +259,15 @@ def find_picture(sample: Mapping[str, Any]) -> bytes | None:
     if not found and (other := next((name for name in sample if name in NOT_READ), None)):
         raise ValueError(f"{other} pictures are not read: convert them to PNG or JPEG")
     return sample[found[0]] if found else None
+
+
+def describe_faults(faults: Mapping[str, str]) -> str:
+    """The reasons of faults (reason by the name of the sample) with their numbers, and the first
+    three by name.
+    """
+    reasons = Counter(re.split("[:;]", reason)[0] for reason in faults.values())
+    counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
+    return f"{counts}; first: {'; '.join(f'{name}: {faults[name]}' for name in [*faults][:3])}"
 
 
 def names_found(sample: Mapping[str, Any]) -> list[str]:
