@@ -12,17 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from crosslingual import files
-from crosslingual.files import (
-    MARK,
-    append_line,
-    check_folder,
-    claim_folder,
-    hold_folder,
-    publish_folder,
-    replacing,
-    write_text,
-)
+from crosslingual import folders
+from crosslingual.files import MARK, append_line, hold_folder, replacing, write_text
+from crosslingual.folders import check_folder, claim_folder, publish_folder
 
 
 def put(**texts: str) -> Callable[[Path], None]:
@@ -58,7 +50,7 @@ def no_exchange(first: Path, second: Path) -> bool:
 def test_disks_that_cannot_exchange_folders_rename_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_exchange", no_exchange)
+    monkeypatch.setattr(folders, "_exchange", no_exchange)
     publish_folder(tmp_path / "out", put(one="1"), kind="adapter")
     publish_folder(tmp_path / "out", put(two="2"), kind="adapter")
     assert names_in(tmp_path) == ["out", f"out/{MARK}", "out/two.txt"]
@@ -73,6 +65,11 @@ def test_a_writer_killed_between_two_renames_is_repaired(
     with pytest.raises(ValueError, match="not empty; choose another --output_dir or --overwrite"):
         claim_folder(folder, kind="adapter", overwrite=False)
     assert (folder / "one.txt").read_text() == "1" and os.listdir(tmp_path) == ["out"]
+
+
+def states_of(folder: Path) -> dict[str, tuple[int, int, int]]:
+    states = {name: (folder / name).lstat() for name in names_in(folder)}
+    return {name: (s.st_ino, s.st_size, s.st_mtime_ns) for name, s in states.items()}
 
 
 def spoil(folder: Path, fault: str) -> None:
@@ -113,10 +110,10 @@ def test_what_is_not_ours_is_not_replaced(tmp_path: Path, fault: str, words: str
     folder = tmp_path / "out"
     publish_folder(folder, put(one="1"), kind="adapter")
     spoil(folder, fault)
-    before = {name: (tmp_path / name).lstat() for name in names_in(tmp_path)}
+    before = states_of(tmp_path)
     with pytest.raises(ValueError, match=words):
         publish_folder(folder, put(two="2"), kind="adapter")
-    assert {name: (tmp_path / name).lstat() for name in names_in(tmp_path)} == before
+    assert states_of(tmp_path) == before
 
 
 def test_what_comes_into_a_folder_meanwhile_is_not_replaced(tmp_path: Path) -> None:
@@ -192,14 +189,14 @@ def test_a_folder_is_checked_against_its_mark(
 WRITER = """
 import sys, time
 from pathlib import Path
-from crosslingual import files
+from crosslingual import folders
 {patch}
 def fill(folder):
     for number in range(20):
         (folder / f"{{number}}.txt").write_text("x" * 1000)
         time.sleep({pause})
 print("begins", flush=True)
-files.publish_folder(sys.argv[1], fill, kind="adapter")
+folders.publish_folder(sys.argv[1], fill, kind="adapter")
 """
 
 
@@ -216,14 +213,14 @@ DIE = "import os, signal; die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\
 @pytest.mark.parametrize(
     "patch",
     [
-        "files._mark = die",
-        "files._put_in_place = die",
-        "files._exchange = lambda *_: False\nfiles.shutil.rmtree = die",
-        "rename = Path.rename\nfiles._exchange = lambda *_: False\n"
+        "folders._mark = die",
+        "folders._put_in_place = die",
+        "folders._exchange = lambda *_: False\nfolders.shutil.rmtree = die",
+        "rename = Path.rename\nfolders._exchange = lambda *_: False\n"
         "Path.rename = lambda *a: (rename(*a), die())",
-        "files._remove = die",
-        "files.flush = die",
-        "files.json.dumps = die",
+        "folders._remove = die",
+        "folders.flush = die",
+        "folders.json.dumps = die",
     ],
 )
 def test_a_killed_writer_leaves_the_old_or_the_new_and_can_be_repeated(

@@ -1,22 +1,14 @@
-"""Files and folders that are complete or absent, whatever ends the process; locks; full disks.
-
-A folder that is published whole holds a mark, `crosslingual.json`: its kind, and the size and
-SHA-256 of every other file in it. Nothing is replaced or removed that no mark lists.
-"""
+"""Files that are complete or absent, whatever ends the process; locks of folders; full disks."""
 
 import contextlib
-import ctypes
 import errno
 import fcntl
-import hashlib
 import json
 import os
-import re
 import secrets
-import shutil
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -24,7 +16,6 @@ MARK = "crosslingual.json"
 LOCK = ".lock"
 _MARK_VERSION = 1
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _WRITERS = ("PytorchStreamWriter", "inline_container", "iostream error", "os error 28")
 """What the writers of torch and of safetensors say when the disk is full."""
 
@@ -34,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, to write to; what was written is flushed to the disk and
     renamed to `path` at the end of the block, or removed if the block fails.
     """
-    temporary = _sibling(path)
+    temporary = temporary_sibling(path)
     try:
         yield temporary
         flush(temporary)
@@ -99,6 +90,16 @@ def _end_of_lines(file: IO[bytes]) -> int:
     return size + 1
 
 
+def stem_of(path: Path) -> str:
+    """The start of the names beside `path` that a process writes to first."""
+    return f".{path.name[:50]}"  # with the token, a name may have 255 bytes
+
+
+def temporary_sibling(path: Path) -> Path:
+    """A name beside `path` that nobody else can have."""
+    return path.with_name(f"{stem_of(path)}.{secrets.token_hex(8)}")
+
+
 def flush(*paths: Path) -> None:
     """Waits until files, or the names in folders, are on the disk."""
     for path in paths:
@@ -116,31 +117,32 @@ def is_full_disk(error: Exception) -> bool:
     return any(word in str(error) for word in _WRITERS)
 
 
-def hold_folder(folder: str | Path) -> contextlib.ExitStack:
+def hold_folder(folder: str | Path, lock: Path | None = None) -> contextlib.ExitStack:
     """Locks a folder that is filled in place, from now until the result is closed or the process
     ends, however it ends. A process may hold a folder several times; its children do not hold it.
+
+    Args:
+        folder: to lock; made if it does not exist, and removed again if it stays empty.
+        lock: the file that is locked, where it does not lie in the folder.
 
     Raises:
         ValueError: another process writes into the folder.
     """
     folder = Path(folder).resolve()
-    return _hold(folder / LOCK, folder)
-
-
-_held: dict[tuple[int, Path], tuple[IO[str], int]] = {}
-"""Lock files that a process holds, and how many times."""
-
-
-def _hold(path: Path, folder: Path) -> contextlib.ExitStack:
+    path = lock or folder / LOCK
     key, release = (os.getpid(), path), contextlib.ExitStack()
     made = [place for place in (path.parent, *path.parent.parents) if not place.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    release.callback(_remove_empty, made)
+    release.callback(remove_empty, *made)
     with release:
         file, count = _held.get(key) or (_lock(path, folder), 0)
         _held[key] = file, count + 1
         release.callback(_release, key)
         return release.pop_all()
+
+
+_held: dict[tuple[int, Path], tuple[IO[str], int]] = {}
+"""Lock files that a process holds, and how many times."""
 
 
 def _lock(path: Path, folder: Path) -> IO[str]:
@@ -183,103 +185,11 @@ def _release(key: tuple[int, Path]) -> None:
     file.close()
 
 
-def _remove_empty(folders: Collection[Path]) -> None:
+def remove_empty(*folders: Path) -> None:
+    """Removes those folders that are empty."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def claim_folder(
-    folder: str | Path,
-    *,
-    kind: str,
-    overwrite: bool | None = None,
-    earlier: Callable[[Path], Collection[str]] | None = None,
-) -> contextlib.ExitStack:
-    """Locks a folder that `publish_folder` will write, so that a long verb refuses at its start
-    what that would refuse at its end; the arguments and errors are the same.
-    """
-    folder = Path(folder).resolve()
-    if folder.is_mount() or Path.cwd().is_relative_to(folder):
-        raise ValueError(f"{folder} itself cannot be replaced; choose a folder in it")
-    path = folder.with_name(f".{_stem(folder)}.lock")
-    with _hold(path, folder) as claim:
-        if _held[os.getpid(), path][1] == 1:
-            _clear(folder)
-        _check_replaceable(folder, kind, overwrite, earlier)
-        return claim.pop_all()
-
-
-def publish_folder(
-    folder: str | Path,
-    fill: Callable[[Path], Mapping[str, dict[str, Any]] | None],
-    *,
-    kind: str,
-    overwrite: bool | None = None,
-    earlier: Callable[[Path], Collection[str]] | None = None,
-) -> Path:
-    """Fills a temporary folder by `fill`, marks it and puts it in place in one atomic step. An old
-    folder of the same kind is intact until then.
-
-    Args:
-        folder: new or empty, or an old folder of this kind.
-        fill: writes the files into the folder that it is given; it may return `num_bytes` and
-            `sha256` of those that it hashed already, by name.
-        kind: what the mark calls the folder.
-        overwrite: a verb's --overwrite: True replaces what this program wrote even if it is
-            damaged, False refuses whatever is there. None, for verbs without it, replaces an old
-            folder if its files are as they were written.
-        earlier: the names of all files that an earlier version, which left no mark, wrote into a
-            folder; empty where it wrote none.
-
-    Returns:
-        The folder's absolute path.
-
-    Raises:
-        ValueError: another process writes the folder, or it holds something else, or an old file
-            was changed since it was written; nothing is touched.
-        OSError: the disk is full; an old folder is intact.
-    """
-    folder = Path(folder).resolve()
-    with claim_folder(folder, kind=kind, overwrite=overwrite, earlier=earlier):
-        before, temporary = _snapshot(folder), _sibling(folder)
-        temporary.mkdir()
-        try:
-            unfinished = {"format_version": _MARK_VERSION, "kind": kind}
-            (temporary / MARK).write_text(json.dumps(unfinished), encoding="utf-8")
-            _mark(temporary, kind, fill(temporary) or {})
-            if _snapshot(folder) != before:
-                raise ValueError(f"{folder} was changed meanwhile; choose another --output_dir")
-            _put_in_place(temporary, folder)
-        except BaseException as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if not isinstance(error, Exception) or not is_full_disk(error):
-                raise
-            kept = "the earlier one is intact" if before else "nothing is left there"
-            message = f"the disk is full: {folder} was not written, {kept}; make room and try again"
-            raise OSError(errno.ENOSPC, message) from error
-        _remove(temporary, before)
-    return folder
-
-
-def check_folder(folder: str | Path, names: Collection[str] | None = None) -> None:
-    """Compares the files of a folder with its mark, by size and SHA-256; a folder without a mark,
-    which an earlier version or another program wrote, passes.
-
-    Args:
-        folder: to check.
-        names: of the files to check; all but README.md, which may be rewritten, if None.
-
-    Raises:
-        ValueError: a file is missing or not what was written, by name.
-    """
-    folder = Path(folder)
-    mark = read_mark(folder)
-    if mark is not None and "files" not in mark:
-        raise ValueError(f"{folder} was never finished; write it again")
-    for name, facts in mark["files"].items() if mark else ():
-        if name in names if names is not None else name != "README.md":
-            _check_file(folder / name, facts)
 
 
 def read_mark(folder: Path) -> dict[str, Any] | None:
@@ -303,138 +213,6 @@ def read_mark(folder: Path) -> dict[str, Any] | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is broken ({error!s:.80}); write the folder again") from error
     return mark
-
-
-def _check_file(path: Path, facts: dict[str, Any]) -> None:
-    size = path.stat().st_size if path.is_file() else None
-    if size != facts["num_bytes"]:
-        found = "is missing" if size is None else f"has {size} bytes, not {facts['num_bytes']}"
-        raise ValueError(f"{path} {found}, against {MARK}; copy or write the folder again")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
-            raise ValueError(
-                f"{path} is not as it was written (its sha256 differs); copy or write the folder "
-                f"again, or remove {MARK} if you changed the file yourself"
-            )
-
-
-def _mark(folder: Path, kind: str, known: Mapping[str, dict[str, Any]]) -> None:
-    files = {}
-    for name in sorted(_snapshot(folder).keys() - {MARK}):
-        if name in known:
-            files[name] = known[name]
-            continue
-        with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[name] = {"num_bytes": file.tell(), "sha256": digest}
-    flush(*folder.rglob("*"))
-    write_json(folder / MARK, {"format_version": _MARK_VERSION, "kind": kind, "files": files})
-
-
-def _snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Every file and link in a folder, by name, with what writing it would change."""
-    found = {}
-    for place, folders, files in os.walk(folder):
-        for name in files + [name for name in folders if os.path.islink(f"{place}/{name}")]:
-            path = Path(place, name)
-            state = path.lstat()
-            name = path.relative_to(folder).as_posix()
-            found[name] = state.st_mode, state.st_size, state.st_mtime_ns
-    return found
-
-
-def _check_replaceable(
-    folder: Path,
-    kind: str,
-    overwrite: bool | None,
-    earlier: Callable[[Path], Collection[str]] | None,
-) -> None:
-    """Raises a ValueError that names a file in a folder which this program did not write."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; choose another --output_dir")
-    found = _snapshot(folder)
-    if found and overwrite is False:
-        raise ValueError(f"{folder} is not empty; choose another --output_dir or --overwrite")
-    mark = read_mark(folder)
-    listed = mark.get("files", ()) if mark else earlier(folder) if found and earlier else ()
-    if found and not mark and not listed:
-        raise ValueError(
-            f"{folder} holds {min(found)} and no {MARK}, by which this program knows its folders: "
-            "remove it if an earlier version wrote it, or choose another --output_dir"
-        )
-    if mark and mark["kind"] != kind:
-        what = f"{folder} holds files of kind {mark['kind']!r}, not {kind!r}"
-        raise ValueError(f"{what}; choose another --output_dir")
-    for name in sorted(found.keys() - {MARK}):
-        if name not in listed or (folder / name).is_symlink():
-            what = f"{folder} holds {name}, which this program did not write"
-            raise ValueError(f"{what}; choose another --output_dir")
-        if mark and not overwrite:
-            try:
-                _check_file(folder / name, listed[name])
-            except ValueError as error:
-                what = f"{folder / name} was changed since it was written"
-                raise ValueError(f"{what}; remove it, or choose another --output_dir") from error
-
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    """Renames a folder, or exchanges two in one step; the old one then has the other's name."""
-    flush(temporary, folder.parent)
-    if not folder.exists() or not any(folder.iterdir()):
-        temporary.rename(folder)
-    elif not _exchange(temporary, folder):
-        old = temporary.with_name(temporary.name + ".old")
-        folder.rename(old)  # `_clear` renames it back if this process ends here
-        temporary.rename(folder)
-        old.rename(temporary)
-    flush(folder.parent)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Exchanges two names by Linux's renameat2; False where the disk or the system cannot."""
-    try:
-        call = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
-        return False
-    if call(-100, os.fsencode(first), -100, os.fsencode(second), 2) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in _NO_EXCHANGE:
-        return False
-    raise OSError(number, os.strerror(number), str(second))
-
-
-def _clear(folder: Path) -> None:
-    """Removes, or renames back, what a writer of this folder left when it was killed."""
-    pattern = re.compile(rf"\.{re.escape(_stem(folder))}\.[0-9a-f]{{16}}(\.old)?")
-    for path in [path for path in folder.parent.iterdir() if pattern.fullmatch(path.name)]:
-        _remove_empty([path])
-        mark = None if path.is_symlink() else read_mark(path)
-        if mark and path.suffix == ".old" and not folder.exists():
-            path.rename(folder)
-        elif mark and "files" not in mark:
-            shutil.rmtree(path)
-        elif mark:
-            ours = {*mark["files"], MARK}
-            _remove(path, {name: s for name, s in _snapshot(path).items() if name in ours})
-
-
-def _remove(folder: Path, known: dict[str, tuple[int, int, int]]) -> None:
-    """Removes the files of a folder that are known, the mark last, and what is empty then."""
-    found = _snapshot(folder)
-    for name in sorted(found, key=lambda name: name == MARK):
-        if known.get(name) == found[name]:
-            (folder / name).unlink()
-    places = [Path(place) for place, _, _ in os.walk(folder, topdown=False)]
-    _remove_empty(places)
-
-
-def _stem(path: Path) -> str:
-    return path.name[:50]  # with the token, a name may have 255 bytes
-
-
-def _sibling(path: Path) -> Path:
-    return path.with_name(f".{_stem(path)}.{secrets.token_hex(8)}")
 
 
 def read_fields(path: Path, fields: Mapping[str, Any], remedy: str) -> dict[str, Any]:

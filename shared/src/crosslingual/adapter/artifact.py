@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crosslingual.data.text import parse_json
-from crosslingual.files import check_folder, claim_folder, publish_folder
+from crosslingual.folders import check_folder, claim_folder, publish_folder
 from crosslingual.frozen.weights import freeze
 from crosslingual.worlds import model_folder
 
@@ -153,7 +153,8 @@ def load_adapter(
     """
     config, state = load_artifact(folder, method)
     try:
-        adapter = build(config)
+        with torch.random.fork_rng(devices=[]):  # the caller's; what is drawn here is replaced
+            adapter = build(config)
     except (TypeError, AttributeError, RuntimeError, OverflowError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{folder}/{CONFIG} describes no adapter of {method}: {reason}") from error

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from altdiffusion.text.encoder import TextEncoder, build_student, save_text_encoder
 from altdiffusion.text.settings import TrainTextSettings
 from crosslingual.adapter.artifact import load_strict
-from crosslingual.files import claim_folder, publish_folder
+from crosslingual.folders import claim_folder, publish_folder
 from crosslingual.frozen.clip import FrozenCLIP, load_clip
 from crosslingual.frozen.encoders import encoder_config
 from crosslingual.frozen.weights import load_frozen

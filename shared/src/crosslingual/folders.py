@@ -1,0 +1,256 @@
+"""Folders that are complete or absent, whatever ends the process, and hold what their mark says.
+
+The mark, `crosslingual.json`, gives a folder's kind, and the size and SHA-256 of every other file
+in it. Nothing is replaced or removed that no mark lists.
+"""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from crosslingual.files import (
+    MARK,
+    flush,
+    hold_folder,
+    is_full_disk,
+    read_mark,
+    remove_empty,
+    stem_of,
+    temporary_sibling,
+    write_json,
+)
+
+_NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_live: set[Path] = set()
+"""Temporary folders that this process fills."""
+
+
+def claim_folder(
+    folder: str | Path,
+    *,
+    kind: str,
+    overwrite: bool | None = None,
+    earlier: Callable[[Path], Collection[str]] | None = None,
+) -> contextlib.ExitStack:
+    """Locks a folder that `publish_folder` will write, so that a long verb refuses at its start
+    what that would refuse at its end; the arguments and errors are the same.
+    """
+    folder = Path(folder).resolve()
+    if folder.is_mount() or Path.cwd().is_relative_to(folder):
+        raise ValueError(f"{folder} itself cannot be replaced; choose a folder in it")
+    with hold_folder(folder, folder.with_name(f"{stem_of(folder)}.lock")) as claim:
+        _clear(folder)
+        _check_replaceable(folder, kind, overwrite, earlier)
+        return claim.pop_all()
+
+
+def publish_folder(
+    folder: str | Path,
+    fill: Callable[[Path], Mapping[str, dict[str, Any]] | None],
+    *,
+    kind: str,
+    overwrite: bool | None = None,
+    earlier: Callable[[Path], Collection[str]] | None = None,
+) -> Path:
+    """Fills a temporary folder by `fill`, marks it and puts it in place in one atomic step. An old
+    folder of the same kind is intact until then.
+
+    Args:
+        folder: new or empty, or an old folder of this kind.
+        fill: writes the files into the folder that it is given; it may return `num_bytes` and
+            `sha256` of those that it hashed already, by name.
+        kind: what the mark calls the folder.
+        overwrite: a verb's --overwrite: True replaces what this program wrote even if it is
+            damaged, False refuses whatever is there. None, for verbs without it, replaces an old
+            folder if its files are as they were written.
+        earlier: the names of all files that an earlier version, which left no mark, wrote into a
+            folder; empty where it wrote none.
+
+    Returns:
+        The folder's absolute path.
+
+    Raises:
+        ValueError: another process writes the folder, or it holds something else, or an old file
+            was changed since it was written; nothing is touched.
+        OSError: the disk is full; an old folder is intact.
+    """
+    folder = Path(folder).resolve()
+    with claim_folder(folder, kind=kind, overwrite=overwrite, earlier=earlier):
+        before, temporary = _snapshot(folder), temporary_sibling(folder)
+        _live.add(temporary)
+        temporary.mkdir()
+        try:
+            unfinished = {"format_version": 1, "kind": kind}
+            (temporary / MARK).write_text(json.dumps(unfinished), encoding="utf-8")
+            _mark(temporary, kind, fill(temporary) or {})
+            if _snapshot(folder) != before:
+                raise ValueError(f"{folder} was changed meanwhile; choose another --output_dir")
+            _put_in_place(temporary, folder)
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not isinstance(error, Exception) or not is_full_disk(error):
+                raise
+            kept = "the earlier one is intact" if before else "nothing is left there"
+            message = f"the disk is full: {folder} was not written, {kept}; make room and try again"
+            raise OSError(errno.ENOSPC, message) from error
+        finally:
+            _live.remove(temporary)
+        _remove(temporary, before)
+    return folder
+
+
+def check_folder(folder: str | Path, names: Collection[str] | None = None) -> None:
+    """Compares the files of a folder with its mark, by size and SHA-256; a folder without a mark,
+    which an earlier version or another program wrote, passes.
+
+    Args:
+        folder: to check.
+        names: of the files to check; all but README.md, which may be rewritten, if None.
+
+    Raises:
+        ValueError: a file is missing or not what was written, by name.
+    """
+    folder = Path(folder)
+    mark = read_mark(folder)
+    if mark is not None and "files" not in mark:
+        raise ValueError(f"{folder} was never finished; write it again")
+    for name, facts in mark["files"].items() if mark else ():
+        if name in names if names is not None else name != "README.md":
+            _check_file(folder / name, facts)
+
+
+def _check_file(path: Path, facts: dict[str, Any]) -> None:
+    size = path.stat().st_size if path.is_file() else None
+    if size != facts["num_bytes"]:
+        found = "is missing" if size is None else f"has {size} bytes, not {facts['num_bytes']}"
+        raise ValueError(f"{path} {found}, against {MARK}; copy or write the folder again")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
+            raise ValueError(
+                f"{path} is not as it was written (its sha256 differs); copy or write the folder "
+                f"again, or remove {MARK} if you changed the file yourself"
+            )
+
+
+def _mark(folder: Path, kind: str, known: Mapping[str, dict[str, Any]]) -> None:
+    files = {}
+    for name in sorted(_snapshot(folder).keys() - {MARK}):
+        if name in known:
+            files[name] = known[name]
+            continue
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            files[name] = {"num_bytes": file.tell(), "sha256": digest}
+    flush(*folder.rglob("*"))
+    write_json(folder / MARK, {"format_version": 1, "kind": kind, "files": files})
+
+
+def _snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Every file and link in a folder, by name, with what writing it would change."""
+    found = {}
+    for place, folders, files in os.walk(folder):
+        for name in files + [name for name in folders if os.path.islink(f"{place}/{name}")]:
+            path = Path(place, name)
+            state = path.lstat()
+            name = path.relative_to(folder).as_posix()
+            found[name] = state.st_mode, state.st_size, state.st_mtime_ns
+    return found
+
+
+def _check_replaceable(
+    folder: Path,
+    kind: str,
+    overwrite: bool | None,
+    earlier: Callable[[Path], Collection[str]] | None,
+) -> None:
+    """Raises a ValueError that names a file in a folder which this program did not write."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; choose another --output_dir")
+    found = _snapshot(folder)
+    if found and overwrite is False:
+        raise ValueError(f"{folder} is not empty; choose another --output_dir or --overwrite")
+    mark = read_mark(folder)
+    listed = mark.get("files", ()) if mark else earlier(folder) if found and earlier else ()
+    if found and not mark and not listed:
+        raise ValueError(
+            f"{folder} holds {min(found)} and no {MARK}, by which this program knows its folders: "
+            "remove it if an earlier version wrote it, or choose another --output_dir"
+        )
+    if mark and mark["kind"] != kind:
+        what = f"{folder} holds files of kind {mark['kind']!r}, not {kind!r}"
+        raise ValueError(f"{what}; choose another --output_dir")
+    for name in sorted(found.keys() - {MARK}):
+        if name not in listed or (folder / name).is_symlink():
+            what = f"{folder} holds {name}, which this program did not write"
+            raise ValueError(f"{what}; choose another --output_dir")
+        if mark and not overwrite:
+            try:
+                _check_file(folder / name, listed[name])
+            except ValueError as error:
+                what = f"{folder / name} was changed since it was written"
+                raise ValueError(f"{what}; remove it, or choose another --output_dir") from error
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Renames a folder, or exchanges two in one step; the old one then has the other's name."""
+    flush(temporary, folder.parent)
+    if not folder.exists() or not any(folder.iterdir()):
+        temporary.rename(folder)
+    elif not _exchange(temporary, folder):
+        old = temporary.with_name(temporary.name + ".old")
+        folder.rename(old)  # `_clear` renames it back if this process ends here
+        temporary.rename(folder)
+        old.rename(temporary)
+    flush(folder.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchanges two names by Linux's renameat2; False where the disk or the system cannot."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if call(-100, os.fsencode(first), -100, os.fsencode(second), 2) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
+def _clear(folder: Path) -> None:
+    """Removes, or renames back, what a writer of this folder left when it was killed."""
+    pattern = re.compile(rf"{re.escape(stem_of(folder))}\.[0-9a-f]{{16}}(\.old)?")
+    for path in [path for path in folder.parent.iterdir() if pattern.fullmatch(path.name)]:
+        if path in _live:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            if (path / MARK).stat().st_size == 0:  # ended between opening and writing it
+                (path / MARK).unlink()
+        remove_empty(path)
+        mark = None if path.is_symlink() else read_mark(path)
+        if mark and path.suffix == ".old" and not folder.exists():
+            path.rename(folder)
+        elif mark and "files" not in mark:
+            shutil.rmtree(path)
+        elif mark:
+            ours = {*mark["files"], MARK}
+            _remove(path, {name: s for name, s in _snapshot(path).items() if name in ours})
+
+
+def _remove(folder: Path, known: dict[str, tuple[int, int, int]]) -> None:
+    """Removes the files of a folder that are known, the mark last, and what is empty then."""
+    found = _snapshot(folder)
+    for name in sorted(found, key=lambda name: name == MARK):
+        if known.get(name) == found[name]:
+            (folder / name).unlink()
+    places = [Path(place) for place, _, _ in os.walk(folder, topdown=False)]
+    remove_empty(*places)
