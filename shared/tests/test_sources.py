@@ -67,6 +67,136 @@ def test_folder_without_metadata_says_what_to_write(tmp_path: Path) -> None:
         read("folder", tmp_path)
 
 
+def test_folder_with_a_csv(tmp_path: Path) -> None:
+    rows = ["file_name,text,text_de,parallel,id", 'a.jpg,"a cat, ""big""\nand old",,,1', ""]
+    rows += ["b.jpg,a dog,ein Hund,false,"]
+    (tmp_path / "metadata.csv").write_bytes("\r\n".join(["\ufeff" + rows[0], *rows[1:]]).encode())
+    first, second = read("folder", tmp_path)
+    assert first.captions == {"en": ['a cat, "big"\nand old']}
+    assert (first.parallel, second.parallel) == (True, False)
+    assert (first.extra, second.extra) == ({"id": "1"}, {"text_de": "ein Hund"})
+    (record, _) = read("folder", tmp_path, caption_keys={"text": "en-GB", "text_de": "de"})
+    assert record.captions == {"en-GB": first.captions["en"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "metadata.csv needs a first line .* not nothing"),
+        ("file_name;text\na.jpg;x", "parted by commas"),
+        ("file_name,text,text\na.jpg,x,y", "different column names"),
+        ("file_name,text\na.jpg,x,y", "line 2 has 3 cells for 2 columns"),
+        ('file_name,text\na.jpg,"x', "line 2 is broken CSV"),
+        ("file_name,text\n,x", "line 2 has no 'file_name'"),
+        ("file_name,text\na.jpg,", "line 2: no caption"),
+        ("file_name,text,culture\na.jpg,x,jp", "line 2: record 'a': 'jp' is .* mean 'ja'"),
+        ("file_name,text,parallel\na.jpg,x,maybe", "line 2: 'parallel' must be true or false"),
+        ("file_name,text\na.jpg," + "x" * 200_000, "line 2 is broken CSV: field larger"),
+        ("\xff", "is no UTF-8 text"),
+    ],
+)
+def test_a_broken_csv_names_the_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=message):
+        read("folder", tmp_path)
+
+
+def write_all(folder: Path, **files: str) -> None:
+    """Files by name, `__` being a slash and `_` a dot."""
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_folder_of_pictures_with_texts_beside_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_all(tmp_path, a_jpg="", a_txt="one\ntwo\n", README_txt="?", s__b_v1_png="", _x_jpg="")
+    write_all(tmp_path, s__b_v1_json='{"captions": {"de": "x"}, "id": 1}')
+    caption_lines = read("folder", tmp_path, caption_language="fr", caption_lines=True)
+    assert caption_lines == [
+        Record("a", tmp_path / "a.jpg", {"fr": ["one", "two"]}, False),
+        Record("s/b_v1", tmp_path / "s/b.v1.png", {"de": ["x"]}, False, None, {"id": 1}),
+    ]
+    assert "1 texts have no picture" in caplog.text
+    assert read("folder", tmp_path)[0].captions == {"en": ["one\ntwo"]}
+    write_all(tmp_path, c_jpg="")
+    with pytest.raises(ValueError, match="c.jpg: sample 'c': no caption"):
+        read("folder", tmp_path)
+    write_all(tmp_path, c_png="", c_txt="c")
+    with pytest.raises(ValueError, match="two pictures of one name, .jpg and .png"):
+        read("folder", tmp_path)
+
+
+@pytest.mark.parametrize("table", ["metadata.jsonl", "a.txt"])
+def test_a_split_is_chosen_and_never_mixed(table: str, tmp_path: Path) -> None:
+    text = '{"file_name": "a.jpg", "text": "x"}' if table == "metadata.jsonl" else "x"
+    for split in ("train", "test"):
+        write_all(tmp_path / split, a_jpg="")
+        (tmp_path / split / table).write_text(text)
+        if split == "train":
+            assert read("folder", tmp_path)[0].image == tmp_path / "train/a.jpg"
+    with pytest.raises(ValueError, match="holds test, train: choose one with --split"):
+        read("folder", tmp_path)
+    assert read("folder", tmp_path, split="test")[0].image == tmp_path / "test/a.jpg"
+    with pytest.raises(FileNotFoundError, match="no split 'dev' in .*: test, train"):
+        read("folder", tmp_path, split="dev")
+
+
+def lists_of(name: str, folder: Path) -> list[tuple[str, Any, dict[str, Any]]]:
+    """Sources that list a picture of that name: source, input and options."""
+    row = {"file_name": name, "text": "x"}
+    (folder / "metadata.jsonl").write_text(json.dumps(row))
+    write_all(folder / "csv", metadata_csv=f"file_name,text\n{name},x")
+    image = {"id": 1, "file_name": name}
+    captions = {"annotations": [{"image_id": 1, "caption": "x"}], "images": [image]}
+    (folder / "coco.json").write_text(json.dumps(captions))
+    image = {"filepath": "", "filename": name, "split": "train", "sentences": [{"raw": "x"}]}
+    (folder / "karpathy.json").write_text(json.dumps({"images": [image]}))
+    splits = folder / "data/task1"
+    write_all(splits / "image_splits", val_txt=f"{name}\n")
+    write_gz(splits / "raw/val.en.gz", "x")
+    of_images = {"image_dir": folder}
+    return [
+        ("folder", folder, {}),
+        ("folder", folder / "csv", {}),
+        ("coco", folder / "coco.json", of_images),
+        ("karpathy", folder / "karpathy.json", of_images),
+        ("multi30k", folder, of_images | {"split": "val"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "/etc/hostname", "link.png", "linked/secret.png"]
+)
+def test_no_list_of_pictures_leads_outside(name: str, tmp_path: Path) -> None:
+    write_all(tmp_path, secret_png="secret")
+    inside = tmp_path / "in"
+    write_all(inside, csv__x_txt="")
+    for folder in (inside, inside / "csv"):
+        (folder / "link.png").symlink_to(tmp_path / "secret.png")
+        (folder / "linked").symlink_to(tmp_path)
+    for source, path, options in lists_of(name, inside):
+        with pytest.raises(ValueError, match="lies outside of .* --allow_outside"):
+            read(source, path, **options)
+        (record,) = read(source, path, allow_outside=True, **options)
+        assert str(record.image).endswith(name)
+    write_all(tmp_path / "beside", link_txt="x")
+    (tmp_path / "beside/link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(ValueError, match="'link.png' lies outside of"):
+        read("folder", tmp_path / "beside")
+
+
+def test_links_within_a_folder_and_to_it_are_followed(tmp_path: Path) -> None:
+    write_all(tmp_path / "in", a_png="", b__c_png="")
+    (tmp_path / "in/link.png").symlink_to("b/c.png")
+    (tmp_path / "there").symlink_to(tmp_path / "in")
+    for name in ("link.png", "b/../a.png", str(tmp_path / "in/a.png")):
+        for source, path, options in lists_of(name, tmp_path / "there")[:1]:
+            assert read(source, path, **options)
+
+
 def test_webdataset_of_img2dataset(tmp_path: Path) -> None:
     fields = {"caption": "a cat", "url": "http://x/a.jpg", "key": "0", "width": 256}
     write_tar(
