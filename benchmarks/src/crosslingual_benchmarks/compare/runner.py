@@ -45,6 +45,7 @@ class Runner:
             "arms": str(self.folder / "arms"),
             "base": suite.base,
             "clip": suite.clip,
+            "seed": str(suite.seed),
             "trained": suite.trained_languages,
             "foreign": [name for name in suite.trained_languages if name != "en"],
         }
@@ -240,6 +241,8 @@ class Runner:
             settings = {**common, "dataset": "shards", "root": str(self.folder / "data" / "test")}
             settings |= {"path": fill(arm.embedder, words), "languages": suite.languages}
             settings |= {"output_dir": str(self.results), **suite.retrieval}
+            if settings["dataset"] != "shards":
+                del settings["root"]  # a world's own galleries
             commands.append(Command(f"{PACKAGE} retrieval", settings, place / "retrieval"))
         return commands
 

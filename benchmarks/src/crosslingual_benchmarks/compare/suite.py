@@ -8,7 +8,7 @@ lines in a suite. Words in braces stand for places and languages:
 | `{data}` | the folder with the suite's shards |
 | `{arm}` | the arm's own folder |
 | `{arms}` | the folder of all arms, for an arm that reads another's outputs |
-| `{base}`, `{clip}` | the suite's |
+| `{base}`, `{clip}`, `{seed}` | the suite's |
 | `{trained}`, `{foreign}` | as a whole value: a list, the trained languages and those but English |
 """
 
@@ -81,7 +81,8 @@ class Suite:
         zero_shot_languages: tested, and never trained by an arm unless it says so.
         data: name of a set of shards to the options of the world's source.
         generation: options of `crosslingual-bench generation`.
-        retrieval: options of `crosslingual-bench retrieval`; the shards are `data: test`.
+        retrieval: options of `crosslingual-bench retrieval`; the shards are `data: test`, unless
+            `dataset` names a world.
         arms: in the order of the tables.
         train_s: seconds that each arm may train for.
         num_processes: that share a training step.

@@ -27,6 +27,11 @@ class CompareSettings:
         arms: arms to run, with those whose results they need; all if none are named.
         exports: NAME=FOLDER of arms that are trained already; they are measured as they are.
         train_s: seconds of training for each arm; the suite's own if not given.
+        seeds: seeds of the comparison; the suite's own if none are given. Each of several has a
+            folder of its own, seed-N, and the second one repeats only what trains.
+        num_prompts: prompts in each language; the suite's own if not given.
+        zero_shot_languages: languages to test besides those that train; the suite's own if none are
+            given.
         price_per_hour: dollars for an hour of a process, for the report's costs.
         report: write the page at the end.
     """
@@ -36,6 +41,9 @@ class CompareSettings:
     arms: list[str] = field(default_factory=list)
     exports: list[str] = field(default_factory=list)
     train_s: float | None = None
+    seeds: list[int] = field(default_factory=list)
+    num_prompts: int | None = None
+    zero_shot_languages: list[str] = field(default_factory=list)
     price_per_hour: float | None = None
     report: bool = True
 
@@ -73,6 +81,11 @@ def chosen_suite(settings: CompareSettings) -> Any:
     suite = read_suite(settings.suite)
     if settings.train_s is not None:
         suite = dataclasses.replace(suite, train_s=settings.train_s)
+    if settings.num_prompts is not None:
+        generation = {**suite.generation, "num_prompts": settings.num_prompts}
+        suite = dataclasses.replace(suite, generation=generation)
+    if settings.zero_shot_languages:
+        suite = dataclasses.replace(suite, zero_shot_languages=settings.zero_shot_languages)
     names = [arm.name for arm in suite.arms]
     if unknown := set(settings.arms) - set(names):
         raise ValueError(
@@ -151,17 +164,28 @@ def _run(settings: CompareSettings, words: str, report_options: dict[str, Any]) 
 
     suite = chosen_suite(settings)
     folder = Path(settings.output_dir)
+    seeds = dict.fromkeys(settings.seeds or [suite.seed])
+    failed: dict[str, str] = {}
     with hold_folder(folder):
-        runner = Runner(suite, folder, Display(0), words)
-        runner.display = Display(runner.num_commands)
-        failed = runner.run()
-        runner.display.close()
-        place = runner.results
-        if settings.report and any(place.glob("*.json")):
+        runners = []
+        for number, seed in enumerate(seeds):
+            one = dataclasses.replace(suite, seed=seed)
+            if number:  # what does not train, such as the English bound, is the same again
+                one = dataclasses.replace(one, arms=[arm for arm in one.arms if arm.steps])
+            place = folder / f"seed-{seed}" if len(seeds) > 1 else folder
+            runners.append(Runner(one, place, Display(0), words))
+        for runner in runners:
+            runner.display = Display(runner.num_commands)
+            failed |= runner.run()
+            runner.display.close()
+        results = [runner.results for runner in runners]
+        place = results[0]
+        if settings.report and any(any(each.glob("*.json")) for each in results):
             from crosslingual_benchmarks.report.verb import ReportSettings, report
 
             place = folder / "report"
-            options = {"results": [str(runner.results)], "output_dir": str(place), **report_options}
+            options = {"results": list(map(str, results)), "output_dir": str(place)}
+            options |= report_options
             if settings.price_per_hour is not None:
                 options["price_per_hour"] = settings.price_per_hour
             report(ReportSettings(**options))
