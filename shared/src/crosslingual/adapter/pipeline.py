@@ -51,7 +51,8 @@ def attach_adapter(pipe: Any, adapter: nn.Module, config: dict[str, Any]) -> Any
     zeros_for_empty = config["null_policy"] == "zeros"
     widths = {"width": config["width"], "pooled_width": config["pooled_width"]}
     if family.projection is None:
-        text_encoder = AdaptedTextEncoder.of(encoder, adapter, config)
+        length = None if family.takes_mask else encoder.max_length
+        text_encoder = AdaptedTextEncoder.of(encoder, adapter, config, length)
     else:
         check_widths(pipe, **widths)
         family.set_projection(pipe, adapter, encoder.width)
@@ -208,7 +209,7 @@ def write_pictures(
         read_config: gives an adapter's config, which recommends a `guidance_scale`.
 
     Raises:
-        ValueError: neither an adapter nor a base is named.
+        ValueError: neither an adapter nor a base is named, or OUT holds other files.
     """
     guidance_scale = settings.guidance_scale
     if settings.adapter is not None:

@@ -2,13 +2,15 @@
 `pipe.text_encoder`.
 
 Stock pipelines call it with token ids and, where its config says so, a mask, and take states from
-the answer: the first entry (SD 1.x, 2.x) or the last but one hidden state with the pooled vector
-first (SDXL). `attach` sets it and its tokenizer on a pipeline, so that ControlNet, img2img,
+the answer: the first entry (SD 1.x, 2.x, PixArt, Sana) or the last but one hidden state with the
+pooled vector first (SDXL). Pipelines with several text encoders (SD 3, FLUX) get a `part` of it in
+each slot. `attach` sets it and its tokenizer on a pipeline, so that ControlNet, img2img,
 inpainting, LoRA and LCM pipelines on the same base work as they are; the adapter runs once a
 prompt, never inside the UNet. A pipeline that holds it is saved and loaded by diffusers' own
 `save_pretrained` and `from_pretrained`, where the method's package is installed.
 """
 
+import copy
 import pkgutil
 from importlib.metadata import entry_points
 from typing import Any
@@ -54,6 +56,7 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
         prompt_length: int | None = None,
         use_attention_mask: bool = True,
         **others: Any,
+        part: dict[str, Any] | None = None,
     ):
         """transformers wants each to have a default.
 
@@ -62,13 +65,16 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
             adapter_config: the adapter's, which names its method.
             pad_token_id: of the tokenizer; what it pads is masked where no mask is given.
             projection_dim: the pooled vector's width, None where the base takes none.
-            prompt_length: tokens that the encoder reads of a prompt, as in training.
+            prompt_length: tokens that the encoder reads of a prompt, as in training; None where a
+                mask tells the denoiser which tokens count, so that it reads all that it is given.
             use_attention_mask: stock pipelines hand over the mask only then.
             others: transformers' own.
+            part: what it answers where a pipeline has several text encoders: `first`, and the
+                ranges `tokens`, `channels` and `pooled` of `AdaptedTextEncoder.part`.
         """
         self.encoder_config, self.adapter_config = encoder_config, adapter_config
         self.projection_dim, self.use_attention_mask = projection_dim, use_attention_mask
-        self.prompt_length = prompt_length
+        self.prompt_length, self.part = prompt_length, part
         super().__init__(pad_token_id=pad_token_id, **others)
 
 
@@ -87,23 +93,57 @@ class AdaptedTextEncoder(PreTrainedModel):
 
     @classmethod
     def of(
-        cls, encoder: MultilingualEncoder, adapter: nn.Module, config: dict[str, Any]
+        cls,
+        encoder: MultilingualEncoder,
+        adapter: nn.Module,
+        config: dict[str, Any],
+        prompt_length: int | None,
     ) -> "AdaptedTextEncoder":
-        """The drop-in of modules that exist: an encoder, and an adapter with its config."""
+        """The drop-in of modules that exist: an encoder, and an adapter with its config. It reads
+        `prompt_length` tokens of a prompt, or all.
+        """
         described = AdaptedTextEncoderConfig(
             encoder.model.config.to_dict(),
             config,
             int(encoder.tokenizer.pad_token_id),
             config["pooled_width"],
-            encoder.max_length,
+            prompt_length,
             eos_token_id=encoder.tokenizer.eos_token_id or encoder.tokenizer.sep_token_id,
         )
         with torch.device("meta"):
-            made = cls(described)
-        made.encoder, made.adapter = encoder.model, freeze(adapter)
+        return cls._around(described, encoder.model, freeze(adapter))
+
+    @classmethod
+    def _around(
+        cls, config: AdaptedTextEncoderConfig, encoder: nn.Module, adapter: nn.Module
+    ) -> "AdaptedTextEncoder":
+            made = cls(config)
+        made.encoder, made.adapter = encoder, adapter
         return made.eval()
 
     @property
+    def part(
+        self,
+        first: str,
+        *,
+        tokens: slice = slice(None),
+        channels: slice = slice(None),
+        pooled: slice = slice(None),
+    ) -> "AdaptedTextEncoder":
+        """A text encoder with the same modules for one slot of a pipeline that has several. Each is
+        saved by itself.
+
+        Args:
+            first: `states` or `pooled`: the first entry of the answer.
+            tokens: the states that it gives.
+            channels: of the states.
+            pooled: the part of the pooled vector that it gives.
+        """
+        ranges = {"tokens": tokens, "channels": channels, "pooled": pooled}
+        config = copy.deepcopy(self.config)
+        config.part = {"first": first, **{n: [r.start, r.stop] for n, r in ranges.items()}}
+        return self._around(config, self.encoder, self.adapter)
+
     def dtype(self) -> torch.dtype:
         """Of the adapter's weights, which is that of the states."""
         return next(self.adapter.parameters()).dtype
@@ -128,7 +168,7 @@ class AdaptedTextEncoder(PreTrainedModel):
             attention_mask = input_ids.ne(self.config.pad_token_id).long()
         # Cuts or pads prompts to the length of training, as the tokenizer does: stock pipelines pad
         # a negative prompt to the number of states, which is not that of tokens in all methods.
-        surplus = input_ids.shape[1] - self.config.prompt_length
+        surplus = input_ids.shape[1] - (self.config.prompt_length or input_ids.shape[1])
         ids = F.pad(input_ids, (0, -surplus), value=self.config.pad_token_id)
         if surplus > 0:  # what is cut keeps its end token
             is_cut = attention_mask[:, -surplus].bool()
@@ -145,3 +185,7 @@ class AdaptedTextEncoder(PreTrainedModel):
         return BaseModelOutputWithPooling(
             last_hidden_state=first, pooler_output=pooled, hidden_states=hidden_states
         )
+        if part := self.config.part:
+            states = states[:, slice(*part["tokens"]), slice(*part["channels"])]
+            pooled = pooled[:, slice(*part["pooled"])]
+            first = {"states": states, "pooled": pooled}[part["first"]]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.frozen.base import Base, TextEncoders
+from crosslingual.frozen.base import TEXT_ENCODERS, Base, TextEncoders
 from crosslingual.frozen.encoders import (
     MultilingualEncoder,
     encoder_shape,
@@ -18,7 +18,7 @@ from crosslingual.frozen.encoders import (
 from crosslingual.frozen.weights import weights_hash
 
 STORED = torch.float16
-USED_OF_BASE = ("vae", "text_encoder", "text_encoder_2")
+USED_OF_BASE = ("vae", *TEXT_ENCODERS)
 
 
 @dataclass

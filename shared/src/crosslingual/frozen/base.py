@@ -29,7 +29,8 @@ from crosslingual.frozen.weights import load_frozen, locate, quiet_libraries, re
 __all__ = ["Base", "Conditioning", "Denoiser", "TextEncoders"]
 
 DENOISERS = ("unet", "transformer")  # what pipelines call the part that denoises
-MODELS = (*DENOISERS, "vae", "text_encoder", "text_encoder_2")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+MODELS = (*DENOISERS, "vae", *TEXT_ENCODERS)
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,20 @@ class Denoiser(ABC):
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """The blocks in the order in which they run, for feature distillation. A block answers its
-        hidden states, or a tuple that has them first.
+        """The blocks in the order in which they run, for feature distillation; `picture_states`
+        reads what one answers.
         """
+
+    def attentions(self) -> list[nn.Module]:
+        """All attention layers in the order of the model, for distillation of what they answer."""
+        ends = ("attn", "attn1", "attn2")
+        return [m for name, m in self.model.named_modules() if name.rsplit(".", 1)[-1] in ends]
+
+    def picture_states(self, module: nn.Module, output: Any) -> Tensor:
+        """The picture's states in the answer of one of `blocks` or `attentions`, without those of
+        text, whose number differs between encoders.
+        """
+        return output[0] if isinstance(output, tuple) else output
 
     def cross_attentions(self) -> list[tuple[str, nn.Module]]:
         """Names, such as `transformer_blocks.0.attn2`, and modules of the layers that read the
@@ -120,6 +131,11 @@ class Family(ABC):
         model_class: its class in diffusers.
         denoiser: the model with its calls.
         projection: the denoiser's own layer that projects text states, None where it has none.
+        takes_mask: whether the denoiser is told which tokens count. Its pipelines then want as many
+            states as there are tokens.
+        can_zero_empty: whether its pipelines can give zeros for an empty negative prompt.
+        call_options: what its pipelines have to be called with so that they hand a prompt in any
+            language to the text encoder as it is.
     """
 
     name: ClassVar[str]
@@ -127,6 +143,9 @@ class Family(ABC):
     model_class: ClassVar[str]
     denoiser: ClassVar[type[Denoiser]]
     projection: ClassVar[str | None] = None
+    takes_mask: ClassVar[bool] = False
+    can_zero_empty: ClassVar[bool] = False
+    call_options: ClassVar[Mapping[str, Any]] = {}
 
     def recognises(self, config: Config) -> bool:
         """Whether a denoiser of this config is of this family."""
@@ -185,8 +204,10 @@ class Family(ABC):
         self, pipe: Any, text_encoder: nn.Module, tokenizer: Any, *, zeros_for_empty: bool = False
     ) -> None:
         """Puts a text encoder, which answers as the slot's own does, and its tokenizer in the slots
-        of a stock pipeline that they serve, and empties the other text slots. Where the pipeline
-        can do that, `zeros_for_empty` gives zeros for an empty negative prompt.
+        of a stock pipeline that they serve, and empties the other text slots. Where a pipeline asks
+        several slots for a prompt, each gets a `part` of the encoder
+        (`adapter.text_encoder.AdaptedTextEncoder.part`). Where the pipeline can do that,
+        `zeros_for_empty` gives zeros for an empty negative prompt.
         """
 
     def set_projection(self, pipe: Any, projection: nn.Module, encoder_width: int) -> None:

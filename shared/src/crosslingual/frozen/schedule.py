@@ -6,6 +6,7 @@ depend on the batch, the micro-step or the process that it is in.
 """
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -50,10 +51,10 @@ class Process(Protocol):
     class with these three methods.
     """
 
-    def draw_timesteps(self, rows: list[torch.Generator]) -> Tensor:
-        """A random timestep for each row (B,)."""
+    def draw_timesteps(self, rows: Sequence[torch.Generator], num_positions: int) -> Tensor:
+        """A random timestep for each row (B,), for latents of `num_positions` = h w positions."""
 
-    def spread_timesteps(self, num_rows: int) -> Tensor:
+    def spread_timesteps(self, num_rows: int, num_positions: int) -> Tensor:
         """Timesteps in equal spans (B,), for a validation whose loss can be compared."""
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,11 +75,11 @@ class Diffusion:
         self.num_timesteps = int(scheduler.config.num_train_timesteps)
         self.predicts_velocity = scheduler.config.prediction_type == "v_prediction"
 
-    def draw_timesteps(self, rows: list[torch.Generator]) -> Tensor:
+    def draw_timesteps(self, rows: Sequence[torch.Generator], num_positions: int) -> Tensor:
         """A timestep for each row, all of them equally likely."""
         return torch.cat([torch.randint(self.num_timesteps, (1,), generator=row) for row in rows])
 
-    def spread_timesteps(self, num_rows: int) -> Tensor:
+    def spread_timesteps(self, num_rows: int, num_positions: int) -> Tensor:
         """The middle of each of `num_rows` equal spans."""
         return ((torch.arange(num_rows) + 0.5) / num_rows * self.num_timesteps).long()
 
@@ -125,6 +126,73 @@ def read_diffusion(config: Mapping[str, Any], base: str) -> Diffusion:
             "the noise is all that the model sees: only v_prediction goes with it"
         )
     return Diffusion(diffusers.DDPMScheduler(**used))
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """Flow matching, x_s = (1 - s) x + s e, whose model predicts the velocity e - x (Lipman et al.,
+    arXiv 2210.02747; Esser et al., arXiv 2403.03206).
+
+    A time is s = k u / (1 + (k - 1) u), where u is the logistic function of a standard normal
+    number: what diffusers' training script of SD 3 draws (`weighting_scheme` logit_normal, then the
+    sampler's shift k), without rounding it to a grid of 1,000 times. Models are told 1000 s.
+
+    Attributes:
+        shift: k, where it does not depend on the picture's size.
+        dynamic_shift: where it does (FLUX.1-dev): log k of 256 and of 4,096 tokens, linear between
+            and beyond; a token is 2 x 2 positions of a latent.
+    """
+
+    shift: float = 1.0
+    dynamic_shift: tuple[float, float] | None = None
+
+    def draw_timesteps(self, rows: Sequence[torch.Generator], num_positions: int) -> Tensor:
+        """A time for each row by that density, in 0 to 1000."""
+        normal = torch.cat([torch.randn(1, generator=row) for row in rows])
+        return self._shifted(normal.sigmoid(), num_positions)
+
+    def spread_timesteps(self, num_rows: int, num_positions: int) -> Tensor:
+        """The middle of each of `num_rows` spans of equal probability."""
+        middles = (torch.arange(num_rows) + 0.5) / num_rows
+        return self._shifted(torch.special.ndtri(middles).sigmoid(), num_positions)
+
+    def _shifted(self, u: Tensor, num_positions: int) -> Tensor:
+        shift = self.shift
+        if self.dynamic_shift is not None:
+            low, high = self.dynamic_shift
+            shift = math.exp(low + (high - low) * (num_positions / 4 - 256) / (4096 - 256))
+        return 1000 * shift * u / (1 + (shift - 1) * u)
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy latents and the velocity."""
+        s = (timesteps / 1000).view(-1, 1, 1, 1)
+        return (1 - s) * clean + s * noise, noise - clean
+
+
+def read_flow(config: Mapping[str, Any], base: str) -> FlowMatching:
+    """The process that a base, named in errors, was trained with, by the config of its sampler.
+
+    Raises:
+        ValueError: a sampler that is not of flow matching, or one that this code does not know.
+    """
+    name = config.get("_class_name", "")
+    if name in ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"):
+        if not config.get("use_dynamic_shifting"):
+            return FlowMatching(float(config.get("shift", 1.0)))
+        logs = float(config.get("base_shift", 0.5)), float(config.get("max_shift", 1.15))
+        return FlowMatching(dynamic_shift=logs)
+    if name in DDPM_LIKE and config.get("use_flow_sigmas"):  # Sana's, by a sampler of diffusion
+        if config.get("prediction_type") == "flow_prediction":
+            return FlowMatching(float(config.get("flow_shift", 1.0)))
+        raise ValueError(
+            f"{base} samples by flow matching (use_flow_sigmas) and predicts "
+            f"{config.get('prediction_type')!r}; known is flow_prediction"
+        )
+    raise ValueError(
+        f"{base} has the schedule {name or 'of an unnamed class'}, and its denoiser was trained by "
+        "flow matching: known are FlowMatchEulerDiscreteScheduler, and samplers with "
+        "use_flow_sigmas and flow_prediction"
+    )
 
 
 @dataclass
@@ -182,11 +250,12 @@ class Noising:
         clean = (clean - self.latents.shift) * self.latents.scale
         if self.noise_offset:
             noise += self.noise_offset * normal(mean.shape[1], 1, 1)
+        num_positions = mean.shape[-2] * mean.shape[-1]
         if stratified:
-            timesteps = self.process.spread_timesteps(num_rows)
+            timesteps = self.process.spread_timesteps(num_rows, num_positions)
             dropped = torch.zeros(num_rows, dtype=torch.bool)
         else:
-            timesteps = self.process.draw_timesteps(rows)
+            timesteps = self.process.draw_timesteps(rows, num_positions)
             dropped = draw_dropped(rows, self.caption_dropout)
         noisy, target = self.process.add_noise(clean, noise, timesteps)
         noisy = noisy.to(self.device, memory_format=torch.channels_last)

@@ -6,9 +6,10 @@ from typing import Any
 from crosslingual.frozen.denoiser import Config, Family
 from crosslingual.frozen.families.pixart import PixArt
 from crosslingual.frozen.families.sd import StableDiffusion
+from crosslingual.frozen.families.sd3 import StableDiffusion3
 from crosslingual.frozen.families.sdxl import StableDiffusionXL
 
-FAMILIES: list[Family] = [StableDiffusion(), StableDiffusionXL(), PixArt()]
+FAMILIES: list[Family] = [StableDiffusion(), StableDiffusionXL(), PixArt(), StableDiffusion3()]
 
 
 def find_family(config: Config, base: str) -> Family:

@@ -1,5 +1,5 @@
-"""Miniature models with random weights for tests: Stable Diffusion, SDXL, PixArt, CLIP and XLM-R in
-folders of the true formats, a few kilobytes each, so that the code that loads the real ones loads
+"""Miniature models with random weights for tests: Stable Diffusion, SDXL, PixArt, SD 3, FLUX, Sana,
+CLIP and XLM-R in folders of the true formats, a few kilobytes each, so that the code that loads the real ones loads
 them; and pictures with captions to train on.
 
 Pictures are of 32 x 32 pixels and latents of 4 x 4; prompts have 16 tokens.
@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, PixArtTransformer2DModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from PIL import Image
 from tokenizers import pre_tokenizers
 from torch import nn
@@ -28,6 +36,7 @@ from transformers import (
     CLIPTokenizer,
     T5Config,
     T5EncoderModel,
+    T5Tokenizer,
     XLMRobertaConfig,
     XLMRobertaModel,
     XLMRobertaTokenizer,
@@ -97,16 +106,38 @@ def clip_text(model_class: type, **widths: int) -> nn.Module:
     return fill(model_class(CLIPTextConfig(**TEXT_LAYOUT, **widths)))
 
 
-def write_base(folder: Path, pipeline: str, **parts: Any) -> str:
-    """Writes a pipeline's folder with a VAE and a noise schedule and returns it."""
+def make_vae(**options: Any) -> nn.Module:
+    """A VAE of 8 pixels a position; `options` are further entries of its config."""
     vae = AutoencoderKL(
         block_out_channels=(4, 4, 4, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         norm_num_groups=2,
         sample_size=RESOLUTION,
+        **options,
     )
-    parts |= {"vae": fill(vae), "scheduler": DDIMScheduler(clip_sample=False, steps_offset=1)}
+    return fill(vae)
+
+
+def make_t5(width: int) -> nn.Module:
+    """An encoder of T5."""
+    t5 = T5Config(vocab_size=514, d_model=width, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    return fill(T5EncoderModel(t5))
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """T5's tokenizer over letters."""
+    letters = [(chr(code), -5.0) for code in range(33, 127)]
+    special = [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")]
+    return T5Tokenizer(vocab=[*special, ("▁", -2.0), *letters], extra_ids=0, model_max_length=512)
+
+
+def write_base(folder: Path, pipeline: str, **parts: Any) -> str:
+    """Writes a pipeline's folder and returns it; with a VAE and DDIM's noise schedule if `parts`
+    have none.
+    """
+    scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
+    parts = {"vae": make_vae(), "scheduler": scheduler, **parts}
     index = {}
     for name, part in parts.items():
         part.save_pretrained(folder / name)
@@ -178,13 +209,72 @@ def write_pixart(folder: Path) -> str:
         sample_size=32,
         caption_channels=8,
     )
-    t5 = T5Config(vocab_size=514, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     return write_base(
         folder,
         "PixArtAlphaPipeline",
         transformer=fill(transformer),
-        text_encoder=fill(T5EncoderModel(t5)),
+        text_encoder=make_t5(8),
         tokenizer=clip_tokenizer(),
+    )
+
+
+def write_sd3(folder: Path) -> str:
+    """Writes an SD 3.5 with states of width 32, pooled vectors of width 16 + 20 and one layer of
+    dual attention, and returns its folder.
+    """
+    transformer = SD3Transformer2DModel(
+        sample_size=4,
+        in_channels=4,
+        out_channels=4,
+        num_layers=3,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=2 * WIDTH,
+        caption_projection_dim=16,
+        pooled_projection_dim=16 + 20,
+        pos_embed_max_size=8,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    return write_base(
+        folder,
+        "StableDiffusion3Pipeline",
+        transformer=fill(transformer),
+        vae=make_vae(scaling_factor=1.5305, shift_factor=0.0609),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=clip_text(CLIPTextModelWithProjection, projection_dim=16),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=clip_text(CLIPTextModelWithProjection, projection_dim=20),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_3=make_t5(2 * WIDTH),
+        tokenizer_3=t5_tokenizer(),
+    )
+
+
+def write_flux(folder: Path, guidance_embeds: bool = True) -> str:
+    """Writes a FLUX.1, dev or without guidance schnell, of width 16 and returns its folder."""
+    transformer = FluxTransformer2DModel(
+        in_channels=16,  # four positions of a latent
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        guidance_embeds=guidance_embeds,
+        axes_dims_rope=(2, 2, 4),
+    )
+    shift = {"shift": 3.0, "use_dynamic_shifting": True} if guidance_embeds else {"shift": 1.0}
+    return write_base(
+        folder,
+        "FluxPipeline",
+        transformer=fill(transformer),
+        vae=make_vae(scaling_factor=0.3611, shift_factor=0.1159),
+        scheduler=FlowMatchEulerDiscreteScheduler(**shift),
+        text_encoder=clip_text(CLIPTextModel),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=make_t5(WIDTH),
+        tokenizer_2=t5_tokenizer(),
     )
 
 
