@@ -1,10 +1,13 @@
-"""A language's share of a prompt set: its prompts, what the pipeline reads, where pictures lie."""
+"""A language's part of a prompt set: its prompts, the texts that the pipeline reads, and the folder
+of the pictures.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
+from crosslingual.data.text import printable
 from crosslingual.worlds import contact_sheet
 from crosslingual_benchmarks.generation.pictures import Drawn, Request
 from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
@@ -27,7 +30,7 @@ class Part:
 
     @property
     def spoken(self) -> str:
-        """The language of what the pipeline reads."""
+        """The language of the texts that the pipeline reads."""
         return ENGLISH if self.is_english else self.language
 
     @property
@@ -49,11 +52,11 @@ class Part:
 
     @property
     def requests(self) -> list[Request]:
-        """What to draw."""
+        """The pictures to draw."""
         return [Request(i, prompt.id, self.text(prompt)) for i, prompt in self.numbered]
 
     def text(self, prompt: Prompt) -> str:
-        """What the pipeline reads of a prompt."""
+        """The text that the pipeline reads for a prompt."""
         return prompt.english if self.is_english else prompt.prompts[self.language]
 
 
@@ -77,7 +80,7 @@ def parts_of(prompt_set: PromptSet, language: str, prompt_language: str) -> tupl
 
 @dataclass(frozen=True)
 class DrawnPart:
-    """A part with its pictures and what was found of them.
+    """A part with its pictures.
 
     A mark says whether a prompt's picture is right; None where that is not judged.
     """
@@ -98,7 +101,12 @@ def draw_sheet(parts: Sequence[DrawnPart], num_shown: int) -> Image.Image | None
         return None
     rows = [
         [
-            (each.drawn[i].open(), each.drawn[i].request.prompt, each.part.spoken, each.marks[i])
+            (
+                each.drawn[i].open(),
+                printable(each.drawn[i].request.prompt),
+                each.part.spoken,
+                each.marks[i],
+            )
             for i in range(num_columns)
         ]
         for each in full

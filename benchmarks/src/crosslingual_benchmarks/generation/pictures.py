@@ -1,14 +1,15 @@
-"""Pictures of prompts on disk, in GenEval's layout, so that a run that was stopped goes on:
+"""Pictures of prompts on disk, in GenEval's layout, so that an interrupted run resumes:
 
 FOLDER/settings.json                what all its pictures were made with
-FOLDER/00000/metadata.jsonl         the prompt, its seed, and whether the picture is finite
+FOLDER/00000/metadata.jsonl         the prompt, its seed, whether it was cut, and whether the
+                                    picture is finite
 FOLDER/00000/samples/0000.png
 
 A picture is kept if it was made with the same settings from the same prompt and can be decoded.
+Metadata is written last and removed first, so that it never describes another picture.
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from crosslingual.data.text import iter_json_lines, read_json
+from crosslingual.data.pictures import open_picture
+from crosslingual.files import read_fields, replacing, write_json, write_text
+from crosslingual.frozen.tokens import Cut, on_cut, report_cut
 
 SETTINGS, METADATA, SAMPLE = "settings.json", "metadata.jsonl", "samples/0000.png"
 SEED_STEP = 1_000_003  # a prime above any number of prompts: no two seeds share a picture's noise
@@ -50,19 +53,24 @@ class Request:
 class Drawn:
     """A picture that was made.
 
-    It is not finite where the pipeline's output held a NaN or an infinity: black here, as diffusers
-    shows it. It is kept where it was there before.
+    Attributes:
+        request: what was asked for.
+        path: of the PNG.
+        is_finite: false where the pipeline's output held a NaN or an infinity; the picture is black
+            then, as diffusers shows it.
+        is_cut: whether the pipeline read only a part of the prompt.
+        is_kept: whether an earlier run made it.
     """
 
     request: Request
     path: Path
     is_finite: bool
+    is_cut: bool
     is_kept: bool
 
     def open(self) -> Image.Image:
         """The picture, RGB."""
-        with Image.open(self.path) as picture:
-            return picture.convert("RGB")
+        return open_picture(self.path.read_bytes())
 
 
 def draw_pictures(
@@ -75,10 +83,10 @@ def draw_pictures(
     batch_size: int = 16,
     title: str = "",
 ) -> list[Drawn]:
-    """Makes those pictures that the folder does not have; returns one a request, in order.
+    """Makes the pictures that the folder lacks; returns one for each request, in order.
 
     The noise of a picture depends on the seed and its number alone, not on the batch, the language
-    or what was there before.
+    or the pictures of earlier runs.
 
     `make_pipeline` is called if anything is missing; its pipeline is called as diffusers' are, with
     `output_type="np"`. `made_with` holds what else decides the pictures, such as the weights, as
@@ -109,8 +117,13 @@ def draw_pictures(
         pipe = make_pipeline() if missing else None
         for start in range(0, len(missing), batch_size):
             part = missing[start : start + batch_size]
-            for request, pixels in zip(part, _sample(pipe, part, sampling), strict=True):
-                drawn[request.number] = _write(folder, request, pixels, sampling)
+            cuts: list[Cut] = []
+            with on_cut(cuts.append), report_cut(pipe):
+                images = _sample(pipe, part, sampling)
+            cut = {each.text for each in cuts}
+            for request, pixels in zip(part, images, strict=True):
+                is_cut = request.prompt in cut
+                drawn[request.number] = _write(folder, request, pixels, is_cut, sampling)
             bar.update(len(part))
     return [drawn[request.number] for request in requests]
 
@@ -137,13 +150,13 @@ def _guard(folder: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         if folder.is_dir() and any(folder.iterdir()):
             raise ValueError(
-                f"{folder} holds files but no {SETTINGS}: nothing says what its pictures were made "
-                "with; give another --output_dir, or remove it"
+                f"{folder} holds files but no {SETTINGS}, which would say how its pictures were "
+                "made; give another --output_dir, or remove it"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(path, (json.dumps(settings, indent=1, ensure_ascii=False) + "\n").encode())
+        write_json(path, settings)
         return
-    found = read_json(path)
+    found = read_fields(path, {}, f"remove {folder}, or give another --output_dir")
     wanted = json.loads(json.dumps(settings))
     names = [k for k in sorted({*found, *wanted}) if found.get(k) != wanted.get(k)]
     if names:
@@ -154,28 +167,31 @@ def _guard(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _kept(folder: Path, request: Request, sampling: Sampling) -> Drawn | None:
-    """The picture that is there already, whole; else None."""
+    """The picture of an earlier run, where it is complete; else None."""
     place = folder / f"{request.number:05d}"
     path = place / SAMPLE
     if not path.is_file() or not (place / METADATA).is_file():
         return None
-    _, metadata = next(iter_json_lines(place / METADATA))
+    fields = {"prompt": str, "is_finite": bool, "is_cut": bool | None}
+    metadata = read_fields(place / METADATA, fields, f"remove {place} to draw it again")
     if metadata["prompt"] != request.prompt:
         raise ValueError(
             f"{place} is a picture of {metadata['prompt']!r}, not of {request.prompt!r}: the "
             "prompts have changed; give another --output_dir, or remove the folder"
         )
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            is_whole = picture.size == (sampling.resolution, sampling.resolution)
-    except (OSError, SyntaxError, UnidentifiedImageError):  # what Pillow says of a broken PNG
+        size = open_picture(path.read_bytes()).size
+    except ValueError:
         return None
-    return Drawn(request, path, metadata["is_finite"], True) if is_whole else None
+    is_cut = bool(metadata.get("is_cut"))
+    is_whole = size == (sampling.resolution, sampling.resolution)
+    return Drawn(request, path, metadata["is_finite"], is_cut, True) if is_whole else None
 
 
-def _write(folder: Path, request: Request, pixels: np.ndarray, sampling: Sampling) -> Drawn:
-    """Writes a picture (H, W, 3) and then its metadata, each whole or not at all."""
+def _write(
+    folder: Path, request: Request, pixels: np.ndarray, is_cut: bool, sampling: Sampling
+) -> Drawn:
+    """Writes a picture (H, W, 3) and then its metadata, each complete or not at all."""
     if pixels.shape != (sampling.resolution, sampling.resolution, 3):
         raise ValueError(
             f"the pipeline drew {pixels.shape}, not squares of {sampling.resolution} pixels: give "
@@ -186,17 +202,10 @@ def _write(folder: Path, request: Request, pixels: np.ndarray, sampling: Samplin
         pixels = np.zeros_like(pixels)
     place = folder / f"{request.number:05d}"
     (place / SAMPLE).parent.mkdir(parents=True, exist_ok=True)
-    partial = place / "samples" / "partial.png"
-    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(partial)
-    os.replace(partial, place / SAMPLE)
+    (place / METADATA).unlink(missing_ok=True)
+    with replacing(place / SAMPLE) as partial:
+        Image.fromarray((pixels * 255).round().astype(np.uint8)).save(partial, "png")
     metadata = {"prompt": request.prompt, "id": request.id, "seed": sampling.seed}
-    metadata |= {"number": request.number, "is_finite": is_finite}
-    line = json.dumps(metadata, ensure_ascii=False) + "\n"
-    _replace(place / METADATA, line.encode())
-    return Drawn(request, place / SAMPLE, is_finite, False)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    metadata |= {"number": request.number, "is_finite": is_finite, "is_cut": is_cut}
+    write_text(place / METADATA, json.dumps(metadata, ensure_ascii=False) + "\n")
+    return Drawn(request, place / SAMPLE, is_finite, is_cut, False)

@@ -1,4 +1,4 @@
-"""The scores of one language's pictures: what every metric finds in them, joined."""
+"""The scores of one language's pictures, by every metric."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +9,8 @@ from crosslingual_benchmarks.metrics.sample import Sample
 
 @dataclass
 class Scores:
-    """What a result line says of one language.
-
-    All are by metric. `marks` says of each judged picture whether it is right.
+    """The parts of one language's result line, by metric; `marks` say which of the judged pictures
+    are right.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -30,6 +29,12 @@ def score_pictures(sample: Sample) -> Scores:
     if num_invalid:
         scores.warnings.append(
             f"{num_invalid} of {len(pictures)} pictures are not finite, black, and counted as wrong"
+        )
+    if num_cut := sum(drawn.is_cut for drawn in pictures):
+        scores.further["num_cut_prompts"] = num_cut
+        scores.warnings.append(
+            f"{num_cut} of {len(pictures)} prompts are longer than the text encoder reads: their "
+            "ends are not drawn"
         )
     for metric in find_metrics():
         score = metric.measure(sample)

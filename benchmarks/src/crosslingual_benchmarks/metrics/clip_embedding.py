@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crosslingual.frozen.clip import FrozenCLIP
+from crosslingual.frozen.tokens import on_cut
 from crosslingual_benchmarks.metrics.pictures import Pictures, image_batches, list_pictures
 
 # N pictures, T captions, P width of CLIP's joint space
@@ -53,8 +54,8 @@ def embed_captions(
 ) -> CaptionEmbeds:
     """Unit embeddings (T, P) of captions.
 
-    CLIP reads its sentence vector at the end token, so a caption that is longer than its context is
-    cut before that token and not through it. Captions that are equal as CLIP reads them are encoded
+    CLIP reads its sentence vector at the end token. A caption longer than its context therefore
+    keeps that token, and loses the words before it. Captions that CLIP reads as equal are encoded
     once: their scores must tie exactly, and rounding differs between batches.
 
     Raises:
@@ -65,7 +66,7 @@ def embed_captions(
     blank = [place for place, caption in enumerate(captions) if not caption.strip()]
     if blank:
         raise ValueError(
-            f"caption {blank[0]} is blank ({len(blank)} of {len(captions)} are such): leave such "
+            f"caption {blank[0]} is blank ({len(blank)} of {len(captions)} are blank): leave such "
             "rows out, and say so"
         )
     whole = clip.tokenizer(list(captions), verbose=False).input_ids
@@ -75,7 +76,8 @@ def embed_captions(
     places = torch.tensor([place_of[tuple(ids)] for ids in read])
     texts = list(text_of.values())
     starts = range(0, len(texts), batch_size)
-    rows = torch.cat([clip.encode_texts(texts[start : start + batch_size]) for start in starts])
+    with on_cut(lambda cut: None):  # they are counted here
+        rows = torch.cat([clip.encode_texts(texts[start : start + batch_size]) for start in starts])
     embeds = unit_rows(rows[places.to(rows.device)], "caption")
     return CaptionEmbeds(embeds, sum(len(ids) > clip.max_length for ids in whole))
 
@@ -93,6 +95,6 @@ def unit_rows(rows: Tensor, what: str) -> Tensor:
         kind = "zero" if lengths[first] == 0 else "not finite"
         raise ValueError(
             f"the embedding of {what} {first} is {kind} ({int(wrong.sum())} of {len(rows)} are "
-            "such): look for a NaN in the model"
+            "zero or not finite): look for a NaN in the model"
         )
     return F.normalize(rows.float(), dim=1)

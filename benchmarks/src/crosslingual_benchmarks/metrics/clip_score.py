@@ -76,7 +76,12 @@ def _measure(sample: Sample) -> Score:
     pairs = sample.general or sample.culture
     captions = [prompt.english for prompt, _ in pairs]
     found = clip_score(sample.yardstick.clip, paths_of(pairs), captions)
-    interval = None
+    interval, warnings = None, []
+    if found.num_cut:
+        warnings.append(
+            f"{found.num_cut} of {len(captions)} English captions are longer than the CLIP reads: "
+            "their ends are not scored"
+        )
     if sample.num_bootstrap:
         column = found.cosine_N.double().mul(100).clamp(min=0)
         interval = interval_of_mean(column, sample.num_bootstrap, sample.seed)
@@ -85,6 +90,7 @@ def _measure(sample: Sample) -> Score:
         interval,
         protocol={"clip": f"{found.protocol['clip']}, {found.protocol['resize']}"},
         further={"num_cut_captions": found.num_cut},
+        warnings=warnings,
     )
 
 

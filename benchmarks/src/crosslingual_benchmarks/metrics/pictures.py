@@ -1,17 +1,23 @@
-"""Pictures as the metrics read them: Pillow's, files or a folder, by the batch, none missing."""
+"""Pictures as the metrics read them: Pillow's, files or a folder, in batches, none missing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from crosslingual.data.pictures import decode_pixels, fit_picture, pixels_to_images
+from crosslingual.data.pictures import (
+    decode_pixels,
+    fit_picture,
+    picture_files,
+    picture_size,
+    pixels_to_images,
+)
 
 # B pictures of a batch, R edge of a square picture in pixels
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FIT = "shorter side bicubic, centre crop"  # what `picture_batches` does, in a protocol's words
 
 Picture = Image.Image | str | Path
@@ -21,13 +27,14 @@ Pictures = str | Path | Sequence[Picture]
 def list_pictures(pictures: Pictures, num_expected: int | None = None) -> list[Picture]:
     """The pictures of a folder in the order of their paths, or those given, all of them there.
 
-    Of a folder in GenEval's layout (`00000/metadata.jsonl`) they are `00000/samples/0000.png` and
-    so on, and not its grids; of another, all PNG, JPEG and WebP files below it.
+    A folder in GenEval's layout (`00000/metadata.jsonl`) gives `00000/samples/0000.png` and so on,
+    without its grids; another folder gives all pictures below it.
     `num_expected`: how many there must be, where the prompts say.
 
     Raises:
         FileNotFoundError: no such folder, a folder without pictures, or a file is missing.
-        ValueError: an entry is no picture, or there are not as many as expected.
+        ValueError: an entry is not a picture, a file has a format that is not read, or there are
+            not as many as expected.
     """
     found = _pictures_below(Path(pictures)) if isinstance(pictures, (str, Path)) else list(pictures)
     for place, picture in enumerate(found):
@@ -50,7 +57,7 @@ def _pictures_below(folder: Path) -> list[Picture]:
     prompts = sorted(path.parent for path in folder.glob("*/metadata.jsonl"))
     found: list[Picture] = []
     for part in [prompt / "samples" for prompt in prompts] or [folder]:
-        here = [p for p in sorted(part.rglob("*")) if p.suffix.lower() in SUFFIXES]
+        here = picture_files(part)
         if prompts:  # beside them a stopped run may have left part of one
             here = [p for p in here if p.stem.isdigit()]
         if not here:
@@ -67,7 +74,8 @@ def square_size(pictures: Sequence[Picture]) -> int:
     """
     first: tuple[int, int] | None = None
     for place, picture in enumerate(pictures):
-        size = picture.size if isinstance(picture, Image.Image) else _size_of_file(Path(picture))
+        is_open = isinstance(picture, Image.Image)
+        size = picture.size if is_open else _read(picture_size, picture)
         first = first or size
         if size[0] != size[1] or size != first:
             raise ValueError(
@@ -77,14 +85,6 @@ def square_size(pictures: Sequence[Picture]) -> int:
     if first is None:
         raise ValueError("no pictures are given")
     return first[0]
-
-
-def _size_of_file(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: broken or oversized picture: {error}") from error
 
 
 def picture_batches(
@@ -110,7 +110,12 @@ def image_batches(
 def _pixels(picture: Picture, resolution: int) -> np.ndarray:
     if isinstance(picture, Image.Image):
         return fit_picture(picture, resolution)
+    return _read(decode_pixels, picture, resolution)
+
+
+def _read(decode: Callable[..., Any], path: str | Path, *args: Any) -> Any:
+    """What a decoder makes of a file, which its errors name."""
     try:
-        return decode_pixels(Path(picture).read_bytes(), resolution)
+        return decode(Path(path).read_bytes(), *args)
     except ValueError as error:
-        raise ValueError(f"{picture}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error

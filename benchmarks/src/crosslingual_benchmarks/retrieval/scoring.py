@@ -1,9 +1,7 @@
-"""A trial's result line: pictures and texts to rows, a batch at a time, and recall of the rows."""
+"""A trial's result line: embeds pictures and texts in batches, and measures recall of the rows."""
 
 import hashlib
-import io
 import json
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,7 +10,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from crosslingual.data.pictures import open_picture
 from crosslingual.evaluation.retrieval import recall_at_k, result_json
+from crosslingual.frozen.tokens import on_cut
 from crosslingual_benchmarks.datasets import Picture, RetrievalSet
 from crosslingual_benchmarks.results import Result
 from crosslingual_benchmarks.retrieval.embedders import Embedder
@@ -45,7 +45,7 @@ def embed_pictures(
         names: list[str] = []
         for place in range(start, min(start + batch_size, len(pictures))):
             try:
-                image = open_picture(pictures[place])
+                image = read_picture(pictures[place])
             except ValueError:
                 if not allow_broken:
                     raise
@@ -61,8 +61,8 @@ def embed_pictures(
 
 
 def embed_texts(embedder: Embedder, texts: Sequence[str], batch_size: int) -> Tensor:
-    """Texts as rows (N, D), each different text once: equal texts get equal rows, which no encoder
-    promises of different batches, and so tie.
+    """Texts as rows (N, D). Each different text is embedded once, so that equal texts tie: no
+    encoder promises equal rows from different batches.
 
     Raises:
         ValueError: a row is no finite vector; its text is named.
@@ -79,34 +79,24 @@ def embed_texts(embedder: Embedder, texts: Sequence[str], batch_size: int) -> Te
     return torch.cat(rows)[[places[text] for text in texts]]
 
 
-def open_picture(picture: Picture) -> Image.Image:
-    """A picture, decoded.
+def read_picture(picture: Picture) -> Image.Image:
+    """A picture, decoded as `crosslingual.data.pictures` decodes all.
 
     Raises:
         ValueError: it is broken; it is named.
     """
     try:
-        image = Image.open(io.BytesIO(picture.read()), formats=("JPEG", "PNG", "WEBP"))
-        image.load()
-    # all that pictures with changed bytes made Pillow raise, as for crosslingual.data.pictures
-    except (
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        EOFError,
-        TypeError,
-        struct.error,
-    ) as error:
+        return open_picture(picture.read())
+    except ValueError as error:
         raise ValueError(
             f"picture {picture.name} is broken ({error}); repair it, or leave such pictures out "
             "with --allow_missing true"
         ) from error
-    return image
 
 
 def collapse(rows: Tensor, what: str) -> list[str]:
-    """A warning where all rows (N, D) are one vector up to rounding: an encoder that says the same
-    of everything, whose recall is 0 by pessimistic ties, or chance where rounding orders them.
+    """A warning where all rows (N, D) are one vector up to rounding. Recall is then 0 by
+    pessimistic ties, or chance where rounding orders the rows.
     """
     if len(rows) < 2 or (rows - rows[0]).abs().max() > ROUNDING:
         return []
@@ -149,7 +139,15 @@ def score_trial(
     Raises:
         ValueError: a text's row is no finite vector, or pictures and texts differ in width.
     """
-    texts_TD = embed_texts(embedder, trial.texts, batch_size)
+    cut: set[str] = set()
+    with on_cut(lambda each: cut.add(each.text)):
+        texts_TD = embed_texts(embedder, trial.texts, batch_size)
+    warnings = [*collapse(images_ID, "pictures"), *collapse(texts_TD, f"texts in {language}")]
+    if num_cut := sum(text in cut for text in trial.texts):
+        warnings.append(
+            f"{num_cut} of {len(trial.texts)} texts are longer than the encoder reads: their ends "
+            "are not searched by"
+        )
     recall = recall_at_k(images_ID, texts_TD, torch.tensor(trial.picture_of_text))
     names = [data.pictures[place].name for place in trial.places]
     content = json.dumps([names, trial.picture_of_text, trial.texts])
@@ -163,7 +161,8 @@ def score_trial(
         n_missing_images=trial.num_missing,
         n_untold_images=trial.num_untold,
         n_duplicate_texts=trial.num_duplicate_texts,
-        warnings=[*collapse(images_ID, "pictures"), *collapse(texts_TD, f"texts in {language}")],
+        n_cut_texts=num_cut,
+        warnings=warnings,
         **common,
     )
     result["protocol"] |= {

@@ -1,6 +1,6 @@
 """Texts to token ids: the one place where texts above an encoder's limit are cut, and reported.
 
-In a library call, each cut text is a warning. Commands say it in their own words, by `on_cut`.
+In a library call, each cut text is a warning. Commands say how many were cut, by `on_cut`.
 """
 
 import sys
@@ -12,7 +12,6 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from crosslingual.data.text import printable
-from crosslingual.frozen.weights import quiet_libraries
 
 
 class Cut(NamedTuple):
@@ -127,8 +126,10 @@ def report_cut(pipe: Any) -> Iterator[None]:
     """Within the block, a diffusers pipeline reports the prompts that it cuts as `tokenize` does,
     negative ones too, and not in the libraries' logs.
     """
-    names = [name for name in pipe.components if name.startswith("tokenizer")]
-    own = {name: getattr(pipe, name) for name in names if getattr(pipe, name) is not None}
+    from crosslingual.frozen.weights import quiet_libraries  # torch; commands import this module
+
+    parts = pipe.components.items()
+    own = {name: part for name, part in parts if name.startswith("tokenizer") and part is not None}
     vars(pipe).update({name: _Reporting(tokenizer) for name, tokenizer in own.items()})
     try:
         with quiet_libraries():
