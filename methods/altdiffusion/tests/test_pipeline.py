@@ -22,6 +22,7 @@ from crosslingual.frozen.base import Base
 from crosslingual_worlds.testing import conformance
 from crosslingual_worlds.testing.conformance.pipelines import draw
 from crosslingual_worlds.testing.fixtures import Command, succeeded
+from crosslingual_worlds.testing.host import unchanged_host
 
 STOCK = """
 import sys
@@ -89,6 +90,19 @@ def test_stock_diffusers_draws_the_same_pictures_without_this_package(
     assert index["_class_name"] == "StableDiffusionPipeline"
     assert index["text_encoder"] == ["transformers", "AltCLIPTextModel"]
     assert index["tokenizer"] == ["transformers", "XLMRobertaTokenizer"]
+
+
+def test_library_calls_leave_the_host_program_as_it_found_it(
+    pipeline: str, student: str, sd: str
+) -> None:
+    load_pipeline(pipeline)
+    with unchanged_host():
+        load_pipeline(pipeline)
+    pipe = StableDiffusionPipeline.from_pretrained(sd)
+    with unchanged_host():
+        altdiffusion.attach(pipe, student)
+    with unchanged_host(), pytest.raises((FileNotFoundError, ValueError)):
+        altdiffusion.attach(pipe, "no/such/encoder")
 
 
 def test_the_snippet_of_the_model_card_runs(pipeline: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from crosslingual.data.loader import ShardLoader
 from crosslingual.frozen.clip import load_clip
 from crosslingual_worlds.testing.conformance.command import refusal
 from crosslingual_worlds.testing.fixtures import Command, succeeded
+from crosslingual_worlds.testing.host import unchanged_host
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,17 @@ def test_recall_is_that_of_a_plain_count(
     assert result["n_images"] == result["n_texts"] == 24
     assert result["language"] == "fr" and result["model"] == "altclip"
     assert "T->I R@1" in answer["stdout"][0]
+
+
+def test_embedding_leaves_the_host_program_as_it_found_it_and_warns_of_a_cut_text(
+    altclip: str,
+) -> None:
+    load_embedder(altclip)
+    with unchanged_host():
+        embedder = altdiffusion.METHOD.load_embedder(altclip)
+        embedder.embed_text(["ein Haus"])
+    with pytest.warns(UserWarning, match="longer than the .* tokens.*cut, from"):
+        embedder.embed_text(["ein Haus", "ein Haus " * 99])
 
 
 def test_a_clip_as_it_is_can_be_compared_and_mistakes_are_one_line(

@@ -21,6 +21,7 @@ from crosslingual.data.sources import find_sources
 from crosslingual.data.tars import expand_shards
 from crosslingual.evaluation.retrieval import recall_at_k
 from crosslingual.frozen.encoders import load_multilingual_encoder
+from crosslingual_worlds.testing.host import unchanged_host
 from mclip.__main__ import main
 from mclip.artifact import load_model, model_config, save_model
 from mclip.method import TriKD
@@ -127,6 +128,21 @@ def test_a_picture_is_read_alike_from_shards_and_as_an_open_file(
     records = islice(iter_shards(expand_shards(shards)), 6)
     opened = [Image.open(io.BytesIO(record.image)) for record in records]
     torch.testing.assert_close(embedder.embed_image(opened), embedder.embed_images(images))
+
+
+def test_embedding_leaves_the_host_program_as_it_found_it_and_warns_of_a_cut_text(
+    model: str, pictures: str
+) -> None:
+    picture = Image.open(next(Path(pictures).iterdir()))
+    load_embedder(model).embed_image([picture])
+    with unchanged_host():
+        embedder = mclip.METHOD.load_embedder(model)
+        embedder.embed_text(["ein Haus"])
+        embedder.embed_image([picture])
+    with unchanged_host(), pytest.raises((FileNotFoundError, ValueError)):
+        load_embedder("no/such/model")
+    with pytest.warns(UserWarning, match="longer than the .* tokens.*cut, from"):
+        embedder.embed_text(["A", "A B " * 99])
 
 
 def test_a_clip_as_it_is_serves_as_the_bound(clip: str) -> None:

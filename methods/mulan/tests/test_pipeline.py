@@ -16,6 +16,7 @@ import mulan
 from crosslingual.frozen.base import Base
 from crosslingual_worlds.testing import conformance
 from crosslingual_worlds.testing.conformance.pipelines import PROMPTS, draw
+from crosslingual_worlds.testing.host import unchanged_host
 from mulan.artifact import adapter_config, load_adapter, save_adapter
 from mulan.method import build_adapter
 from mulan.pipeline import load_pipeline as load_with_adapter
@@ -213,3 +214,13 @@ def test_an_adapter_of_another_method_or_shape_is_refused(adapter: str, tmp_path
     save_adapter(module.state_dict(), {**config, "num_queries": 21}, tmp_path / "longer")
     with pytest.raises(ValueError, match=r"queries is \(1, 20, 16\), not \(1, 21, 16\)"):
         load_adapter(tmp_path / "longer")
+
+
+def test_encode_leaves_the_host_program_as_it_found_it_and_warns_of_a_cut_prompt(
+    adapter: str,
+) -> None:
+    mulan.encode(adapter, ["ein Haus"])
+    with unchanged_host():
+        mulan.encode(adapter, ["ein Haus"])
+    with pytest.warns(UserWarning, match="longer than the .* tokens.*cut, from"):
+        mulan.encode(adapter, ["ein Haus " * 99])

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from crosslingual.adapter.artifact import (
@@ -150,7 +151,8 @@ def load_model(folder: str | Path) -> tuple[TriKD, dict[str, Any]]:
                 f"the weights of {config[part]} are not those that {folder} was trained on: put "
                 "the old ones back, or train on the new ones"
             )
-    trikd = TriKD(config)
+    with torch.random.fork_rng(devices=[]):  # the caller's
+        trikd = TriKD(config)
     load_strict(trikd, state)
     return freeze(trikd), config
 

@@ -103,9 +103,7 @@ def load_artifact(
         for path in filter(Path.is_file, sorted(folder.iterdir())):
             _refuse_pickle(path)
         raise FileNotFoundError(f"no {WEIGHTS} in {folder}; export the adapter again")
-    config, tensors = load_artifact_config(folder, method), load_tensors(weights)
-    check_folder(folder, [WEIGHTS])
-    return config, tensors
+    return load_artifact_config(folder, method), load_tensors(weights)
 
 
 def load_artifact_config(
@@ -193,16 +191,19 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a pickle, whatever its name says, or a truncated file.
+        ValueError: a pickle, whatever its name says, a truncated file, or one that is not what its
+            folder's mark says.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     _refuse_pickle(path)
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is broken ({error}); copy or export it again") from error
+    check_folder(path.parent, [path.name])
+    return tensors
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor]) -> None:

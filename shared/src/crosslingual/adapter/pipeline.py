@@ -6,6 +6,7 @@ LoRA, LCM) as it is: those call their text encoder and take what it answers.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,26 +19,31 @@ from torch import Tensor, nn
 from crosslingual.adapter.artifact import load_artifact_config
 from crosslingual.adapter.settings import GenerateSettings
 from crosslingual.adapter.text_encoder import AdaptedTextEncoder, build_adapter
+from crosslingual.folders import publish_folder
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.denoiser import Denoiser
 from crosslingual.frozen.encoders import MultilingualEncoder, load_multilingual_encoder
 from crosslingual.frozen.families import family_of
+from crosslingual.frozen.tokens import Cut, on_cut, report_cut
 
 Attach = Callable[[Any, nn.Module, dict[str, Any]], Any]
 
 
-def attach_adapter(pipe: Any, adapter: nn.Module, config: dict[str, Any]) -> Any:
+def attach_adapter(
+    pipe: Any, adapter: nn.Module, config: dict[str, Any], *, replaces_projection: bool = False
+) -> Any:
     """Makes a stock pipeline read its prompts through an adapter and the encoder that its config
     names.
 
-    Where the denoiser projects text states itself, the adapter takes that projection's place and
-    the encoder that of the text encoder. Elsewhere both are one text encoder, `AdaptedTextEncoder`.
+    Both are one text encoder, `AdaptedTextEncoder`. Or the adapter takes the place of the
+    denoiser's own projection of text states, and the encoder that of the text encoder.
 
     Args:
         pipe: any diffusers pipeline on a base of the adapter's kind; changed in place.
         adapter: maps the encoder's states (B, L, C) to (states (B, L, D), pooled (B, P) or None).
         config: the adapter's: its `method` and encoder, the `width` of its states, its
             `pooled_width` or None, its `null_policy`, and what rebuilds it.
+        replaces_projection: whether the adapter was trained in the projection's place.
 
     Returns:
         The pipeline.
@@ -46,21 +52,18 @@ def attach_adapter(pipe: Any, adapter: nn.Module, config: dict[str, Any]) -> Any
         FileNotFoundError: the encoder cannot be reached.
         ValueError: the adapter was made for another kind of base, or another encoder.
     """
-    encoder = load_encoder(config)
     family, _ = family_of(pipe)
-    zeros_for_empty = config["null_policy"] == "zeros"
-    widths = {"width": config["width"], "pooled_width": config["pooled_width"]}
-    if family.projection is None:
-        length = None if family.takes_mask else encoder.max_length
-        text_encoder = AdaptedTextEncoder.of(encoder, adapter, config, length)
-    else:
-        check_widths(pipe, **widths)
-        family.set_projection(pipe, adapter, encoder.width)
-        text_encoder = encoder.model
+    widths = config["width"], config["pooled_width"]
+    check_widths(pipe, *widths, inner=replaces_projection)
+    encoder = load_encoder(config)
     encoder.tokenizer.model_max_length = encoder.max_length
-    return set_text_encoder(
-        pipe, text_encoder, encoder.tokenizer, **widths, zeros_for_empty=zeros_for_empty
-    )
+    if replaces_projection:
+        family.set_projection(pipe, adapter, encoder.width)
+        return _place(pipe, encoder.model, encoder.tokenizer)
+    length = None if family.takes_mask else encoder.max_length
+    text_encoder = AdaptedTextEncoder.of(encoder, adapter, config, length)
+    zeros_for_empty = config["null_policy"] == "zeros"
+    return _place(pipe, text_encoder, encoder.tokenizer, zeros_for_empty=zeros_for_empty)
 
 
 def set_text_encoder(
@@ -70,7 +73,6 @@ def set_text_encoder(
     *,
     width: int,
     pooled_width: int | None = None,
-    zeros_for_empty: bool = False,
 ) -> Any:
     """Puts a text encoder that answers like the base's own, and its tokenizer, in a pipeline, which
     is changed in place.
@@ -79,25 +81,32 @@ def set_text_encoder(
         pipe: any diffusers pipeline.
         text_encoder: moved to the denoiser's device and dtype.
         tokenizer: the encoder's.
-        width: of the states that the denoiser's cross-attention then reads.
+        width: of the states that the text encoder gives.
         pooled_width: of the pooled vector, None where there is none.
-        zeros_for_empty: whether an empty negative prompt gives zeros, on SDXL.
 
     Raises:
         ValueError: the base takes other widths.
     """
     check_widths(pipe, width, pooled_width)
+    return _place(pipe, text_encoder, tokenizer)
+
+
+def _place(
+    pipe: Any, text_encoder: nn.Module, tokenizer: Any, *, zeros_for_empty: bool = False
+) -> Any:
     family, denoiser = family_of(pipe)
     placed = text_encoder.to(denoiser.device, denoiser.dtype)
     family.set_text(pipe, placed, tokenizer, zeros_for_empty=zeros_for_empty)
     return pipe
 
 
-def check_widths(pipe: Any, width: int, pooled_width: int | None) -> None:
-    """Refuses, by a ValueError, text states that a pipeline's denoiser cannot take."""
+def check_widths(pipe: Any, width: int, pooled_width: int | None, *, inner: bool = False) -> None:
+    """Refuses, by a ValueError, text states that a pipeline's denoiser cannot take; with `inner`,
+    after its own projection of them.
+    """
     family, denoiser = family_of(pipe)
-    _, wanted_pooled, wanted = family.widths(denoiser.config)
-    pairs = (width, pooled_width), (wanted, wanted_pooled)
+    taken, wanted_pooled, inner_width = family.widths(denoiser.config)
+    pairs = (width, pooled_width), (inner_width if inner else taken, wanted_pooled)
     if pairs[0] != pairs[1]:
         given, taken = (
             f"width {states} "
@@ -201,7 +210,7 @@ def write_pictures(
     read_config: Callable[[str], dict[str, Any]] = load_artifact_config,
 ) -> Path:
     """Writes pictures in GenEval's layout: for each prompt a folder such as OUT/00000 with
-    metadata.jsonl and samples/0000.png.
+    metadata.jsonl and samples/0000.png. OUT appears whole, in place of an earlier call's pictures.
 
     Args:
         settings: of the verb.
@@ -211,6 +220,23 @@ def write_pictures(
     Raises:
         ValueError: neither an adapter nor a base is named, or OUT holds other files.
     """
+
+    def fill(folder: Path) -> None:
+        _draw_prompts(folder, settings, load_pipeline, read_config)
+
+    publish_folder(settings.output_dir, fill, kind="pictures")
+    output_dir = Path(settings.output_dir)
+    for path in sorted(output_dir.glob("*/samples/*.png")):
+        print(path)
+    return output_dir
+
+
+def _draw_prompts(
+    output_dir: Path,
+    settings: GenerateSettings,
+    load_pipeline: Callable[[str, str | None], Any],
+    read_config: Callable[[str], dict[str, Any]],
+) -> None:
     guidance_scale = settings.guidance_scale
     if settings.adapter is not None:
         pipe = load_pipeline(settings.adapter, settings.pretrained_model_name_or_path)
@@ -226,23 +252,24 @@ def write_pictures(
         pipe = pipe.to("cuda")
     options = {"height": settings.height, "width": settings.width, "guidance_scale": guidance_scale}
     options = {name: value for name, value in options.items() if value is not None}
-    output_dir = Path(settings.output_dir)
     for number, prompt in enumerate(settings.prompt):
         folder = output_dir / f"{number:05d}"
         samples = folder / "samples"
-        samples.mkdir(parents=True, exist_ok=True)
-        pictures = pipe(
-            prompt,
-            negative_prompt=settings.negative_prompt,
-            num_inference_steps=settings.num_inference_steps,
-            num_images_per_prompt=settings.num_images_per_prompt,
-            generator=torch.Generator().manual_seed(settings.seed),
-            **options,
-        ).images
+        samples.mkdir(parents=True)
+        cuts: dict[str, Cut] = {}
+        with report_cut(pipe), on_cut(lambda cut, cuts=cuts: cuts.setdefault(cut.text, cut)):
+            pictures = pipe(
+                prompt,
+                negative_prompt=settings.negative_prompt,
+                num_inference_steps=settings.num_inference_steps,
+                num_images_per_prompt=settings.num_images_per_prompt,
+                generator=torch.Generator().manual_seed(settings.seed),
+                **options,
+            ).images
+        for cut in cuts.values():
+            print(f"prompt {number}: {cut}", file=sys.stderr)
         for index, picture in enumerate(pictures):
             picture.save(samples / f"{index:04d}.png")
-            print(samples / f"{index:04d}.png")
         metadata = {"prompt": prompt, "adapter": settings.adapter, "seed": settings.seed}
         line = json.dumps(metadata, ensure_ascii=False) + "\n"
         (folder / "metadata.jsonl").write_text(line, encoding="utf-8")
-    return output_dir

@@ -12,6 +12,7 @@ prompt, never inside the UNet. A pipeline that holds it is saved and loaded by d
 
 import copy
 import pkgutil
+import warnings
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -55,8 +56,8 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
         projection_dim: int | None = None,
         prompt_length: int | None = None,
         use_attention_mask: bool = True,
-        **others: Any,
         part: dict[str, Any] | None = None,
+        **others: Any,
     ):
         """transformers wants each to have a default.
 
@@ -68,9 +69,9 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
             prompt_length: tokens that the encoder reads of a prompt, as in training; None where a
                 mask tells the denoiser which tokens count, so that it reads all that it is given.
             use_attention_mask: stock pipelines hand over the mask only then.
-            others: transformers' own.
             part: what it answers where a pipeline has several text encoders: `first`, and the
                 ranges `tokens`, `channels` and `pooled` of `AdaptedTextEncoder.part`.
+            others: transformers' own.
         """
         self.encoder_config, self.adapter_config = encoder_config, adapter_config
         self.projection_dim, self.use_attention_mask = projection_dim, use_attention_mask
@@ -110,18 +111,17 @@ class AdaptedTextEncoder(PreTrainedModel):
             prompt_length,
             eos_token_id=encoder.tokenizer.eos_token_id or encoder.tokenizer.sep_token_id,
         )
-        with torch.device("meta"):
         return cls._around(described, encoder.model, freeze(adapter))
 
     @classmethod
     def _around(
         cls, config: AdaptedTextEncoderConfig, encoder: nn.Module, adapter: nn.Module
     ) -> "AdaptedTextEncoder":
+        with torch.device("meta"):
             made = cls(config)
         made.encoder, made.adapter = encoder, adapter
         return made.eval()
 
-    @property
     def part(
         self,
         first: str,
@@ -144,6 +144,7 @@ class AdaptedTextEncoder(PreTrainedModel):
         config.part = {"first": first, **{n: [r.start, r.stop] for n, r in ranges.items()}}
         return self._around(config, self.encoder, self.adapter)
 
+    @property
     def dtype(self) -> torch.dtype:
         """Of the adapter's weights, which is that of the states."""
         return next(self.adapter.parameters()).dtype
@@ -173,19 +174,25 @@ class AdaptedTextEncoder(PreTrainedModel):
         if surplus > 0:  # what is cut keeps its end token
             is_cut = attention_mask[:, -surplus].bool()
             ids[:, -1] = torch.where(is_cut, self.config.eos_token_id, ids[:, -1])
+            if is_cut.any():
+                warnings.warn(
+                    f"{int(is_cut.sum())} of {len(ids)} prompts are cut to the "
+                    f"{self.config.prompt_length} tokens that the adapter reads",
+                    stacklevel=2,
+                )
         mask = F.pad(attention_mask, (0, -surplus))
         states = self.encoder(ids, attention_mask=mask).last_hidden_state
         states, pooled = self.adapter(states.to(self.dtype))
         # SDXL's pipeline takes entry 0 where it is a matrix for the pooled vector and
         # hidden_states[-2] for the states.
         first = states if pooled is None else pooled
+        if part := self.config.part:
+            states = states[:, slice(*part["tokens"]), slice(*part["channels"])]
+            pooled = pooled[:, slice(*part["pooled"])]
+            first = {"states": states, "pooled": pooled}[part["first"]]
         if not return_dict:
             return (first,)
         hidden_states = (states, states) if output_hidden_states else None
         return BaseModelOutputWithPooling(
             last_hidden_state=first, pooler_output=pooled, hidden_states=hidden_states
         )
-        if part := self.config.part:
-            states = states[:, slice(*part["tokens"]), slice(*part["channels"])]
-            pooled = pooled[:, slice(*part["pooled"])]
-            first = {"states": states, "pooled": pooled}[part["first"]]

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from crosslingual.data.text import printable
+from crosslingual.frozen.tokens import say_cut
 
 _USER_ERRNOS = (
     "ENOSPC EDQUOT EROFS EACCES EPERM EEXIST EISDIR ENOTDIR ENOTEMPTY ENAMETOOLONG".split()
@@ -127,6 +128,7 @@ def run_command(function: Callable[[], object]) -> int:
         (`| head`).
     """
     with (
+        say_cut(),
         contextlib.redirect_stdout(_Printable(sys.stdout)),
         contextlib.redirect_stderr(_Printable(sys.stderr)),
     ):

@@ -6,15 +6,19 @@ error: transformers would otherwise initialise the missing part at random and co
 """
 
 import hashlib
+import logging
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from crosslingual.folders import check_folder
 from crosslingual.worlds import model_folder
 
 HEADS = ("lm_head.", "pooler.", "roberta.pooler.")  # of pretraining; an encoder has none
@@ -61,12 +65,14 @@ def load_frozen(
 
     Raises:
         FileNotFoundError: there is no such folder or hub entry, or it has no readable safetensors.
-        ValueError: a key is missing or not expected.
+        ValueError: a key is missing or not expected, or a file is not what its folder's mark says.
     """
     options = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype}
     options |= {"revision": revision, "subfolder": subfolder or ""}
     options |= {"variant": variant} if variant else {}
     place = f"{name}/{subfolder}" if subfolder else name
+    if Path(resolve(name)).is_dir():
+        check_folder(Path(resolve(name)) / (subfolder or ""))
     try:
         with quiet_libraries():
             model, info = model_class.from_pretrained(resolve(name), **options, **arguments)
@@ -89,27 +95,37 @@ def load_frozen(
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keeps the libraries' bars and notes off the terminal while a model is loaded, since what
-    matters of a load is checked and raised here; afterwards both log as before.
+    matters of a load is checked and raised here. Afterwards both log as before: after the last of
+    several threads that load at the same time, and after an error.
     """
-    import diffusers
-    import transformers
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-
-    hub_is_quiet = are_progress_bars_disabled()  # transformers switches the hub's bars as well
-    loggings = [library.utils.logging for library in (diffusers, transformers)]
-    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in loggings]
-    for log in loggings:
-        log.disable_progress_bar()
-        log.set_verbosity_error()
+    global _num_quiet
+    with _lock:
+        if _num_quiet == 0:
+            _mute(_muted)
+        _num_quiet += 1
     try:
         yield
     finally:
-        for log, verbosity, has_bar in before:
-            log.set_verbosity(verbosity)
-            if has_bar:
-                log.enable_progress_bar()
-        if hub_is_quiet:
-            disable_progress_bars()
+        with _lock:
+            _num_quiet -= 1
+            if _num_quiet == 0:
+                _muted.close()
+
+
+_lock, _num_quiet, _muted = threading.Lock(), 0, ExitStack()
+
+
+def _mute(until: ExitStack) -> None:
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        log, logger = library.utils.logging, logging.getLogger(library.__name__)
+        log.get_verbosity()  # sets the logger up, at its first use
+        until.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
+        # what their functions switch, without the hub's bars, which they would switch as well
+        until.enter_context(mock.patch.object(log, "_tqdm_active", False))
 
 
 def weights_hash(name: str, subfolders: tuple[str, ...] = ("",)) -> str | None:

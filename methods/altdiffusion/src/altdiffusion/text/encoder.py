@@ -217,7 +217,8 @@ def _load_local(folder: Path, config: Any) -> nn.Module:
     if config.model_type == "altclip":
         prefix = "text_model."
         state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    model = AltCLIPTextModel(config_of_text(config))
+    with torch.random.fork_rng(devices=[]):  # the caller's
+        model = AltCLIPTextModel(config_of_text(config))
     try:
         load_strict(model, {k: v.float() for k, v in _new_names(state).items()})
     except ValueError as error:

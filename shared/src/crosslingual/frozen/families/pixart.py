@@ -90,7 +90,8 @@ class PixArt(Family):
         from diffusers.models.embeddings import PixArtAlphaTextProjection
 
         transformer = pipe.transformer
-        own = PixArtAlphaTextProjection(encoder_width, self.widths(transformer.config)[2])
+        with torch.random.fork_rng(devices=[]):  # the caller's
+            own = PixArtAlphaTextProjection(encoder_width, self.widths(transformer.config)[2])
         own.load_state_dict(projection.state_dict())
         own.to(transformer.device, transformer.dtype).requires_grad_(False)
         transformer.caption_projection = own

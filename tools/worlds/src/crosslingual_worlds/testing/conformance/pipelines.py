@@ -1,6 +1,7 @@
 """An export in stock pipelines of all kinds on its base: what they see and draw is what it says."""
 
 import importlib
+import logging
 import re
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from crosslingual_worlds.testing.fixtures import Subject
+from crosslingual_worlds.testing.host import unchanged_host
 
 PROMPTS, NEGATIVE = ["ein Haus", "maison"], ["grün", "bleu"]
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype("uint8"))
@@ -142,6 +144,35 @@ class Pipelines:
         again = DiffusionPipeline.from_pretrained(tmp_path / "saved")
         pictures = [draw(p, prompt=PROMPTS, negative_prompt=NEGATIVE) for p in (pipe, again)]
         np.testing.assert_allclose(*pictures, atol=1e-5)
+
+    def test_library_calls_leave_the_host_program_as_it_found_it(
+        self, subject: Subject, sd: str, adapter: str
+    ) -> None:
+        """Once a first call has imported what it needs; after an error too."""
+        self.load(subject, adapter)
+        with unchanged_host():
+            self.load(subject, adapter)
+        pipe = DiffusionPipeline.from_pretrained(sd)
+        with unchanged_host():
+            self.attach(subject, pipe, adapter)
+        with unchanged_host(), pytest.raises((FileNotFoundError, ValueError)):
+            self.load(subject, adapter, "no/such/base")
+        with unchanged_host(), pytest.raises(FileNotFoundError):
+            self.attach(subject, pipe, "no/such/adapter")
+
+    def test_a_host_hears_of_a_prompt_that_the_export_cuts(
+        self, subject: Subject, sd: str, adapter: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """By the log of diffusers, once a prompt, which attaching has not muted."""
+        pipe = self.attach(subject, DiffusionPipeline.from_pretrained(sd), adapter)
+        diffusers_log = logging.getLogger("diffusers")
+        diffusers_log.addHandler(caplog.handler)
+        try:
+            pipe.encode_prompt("ein Haus " * 99 + "am Ende", "cpu", 1, True, negative_prompt="")
+        finally:
+            diffusers_log.removeHandler(caplog.handler)
+        lost = [r.getMessage() for r in caplog.records if "was truncated" in r.getMessage()]
+        assert len(lost) == 1 and "am ende" in lost[0].lower()
 
     def test_the_snippet_of_the_model_card_runs(self, adapter: str, tmp_path: Path) -> None:
         """It says `this/folder`, and is run where that is the export."""
