@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from crosslingual.adapter.artifact import (
+    claim_artifact,
+    load_adapter,
     load_artifact,
     load_artifact_config,
     load_strict,
@@ -209,3 +211,77 @@ def test_tensors_may_lie_in_a_folder_of_a_librarys_own(tmp_path: Path) -> None:
         load_artifact(tmp_path / "it")
     with pytest.raises(FileNotFoundError, match="no adapter .*nowhere; export one first"):
         load_artifact_config(tmp_path / "nowhere")
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_one_flipped_byte_is_not_loaded(adapter: Path, name: str) -> None:
+    flip(adapter / name)
+    words = rf"{name} is not( JSON of an adapter|.* as it was written \(its sha256 differs)"
+    with pytest.raises(ValueError, match=words):
+        load_artifact(adapter)
+
+
+def test_parts_of_an_artifact_are_checked_against_the_mark_above_them(tmp_path: Path) -> None:
+    def add(folder: Path) -> None:
+        (folder / "encoder").mkdir()
+        save_file({"w": torch.zeros(9)}, folder / "encoder/model.safetensors")
+
+    folder = save_artifact(tmp_path / "m", state={}, config=CONFIG, card="", add=add)
+    load_tensors(folder / "encoder/model.safetensors")
+    flip(folder / "encoder/model.safetensors")
+    with pytest.raises(ValueError, match="encoder/model.safetensors is not as it was written"):
+        load_tensors(folder / "encoder/model.safetensors")
+
+
+def test_an_adapter_of_an_earlier_version_loads_and_is_replaced_by_its_own_method(
+    adapter: Path,
+) -> None:
+    (adapter / "crosslingual.json").unlink()
+    assert load_artifact(adapter, "pea")[0] == CONFIG
+    given = {"state": {}, "card": ""}
+    with pytest.raises(ValueError, match="remove it if an earlier version wrote it"):
+        save_artifact(adapter, config={**CONFIG, "method": "mulan"}, **given)
+    save_artifact(adapter, config=CONFIG, **given)
+    (adapter / "crosslingual.json").unlink()
+    (adapter / "tokenizer.json").write_text("mine")
+    with pytest.raises(ValueError, match="holds README.md and no crosslingual.json"):
+        save_artifact(adapter, config=CONFIG, **given)
+    assert (adapter / "tokenizer.json").read_text() == "mine"
+
+
+def test_a_rewritten_card_is_loaded_and_not_replaced(adapter: Path) -> None:
+    (adapter / "README.md").write_text("my own words")
+    load_artifact(adapter, "pea")
+    for act in (
+        lambda: claim_artifact(adapter, "pea"),
+        lambda: save_artifact(adapter, state={}, config=CONFIG, card=""),
+    ):
+        with pytest.raises(ValueError, match="README.md was changed since it was written; remove"):
+            act()
+    assert (adapter / "README.md").read_text() == "my own words"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[1]", "is not JSON of an adapter"),
+        ('"text"', "is not JSON of an adapter"),
+        ("[" * 2000, "is not JSON of an adapter"),
+        ("\xff", "is not JSON of an adapter"),
+        ('{"format_version": 1, "method": "pea"}', "config.json has no 'width'"),
+        ('{"format_version": 1, "method": "pea", "width": "a"}', "describes no adapter of pea"),
+        ('{"format_version": 1, "method": "pea", "width": 1e99}', "describes no adapter of pea"),
+        ('{"format_version": 1, "method": "pea", "width": 99999999999}', "describes no adapter of"),
+    ],
+)
+def test_a_config_that_describes_no_adapter_is_named(adapter: Path, text: str, words: str) -> None:
+    (adapter / "crosslingual.json").unlink()
+    (adapter / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=words):
+        load_adapter(adapter, "pea", lambda config: nn.Linear(config["width"], 4))

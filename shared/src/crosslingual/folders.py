@@ -7,6 +7,7 @@ in it. Nothing is replaced or removed that no mark lists.
 import contextlib
 import ctypes
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -108,8 +109,10 @@ def publish_folder(
 
 
 def check_folder(folder: str | Path, names: Collection[str] | None = None) -> None:
-    """Compares the files of a folder with its mark, by size and SHA-256; a folder without a mark,
-    which an earlier version or another program wrote, passes.
+    """Compares files with the mark of their folder, or of one up to two folders above, by size and
+    SHA-256; a folder without a mark, which an earlier version or another program wrote, passes.
+
+    The hash of a GB takes 0.8 s of one core at 2.5 GHz, once in a process.
 
     Args:
         folder: to check.
@@ -118,13 +121,15 @@ def check_folder(folder: str | Path, names: Collection[str] | None = None) -> No
     Raises:
         ValueError: a file is missing or not what was written, by name.
     """
-    folder = Path(folder)
-    mark = read_mark(folder)
-    if mark is not None and "files" not in mark:
-        raise ValueError(f"{folder} was never finished; write it again")
-    for name, facts in mark["files"].items() if mark else ():
-        if name in names if names is not None else name != "README.md":
-            _check_file(folder / name, facts)
+    folder = Path(folder).resolve()
+    for home in (folder, *folder.parents[:2]):
+        for name, facts in (read_mark(home) or {}).get("files", {}).items():
+            path = home / name
+            if not path.is_relative_to(folder):
+                continue
+            name = path.relative_to(folder).as_posix()
+            if name in names if names is not None else name != "README.md":
+                _check_file(path, facts)
 
 
 def _check_file(path: Path, facts: dict[str, Any]) -> None:
@@ -132,12 +137,17 @@ def _check_file(path: Path, facts: dict[str, Any]) -> None:
     if size != facts["num_bytes"]:
         found = "is missing" if size is None else f"has {size} bytes, not {facts['num_bytes']}"
         raise ValueError(f"{path} {found}, against {MARK}; copy or write the folder again")
+    if _sha256(path, size, path.stat().st_mtime_ns) != facts["sha256"]:
+        raise ValueError(
+            f"{path} is not as it was written (its sha256 differs); copy or write the folder "
+            f"again, or remove {MARK} if you changed the file yourself"
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
-            raise ValueError(
-                f"{path} is not as it was written (its sha256 differs); copy or write the folder "
-                f"again, or remove {MARK} if you changed the file yourself"
-            )
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _mark(folder: Path, kind: str, known: Mapping[str, dict[str, Any]]) -> None:
@@ -146,9 +156,9 @@ def _mark(folder: Path, kind: str, known: Mapping[str, dict[str, Any]]) -> None:
         if name in known:
             files[name] = known[name]
             continue
-        with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[name] = {"num_bytes": file.tell(), "sha256": digest}
+        state = (folder / name).stat()
+        sha256 = _sha256(folder / name, state.st_size, state.st_mtime_ns)
+        files[name] = {"num_bytes": state.st_size, "sha256": sha256}
     flush(*folder.rglob("*"))
     write_json(folder / MARK, {"format_version": 1, "kind": kind, "files": files})
 

@@ -15,6 +15,7 @@ from crosslingual.adapter.pipeline import (
     set_text_encoder,
     write_pictures,
 )
+from crosslingual.folders import check_folder
 from crosslingual.frozen.base import Base
 
 
@@ -49,13 +50,14 @@ def load_pipeline(path: str, base: str | None = None) -> Any:
 
     Raises:
         FileNotFoundError: the folder holds no exported pipeline.
-        ValueError: `base` is another base.
+        ValueError: `base` is another base, or a file is not what the folder's mark says.
     """
     config = read_config(path)
     if base is not None and base != config["base"]:
         raise ValueError(
             f"{path} is a whole pipeline, made of {config['base']}: leave out another base"
         )
+    check_folder(path)
     encoder = load_text_encoder(path)
     return Base.open(path).load_pipeline(text_encoder=encoder.model, tokenizer=encoder.tokenizer)
 
