@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,6 +16,7 @@ from crosslingual.cli.main import main
 from crosslingual.data import sources
 from crosslingual.data.shards import expand_shards, iter_shards, read_index
 from crosslingual.data.sources import find_sources
+from crosslingual_worlds.testing.shards import Members, picture, samples, write_tar
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -82,9 +84,82 @@ def test_inspect_of_mis_keyed_shards_says_what_they_hold(
     lines = printed.splitlines()
     assert (code, error) == (2, f"error: no sample of {path} can be used\n")
     assert (code, lines[1]) == (2, "members and keys: json:caption_zh 1, json:width 1")
-    assert lines[2].startswith(f"unreadable: 1, the first: {path}: 0: sample '0': no caption; JSON")
+    assert lines[2] == "unreadable: 1 samples"
+    assert lines[3].startswith(f"  {path}: 0: no caption; JSON keys found: caption_zh, width;")
     _, printed, _ = run(capsys, "inspect", path, "--key_map", "caption_zh=zh")
     assert "captions: zh 1" in printed
+
+
+def hostile_samples() -> dict[str, tuple[str, Members]]:
+    """Samples that cannot be used, by key: what is said of each, and their members."""
+    jpg, deep = b"\xff\xd8\xff", b'{"captions": ' + b"[" * 5000 + b"]" * 5000 + b"}"
+    return {
+        "empty": ("no caption", [("empty.png", picture()), ("empty.txt", b" ")]),
+        "half": ("half a character", [("half.json", rb'{"captions": {"en": "\ud83d"}}')]),
+        "deep": ("nested too deeply", [("deep.json", deep)]),
+        "list": ("must be a text", [("list.json", b'{"captions": {"en": {"a": 1}}}')]),
+        "html": ("no JPEG, PNG, WebP", [("html.jpg", b"<html>"), ("html.txt", b"x")]),
+        "two": ("rename one", [("two.jpg", jpg), ("two.png", picture()), ("two.txt", b"x")]),
+        "phone": ("heic pictures are not read", [("phone.heic", b"x"), ("phone.txt", b"x")]),
+        "utf16": ("UTF-16", [("utf16.txt", "a cat".encode("utf-16"))]),
+        "up": ("points outside", [("../up.txt", b"x")]),
+    }
+
+
+@pytest.mark.parametrize("key", hostile_samples())
+def test_a_sample_that_cannot_be_used_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    """By repacking and by inspect, which say the same of it; where nothing is left both fail."""
+    reason, members = hostile_samples()[key]
+    tar, words = tmp_path / "0.tar", ["shards", "--source", "webdataset", "--input"]
+    write_tar(tar, [*samples(2), *members, *samples(4)[4:]])
+    code, printed, _ = run(capsys, *words, tar, "--output_dir", tmp_path / "out")
+    assert code == 0 and f"wrote {tmp_path / 'out'}: 4 samples" in printed
+    assert re.search(f"left out: 1 samples\n  .*{key}.*: .*{reason}", printed)
+    index = read_index(tmp_path / "out")
+    assert (index["num_samples"], index["num_images"], index["num_missing"]) == (4, 4, 1)
+    code, printed, _ = run(capsys, "inspect", tar)
+    assert code == 0 and f"{tar}: 4 samples" in printed
+    assert re.search(f"unreadable: 1 samples\n  .*{key}.*: .*{reason}", printed)
+    write_tar(tar, members)
+    for line in (["inspect", tar], [*words, tar, "--output_dir", tmp_path / "none"]):
+        code, _, error = run(capsys, *line)
+        assert (code, error.count("\n")) == (2, 1)
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_is_damaged_of_a_shard_is_kept_by_a_flag_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tar = write_tar(tmp_path / "0.tar", samples(4))
+    tar.write_bytes(tar.read_bytes()[:6000])
+    words = ["shards", "--source", "webdataset", "--input", tar, "--output_dir", tmp_path / "out"]
+    code, _, error = run(capsys, *words)
+    assert code == 2 and "cut off: it is truncated or no tar file" in error
+    assert not (tmp_path / "out").exists()
+    code, printed, _ = run(capsys, *words, "--allow_missing")
+    assert code == 0 and "cut off" in printed
+    code, printed, error = run(capsys, "inspect", tar)
+    assert code == 2 and "cut off" in error and f"{tar}: 3 samples" in printed
+
+
+def test_samples_whose_keys_agree_are_both_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("cat.jpg", "cat.png"):
+        (folder / name).write_bytes(picture())
+    lines = [{"file_name": name, "text": "a cat"} for name in ("cat.jpg", "cat.png")]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    first, second = (write_tar(tmp_path / f"{name}.tar", samples(1)) for name in "ab")
+    for words, names in [
+        (["--source", "folder", "--input", folder], (folder / "cat.jpg", folder / "cat.png")),
+        (["--source", "webdataset", "--input", f"{first}::{second}"], (first, second)),
+    ]:
+        code, _, error = run(capsys, "shards", *words, "--output_dir", tmp_path / "out")
+        assert code == 2 and f"comes twice, of {names[0]} and of {names[1]}: rename" in error
 
 
 def test_inspect_notices_shards_that_differ_from_their_index(

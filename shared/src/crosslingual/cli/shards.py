@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import itertools
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,13 +14,29 @@ import docstring_parser
 
 from crosslingual.data.index import Tally, check_hashes, check_sizes, read_index
 from crosslingual.data.languages import LanguageCode
-from crosslingual.data.records import Record, names_found, parse_key_map, sample_to_record
+from crosslingual.data.records import (
+    Record,
+    count_reasons,
+    names_found,
+    parse_key_map,
+    record_to_sample,
+    sample_to_record,
+)
 from crosslingual.data.shards import write_shards
 from crosslingual.data.sources import SOURCES, find_sources
-from crosslingual.data.tars import INDEX, expand_shards, iter_samples
+from crosslingual.data.tars import (
+    CUT_OFF,
+    DAMAGED,
+    FOREIGN,
+    INDEX,
+    expand_shards,
+    iter_samples,
+)
+from crosslingual.data.text import printable
 from crosslingual.worlds import REMEDY
 
 NUM_NAMES = 50  # members and keys that inspect lists
+NUM_FAULTS = 10  # samples that are listed with what is wrong with them
 FORMER_NAMES = {"key_map": "caption_keys"}
 
 
@@ -40,7 +57,9 @@ class WriteSettings:
             says.
         samples_per_shard: number of samples in a shard; the last one may hold fewer.
         overwrite: replaces the shards in output_dir once the new ones are complete.
-        allow_missing: leaves out samples whose picture is missing or no picture, and counts them.
+        allow_missing: leaves out samples whose picture is missing or no picture, and what of a
+            shard is damaged, and names them. Samples of shards that cannot be used are always left
+            out and named.
     """
 
     source: str
@@ -105,21 +124,23 @@ def write(settings: WriteSettings) -> None:
     """Writes pictures and captions as WebDataset shards with an index.json."""
     from tqdm import tqdm
 
-    records = tqdm(read_source(settings), unit=" samples", disable=None, leave=False)
+    faults: dict[str, str] = {}
+    records = tqdm(read_source(settings, faults), unit=" samples", disable=None, leave=False)
     index = write_shards(
         records,
         settings.output_dir,
         samples_per_shard=settings.samples_per_shard,
         overwrite=settings.overwrite,
         allow_missing=settings.allow_missing,
+        faults=faults,
     )
     print(f"wrote {settings.output_dir}: {_describe(len(index['shards']), index)}")
-    if index["num_missing"]:
-        print(f"left out: {index['num_missing']} samples whose picture is missing or no picture")
+    _say_faults("left out", faults)
 
 
-def read_source(settings: WriteSettings) -> Iterator[Record]:
-    """The records that the settings of `crosslingual shards` ask for.
+def read_source(settings: WriteSettings, faults: dict[str, str] | None = None) -> Iterator[Record]:
+    """The records that the settings of `crosslingual shards` ask for. With `faults`, samples that
+    cannot be read go there, reason by name, if the source has such an argument.
 
     Raises:
         ValueError: no such source, a setting that the source does not take, or a missing one that
@@ -136,7 +157,7 @@ def read_source(settings: WriteSettings) -> Iterator[Record]:
     own = {field.name for field in dataclasses.fields(WriteSettings)} - parameters.keys()
     given = {k: v for k, v in vars(settings).items() if v is not None and k not in own}
     for name in given.keys() - parameters.keys():
-        takes = ", ".join(f"--{name}" for name in parameters)
+        takes = ", ".join(f"--{name}" for name in parameters if name != "faults")
         raise ValueError(f"source {settings.source} takes no --{name}; it takes {takes}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
@@ -148,6 +169,8 @@ def read_source(settings: WriteSettings) -> Iterator[Record]:
         changes |= {"culture": settings.culture, "parallel": False}
     if settings.parallel is not None:
         changes["parallel"] = settings.parallel
+    if "faults" in parameters:
+        given["faults"] = faults
     limit = settings.num_samples if "num_samples" in own else None
     for record in itertools.islice(source(**given), limit):
         yield dataclasses.replace(record, **changes)
@@ -169,8 +192,11 @@ def survey(settings: InspectSettings) -> None:
         names.update(names_found(sample))
         try:
             record = sample_to_record(sample, **options)
+            record_to_sample(record)  # what could not be written again
         except ValueError as error:
-            faults[f"{sample['__url__']}: {sample['__key__']}"] = str(error)
+            key = sample["__key__"]
+            reason = re.sub(r"\A(sample|record) '.*?': ", "", str(error))
+            faults[f"{sample['__url__']}: {printable(key)}"] = reason
             continue
         tally.add(record)
         first = first or record
@@ -181,11 +207,11 @@ def survey(settings: InspectSettings) -> None:
         print(f"first sample {first.key}:")
         for language, texts in first.captions.items():
             print(f"  {language}: {texts[0]}")
-    if faults:
-        name, reason = next(iter(faults.items()))
-        print(f"unreadable: {len(faults)}, the first: {name}: {reason}")
+    _say_faults("unreadable", faults)
     if first is None:
         raise ValueError(f"no sample of {settings.shards} can be used")
+    if damaged := [f"{k} is {v}" for k, v in faults.items() if v in (CUT_OFF, DAMAGED)]:
+        raise ValueError(f"{damaged[0]}: copy or write it again")
     if (Path(settings.shards) / INDEX).is_file():
         index = read_index(settings.shards)
         if settings.check_hashes:
@@ -194,6 +220,20 @@ def survey(settings: InspectSettings) -> None:
         else:
             check_sizes(settings.shards, index)
             print(f"index.json agrees with the shards' sizes; sha256 {index['sha256']}")
+
+
+def _say_faults(what: str, faults: Mapping[str, str]) -> None:
+    """Prints faults by reason, and members that belong to no sample apart from them."""
+    foreign = [name for name, reason in faults.items() if reason == FOREIGN]
+    samples = {name: reason for name, reason in faults.items() if reason != FOREIGN}
+    if samples:
+        print(f"{what}: {len(samples)} samples")
+        for name, reason in [*samples.items()][:NUM_FAULTS]:
+            print(f"  {name}: {reason}")
+        if len(samples) > NUM_FAULTS:
+            print(f"  in all: {count_reasons(samples)}")
+    if foreign:
+        print(f"passed over: {len(foreign)} members of no sample, the first: {foreign[0]}")
 
 
 def _describe(num_shards: int, counts: Mapping[str, Any]) -> str:

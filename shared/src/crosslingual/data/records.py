@@ -198,9 +198,10 @@ def record_to_sample(record: Record) -> dict[str, Any]:
         image = path.read_bytes()
     if image is not None:
         if (kind := picture_kind(image)) is None:
-            name = record.image.name if isinstance(record.image, Path) else "the picture"
-            what = f"{name} is no JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
-            raise ValueError(f"record {record.key!r}: {what}; {remedy}")
+            what = "no JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
+            if isinstance(record.image, Path):
+                raise ValueError(f"record {record.key!r}: {record.image} is {what}; {remedy}")
+            raise ValueError(f"record {record.key!r}: the picture is {what}")
         sample[kind] = image
     fields = {name: getattr(record, name) for name in RESERVED} | record.extra
     try:
@@ -261,13 +262,16 @@ def find_picture(sample: Mapping[str, Any]) -> bytes | None:
     return sample[found[0]] if found else None
 
 
-def describe_faults(faults: Mapping[str, str]) -> str:
-    """The reasons of faults (reason by the name of the sample) with their numbers, and the first
-    three by name.
-    """
+def count_reasons(faults: Mapping[str, str]) -> str:
+    """The most common reasons of faults (reason by the name of the sample) with their numbers."""
     reasons = Counter(re.split("[:;]", reason)[0] for reason in faults.values())
-    counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
-    return f"{counts}; first: {'; '.join(f'{name}: {faults[name]}' for name in [*faults][:3])}"
+    return ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
+
+
+def describe_faults(faults: Mapping[str, str]) -> str:
+    """Faults in one line: their reasons, and the first three by name."""
+    first = "; ".join(f"{name}: {faults[name]}" for name in [*faults][:3])
+    return f"{count_reasons(faults)}; first: {first}"
 
 
 def names_found(sample: Mapping[str, Any]) -> list[str]:
