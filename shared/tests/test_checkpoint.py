@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -148,6 +149,109 @@ def test_a_truncated_or_foreign_checkpoint_is_refused(
     assert "checkpoint.json is broken" in refusal(tiny_run, run)
     manifest.unlink()
     assert "holds no checkpoint.json" in refusal(tiny_run, run)
+
+
+class Hostile:
+    """A pickle that makes a file when it is read as Python's pickles are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("pattern", ["*model_states.pt", "*optim_states.pt"])
+def test_a_checkpoint_runs_no_code_on_resume_or_export(
+    tiny_run: TinyRun, saved: Path, tmp_path: Path, pattern: str
+) -> None:
+    """Not even where the manifest goes with it, and where the host allows all pickles."""
+    run = tmp_path / "run"
+    shutil.copytree(saved, run)
+    manifest = json.loads((run / "checkpoint-4/checkpoint.json").read_text())
+    del manifest["sha256"]  # as earlier versions wrote it
+    for file in (run / "checkpoint-4").rglob(pattern):
+        torch.save({"module": Hostile(tmp_path / "code ran")}, file)
+        manifest["files"][str(file.relative_to(run / "checkpoint-4"))] = file.stat().st_size
+    (run / "checkpoint-4/checkpoint.json").write_text(json.dumps(manifest))
+    assert "(the code of posix.mkdir); give another checkpoint" in refusal(tiny_run, run)
+    with mock.patch.dict(os.environ, {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}):
+        with pytest.raises(ValueError, match="holds other things than the tensors"):
+            trained_state(run)
+    assert not (tmp_path / "code ran").exists()
+
+
+def test_one_flipped_byte_or_a_file_too_many_is_refused(saved: Path, tmp_path: Path) -> None:
+    for name in ("deepspeed/*rank_1*optim_states.pt", "deepspeed/*model_states.pt"):
+        run = tmp_path / name[-20]
+        shutil.copytree(saved, run)
+        [file, *_] = (run / "checkpoint-4").glob(name)
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(ValueError, match=f"{file.name} is damaged .*give another checkpoint"):
+            find_checkpoint(run)
+        (run / "checkpoint-2/deepspeed/a_model_states.pt").write_bytes(b"")
+        with pytest.raises(ValueError, match="a_model_states.pt, which is not of this checkpoint"):
+            find_checkpoint(run / "checkpoint-2")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"step": "4"}, {"files": [1]}, {"trainable": {"a": 1}}, {"sha256": {"a": 1}}]
+)
+def test_a_manifest_of_other_types_is_one_line(
+    saved: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    shutil.copytree(saved / "checkpoint-2", tmp_path / "copy")
+    path = tmp_path / "copy/checkpoint.json"
+    whole = json.loads(path.read_text())
+    [name] = changes
+    texts = ["{}", "[]", "", '{"version": 1}', "[" * 99_999, json.dumps({**whole, **changes})]
+    for text in texts:
+        path.write_text(text)
+        with pytest.raises(
+            ValueError, match=r"\A[^\n]*checkpoint.json is broken \([^\n]*\Z"
+        ) as what:
+            find_checkpoint(tmp_path / "copy")
+    assert f"its {name} is " in str(what.value)
+    path.write_text(json.dumps({**whole, "files": {"../x": 0, **whole["files"]}}))
+    with pytest.raises(ValueError, match=r"is broken \(it lists '../x'\)"):
+        find_checkpoint(tmp_path / "copy")
+    older = {name: value for name, value in whole.items() if name not in ("sha256", "deepspeed")}
+    path.write_text(json.dumps(older))
+    assert find_checkpoint(tmp_path / "copy") == tmp_path / "copy"
+
+
+@pytest.mark.parametrize("text", [b"", b"checkpoint-9\n", b"../elsewhere\n", b"/etc\n", b"\xff"])
+def test_a_broken_latest_names_the_way_on(saved: Path, tmp_path: Path, text: bytes) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(saved, run)
+    shutil.copytree(saved / "checkpoint-2", tmp_path / "elsewhere")
+    (run / "latest").write_bytes(text)
+    message = r"run/latest names .*; give .* there are: checkpoint-2, checkpoint-4\Z"
+    for call in (find_checkpoint, lambda folder: resolve_checkpoint(folder, "latest")):
+        with pytest.raises(ValueError, match=message):
+            call(run)
+    with pytest.raises(ValueError, match="of another run; add --resume_from_checkpoint"):
+        resolve_checkpoint(run, None)
+    chosen = run / "checkpoint-2"
+    assert resolve_checkpoint(run, str(chosen)) == find_checkpoint(chosen) == chosen
+
+
+def test_folders_of_others_stay_and_leftovers_of_ours_go(tiny_run: TinyRun, tmp_path: Path) -> None:
+    theirs = ["checkpoint-5.partial", ".checkpoint-4.0123456789abcdef", "checkpoint-best"]
+    for name in theirs:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "labels.csv").write_text("mine")
+    ours = tmp_path / ".checkpoint-2.00112233aabbccdd"
+    ours.mkdir()
+    (ours / "crosslingual.json").write_text("{}")
+    losses(tiny_run(output_dir=tmp_path, total_limit=1))
+    assert sorted(os.listdir(tmp_path)) == sorted([*theirs, "checkpoint-6", "latest"])
+    (tmp_path / "checkpoint-8").mkdir()
+    (tmp_path / "checkpoint-8" / "labels.csv").write_text("mine")
+    with pytest.raises(ValueError, match="checkpoint-8 holds no checkpoint.json, .*move it"):
+        resolve_checkpoint(tmp_path, "latest")
 
 
 def test_stage_0_resumes_with_another_number_of_processes(

@@ -2,19 +2,23 @@
 named by `latest`.
 
     OUTPUT/latest                           one line: checkpoint-200
-    OUTPUT/checkpoint-200/checkpoint.json   step, ZeRO stage, processes, shapes, file sizes
+    OUTPUT/checkpoint-200/checkpoint.json   step, ZeRO stage, processes, shapes, files' SHA-256
     OUTPUT/checkpoint-200/settings.yaml     the run's settings
     OUTPUT/checkpoint-200/deepspeed/*.pt    DeepSpeed's: trainable tensors, optimiser, state
 
-DeepSpeed's files are pickles: the local state of one's own run, never a format to exchange. Exports
-are safetensors (`crosslingual.adapter.artifact`). All processes see `OUTPUT`.
+DeepSpeed's files are pickles. They are read with torch's `weights_only`: tensors and plain values,
+and none of the code that a pickle may name. Exports are safetensors
+(`crosslingual.adapter.artifact`). All processes see `OUTPUT`.
 """
 
 import contextlib
 import errno
 import os
+import pickle
 import re
+import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,10 +28,15 @@ import torch
 from torch import Tensor
 
 from crosslingual.cli.settings import write_settings
-from crosslingual.files import flush, is_full_disk, replacing, write_text
+from crosslingual.files import MARK, flush, is_full_disk
 from crosslingual.training.manifest import MANIFEST, check_fits, read_manifest, write_manifest
 
 _TAG = "deepspeed"
+_TEMPORARY = re.compile(r"\.checkpoint-\d+\.[0-9a-f]{16}")
+_MARK = '{"format_version": 1, "kind": "checkpoint"}\n'
+_FOREIGN = (pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, TypeError, IndexError)
+"""What reading a file raises that holds other things than a checkpoint's."""
+
 _last: WeakKeyDictionary[Any, Path] = WeakKeyDictionary()
 """The checkpoint that an engine was last saved to or loaded from."""
 
@@ -50,7 +59,7 @@ def save_checkpoint(
         engine: what `build_engine` returned.
         output_dir: the run's folder, seen by all processes; made if it is absent.
         step: optimiser steps taken so far.
-        state: anything that pickles, the same on all processes (rank 0's is kept).
+        state: tensors and plain values, the same on all processes (rank 0's is kept).
         total_limit: how many checkpoints up to this one stay; None keeps all.
         settings: the run's, kept as `settings.yaml`.
 
@@ -59,17 +68,18 @@ def save_checkpoint(
     """
     output_dir = Path(output_dir).resolve()
     final = output_dir / f"checkpoint-{step}"
-    partial = output_dir / f"checkpoint-{step}.partial"
     is_first = torch.distributed.get_rank() == 0
     if _last.get(engine) == final:
         return final
+    names = [_temporary_name(final.name)]
+    torch.distributed.broadcast_object_list(names, src=0)
+    partial = output_dir / names[0]
     try:
         if is_first:
             output_dir.mkdir(parents=True, exist_ok=True)
-            for leftover in output_dir.glob("checkpoint-*.partial"):
-                shutil.rmtree(leftover)
-            for leftover in output_dir.glob(".latest.*"):
-                leftover.unlink()
+            _remove_leftovers(output_dir)
+            partial.mkdir()
+            (partial / MARK).write_text(_MARK, encoding="utf-8")
         torch.distributed.barrier()
         engine.save_checkpoint(
             str(partial),
@@ -88,7 +98,7 @@ def save_checkpoint(
         if not is_full_disk(error):
             raise
         shutil.rmtree(partial, ignore_errors=True)
-        latest = _latest_name(output_dir)
+        latest = _named_latest(output_dir)
         kept = f"{output_dir / latest} is intact" if latest else "none was saved before"
         message = f"the disk is full: {final} was not saved, {kept}; make room and resume"
         raise OSError(errno.ENOSPC, message) from error
@@ -112,11 +122,12 @@ def load_checkpoint(engine: Any, path: str | Path) -> dict[str, Any]:
     if not path.is_dir():
         raise FileNotFoundError(f"no checkpoint {path}; give a checkpoint-N folder or 'latest'")
     check_fits(engine, read_manifest(path), path)
-    folder, client_state = engine.load_checkpoint(str(path), tag=_TAG, load_module_strict=False)
-    if folder is None:
-        raise ValueError(f"DeepSpeed found nothing to load in {path}; resume from another one")
-    _last[engine] = path
-    return client_state["crosslingual"]
+    with _weights_only(path):
+        loaded, state = engine.load_checkpoint(str(path), tag=_TAG, load_module_strict=False)
+        if loaded is None:
+            raise ValueError(f"DeepSpeed found nothing to load in {path}; resume from another one")
+        _last[engine] = path
+        return state["crosslingual"]
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -124,14 +135,18 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: for a folder that is neither.
+        ValueError: for a run whose `latest` is broken, or a checkpoint that is not as written.
     """
     path = Path(path).resolve()
-    if (path / MANIFEST).is_file():
-        return path
-    latest = _latest_name(path)
-    if latest is None:
-        raise FileNotFoundError(f"no checkpoint in {path}; give a checkpoint-N or a run's folder")
-    return path / latest
+    if not (path / MANIFEST).is_file():
+        latest = _latest(path)
+        if latest is None:
+            raise FileNotFoundError(
+                f"no checkpoint in {path}; give a checkpoint-N or a run's folder"
+            )
+        path = latest
+    read_manifest(path)
+    return path
 
 
 def settings_file(checkpoint: Path) -> Path:
@@ -155,19 +170,20 @@ def trained_state(path: str | Path) -> dict[str, Tensor]:
     manifest = read_manifest(checkpoint)
     names, folder = list(manifest["trainable"]), checkpoint / _TAG
     # every stage's first file holds the state that was saved; stage 0's the tensors, too
-    [file, *_] = sorted(folder.glob("*model_states.pt"))
-    content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    average = content["crosslingual"].get("ema")
-    if average is not None:
-        state = dict(zip(names, average["shadow_params"], strict=True))
-    elif manifest["zero_stage"] == 0:
-        state = content["module"]
-    else:
-        state = _merged_shards(checkpoint)
-    return {
-        name: state[name].to(torch.float32, copy=True).reshape(manifest["trainable"][name])
-        for name in names
-    }
+    files = sorted(folder.glob("*model_states.pt"))
+    with _weights_only(checkpoint):
+        content = torch.load(files[0], map_location="cpu", mmap=True, weights_only=True)
+        average = content["crosslingual"].get("ema")
+        if average is not None:
+            state = dict(zip(names, average["shadow_params"], strict=True))
+        elif manifest["zero_stage"] == 0:
+            state = content["module"]
+        else:
+            state = _merged_shards(checkpoint)
+        return {
+            name: state[name].to(torch.float32, copy=True).reshape(manifest["trainable"][name])
+            for name in names
+        }
 
 
 def resolve_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | None) -> Path | None:
@@ -182,67 +198,143 @@ def resolve_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | Non
         ValueError: for a new run, or one resumed from elsewhere, in a folder with checkpoints.
     """
     output_dir = Path(output_dir).resolve()
-    latest = _latest_name(output_dir)
+    for folder in output_dir.glob("checkpoint-*"):
+        if re.fullmatch(r"checkpoint-\d+", folder.name) and not (folder / MANIFEST).is_file():
+            raise ValueError(
+                f"{folder} holds no {MANIFEST}, so it is no checkpoint of this program; move it "
+                "away, or choose another --output_dir"
+            )
     if resume_from_checkpoint == "latest":
-        if latest is None:
+        path = _latest(output_dir)
+        if path is None:
             raise FileNotFoundError(
                 f"no checkpoint in {output_dir}; leave out --resume_from_checkpoint to start anew"
             )
-        path = output_dir / latest
     else:
         path = None if resume_from_checkpoint is None else Path(resume_from_checkpoint).resolve()
     if path is not None and not path.is_dir():
         raise FileNotFoundError(f"no checkpoint {path}; give a checkpoint-N folder or 'latest'")
+    latest = _named_latest(output_dir)
     if latest is not None and (path is None or path.parent != output_dir):
         raise ValueError(
-            f"{output_dir} holds {latest} of another run; add --resume_from_checkpoint latest to "
-            "go on with it, or choose another --output_dir"
+            f"{output_dir} holds {latest or 'checkpoints'} of another run; add "
+            "--resume_from_checkpoint latest to go on with it, or choose another --output_dir"
         )
     return path
 
 
 def _merged_shards(checkpoint: Path) -> dict[str, Tensor]:
     """The fp32 tensors that the processes of ZeRO 1-3 saved in parts."""
-    # DeepSpeed asks torch to unpickle anything: the variable overrules it
-    environment = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
-    if not torch.cuda.is_available():
-        environment["DS_ACCELERATOR"] = "cpu"
-    with mock.patch.dict(os.environ, environment), contextlib.redirect_stdout(None):
-        from deepspeed.runtime.fp16.loss_scaler import LossScaler
-        from deepspeed.runtime.zero.config import ZeroStageEnum
+    with contextlib.redirect_stdout(None):
         from deepspeed.utils import zero_to_fp32
-        from deepspeed.utils.tensor_fragment import fragment_address
 
-        with (
-            torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]),
-            mock.patch.object(zero_to_fp32, "tqdm", lambda files, **_: files),
-        ):
+        with mock.patch.object(zero_to_fp32, "tqdm", lambda files, **_: files):
             return zero_to_fp32.get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), _TAG)
 
 
-def _latest_name(output_dir: Path) -> str | None:
+@contextlib.contextmanager
+def _weights_only(checkpoint: Path) -> Iterator[None]:
+    """Lets DeepSpeed, which asks torch to unpickle anything, read tensors and plain values alone.
+
+    Raises:
+        ValueError: a file of the checkpoint holds something else.
+    """
+    environment = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+    if not torch.cuda.is_available():
+        environment["DS_ACCELERATOR"] = "cpu"
+    with mock.patch.dict(os.environ, environment):
+        os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # torch refuses both
+        from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+        from deepspeed.utils.tensor_fragment import fragment_address
+
+        ours = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+        try:
+            with torch.serialization.safe_globals(ours):
+                yield
+        except _FOREIGN as error:
+            if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
+                raise
+            code = re.search(r"GLOBAL (\S+)", str(error))
+            reason = f"the code of {code[1]}" if code else str(error).strip().split("\n")[0][:200]
+            raise ValueError(
+                f"{checkpoint} holds other things than the tensors and values of a checkpoint "
+                f"({reason}); give another checkpoint"
+            ) from error
+
+
+def _latest(output_dir: Path) -> Path | None:
+    """The checkpoint that `latest` names, None where there is no such file."""
+    name = _named_latest(output_dir)
+    if name is None:
+        return None
+    if re.fullmatch(r"checkpoint-\d+", name) and (output_dir / name / MANIFEST).is_file():
+        return output_dir / name
+    found = sorted(path.parent.name for path in output_dir.glob(f"checkpoint-*/{MANIFEST}"))
+    raise ValueError(
+        f"{output_dir / 'latest'} names {name[:40]!r}, which is no checkpoint of that folder; give "
+        f"a checkpoint's own folder instead, of which there are: {', '.join(found) or 'none'}"
+    )
+
+
+def _named_latest(output_dir: Path) -> str | None:
     path = output_dir / "latest"
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else None
+
+
+def _temporary_name(name: str) -> str:
+    return f".{name}.{secrets.token_hex(8)}"
+
+
+def _remove_leftovers(output_dir: Path) -> None:
+    """Removes what killed processes left: folders of our temporary names that hold our mark, or
+    nothing.
+    """
+    for path in output_dir.iterdir():
+        if not _TEMPORARY.fullmatch(path.name) or path.is_symlink():
+            continue
+        if (path / MARK).is_file() or (path / MANIFEST).is_file():
+            _delete(path)
+        else:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _publish(partial: Path, final: Path, last: Path | None) -> None:
     """Flushes a complete folder, gives it its name, then lets `latest` name it.
 
     A folder that has this name already was left by a longer run than the one that resumed from
-    `last`, its neighbour.
+    `last`, its neighbour. New contents of `latest` are written into the complete folder first, so
+    that a full disk refuses them before anything is renamed, and a killed process leaves no file.
     """
-    flush(*partial.rglob("*"), partial)
-    latest = final.parent / "latest"
+    latest, temporary = final.parent / "latest", partial / "latest"
     if final.exists():
-        if last is not None and _latest_name(final.parent) == final.name:
-            write_text(latest, last.name + "\n")
-        shutil.rmtree(final)
-    with replacing(latest) as temporary:  # a full disk must refuse this one before the rename
-        temporary.write_text(final.name + "\n", encoding="utf-8")
-        flush(temporary)
-        partial.rename(final)
-        flush(final.parent)
+        if last is not None and _named_latest(final.parent) == final.name:
+            temporary.write_text(last.name + "\n", encoding="utf-8")
+            flush(temporary)
+            temporary.replace(latest)
+            flush(final.parent)
+        if not (final / MANIFEST).is_file():
+            raise ValueError(f"{final} is no checkpoint of this program; move it away and resume")
+        _remove(final)
+    temporary.write_text(final.name + "\n", encoding="utf-8")
+    flush(*partial.rglob("*"), partial)
+    partial.rename(final)
     flush(final.parent)
+    (final / "latest").replace(latest)
+    flush(final, final.parent)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Removes a checkpoint, first from under its name, so that no half of one has it."""
+    _delete(checkpoint.rename(checkpoint.with_name(_temporary_name(checkpoint.name))))
+
+
+def _delete(folder: Path) -> None:
+    """Removes a folder, the files that mark it as ours last."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name in (MARK, MANIFEST)):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    folder.rmdir()
 
 
 def _remove_oldest(output_dir: Path, step: int, total_limit: int) -> None:
@@ -250,4 +342,5 @@ def _remove_oldest(output_dir: Path, step: int, total_limit: int) -> None:
     steps = sorted(int(match[1]) for match in found if match and int(match[1]) <= step)
     for old in steps[: -max(total_limit, 1)]:
         path = output_dir / f"checkpoint-{old}"
-        shutil.rmtree(path.rename(path.with_name(path.name + ".partial")))
+        if (path / MANIFEST).is_file():
+            _remove(path)

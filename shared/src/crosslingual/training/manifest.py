@@ -1,15 +1,40 @@
-"""What a checkpoint is, besides its tensors: step, ZeRO stage, processes, shapes, file sizes."""
+"""What a checkpoint is, besides its tensors: step, ZeRO stage, processes, shapes, its files."""
 
+import functools
+import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
+from crosslingual.files import read_fields
 from crosslingual.training.engine import trainable_shapes
 
 _VERSION = 1
 MANIFEST = "checkpoint.json"
+_FIELDS = {
+    "version": int,
+    "step": int,
+    "zero_stage": int,
+    "world_size": int,
+    "trainable": dict[str, list[int]],
+    "files": dict[str, int],
+    "sha256": dict[str, str] | None,
+    "deepspeed": dict[str, Any] | None,
+}
+_CHANGES_RESULTS = (
+    "bf16",
+    "fp16",
+    "amp",
+    "data_types",
+    "communication_data_type",
+    "gradient_allreduce_op",
+    "gradient_predivide_factor",
+    "prescale_gradients",
+    "sparse_gradients",
+)
+"""Keys of a DeepSpeed configuration that change what is trained."""
 
 
 def write_manifest(engine: Any, folder: Path, step: int) -> None:
@@ -18,13 +43,13 @@ def write_manifest(engine: Any, folder: Path, step: int) -> None:
     Raises:
         ValueError: if processes on another machine wrote to a disk of their own.
     """
-    files = {
-        str(file.relative_to(folder)): file.stat().st_size
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
+    paths = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
     stage, world_size = engine.zero_optimization_stage(), torch.distributed.get_world_size()
-    num_shards = sum(name.endswith("optim_states.pt") for name in files)
+    num_shards = sum(name.endswith("optim_states.pt") for name in paths)
     if stage > 0 and num_shards != world_size:
         raise ValueError(
             f"{num_shards} of {world_size} processes wrote into {folder}; --output_dir must be on "
@@ -36,37 +61,68 @@ def write_manifest(engine: Any, folder: Path, step: int) -> None:
         "zero_stage": stage,
         "world_size": world_size,
         "trainable": trainable_shapes(engine),
-        "files": files,
+        "files": {name: path.stat().st_size for name, path in paths.items()},
+        "sha256": {name: _sha256(path) for name, path in paths.items()},
+        "deepspeed": _result_keys(engine),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint's manifest and checks that every file has its size.
+    """Reads a checkpoint's manifest and checks that every file is what was written: its size and
+    SHA-256, which takes about a second a gigabyte, once in a process. Manifests of earlier versions
+    hold sizes alone.
 
     Raises:
-        ValueError: for a folder that is no checkpoint of ours, or a truncated one.
+        ValueError: for a folder that is no checkpoint of ours, or a truncated or damaged one.
     """
     if not (path / MANIFEST).is_file():
         raise ValueError(f"{path} is no checkpoint of this program: it holds no {MANIFEST}")
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path / MANIFEST} is broken; resume from another one") from error
+    remedy = "give another checkpoint"
+    manifest = read_fields(path / MANIFEST, {"version": int}, remedy)
     if manifest["version"] != _VERSION:
         raise ValueError(f"{path} has version {manifest['version']}; this program reads {_VERSION}")
+    read_fields(path / MANIFEST, _FIELDS, remedy)
+    present = {file.relative_to(path).as_posix() for file in path.rglob("*.pt")}
+    if foreign := sorted(present - manifest["files"].keys()):
+        raise ValueError(f"{path} holds {foreign[0]}, which is not of this checkpoint; remove it")
     for name, size in manifest["files"].items():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ValueError(f"{path / MANIFEST} is broken (it lists {name!r}); {remedy}")
         file = path / name
         found = file.stat().st_size if file.is_file() else 0
         if found != size:
             raise ValueError(
-                f"{file} is truncated ({found} of {size} bytes); resume from another checkpoint"
+                f"{file} is truncated ({found} of {size} bytes); give another checkpoint"
+            )
+        sha256 = (manifest.get("sha256") or {}).get(name)
+        if sha256 is not None and _sha256_once(file, file.stat().st_mtime_ns, size) != sha256:
+            raise ValueError(
+                f"{file} is damaged (its SHA-256 is not that of {MANIFEST}); give another "
+                "checkpoint"
             )
     return manifest
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def _sha256_once(path: Path, changed: int, size: int) -> str:
+    """Of a file as it was at a time, so that a process reads each only once."""
+    return _sha256(path)
+
+
+def _result_keys(engine: Any) -> dict[str, Any]:
+    config = engine._config._param_dict
+    return {key: config[key] for key in _CHANGES_RESULTS if key in config}
+
+
 def check_fits(engine: Any, manifest: dict[str, Any], path: Path) -> None:
-    """Refuses a checkpoint of another module, ZeRO stage or, at stages 1-3, number of processes.
+    """Refuses a checkpoint of another module, ZeRO stage or, at stages 1-3, number of processes, or
+    of a DeepSpeed configuration that trains something else.
 
     Raises:
         ValueError: saying what differs.
@@ -85,4 +141,10 @@ def check_fits(engine: Any, manifest: dict[str, Any], path: Path) -> None:
         raise ValueError(
             f"{path} was written by {manifest['world_size']} processes at ZeRO stage "
             f"{manifest['zero_stage']}, not {world_size} at stage {stage}; resume as it was written"
+        )
+    before, now = manifest.get("deepspeed"), json.loads(json.dumps(_result_keys(engine)))
+    if before is not None and before != now:
+        raise ValueError(
+            f"{path} was trained with {json.dumps(before)} in the DeepSpeed config, not "
+            f"{json.dumps(now)}; resume with the former --deepspeed_config"
         )
