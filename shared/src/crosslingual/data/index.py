@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
+from crosslingual.data.addresses import at_address
 from crosslingual.data.languages import parse_language
 from crosslingual.data.records import Record
 from crosslingual.data.tars import INDEX
@@ -132,11 +131,12 @@ def language_counts(urls: list[str]) -> tuple[Counter[str], int]:
 
 def _read_json(url: str) -> dict[str, Any]:
     """The object in a JSON file; an empty one where there is no file."""
-    filesystem, path = fsspec.core.url_to_fs(url)
-    if not filesystem.exists(path):
-        return {}
+    with at_address(url) as (filesystem, path):
+        if not filesystem.exists(path):
+            return {}
+        data = filesystem.cat_file(path)
     try:
-        found = parse_json(filesystem.cat_file(path))
+        found = parse_json(data)
         if not isinstance(found, dict):
             raise ValueError("no JSON object")
     except ValueError as error:

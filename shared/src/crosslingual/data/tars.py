@@ -30,10 +30,12 @@ from typing import IO, Any, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from crosslingual.data.addresses import at_address
 from crosslingual.data.records import NOT_READ, PICTURES, split_member
 from crosslingual.data.text import printable
 
 INDEX = "index.json"
+PIPE = "pipe:"  # webdataset's word for a command whose output is a tar
 PARTIAL = ".partial"  # where shards are written before they are renamed into their folder
 EXTENSIONS = (*PICTURES, *NOT_READ, "json", "txt")
 """Members that make a sample; others are left alone."""
@@ -57,7 +59,7 @@ def expand_shards(spec: str | Path) -> list[str]:
     """Lists the tar files that a text names, in order.
 
     It is a folder, a tar file, a brace range `{00000..00012}.tar`, an fsspec address of any of
-    these, or several joined by `::`.
+    these, `pipe:` and a command whose output is a tar, or several joined by `::`.
 
     Raises:
         FileNotFoundError: a part of it matches no shard.
@@ -132,13 +134,26 @@ class Shard:
         self.samples: list[tuple[str, list[Member]]] = []
         self.faults: dict[str, str] = {}
         self.others: Counter[str] = Counter()
-        filesystem, path = fsspec.core.url_to_fs(url)
-        self._is_local = isinstance(filesystem, LocalFileSystem)
-        if self._is_local:
-            self._file = open(path, "rb", buffering=0)
-            self._scan(self._file, os.fstat(self._file.fileno()).st_size)
-        else:
+        if url.startswith(PIPE):
+            raise ValueError(
+                f"{url} is a stream, and samples are read at random: write shards of it first, "
+                "with `crosslingual shards --source webdataset --input` and the same words"
+            )
+        with at_address(url) as (filesystem, path):
+            self._is_local = isinstance(filesystem, LocalFileSystem)
+            if self._is_local:
+                self._file = open(path, "rb", buffering=0)
+                self._scan(self._file, os.fstat(self._file.fileno()).st_size)
+                return
             with filesystem.open(path, "rb") as file:
+                try:
+                    file.seek(max(file.size - 1, 0))
+                    file.read(1)
+                except (ValueError, TypeError) as error:  # a stream has no size
+                    raise ValueError(
+                        f"the server of {url} reads no ranges of files: copy the shards to this "
+                        "disk, or write them there with `crosslingual shards --source webdataset`"
+                    ) from error
                 self._scan(file, file.size)
 
     def close(self) -> None:
@@ -171,9 +186,8 @@ class Shard:
         if self._is_local:
             data = os.pread(self._file.fileno(), end - start, start)
         else:
-            # asked anew, because a connection does not survive the fork into a worker
-            filesystem, path = fsspec.core.url_to_fs(self.url)
-            data = filesystem.cat_file(path, start=start, end=end)
+            with at_address(self.url) as (filesystem, path):
+                data = filesystem.cat_file(path, start=start, end=end)
         if len(data) < end - start:
             raise ValueError("the shard is cut off")
         if len(data) > end - start:
@@ -280,13 +294,20 @@ def _walk(file: IO[bytes], num_bytes: int) -> Iterator[tuple[str, tarfile.TarInf
 @contextlib.contextmanager
 def _local(url: str) -> Iterator[str]:
     """The path of a shard that is local and not compressed: its own, or a temporary file's."""
-    if "://" not in url and fsspec.utils.infer_compression(url) is None:
-        yield url
-        return
+    if not url.startswith(PIPE) and "://" not in url:
+        if fsspec.utils.infer_compression(url) is None:
+            yield url
+            return
     with tempfile.NamedTemporaryFile(suffix=".tar") as plain:
         try:
-            with fsspec.open(url, "rb", compression="infer") as packed:
-                shutil.copyfileobj(packed, plain)
+            if url.startswith(PIPE):
+                from webdataset.gopen import gopen  # which imports torch
+
+                with gopen(url, "rb") as stream:
+                    shutil.copyfileobj(stream, plain)
+            else:
+                with at_address(url), fsspec.open(url, "rb", compression="infer") as packed:
+                    shutil.copyfileobj(packed, plain)
         except (EOFError, zlib.error) as error:
             raise ValueError(f"{url} is truncated or no tar file ({error})") from error
         plain.flush()
@@ -295,12 +316,15 @@ def _local(url: str) -> Iterator[str]:
 
 def _list(address: str) -> list[str]:
     is_remote = "://" in address
-    if is_remote and address.endswith((".tar", ".tar.gz")):
+    if address.startswith(PIPE) or (
+        is_remote and address.partition("?")[0].endswith((".tar", ".tar.gz"))
+    ):
         return [address]  # asking for each of a thousand would take minutes
-    files, path = fsspec.core.url_to_fs(address)
-    if files.isfile(path):
-        return [address]
-    if files.exists(f"{path}/{PARTIAL}") and not files.exists(f"{path}/{INDEX}"):
+    with at_address(address) as (files, path):
+        if not is_remote and files.isfile(path):
+            return [address]
+        is_cut = files.exists(f"{path}/{PARTIAL}") and not files.exists(f"{path}/{INDEX}")
+        found = sorted(files.glob(f"{path.rstrip('/')}/*.tar"))
+    if is_cut:
         raise FileNotFoundError(f"{address} was never finished; run `crosslingual shards` again")
-    found = sorted(files.glob(f"{path.rstrip('/')}/*.tar"))
     return [files.unstrip_protocol(name) for name in found] if is_remote else found
