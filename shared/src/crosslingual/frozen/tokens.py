@@ -58,11 +58,18 @@ def on_cut(handle: Callable[[Cut], object]) -> Iterator[None]:
 @contextmanager
 def say_cut(what: str = "texts") -> Iterator[None]:
     """For commands: says in one line how many texts were cut in the block, and shows one."""
-    cuts: dict[str, Cut] = {}
-    with on_cut(lambda cut: cuts.setdefault(cut.text, cut)):
+    seen: set[int] = set()  # hashes, which are small: a long run may cut millions
+    first: list[Cut] = []
+
+    def note(cut: Cut) -> None:
+        if not seen:
+            first.append(cut)
+        seen.add(hash(cut.text))
+
+    with on_cut(note):
         yield
-    if cuts:
-        print(f"{len(cuts)} {what} were cut: {next(iter(cuts.values()))}", file=sys.stderr)
+    if seen:
+        print(f"{len(seen)} {what} were cut: {first[0]}", file=sys.stderr)
 
 
 class CutCounts:
