@@ -334,7 +334,7 @@ def test_large_sheets_are_embedded_in_fewer_colours(tmp_path):
         ("--results {folder}/a.json --output_dir out --price_per_hour 0", "give a price above 0"),
         ("--results {folder}/a.json --output_dir out --grids {folder}/no.png", "no picture"),
         ("--results {folder}/a.json --output_dir out --grids {folder}/a.json", "is no PNG"),
-        ("--results {folder}/broken.json --output_dir out", "broken.json, line 1 is no JSON"),
+        ("--results {folder}/broken.json --output_dir out", "broken.json line 1 is broken JSON"),
     ],
 )
 def test_errors_of_a_user_are_one_line_with_the_remedy(words, message, tmp_path, capsys):
@@ -345,6 +345,108 @@ def test_errors_of_a_user_are_one_line_with_the_remedy(words, message, tmp_path,
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+HIDDEN = "a\u202eb\x1b[2Kc\u200bd"
+SHOWN = r"a\u202eb\x1b[2Kc\u200bd"
+
+
+def test_control_and_bidirectional_characters_are_shown_and_not_obeyed(tmp_path, capsys):
+    lines = [line for line in generation_lines() if line["model"] in ("pea", "as_is")]
+    for line in lines:
+        line |= {"model": line["model"] + HIDDEN, "dataset": HIDDEN, "command": HIDDEN}
+        line |= {"warnings": [HIDDEN], "samples": [{"prompt": HIDDEN}], "pretrained": HIDDEN}
+        line["protocol"] = {HIDDEN: HIDDEN}
+    training = list(other_lines())[1] | {"model": lines[0]["model"]}
+    out = report_of(tmp_path, [*lines, training], title=HIDDEN, currency=HIDDEN, price_per_hour=1.0)
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for path in [*out.glob("report.*"), *out.glob("*/*.tex")]
+    }
+    pages = {path: text for path, text in texts.items() if path.suffix != ".yaml"}
+    assert len(pages) > 4
+    for path, text in pages.items():
+        assert not set(text) & {"\u202e", "\x1b", "\u200b"}, path
+    assert SHOWN in pages[out / "report.html"]
+    words = ["--results", str(tmp_path / "a.json"), "--price_per_hour", "1"]
+    assert main(["cost", *words]) == 0
+    told = capsys.readouterr().out
+    assert SHOWN in told and not set(told) & {"\u202e", "\x1b", "\u200b"}
+
+
+@pytest.mark.parametrize("how", ["absolute", "parent", "link", "found"])
+def test_a_result_line_embeds_no_picture_from_outside_of_its_folder(how, tmp_path, capsys):
+    secret, results = tmp_path / "secret.png", tmp_path / "results"
+    Image.new("L", (8, 8)).save(secret)
+    names = {"absolute": str(secret), "parent": "../secret.png", "link": "a.png", "found": None}
+    line = next(generation_lines()) | ({"grids": [names[how]]} if names[how] else {})
+    write_lines(results / "a.json", [line])
+    if how in ("link", "found"):
+        (results / {"link": "a.png", "found": "grid.png"}[how]).symlink_to(secret)
+    words = ["report", "--results", str(results), "--output_dir", str(tmp_path / "out")]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "outside of" in error and "--grids" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    (results / "grid.png").unlink(missing_ok=True)
+    write_lines(results / "a.json", [line | {"grids": []}])
+    assert main([*words, "--grids", str(secret)]) == 0
+
+
+def test_a_line_may_name_a_picture_of_its_folder(tmp_path):
+    (tmp_path / "more").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "more" / "x.png")
+    out = report_of(tmp_path, [next(generation_lines()) | {"grids": ["more/x.png"]}])
+    assert (out / "plots" / "samples_1.png").is_file()
+
+
+def test_a_report_replaces_an_earlier_one_and_nothing_else(tmp_path, capsys):
+    lines = list(generation_lines())
+    out = report_of(tmp_path, lines)
+    assert (out / "tables" / "text_to_image_fid.tex").is_file()
+    for line in lines:
+        del line["metrics"]["fid"]
+    (out / "crosslingual.json").unlink()  # as an earlier version left it
+    report_of(tmp_path, lines)
+    assert not (out / "tables" / "text_to_image_fid.tex").exists()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds notes.txt, which this program did not write"):
+        report_of(tmp_path, lines)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"metrics": []},
+        {"samples": {"prompt": 1}},
+        {"interval95": {"text_accuracy": [0.9, 0.1]}},
+        {"warnings": [3]},
+        {"grids": "x.png"},
+        {"versions": []},
+        {"language": 3},
+        {"protocol": None},
+        {"trained_languages": "de"},
+        {"quartiles": {"a": [None, None]}},
+        {"metrics": {"samples": 1.0}, "samples": None},
+    ],
+)
+@pytest.mark.parametrize("verb", ["report", "cost", "recommend"])
+def test_a_line_of_wrong_types_is_one_line_of_error_with_its_place(broken, verb, tmp_path, capsys):
+    lines = [next(generation_lines()), *list(other_lines())[1:2]]
+    write_lines(tmp_path / "a.json", [lines[1], lines[0] | broken])
+    words = {"report": ["--output_dir", str(tmp_path / "out")], "recommend": ["--culture"]}
+    words["cost"] = ["--price_per_hour", "1"]
+    assert main([verb, "--results", str(tmp_path / "a.json"), *words[verb]]) == 2
+    error = capsys.readouterr().err
+    assert "a.json line 2" in error and error.count("\n") == 1
+
+
+def test_a_metric_named_as_another_key_of_lines_is_shown(tmp_path):
+    first, second = list(generation_lines())[:2]
+    first["metrics"]["samples"] = first["metrics"]["protocol"] = 1.0
+    text = (report_of(tmp_path, [first, second]) / "report.md").read_text(encoding="utf-8")
+    assert "| samples |" in text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")

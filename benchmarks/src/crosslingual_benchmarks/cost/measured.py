@@ -1,17 +1,16 @@
 """What training cost here: device-hours and price from `training` lines, points from the others.
 
 Training lines of one arm that differ in their seed are averaged. An arm's points are 100 times
-the mean over the foreign languages of its own lines. A number that cannot be had is None, and
-`reasons` says why.
+the mean over the foreign languages of its own lines. A number that the lines do not give is None,
+and `reasons` says why.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from crosslingual_benchmarks.results import Result, by_protocol
+from crosslingual_benchmarks.results import Result, by_protocol, metric_of
 
 TASK_OF = {"text_accuracy": "text_to_image", "mean_recall": "zeroshot_retrieval"}
 """The metrics that points may be of, and the task whose lines hold them."""
@@ -28,7 +27,7 @@ class TrainingCost:
 
     Device-hours are `train_s` x `num_processes` / 3600, which is what is paid for; step-hours are
     the part that optimiser steps took, stage by stage where the line has `stages`. Hours are means
-    over `num_runs`. What no line says is None.
+    over `num_runs`. A number that no line gives is None.
     """
 
     arm: str
@@ -45,10 +44,10 @@ class TrainingCost:
 
 @dataclass(frozen=True)
 class PointCost:
-    """A training's cost beside what it brought, on one dataset by one protocol.
+    """A training's cost and the points that it reached, on one dataset by one protocol.
 
-    Points are 100 x the metric's mean over `languages`; those gained are over the as-is arm in the
-    same languages. A number that cannot be had is None, and `reasons` says why.
+    Points are 100 x the metric's mean over `languages`; gained points are those above the as-is arm
+    in the same languages. A number that the lines do not give is None, and `reasons` says why.
     """
 
     training: TrainingCost
@@ -88,7 +87,7 @@ def point_costs(
     metric: str = "text_accuracy",
     languages: Sequence[str] = (),
 ) -> dict[str, list[PointCost]]:
-    """Each training's cost beside its points, apart by the points' dataset and protocol.
+    """Each training's cost and its points, grouped by the points' dataset and protocol.
 
     The metric is one of `TASK_OF`. Points are means over `languages`, or if empty over the foreign
     ones of each arm's lines.
@@ -115,12 +114,6 @@ def point_costs(
         words: [_points(t, counts[t.arm], lines, metric, languages) for t in trainings]
         for words, lines in (groups or {"": []}).items()
     }
-
-
-def metric_of(line: Result, metric: str) -> float | None:
-    """A line's number of that name: among its metrics, or beside them as `mean_recall` stands."""
-    value: Any = line["metrics"].get(metric, line.get(metric))
-    return None if value is None else float(value)
 
 
 def mean_by_language(lines: Sequence[Result], metric: str) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from crosslingual.data.text import printable
 from crosslingual_benchmarks.report.document import Document, Section, Table
 from crosslingual_benchmarks.report.page import render_page
 from crosslingual_benchmarks.report.tables import render_latex, render_markdown
@@ -11,10 +12,7 @@ MARKDOWN = "report.md"
 
 
 def write_files(document: Document, output_dir: str | Path) -> list[Path]:
-    """Writes `report.html`, `report.md`, `tables/*.tex` and `plots/*.png`; returns their paths.
-
-    Files of an older report that the new one does not write again stay.
-    """
+    """Writes `report.html`, `report.md`, `tables/*.tex` and `plots/*.png`; returns their paths."""
     output_dir = Path(output_dir)
     texts = {PAGE: render_page(document), MARKDOWN: render_report_markdown(document)}
     for section in document.sections:
@@ -23,7 +21,7 @@ def write_files(document: Document, output_dir: str | Path) -> list[Path]:
     written = []
     for name, text in texts.items():
         written.append(_made(output_dir / name))
-        written[-1].write_text(text, encoding="utf-8", newline="\n")
+        written[-1].write_text(text, encoding="utf-8")
     for section in document.sections:
         for figure in section.figures:
             written.append(_made(output_dir / "plots" / f"{figure.key}.png"))
@@ -72,8 +70,8 @@ def _section(section: Section) -> list[str]:
 
 
 def escape(text: str) -> str:
-    """A text whose signs Markdown shows rather than obeys."""
-    shown = " ".join(text.split())
+    """A text for Markdown, in which no sign starts a format and every character can be seen."""
+    shown = printable(" ".join(text.split()))
     return "".join(f"\\{sign}" if sign in r"\`*_[]<>#|$~" else sign for sign in shown)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from crosslingual_benchmarks.report.document import Cell
 from crosslingual_benchmarks.report.tables import DASH
-from crosslingual_benchmarks.results import Result
+from crosslingual_benchmarks.results import Result, metric_of
 
 Better = Literal["high", "low", ""]
 
@@ -33,10 +33,10 @@ class Measure:
     Attributes:
         name: of the metric in result lines.
         head: of the column.
-        scale: what a line's number is multiplied with to be shown.
-        decimals: shown.
-        better: which end is the better one; nothing where neither is.
-        is_exact: counted rather than estimated, so that no interval is needed to rank it.
+        scale: factor from a line's number to the shown one.
+        decimals: digits that are shown after the point.
+        better: which end is the better one; empty where neither is.
+        is_exact: counted rather than estimated, so that it is ranked without an interval.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Measure:
 
 def number_of(result: Result, name: str) -> Number | None:
     """A metric of a line, or one of its top-level numbers such as `mean_recall`."""
-    value = result["metrics"].get(name, result.get(name))
+    value = metric_of(result, name)
     if value is None:
         return None
     low, high = result.get("interval95", {}).get(name, (None, None))
@@ -81,11 +81,12 @@ def number_of(result: Result, name: str) -> Number | None:
 def mean_number(numbers: Sequence[Number]) -> Number | None:
     """The mean over languages, within the means of their bounds.
 
-    The same scenes are told in every language, so that the languages' errors go together; the
-    standard deviation of a mean is at most the mean of the standard deviations, whatever the
-    dependence, and the mean of the bounds is as wide as that.
+    All languages describe the same scenes, so their errors are correlated. Whatever the dependence,
+    the standard deviation of a mean is at most the mean of the standard deviations, and the mean of
+    the bounds is as wide as that.
 
-    It is None where there is none, and without an interval where one has none.
+    Returns:
+        None without numbers; a mean without an interval where a number has none.
     """
     if not numbers:
         return None
@@ -98,13 +99,14 @@ def mean_number(numbers: Sequence[Number]) -> Number | None:
 
 
 def best_of(numbers: Sequence[Number | None], better: Better, is_exact: bool) -> int | None:
-    """Which of a column's numbers is better than every other.
+    """The place of the number of a column that is better than every other.
 
     A counted number (`is_exact`) is ranked without an interval; an estimated one only where its
     interval shares no point with any other's.
 
-    Its place is None where fewer than two compete, the first two are equal, or an interval overlaps
-    or is missing.
+    Returns:
+        None where fewer than two compete, the first two are equal, or an interval overlaps or is
+        missing.
     """
     places = [place for place, number in enumerate(numbers) if number is not None]
     if not better or len(places) < 2:

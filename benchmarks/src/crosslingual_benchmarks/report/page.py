@@ -5,7 +5,9 @@ import re
 from importlib import resources
 
 import jinja2
+from markupsafe import Markup
 
+from crosslingual.data.text import printable
 from crosslingual_benchmarks.report.document import Document, Figure, Table
 from crosslingual_benchmarks.report.languages import NAMES, direction
 
@@ -13,7 +15,7 @@ _QUANTITY = re.compile(r"[<>~≈≤≥±+−-]?\s*\$?[+−-]?\d.{,23}")  # a has
 
 
 def render_page(document: Document) -> str:
-    """The page; every text of a result file is escaped."""
+    """The page; markup and hidden characters in the texts of result files are escaped."""
     template = resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True,
@@ -21,6 +23,7 @@ def render_page(document: Document) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
+        finalize=_shown,
     )
     return environment.from_string(template).render(
         document=document,
@@ -29,6 +32,10 @@ def render_page(document: Document) -> str:
         data_uri=_data_uri,
         texts=_text_columns,
     )
+
+
+def _shown(value: object) -> object:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _data_uri(figure: Figure) -> str:

@@ -11,6 +11,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from crosslingual.data.text import printable
 from crosslingual_benchmarks.report.measures import Number
 
 DPI = 150
@@ -62,7 +63,8 @@ def heat_map(
             text = "–" if value != value else f"{value:.0f}"
             ink = "black" if value != value else _ink_on(image.to_rgba(value))
             axes.text(x, y, text, ha="center", va="center", fontsize=9.5, color=ink)
-    axes.set_xticks(range(len(columns)), columns, fontsize=10, parse_math=False)
+    heads = [_cut(column) for column in columns]
+    axes.set_xticks(range(len(columns)), heads, fontsize=10, parse_math=False)
     axes.set_yticks(range(len(rows)), [_cut(row) for row in rows], fontsize=10, parse_math=False)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
@@ -92,7 +94,9 @@ def quality_against_cost(
         value = point.quality.value * scale
         bars = None
         if point.quality.low is not None and point.quality.high is not None:
-            bars = [[value - point.quality.low * scale], [point.quality.high * scale - value]]
+            # a few resamplings may all lie on one side of the value
+            ends = value - point.quality.low * scale, point.quality.high * scale - value
+            bars = [[max(end, 0.0)] for end in ends]
         axes.errorbar(
             [point.cost],
             [value],
@@ -114,7 +118,7 @@ def quality_against_cost(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     _draw_lines(axes, lines, scale)
-    axes.set_xlabel(cost_label, parse_math=False)
+    axes.set_xlabel(printable(cost_label), parse_math=False)
     axes.set_ylabel(quality_label, parse_math=False)
     _label_points(figure, axes, points, scale)
     return _png(figure)
@@ -192,6 +196,7 @@ def _limits(numbers: Sequence[Number], scale: float) -> tuple[float, float]:
 
 
 def _cut(label: str, most: int = 36) -> str:
+    label = printable(label)
     return label if len(label) <= most else label[: most - 1] + "…"
 
 

@@ -10,8 +10,10 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from crosslingual.data.text import printable
+
 DASH = "-"
-"""A cell without a number; the reason belongs beneath the table."""
+"""A cell without a number; the reason stands below the table."""
 
 _NUMBER = re.compile(r"[<>~≈≤≥±+−-]?\s*\$?[+−-]?\d")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|$~])")
@@ -25,7 +27,7 @@ _LATEX = {
     **{sign: rf"\{sign}" for sign in "&%$#_{}"},
     **{"→": r"$\rightarrow$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$"},
     **{"≈": r"$\approx$", "≤": r"$\leq$", "≥": r"$\geq$", "±": r"$\pm$", "−": "$-$"},
-    **{"α": r"$\alpha$", "\n": " "},
+    "α": r"$\alpha$",
 }
 
 Rows = Sequence[Sequence[object]]
@@ -77,15 +79,16 @@ def render_plain(heads: Sequence[str], rows: Rows) -> str:
     """
     cells = _check(heads, rows)
     right = _aligned_right(cells, len(heads))
-    lines = [[" ".join(cell.split()) for cell in line] for line in [list(heads), *cells]]
+    lines = [[printable(" ".join(cell.split())) for cell in line] for line in [heads, *cells]]
     widths = [max(_width(line[place]) for line in lines) for place in range(len(heads))]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join("  ".join(map(_padded, line, widths, right)).rstrip() for line in lines)
 
 
 def escape_latex(text: object) -> str:
-    """A text whose signs LaTeX prints rather than obeys."""
-    return "".join(_LATEX.get(sign, sign) for sign in str(text))
+    """A text for LaTeX, in which no sign starts a command and every character can be seen."""
+    shown = printable(str(text).replace("\n", " "))
+    return "".join(_LATEX.get(sign, sign) for sign in shown)
 
 
 def _check(heads: Sequence[str], rows: Rows) -> list[list[str]]:
@@ -108,7 +111,7 @@ def _aligned_right(cells: list[list[str]], num_columns: int) -> list[bool]:
 
 
 def _markdown(text: object) -> str:
-    return _MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
+    return _MARKDOWN.sub(r"\\\1", printable(" ".join(str(text).split())))
 
 
 def _latex_line(cells: Sequence[object]) -> str:

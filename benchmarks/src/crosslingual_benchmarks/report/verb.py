@@ -44,14 +44,15 @@ def make_document(settings: ReportSettings) -> Document:
 
     Raises:
         FileNotFoundError: no result files, or no picture where one is named.
-        ValueError: a line is no result, or there is no line; the price is not above 0; a picture
-            is no PNG.
+        ValueError: a line is not a result, or there is no line; the price is not above 0; a picture
+            is not a PNG, or lies outside of the results' folders.
     """
     if not settings.results:
         raise ValueError(
             "results is empty: name folders or *.json files, such as --results results"
         )
-    if settings.price_per_hour is not None and not settings.price_per_hour > 0:
+    price = settings.price_per_hour
+    if price is not None and not 0 < price < float("inf"):
         raise ValueError(f"price_per_hour is {settings.price_per_hour}: give a price above 0")
     results = read_results(settings.results)
     if not results:
@@ -76,13 +77,25 @@ def make_document(settings: ReportSettings) -> Document:
 
 def report(settings: ReportSettings) -> Path:
     """Writes the report, prints where its page is, and returns that path."""
+    from crosslingual.folders import publish_folder
     from crosslingual_benchmarks.report.files import PAGE, write_files
 
     document = make_document(settings)
-    files = write_files(document, settings.output_dir)
-    write_settings(settings, Path(settings.output_dir) / SETTINGS)
-    print(f"{len(files)} files written; open {Path(settings.output_dir) / PAGE}")
-    return Path(settings.output_dir) / PAGE
+
+    def fill(folder: Path) -> None:
+        write_files(document, folder)
+        write_settings(settings, folder / SETTINGS)
+
+    publish_folder(settings.output_dir, fill, kind="report", earlier=_written_before)
+    page = Path(settings.output_dir) / PAGE
+    print(f"the report is written; open {page}")
+    return page
+
+
+def _written_before(folder: Path) -> list[str]:
+    """The files of a report of an earlier version, which left no mark but its settings."""
+    patterns = ("report.*", "tables/*.tex", "plots/*.png") if (folder / SETTINGS).is_file() else ()
+    return [str(p.relative_to(folder)) for pattern in patterns for p in folder.glob(pattern)]
 
 
 def _measured_and_published(

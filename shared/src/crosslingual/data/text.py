@@ -167,7 +167,12 @@ def find_file(path: Path) -> Path:
     return found if found.is_file() else path
 
 
-def find_inside(folder: Path, name: str, allow_outside: bool = False) -> Path:
+def find_inside(
+    folder: Path,
+    name: str,
+    allow_outside: bool = False,
+    remedy: str = "read such files with --allow_outside",
+) -> Path:
     """`find_file` of a name in a folder that a list or a link gives.
 
     Raises:
@@ -177,10 +182,7 @@ def find_inside(folder: Path, name: str, allow_outside: bool = False) -> Path:
     path = find_file(folder / name)
     root = os.path.realpath(folder)
     if not allow_outside and os.path.commonpath([root, os.path.realpath(path)]) != root:
-        raise ValueError(
-            f"{name!r} lies outside of {folder}: copy it there, or read such files with "
-            "--allow_outside"
-        )
+        raise ValueError(f"{name!r} lies outside of {folder}: copy it there, or {remedy}")
     return path
 
 

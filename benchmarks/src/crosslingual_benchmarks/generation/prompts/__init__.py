@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.cli.settings import nearest_name
-from crosslingual.data.text import iter_json_lines
+from crosslingual.data.text import find_inside, iter_json_lines
 
 ASPECTS = ("painting", "literature", "festival", "food", "clothes", "landmark")
 MC18_FILE = Path(__file__).parent / "mc18.jsonl"
@@ -90,7 +90,8 @@ def read_prompts(path: str | Path) -> list[Prompt]:
 
     Raises:
         FileNotFoundError: there is no such file, or no photograph that it names.
-        ValueError: a line is no prompt, or repeats an id; file and line are named.
+        ValueError: a line is not a prompt, repeats an id, or names a photograph outside of the
+            file's folder; file and line are named.
     """
     path = Path(path)
     if not path.is_file():
@@ -136,9 +137,14 @@ def _prompt(fields: dict[str, Any], folder: Path, where: str) -> Prompt:
     english = told.get("english", texts.get("en"))
     if english is None:
         raise ValueError(f"{where} lacks english, which the CLIP score is measured against")
-    image = folder / told["image"] if "image" in told else None
-    if image is not None and not image.is_file():
-        raise FileNotFoundError(f"{where}: no photograph {image}")
+    image = None
+    if "image" in told:
+        try:
+            image = find_inside(folder, told["image"], remedy="give --reference_dir instead")
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if not image.is_file():
+            raise FileNotFoundError(f"{where}: no photograph {image}")
     return Prompt(
         id=told["id"],
         prompts=texts,

@@ -54,7 +54,7 @@ def mg18(
     for number, fields in iter_json_lines(path):
         where = f"{path} line {number}"
         key = fields.get("image/key")
-        if not isinstance(key, str) or key in entries:
+        if not isinstance(key, str) or key in entries or "/" in key:
             raise ValueError(f"{where} has no image/key of its own, as Crossmodal-3600 has")
         entries[key] = {name: _first(fields, name, where) for name in {*wanted, ENGLISH}}
     count = len(entries) if num_prompts is None else num_prompts

@@ -1,4 +1,4 @@
-"""What repeats each number: commands, seeds, versions and hashes, lines alike told once."""
+"""How to repeat each number: commands, seeds, versions and hashes; one row for lines alike."""
 
 import json
 import shlex
@@ -10,6 +10,10 @@ from crosslingual_benchmarks.report.languages import in_order
 from crosslingual_benchmarks.report.tables import DASH
 from crosslingual_benchmarks.results import Result
 
+THREADS = (
+    "OMP_NUM_THREADS, the number of threads that a process adds with, changes the last bits of "
+    "sums, and so pictures and numbers a little; compare runs every command with one thread."
+)
 HEADS = ["task", "dataset", "arm", "command", "weights", "languages", "seed", "precision"]
 HEADS += ["versions", "wall time, s", "dataset's SHA-256"]
 
@@ -21,7 +25,7 @@ def repeating_section(results: Sequence[Result], report_command: str) -> Section
         alike.setdefault(_key(result), []).append(result)
     rows = [_row(lines) for lines in alike.values()]
     silent = sum("command" not in result for result in results)
-    paragraphs = [f"This report: {report_command}"]
+    paragraphs = [f"This report: {report_command}", THREADS]
     if silent:
         paragraphs.append(
             f"{silent} of {len(results)} result lines do not say which command made them."

@@ -1,15 +1,19 @@
-"""Sheets of sample pictures: those named in results, beside them, or given; and prompts as text."""
+"""Sheets of sample pictures, from the results' folders or given, and the prompts as text."""
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from crosslingual.data.pictures import open_picture
+from crosslingual.data.text import find_inside
 from crosslingual_benchmarks.report.arms import LABELS
 from crosslingual_benchmarks.report.document import Cell, Figure, Section, Table
 from crosslingual_benchmarks.report.languages import in_order
 from crosslingual_benchmarks.report.tables import DASH
 from crosslingual_benchmarks.results import Result
 
+REMEDY = "give it to --grids"
 BESIDE = ("grid.png", "motifs.png")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGE_BYTES = 200_000  # a page with twenty sheets stays below what a browser opens at once
@@ -22,17 +26,25 @@ def find_grids(
     """PNG files of samples, each once.
 
     They are `grid.png` and `motifs.png` in the results' folders and in the folders in these, files
-    that a line's `grids` names from the folder of any result path, and those given.
+    that a line's `grids` names from the folder of any result path, and those given. Only given
+    files may lie elsewhere: a page is shown to others, and results may come from others.
 
     Raises:
-        FileNotFoundError: a file that is given or that a line names is not there.
+        FileNotFoundError: a file that is given or that a line names does not exist.
+        ValueError: a name or a link leads out of the results' folder.
     """
     folders = [path if path.is_dir() else path.parent for path in map(Path, result_paths)]
     found = [Path(path) for path in grids]
-    found += [_resolve(name, folders) for result in results for name in result.get("grids", ())]
+    named = dict.fromkeys(name for result in results for name in result.get("grids", ()))
+    for name in named:
+        inside = [find_inside(folder, name, remedy=REMEDY) for folder in folders]
+        found.append(next((path for path in inside if path.is_file()), inside[0]))
     for folder in folders:
         for name in BESIDE:
-            found += [*folder.glob(name), *sorted(folder.glob(f"*/{name}"))]
+            sheets = [*folder.glob(name), *sorted(folder.glob(f"*/{name}"))]
+            found += [
+                find_inside(folder, str(s.relative_to(folder)), remedy=REMEDY) for s in sheets
+            ]
     for path in found:
         if not path.is_file():
             raise FileNotFoundError(f"no picture {path}: give PNG files to --grids")
@@ -43,7 +55,7 @@ def samples_section(paths: Sequence[Path], results: Sequence[Result]) -> Section
     """The section of samples; None where there are none.
 
     Raises:
-        ValueError: a file is no PNG.
+        ValueError: a file is not a PNG, or a broken one.
     """
     figures = [_figure(number, path) for number, path in enumerate(paths, 1)]
     tables = [table for table in [_prompts(results)] if table]
@@ -56,37 +68,33 @@ def samples_section(paths: Sequence[Path], results: Sequence[Result]) -> Section
     return Section("samples", "Samples", [note] * bool(figures), tables, figures)
 
 
-def _resolve(name: str, folders: Sequence[Path]) -> Path:
-    candidates = [folder / name for folder in folders]
-    return next((path for path in candidates if path.is_file()), Path(name))
-
-
 def _figure(number: int, path: Path) -> Figure:
     png = path.read_bytes()
     if not png.startswith(PNG_SIGNATURE):
         raise ValueError(f"{path} is no PNG: a report embeds PNG files only")
+    try:
+        picture = open_picture(png)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     is_large = len(png) > LARGE_BYTES
     name = "/".join(path.absolute().parts[-2:])
     kind = "motifs of the cultures" if path.stem == "motifs" else "pictures and their prompts"
     title = f"Samples: {kind} ({name}{f', here in {NUM_COLOURS} colours' if is_large else ''})"
     alt = f"Sheet of samples, {kind}, from {name}; the shares that it illustrates are in the tables"
-    png = _with_fewer_colours(png) if is_large else png
+    png = _with_fewer_colours(picture) if is_large else png
     return Figure(f"samples_{number}", title, alt, png, is_folded=number > 1)
 
 
-def _with_fewer_colours(png: bytes) -> bytes:
+def _with_fewer_colours(picture: Any) -> bytes:
     """A third of the bytes, for a difference that pictures of the testbed hardly show."""
-    from PIL import Image
-
     file = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as picture:
-        picture.convert("RGB").quantize(NUM_COLOURS).save(file, format="PNG", optimize=True)
+    picture.quantize(NUM_COLOURS).save(file, format="PNG", optimize=True)
     return file.getvalue()
 
 
 def _prompts(results: Sequence[Result]) -> Table | None:
     """Prompts in their scripts, and whether each arm's picture was right; arms that read English
-    instead are left out.
+    instead are not shown.
     """
     told: dict[tuple[str, str], dict[str, str]] = {}
     arms: dict[str, None] = {}
@@ -97,7 +105,7 @@ def _prompts(results: Sequence[Result]) -> Table | None:
         for sample in result.get("samples", ()):
             arm = LABELS.get(result["model"], result["model"])
             arms[arm] = None
-            key = (result.get("language", ""), sample["prompt"])
+            key = (result.get("language") or "", sample["prompt"])
             told.setdefault(key, {})[arm] = words[sample.get("is_right")]
     if not told:
         return None
