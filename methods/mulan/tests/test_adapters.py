@@ -27,7 +27,13 @@ def states_of(num_rows: int = 3, seed: int = 0) -> Tensor:
         ({**BIG, "width": 768}, 20_371_968),  # SD 1.5
         ({**BIG, "width": 1024}, 34_764_800),  # SD 2.1
         (BIG_SDXL, 75_954_688),
-        ({**BIG, "family": "pixart", "width": 1152}, 6_048_000),
+        ({**BIG, "replaces_projection": True, "width": 1152}, 6_048_000),
+        # SD 3.5 medium, from 1024
+        (
+            {**BIG, "encoder_width": 1024, "width": 4096, "query_width": 1024, "split_widths": None}
+            | {"pooled_width": 2048, "pool": "mean", "pool_input_width": 1024},
+            42_113_024,
+        ),
         (
             {**BIG_SDXL, "add_embedding": [2816, 1280]},
             75_954_688 + 2816 * 1280 + 1280**2 + 2 * 1280,
@@ -54,7 +60,7 @@ def test_names_are_those_of_the_published_files() -> None:
     assert sdxl == {f"adapter{i}.{name}" for i in (1, 2) for name in names} | {
         f"pool_caption_projection.{name}" for name in head
     }
-    assert set(build_adapter({**SMALL, "family": "pixart"}).state_dict()) == head
+    assert set(build_adapter({**SMALL, "replaces_projection": True}).state_dict()) == head
 
 
 def test_query_adapter_equals_torchs_transformer_over_the_queries() -> None:
@@ -84,11 +90,12 @@ def test_query_adapter_equals_torchs_transformer_over_the_queries() -> None:
     "shape",
     [
         SMALL,
-        {**SMALL, "family": "pixart"},
+        {**SMALL, "replaces_projection": True},
         SMALL_SDXL,
         {**SMALL_SDXL, "pool": "first"},
         {**SMALL_SDXL, "pool": "attention"},
         {**SMALL_SDXL, "pool": "encoder", "pool_input_width": 9},
+        {**SMALL_SDXL, "split_widths": None, "query_width": 4},
     ],
 )
 def test_a_gradient_reaches_every_parameter_and_rows_are_independent(shape: dict[str, Any]) -> None:
@@ -96,7 +103,7 @@ def test_a_gradient_reaches_every_parameter_and_rows_are_independent(shape: dict
     adapter = build_adapter(shape)
     extra = (torch.randn(3, 9),) if shape["pool"] == "encoder" else ()
     states, pooled = adapter(states_of(), *extra)
-    assert (pooled is None) == (shape["family"] != "sdxl")
+    assert (pooled is None) == (not shape["pooled_width"])
     weights = torch.randn_like(states)
     loss = (states * weights).sum() + (0 if pooled is None else pooled.square().sum())
     loss.backward()
@@ -152,6 +159,6 @@ def test_seed_adapter_is_chosen_by_language_and_drives_no_other_family() -> None
     assert adapter.language == 1
     with pytest.raises(ValueError, match="has no 'zh'; it has de, fr"):
         seed_adapter(["de", "fr"], language="zh")
-    for family in ("sdxl", "pixart"):
+    for change in ({"pooled_width": 4}, {"replaces_projection": True}):
         with pytest.raises(ValueError, match="use variant published"):
-            seed_adapter(["de"], family=family)
+            seed_adapter(["de"], **change)

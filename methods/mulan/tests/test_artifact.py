@@ -22,7 +22,7 @@ KINDS = {
     "sdxl": SDXL,
     "sdxl-mean": {**SDXL, "pool": "mean", "pool_input_width": 12},
     "sdxl-embedding": {**SDXL, "add_embedding": [44, 32]},
-    "pixart": {**SD, "family": "pixart", "num_queries": 0},
+    "pixart": {**SD, "family": "pixart", "replaces_projection": True, "num_queries": 0},
 }
 
 

@@ -126,9 +126,13 @@ def test_every_block_gives_an_output_and_the_gradient_reaches_exactly_the_adapte
         torch.randn(2, *shape, generator=generator) for shape in ((4, 8, 8), (3, 6), (3, 5))
     )
     times = torch.tensor([10, 900])
-    with torch.no_grad(), BlockOutputs(blocks) as teacher:
+
+    def hidden_states(_: nn.Module, output: Any) -> Tensor:
+        return output[0] if isinstance(output, tuple) else output
+
+    with torch.no_grad(), BlockOutputs(blocks, hidden_states) as teacher:
         teacher_eps = unet(latents, times, english).sample
-    with BlockOutputs(blocks) as student:
+    with BlockOutputs(blocks, hidden_states) as student:
         student_eps = unet(latents, times, adapter(states)[0]).sample
     assert len(teacher.outputs) == len(student.outputs) == num_blocks
     channels = layout["block_out_channels"]

@@ -29,7 +29,7 @@ mulan.attach(pipe, "this/folder")
 pipe("...").images[0]
 ```
 """
-NOT_SDXL = "null_policy zeros is SDXL's: stock pipelines of other bases encode ''"
+NO_ZEROS = "null_policy zeros is SDXL's: stock pipelines of other bases encode ''"
 SHAPE = (
     "variant family encoder_width width pooled_width num_queries num_heads num_layers text_encoder"
 )
@@ -44,11 +44,11 @@ def check_alignment(settings: TrainSettings) -> None:
         ValueError: with the setting to change.
     """
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
-    is_pixart = base.family.name == "pixart"
-    if is_pixart and (settings.alignment != "image" or settings.english_states):
+    replaces_projection = base.family.projection is not None
+    if replaces_projection and (settings.alignment != "image" or settings.english_states):
         raise ValueError(
-            "PixArt's adapter is trained through pictures alone: use --alignment image "
-            "--english_states false"
+            f"on {base.id} the adapter replaces the denoiser's projection of captions and is "
+            "trained through pictures alone: use --alignment image --english_states false"
         )
     if settings.alignment != "image" and not settings.english_states:
         raise ValueError(
@@ -65,18 +65,25 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
     """
     check_alignment(settings)
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
-    text, is_sdxl = base.text, base.family.name == "sdxl"
+    text, replaces_projection = base.text, base.family.projection is not None
     # The published order: the second encoder's width first.
-    split_widths = list(reversed(text.part_widths)) if is_sdxl else None
-    if settings.null_policy == "zeros" and not is_sdxl:
-        raise ValueError(NOT_SDXL)
-    if settings.replace_add_embedding and not (is_sdxl and settings.has_pictures):
+    split_widths = list(reversed(text.part_widths)) if len(text.part_widths) > 1 else None
+    if settings.null_policy == "zeros" and not base.family.can_zero_empty:
+        raise ValueError(NO_ZEROS)
+    if settings.query_width and (split_widths or replaces_projection):
+        raise ValueError(
+            f"query_width is for bases with one sequence of states and no projection of them, and "
+            f"{base.id} is of the family {base.family.name}: leave it out"
+        )
+    if settings.replace_add_embedding and not (text.added_embedding and settings.has_pictures):
         raise ValueError(
             "replace_add_embedding trains a layer of SDXL through pictures: use an SDXL base and "
             "--alignment image or both, or --replace_add_embedding false"
         )
-    widths = [*(split_widths or [text.inner_width]), text.pooled_width or 0]
-    if base.family.name != "pixart" and any(width % settings.num_heads for width in widths):
+    widths = split_widths or [settings.query_width or text.inner_width]
+    if settings.pool == "attention":
+        widths = [*widths, text.pooled_width or 0]
+    if not replaces_projection and any(width % settings.num_heads for width in widths):
         raise ValueError(f"num_heads {settings.num_heads} does not divide the base's {widths}")
     encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
     return {
@@ -86,6 +93,8 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
         "width": text.inner_width,
         "pooled_width": text.pooled_width,
         "split_widths": split_widths,
+        "query_width": settings.query_width,
+        "replaces_projection": replaces_projection,
         "encoder_width": encoder_width,
         "num_queries": settings.num_queries,
         "num_heads": settings.num_heads,
@@ -209,7 +218,8 @@ def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
     shape |= dict.fromkeys(nothing)
     if set(state) == PIXART:
         width, encoder_width = state["linear_1.weight"].shape
-        return shape | {"family": "pixart", "encoder_width": encoder_width, "width": width}
+        shape |= {"family": "pixart", "replaces_projection": True}
+        return shape | {"encoder_width": encoder_width, "width": width}
     prefix = "adapter1." if "adapter1.queries" in state else ""
     wanted = [f"{prefix}queries", f"{prefix}proj.0.weight"]
     if prefix:
@@ -251,7 +261,7 @@ def import_published(settings: ImportSettings) -> Path:
             "--null_policy zeros or --null_policy adapter"
         )
     if settings.null_policy == "zeros" and not is_sdxl:
-        raise ValueError(NOT_SDXL)
+        raise ValueError(NO_ZEROS)
     config = {
         "method": "mulan",
         **shape,

@@ -8,6 +8,7 @@ diffusion loss), from the English encoder's states, or both. The encoder gives t
 Shapes: B batch, L tokens, C encoder width, Q queries, D cross-attention width, P pooled width.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -99,15 +100,16 @@ class CaptionProjection(nn.Module):
 
 
 class PixArtAdapter(CaptionProjection):
-    """Replaces PixArt's caption projection."""
+    """Replaces the caption projection of the denoiser (PixArt, Sana)."""
 
     def forward(self, states_BLC: Tensor) -> Adapted:
         """Token states to cross-attention states (B, L, D), which keep the encoder's mask."""
         return super().forward(states_BLC), None
 
 
-class TwoEncoderAdapter(nn.Module):
-    """The form for SDXL: a query adapter for each of its text encoders, and a pooled vector.
+class PooledAdapter(nn.Module):
+    """The form for bases that take a pooled vector: a query adapter for each part of their states
+    (two for SDXL's two text encoders, one elsewhere), and a pooled head.
 
     At C = 4096, Q = 120, D = 1280 + 768 and a pooled vector of 768 from the encoder it has
     75,954,688 parameters. `pool` chooses the pooled head's input: the `mean` of all token states or
@@ -118,17 +120,22 @@ class TwoEncoderAdapter(nn.Module):
     def __init__(
         self,
         encoder_width: int,
-        widths: tuple[int, int],
+        widths: Sequence[int],
         num_queries: int,
         num_heads: int,
         pooled_width: int,
         pool: str,
         pool_input_width: int,
+        out_width: int | None = None,
     ):
-        """C, the two parts of D in the adapters' order, Q, heads, P, and the pool."""
+        """C, the parts of D in the adapters' order, Q, heads, P, and the pool; D where a linear
+        layer takes the states of one adapter to it.
+        """
         super().__init__()
-        self.adapter1 = QueryAdapter(encoder_width, widths[0], num_queries, num_heads)
-        self.adapter2 = QueryAdapter(encoder_width, widths[1], num_queries, num_heads)
+        for number, width in enumerate(widths, start=1):
+            adapter = QueryAdapter(encoder_width, width, num_queries, num_heads)
+            self.add_module(f"adapter{number}", adapter)
+        self.out = nn.Linear(widths[0], out_width) if out_width else None
         self.pool = pool
         if pool == "attention":
             self.pool_caption_projection = AttentionPool(encoder_width, pooled_width, num_heads)
@@ -145,7 +152,10 @@ class TwoEncoderAdapter(nn.Module):
         Raises:
             ValueError: `pool` is `encoder` and that vector is missing.
         """
-        states = torch.cat([self.adapter1(states_BLC)[0], self.adapter2(states_BLC)[0]], dim=-1)
+        adapters = (part for name, part in self.named_children() if name.startswith("adapter"))
+        states = torch.cat([adapter(states_BLC)[0] for adapter in adapters], dim=-1)
+        if self.out is not None:
+            states = self.out(states)
         if self.pool == "attention":
             pooled = states_BLC
         elif self.pool == "mean":  # over the padding too: the adapter has no mask
@@ -163,16 +173,17 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
     """The adapter that a config describes.
 
     Args:
-        config: `variant` (published | seed), `family` (sd | sdxl | pixart), widths, and the form's
-            own settings; `language` chooses a seed adapter's language.
+        config: `variant` (published | seed), `replaces_projection`, widths, and the form's own
+            settings; `language` chooses a seed adapter's language.
 
     Raises:
         ValueError: the seed form does not support the base, or the language is unknown.
     """
     encoder_width, width = config["encoder_width"], config["width"]
     queries = {"num_queries": config["num_queries"], "num_heads": config["num_heads"]}
+    replaces_projection, query_width = config.get("replaces_projection"), config.get("query_width")
     if config["variant"] == "seed":
-        if config["family"] != "sd":
+        if config["pooled_width"] or replaces_projection:
             raise ValueError("variant seed drives SD 1.x and 2.x alone: use variant published")
         languages = config["languages"]
         adapter = SeedAdapter(encoder_width, width, config["num_layers"], len(languages))
@@ -181,17 +192,20 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
             raise ValueError(f"this adapter has no {language!r}; it has {', '.join(languages)}")
         adapter.language = languages.index(language)
         return adapter
-    if config["family"] == "pixart":
+    if replaces_projection:
         return PixArtAdapter(encoder_width, width)
-    if config["family"] == "sd":
+    if not config["pooled_width"]:
+        if query_width:
+            raise ValueError("query_width is for bases that take a pooled vector: leave it out")
         return QueryAdapter(encoder_width, width, **queries)
-    adapter = TwoEncoderAdapter(
+    adapter = PooledAdapter(
         encoder_width,
-        config["split_widths"],
+        config["split_widths"] or [query_width or width],
         **queries,
         pooled_width=config["pooled_width"],
         pool=config["pool"],
         pool_input_width=config["pool_input_width"],
+        out_width=width if query_width else None,
     )
     if config["add_embedding"]:  # the UNet's embedding of pooled vector, sizes and crops
         adapter.add_embedding = AddEmbedding(*config["add_embedding"])

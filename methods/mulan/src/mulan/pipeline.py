@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from crosslingual.adapter import pipeline
 from crosslingual.frozen.families import family_of
 from mulan.artifact import load_adapter
+from mulan.method import CaptionProjection
 
 
 def attach(pipe: Any, adapter: str | Path, language: str | None = None) -> Any:
@@ -33,7 +34,9 @@ def attach(pipe: Any, adapter: str | Path, language: str | None = None) -> Any:
 def attach_module(pipe: Any, module: nn.Module, config: dict[str, Any]) -> Any:
     """Does the same as `attach` for an adapter in memory."""
     _check_pool(config)
-    pipeline.check_widths(pipe, config["width"], config["pooled_width"])
+    replaces_projection = isinstance(module, CaptionProjection)
+    widths = config["width"], config["pooled_width"]
+    pipeline.check_widths(pipe, *widths, inner=replaces_projection)
     family, denoiser = family_of(pipe)
     if family.name != config["family"]:
         raise ValueError(
@@ -42,7 +45,7 @@ def attach_module(pipe: Any, module: nn.Module, config: dict[str, Any]) -> Any:
         )
     if config["add_embedding"]:
         denoiser.add_embedding.load_state_dict(module.add_embedding.state_dict())
-    return pipeline.attach_adapter(pipe, module, config)
+    return pipeline.attach_adapter(pipe, module, config, replaces_projection=replaces_projection)
 
 
 def load_pipeline(path: str, base: str | None = None, language: str | None = None) -> Any:
@@ -77,7 +80,7 @@ def encode(
     """
     module, config = load_adapter(adapter, language)
     _check_pool(config)
-    if config["family"] == "pixart" or config["add_embedding"]:
+    if isinstance(module, CaptionProjection) or config["add_embedding"]:
         raise ValueError(
             f"{adapter} changes a layer of the base too: attach it, take pipe.encode_prompt(...), "
             "and set pipe.text_encoder to None"

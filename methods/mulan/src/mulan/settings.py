@@ -23,10 +23,12 @@ class TrainSettings(settings.DiffusionSettings):
         language_weight: weight of the language loss for --alignment both.
         num_queries: states that the denoiser reads; language alignment needs as many as the
             English encoder gives.
+        query_width: width of the learned queries, where a linear layer then takes them to the
+            base's; saves parameters on bases of wide states (4096). The base's width if not given.
         num_heads: attention heads of the adapter.
         num_layers: linear layers of a seed adapter, 2 or 3.
-        pool: source of SDXL's pooled vector: the mean of the token states, the first of them, or
-            attention over them.
+        pool: source of the pooled vector, where the base takes one: the mean of the token states,
+            the first of them, or attention over them.
         replace_add_embedding: also train a replacement for SDXL's added embedding; needs
             --alignment image or both.
         init_adapter: folder of an exported adapter to start from. A seed adapter's languages that
@@ -47,6 +49,7 @@ class TrainSettings(settings.DiffusionSettings):
     alignment: Literal["image", "language", "both"] = "image"
     language_weight: float = 1.0
     num_queries: int = 120
+    query_width: int | None = None
     num_heads: int = 8
     num_layers: int = 2
     pool: Literal["mean", "first", "attention"] = "mean"

@@ -93,7 +93,7 @@ def load_frozen(
             mixed_precision=settings.mixed_precision,
             gradient_checkpointing=settings.gradient_checkpointing,
             compile=settings.compile,
-            project_text=False,
+            project_text=not config["replaces_projection"],
         )
     placed = {name: _place(array, device)[None] for name, array in null.items()}
     return Frozen(denoiser, noising, placed, numbers, device)

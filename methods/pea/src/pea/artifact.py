@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from crosslingual.adapter import artifact
@@ -28,10 +29,14 @@ pipe("...").images[0]
 
 
 def adapter_config(settings: TrainSettings) -> dict[str, Any]:
-    """Builds the adapter's config.json: its shape, its base and its encoder."""
+    """Builds the adapter's config.json: its shape, its base and its encoder.
+
+    Raises:
+        ValueError: the form does not suit the base.
+    """
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
-    return {
+    config = {
         "method": "pea",
         "variant": settings.variant,
         "encoder_width": encoder_width,
@@ -48,6 +53,9 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
         "languages": settings.languages,
         "guidance_scale": settings.guidance_scale,
     }
+    with torch.device("meta"):  # refuses what the form cannot do, before anything is loaded
+        build_adapter(config)
+    return config
 
 
 def save_adapter(

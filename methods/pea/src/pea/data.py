@@ -7,12 +7,16 @@ from pea.settings import TrainSettings
 
 
 def frozen_parts(settings: TrainSettings, ranks: Ranks) -> FrozenParts:
-    """The frozen parts: the VAE gives latents, and both text encoders give states."""
+    """The frozen parts: the VAE gives latents, and both text encoders give states, and masks if the
+    base takes them.
+    """
+    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     return FrozenParts(
-        Base.open(settings.pretrained_model_name_or_path, settings.revision),
+        base,
         settings.text_encoder,
         settings.languages,
         settings.max_length,
         encoder_revision=settings.text_encoder_revision,
         device=ranks.device,
+        with_mask=base.text.takes_mask,
     )

@@ -10,7 +10,7 @@ translation (native captions) the student learns from the noise itself.
 Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -91,7 +91,8 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
     if config["variant"] == "seed":
         if config["pooled_width"]:
             raise ValueError(
-                "variant seed has no pooled output and cannot drive SDXL: use variant published"
+                "variant seed has no pooled output, and this base takes a pooled text vector: use "
+                "variant published"
             )
         return BottleneckAdapter(encoder_width, width, config["rank"])
     if config["pooled_width"]:
@@ -105,16 +106,17 @@ class BlockOutputs:
     """Collects the outputs of a denoiser's blocks while it is entered.
 
     SD 1.x has 4 + 1 + 4 of them (down, mid, up), SDXL 3 + 1 + 3. A down block's output is its
-    hidden state, not its residuals.
+    hidden state, not its residuals. Of a transformer that attends to text and picture together,
+    only the picture's states count: teacher and student read unlike numbers of tokens.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module]):
-        """Each of `blocks` returns a tensor, or a tuple whose first element is that tensor."""
-        self.blocks = blocks
+    def __init__(self, blocks: Sequence[nn.Module], read: Callable[[nn.Module, Any], Tensor]):
+        """`read` takes the states that are compared from a block and what it returned."""
+        self.blocks, self.read = blocks, read
         self.outputs: list[Tensor] = []
 
-    def _keep(self, _module: nn.Module, _inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:
-        self.outputs.append(output[0] if isinstance(output, tuple) else output)
+    def _keep(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+        self.outputs.append(self.read(module, output))
 
     def __enter__(self) -> "BlockOutputs":
         """Starts collecting."""
@@ -165,7 +167,8 @@ def pea_loss(
     denoise = _mean_over(_squared_error(student_eps, target), native)
     output = _mean_over(_squared_error(student_eps, teacher_eps), parallel)
     pairs = zip(student_blocks, teacher_blocks, strict=True)
-    feature = torch.stack([_mean_over(_squared_error(s, t), parallel) for s, t in pairs]).sum()
+    features = [_mean_over(_squared_error(s, t), parallel) for s, t in pairs]
+    feature = torch.stack(features).sum() if features else torch.zeros_like(output)
     parts = {"native": denoise.detach(), "output": output.detach(), "feature": feature.detach()}
     return denoise + output + feature_weight * feature, parts
 

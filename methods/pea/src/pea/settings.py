@@ -19,7 +19,12 @@ class TrainSettings(settings.DiffusionSettings):
             reconstruction).
         hidden_width: width of the published adapter's hidden layers.
         rank: width of the seed adapter's bottleneck.
-        feature_weight: weight of the block-output (feature) distillation in the published loss.
+        feature_weight: weight of the feature distillation in the published loss; 0 matches the
+            predictions alone.
+        feature_outputs: features to match: the outputs of the denoiser's blocks, or those of the
+            attentions inside them, as X2I does.
+        feature_blocks: numbers of the blocks, from 0, whose features are matched; all of them if
+            none is named. Fewer blocks take less memory.
         recon_weight: weight of the reconstruction term in the seed loss (alpha in the paper).
         temperature: temperature of both softmaxes in the seed loss's KL term.
         gradient_checkpointing: recompute the UNet's activations in the backward pass; slower, but
@@ -34,6 +39,8 @@ class TrainSettings(settings.DiffusionSettings):
     hidden_width: int = 384
     rank: int = 64
     feature_weight: float = 0.1
+    feature_outputs: Literal["blocks", "attentions"] = "blocks"
+    feature_blocks: list[int] = field(default_factory=list)
     recon_weight: float = 1.0
     temperature: float = 1.0
     adam_weight_decay: float = 0.1

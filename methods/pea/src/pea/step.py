@@ -26,13 +26,15 @@ class Frozen:
     """The frozen parts that a step uses.
 
     Attributes:
-        denoiser: the UNet, as teacher and student.
+        denoiser: the denoiser, as teacher and student.
         noising: its noise schedule, on its device.
-        null: states of the empty prompt: english_states (1, L, D), multilingual_states (1, M, C)
-            and, for SDXL, english_pooled (1, P).
+        layers: the denoiser's modules whose outputs are matched; empty if feature_weight is 0.
+        null: arrays of the empty prompt: english_states (1, L, D), multilingual_states (1, M, C)
+            and, if the base takes them, english_pooled (1, P) and both masks.
     """
 
     denoiser: Denoiser
+    layers: list[nn.Module]
     noising: Noising
     null: dict[str, Tensor]
 
@@ -40,22 +42,56 @@ class Frozen:
 def load_frozen(
     settings: TrainSettings, base: Base, null: dict[str, Tensor], device: torch.device
 ) -> Frozen:
-    """Loads the base's denoiser; `null` comes from the data, without a batch axis."""
+    """Loads the base's denoiser; `null` comes from the data, without a batch axis.
+
+    Raises:
+        ValueError: the denoiser has no block of a number in `feature_blocks`.
+    """
+    denoiser = base.load_denoiser(
+        device,
+        resolution=settings.resolution,
+        mixed_precision=settings.mixed_precision,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        compile=settings.compile,
+    )
     return Frozen(
-        base.load_denoiser(
-            device,
-            resolution=settings.resolution,
-            mixed_precision=settings.mixed_precision,
-            gradient_checkpointing=settings.gradient_checkpointing,
-            compile=settings.compile,
-        ),
+        denoiser,
+        choose_layers(denoiser, settings),
         base.schedule(
             device=device,
             caption_dropout=settings.caption_dropout,
             noise_offset=settings.noise_offset,
         ),
-        {name: tensor.to(device, torch.float32)[None] for name, tensor in null.items()},
+        {name: _place(tensor, device)[None] for name, tensor in null.items()},
     )
+
+
+def _place(array: Tensor, device: torch.device) -> Tensor:
+    """Moves an array to a device, floats in fp32."""
+    return array.to(device, torch.float32 if array.is_floating_point() else None)
+
+
+def choose_layers(denoiser: Denoiser, settings: TrainSettings) -> list[nn.Module]:
+    """The modules whose outputs are matched: the blocks, or all attentions in them, of the numbers
+    in `feature_blocks`, or of all blocks if that is empty.
+
+    Raises:
+        ValueError: there is no block of such a number.
+    """
+    if not settings.feature_weight or settings.variant == "seed":
+        return []
+    blocks = denoiser.blocks()
+    unknown = [number for number in settings.feature_blocks if not 0 <= number < len(blocks)]
+    if unknown:
+        raise ValueError(
+            f"the denoiser has no block {unknown[0]}: feature_blocks are numbers from 0 to "
+            f"{len(blocks) - 1}"
+        )
+    chosen = [blocks[number] for number in settings.feature_blocks or range(len(blocks))]
+    if settings.feature_outputs == "blocks":
+        return chosen
+    inside = {id(module) for block in chosen for module in block.modules()}
+    return [attention for attention in denoiser.attentions() if id(attention) in inside]
 
 
 def pea_step(
@@ -83,23 +119,26 @@ def pea_step(
     chosen = choose_language(batch["has_language"], draws)
     states = batch["multilingual_states"][torch.arange(len(chosen)), chosen]
 
-    def with_empty(name: str, rows: Tensor) -> Tensor:
-        return drop_captions(rows.to(device, torch.float32), null[name], noisy.dropped)
+    def with_empty(name: str, rows: Tensor | None) -> Tensor | None:
+        if rows is None:
+            return None
+        return drop_captions(_place(rows, device), null[name], noisy.dropped)
 
     def denoise(text: Conditioning) -> tuple[Tensor, list[Tensor]]:
-        with BlockOutputs(frozen.denoiser.blocks()) as blocks:
+        with BlockOutputs(frozen.layers, frozen.denoiser.picture_states) as blocks:
             predicted = frozen.denoiser.predict(noisy.latents, noisy.timesteps, text)
         return predicted, blocks.outputs
 
-    english = with_empty("english_states", batch["english_states"])
-    pooled = None
-    if "english_pooled" in batch:
-        pooled = with_empty("english_pooled", batch["english_pooled"])
+    names = ("english_states", "english_pooled", "english_mask")
+    english = Conditioning(*(with_empty(name, batch.get(name)) for name in names))
     with torch.no_grad():
-        teacher_eps, teacher_blocks = denoise(Conditioning(english, pooled))
+        teacher_eps, teacher_blocks = denoise(english)
     # The empty prompt goes through the adapter: states and pooled vector are dropped together.
     read = adapter(with_empty("multilingual_states", states))
-    student_eps, student_blocks = denoise(Conditioning(*read))
+    mask = batch.get("multilingual_mask")
+    if mask is not None:
+        mask = with_empty("multilingual_mask", mask[torch.arange(len(chosen)), chosen])
+    student_eps, student_blocks = denoise(Conditioning(*read, mask))
     if settings.variant == "seed":
         return seed_loss(
             student_eps,

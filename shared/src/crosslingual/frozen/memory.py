@@ -168,7 +168,7 @@ def adapter_info(
 
     options: dict[str, Any] = {}
     if through_denoiser:
-        if config["width"] != base.text.width:
+        if config.get("replaces_projection"):
             base.family.drop_projection(model)
         is_recomputed = settings.gradient_checkpointing
         checkpoint = model.enable_gradient_checkpointing if is_recomputed else None
@@ -249,11 +249,20 @@ def kept_bytes(
 
 
 def _checkpointed() -> tuple[type, ...]:
-    from diffusers.models.attention import BasicTransformerBlock
+    from diffusers.models.attention import BasicTransformerBlock, JointTransformerBlock
     from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.transformers import sana_transformer, transformer_flux
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    return BasicTransformerBlock, ResnetBlock2D, GradientCheckpointingLayer
+    return (
+        BasicTransformerBlock,
+        JointTransformerBlock,
+        transformer_flux.FluxTransformerBlock,
+        transformer_flux.FluxSingleTransformerBlock,
+        sana_transformer.SanaTransformerBlock,
+        ResnetBlock2D,
+        GradientCheckpointingLayer,
+    )
 
 
 def _storage(tensor: Tensor) -> int:

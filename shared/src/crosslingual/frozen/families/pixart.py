@@ -49,7 +49,8 @@ class PixArt(Family):
     """PixArt-alpha and -sigma. An adapter takes the place of the projection of captions."""
 
     name, part, model_class = "pixart", "transformer", "PixArtTransformer2DModel"
-    denoiser, projection = PixArtDenoiser, "caption_projection"
+    denoiser, projection, takes_mask = PixArtDenoiser, "caption_projection", True
+    call_options = {"clean_caption": False}  # its cleaning deletes Han characters
 
     def widths(self, config: Config) -> tuple[int, int | None, int]:
         """T5's width, and that of the transformer, which the projection of captions gives."""

@@ -28,7 +28,7 @@ class SDXLDenoiser(UNetDenoiser):
 class StableDiffusionXL(StableDiffusion):
     """SDXL and models of its shape."""
 
-    name, denoiser = "sdxl", SDXLDenoiser
+    name, denoiser, can_zero_empty = "sdxl", SDXLDenoiser, True
 
     def recognises(self, config: Config) -> bool:
         """A UNet that takes a pooled text vector with sizes."""
