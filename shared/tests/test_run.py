@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 import yaml
 
 from crosslingual.training.checkpoint import settings_file, trained_state
-from crosslingual.training.folder import lock_folder
+from crosslingual.training.folder import check_resumable, lock_folder
 from crosslingual.training.processes import Ranks
+from crosslingual.training.settings import RunSettings
 
 TinyRun = Callable[..., dict[str, Any]]
 Train = Callable[..., dict[str, Any]]
@@ -113,6 +115,10 @@ def begun(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"seed": 1, "dropout": 0.1}, "dropout was 0.3 and is 0.1; seed was 0 and is 1"),
         ({"train_batch_size": 8}, r"a step had 4 samples \(train_batch_size x .*\) and has 8"),
         ({"train_data": "{run}"}, "train_data was"),
+        ({"adam_weight_decay": 0.5}, "adam_weight_decay was 0.01 and is 0.5"),
+        ({"lr_scheduler": "cosine"}, "lr_scheduler was polynomial and is cosine"),
+        ({"mixed_precision": "bf16"}, "mixed_precision was no and is bf16"),
+        ({"use_ema": True}, "use_ema was False and is True"),
         ({"max_train_steps": 5}, "--max_train_steps is 5 and .*checkpoint-6 has taken 6"),
     ],
 )
@@ -126,6 +132,24 @@ def test_a_resumed_run_keeps_its_settings(
     assert re.search(message, line), line
 
 
+@pytest.mark.parametrize("text", ["a: [", "- a\n", "", "train_batch_size: many\n", "!!python/x 1"])
+def test_broken_settings_of_an_earlier_version_are_one_line(
+    begun: Path, tmp_path: Path, text: str
+) -> None:
+    """Later versions hash the file: one that is cut short is refused before it is read."""
+    checkpoint = tmp_path / "checkpoint-6"
+    shutil.copytree(begun / "checkpoint-6", checkpoint)
+    (checkpoint / "settings.yaml").write_text(text)
+    with pytest.raises(ValueError, match="settings.yaml is (truncated|damaged)"):
+        check_resumable(RunSettings(), checkpoint, ALONE)
+    manifest = json.loads((checkpoint / "checkpoint.json").read_text())
+    for part in ("files", "sha256"):
+        del manifest[part]["settings.yaml"]
+    (checkpoint / "checkpoint.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"\A[^\n]*settings.yaml is broken \([^\n]*\Z"):
+        check_resumable(RunSettings(), checkpoint, ALONE)
+
+
 def test_a_resumed_run_may_take_more_steps_in_more_processes_with_moved_data(
     train: Train, tmp_path: Path
 ) -> None:
@@ -133,8 +157,11 @@ def test_a_resumed_run_may_take_more_steps_in_more_processes_with_moved_data(
     succeeded(train(train_data=str(tmp_path / "gone")))
     changes = {"train_batch_size": 2, "max_train_steps": 8, "checkpointing_steps": 4}
     changes |= {"train_data": str(tmp_path), "report_to": "none", "checkpoints_total_limit": 9}
-    first, _ = succeeded(train(2, resume_from_checkpoint="latest", **changes))
+    answer = train(2, resume_from_checkpoint="latest", **changes)
+    first, _ = succeeded(answer)
     assert len(first["losses"]) == 2
+    said = "max_train_steps was 6 and is 8"
+    assert said in answer["stdout"][0] and said not in answer["stdout"][1]
     checkpoint = tmp_path / "run" / "checkpoint-8"
     saved = yaml.safe_load(settings_file(checkpoint).read_text())
     assert saved["max_train_steps"] == 8 and saved["train_batch_size"] == 2

@@ -52,6 +52,7 @@ class TrainSettings(RunSettings):
         "starts_from",
     }
     FORMER_NAMES: ClassVar[dict[str, str]] = {"weight_decay": "adam_weight_decay"}
+    SHARES: ClassVar[frozenset[str]] = frozenset(("train_batch_size",))  # micro-steps split it
 
     output_dir: str = "runs/mclip"
     clip: str = "testbed:clip"

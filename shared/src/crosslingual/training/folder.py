@@ -1,10 +1,7 @@
 """A run's folder: one writer at a time, and only with the settings that it was started with."""
 
-import errno
-import fcntl
+import contextlib
 import os
-import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,64 +10,50 @@ from typing import Any
 import torch
 import yaml
 
+from crosslingual.files import hold_folder
 from crosslingual.training.checkpoint import settings_file
 from crosslingual.training.manifest import read_manifest
 from crosslingual.training.processes import Ranks
 from crosslingual.training.settings import RunSettings
 
 
-def lock_folder(folder: Path, ranks: Ranks) -> Any:
-    """Locks a folder on rank 0 until this process ends; every process must call it.
-
-    The kernel releases a record lock when the process ends, however it ends. Worker processes that
-    outlive it do not inherit a record lock, as they would inherit one of `flock`.
+def lock_folder(folder: Path, ranks: Ranks) -> contextlib.ExitStack:
+    """Locks a folder for all processes of a run, by rank 0; every process must call it.
 
     Returns:
-        The file that holds the lock, to close; None on the other ranks.
+        What releases the lock when it is closed; the kernel does when the process ends.
 
     Raises:
         ValueError: another process writes into the folder.
     """
-    refusal, file = [None], None
+    refusal: list[str | None] = [None]
+    lock = contextlib.ExitStack()
     if ranks.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "run.lock").open("a+", encoding="utf-8")
-        refusal = [_try_lock(file, folder)]
+        try:
+            lock = hold_folder(folder)
+        except ValueError as error:
+            refusal = [str(error)]
     if ranks.world_size > 1:
         torch.distributed.broadcast_object_list(refusal, src=0)
     if refusal[0] is not None:
-        raise ValueError(f"{refusal[0]}; wait for it, or choose another --output_dir")
-    return file
-
-
-def _try_lock(file: Any, folder: Path) -> str | None:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            file.seek(0)
-            return f"{folder} is being written by {file.read().strip()}"
-        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            print(f"{folder} is on a disk without locks: start one run in it", file=sys.stderr)
-            return None
-        raise
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    return None
+        raise ValueError(refusal[0])
+    return lock
 
 
 def check_resumable(settings: RunSettings, checkpoint: Path, ranks: Ranks) -> int:
-    """Refuses to resume with settings that would train something else.
+    """Refuses to resume with settings that would train something else, and prints those that may
+    change and did.
 
-    Samples per optimiser step must stay the same; how processes and micro-steps share them may
-    change. What else may change is `settings.MAY_CHANGE`; data may have moved.
+    Samples per optimiser step must stay the same; how processes and micro-steps share them
+    (`settings.SHARES`) may change. What else may change is `settings.MAY_CHANGE`; data may have
+    moved.
 
     Returns:
         The checkpoint's step.
 
     Raises:
-        ValueError: naming the settings that differ, or for fewer steps than were taken.
+        ValueError: naming the settings that differ, or for fewer steps than were taken, or for a
+            broken file of settings.
     """
     manifest = read_manifest(checkpoint)
     step: int = manifest["step"]
@@ -79,34 +62,55 @@ def check_resumable(settings: RunSettings, checkpoint: Path, ranks: Ranks) -> in
             f"--max_train_steps is {settings.max_train_steps} and {checkpoint} has taken {step}: "
             "give at least as many"
         )
-    file = settings_file(checkpoint)
-    before = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    before = _settings_before(checkpoint)
     now = yaml.safe_load(yaml.safe_dump(asdict(settings)))
     for former, name in settings.FORMER_NAMES.items():
         if former in before:
             before[name] = before.pop(former)
-    changes = [
-        f"{name} was {before[name]} and is {now[name]}"
+    changes = {
+        name: f"{name} was {before[name]} and is {now[name]}"
         for name in now
-        if name in before and name not in settings.MAY_CHANGE | _SHARES
-        if not _is_same(name, before[name], now[name])
-    ]
+        if name in before and not _is_same(name, before[name], now[name])
+    }
+    may_change = settings.MAY_CHANGE | settings.SHARES
+    refused = [change for name, change in changes.items() if name not in may_change]
     if _SHARES <= before.keys():
         were, are = _samples(before, manifest["world_size"]), _samples(now, ranks.world_size)
         if were != are:
-            changes.append(
+            refused.append(
                 f"a step had {were} samples (train_batch_size x gradient_accumulation_steps x "
                 f"processes) and has {are}"
             )
-    if changes:
+    if refused:
         raise ValueError(
-            f"{checkpoint} was trained with other settings: {'; '.join(changes)}. Give the former "
+            f"{checkpoint} was trained with other settings: {'; '.join(refused)}. Give the former "
             "ones to resume it, or start a new run in another --output_dir"
         )
+    said = [change for name, change in changes.items() if name not in _PLACES]
+    if said and ranks.rank == 0:
+        print(f"resuming {checkpoint} with changed settings: {'; '.join(said)}")
     return step
 
 
 _SHARES = frozenset(("train_batch_size", "gradient_accumulation_steps"))
+_PLACES = ("output_dir", "resume_from_checkpoint")
+
+
+def _settings_before(checkpoint: Path) -> dict[str, Any]:
+    """The settings of the checkpoint's run; empty where an earlier version kept none."""
+    file = settings_file(checkpoint)
+    if not file.is_file():
+        return {}
+    try:
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(before, dict) or not all(isinstance(name, str) for name in before):
+            raise ValueError("it holds no lines of 'name: value'")
+        if wrong := [name for name in _SHARES if not isinstance(before.get(name, 1), int)]:
+            raise ValueError(f"{wrong[0]} is {before[wrong[0]]!r}")
+    except (yaml.YAMLError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{file} is broken ({reason}); resume from another checkpoint") from error
+    return before
 
 
 def _samples(settings: Mapping[str, Any], world_size: int) -> int:

@@ -105,11 +105,12 @@ class Run:
                 "at ZeRO stage 3 no process holds whole weights to average: use ds/zero2.json, or "
                 "leave out --use_ema"
             )
-        self._lock = lock_folder(self.output_dir, self.ranks)
-        self._checkpoint = resolve_checkpoint(self.output_dir, settings.resume_from_checkpoint)
-        self.first_step = 0
-        if self._checkpoint is not None:
-            self.first_step = check_resumable(settings, self._checkpoint, self.ranks)
+        with lock_folder(self.output_dir, self.ranks) as lock:
+            self._checkpoint = resolve_checkpoint(self.output_dir, settings.resume_from_checkpoint)
+            self.first_step = 0
+            if self._checkpoint is not None:
+                self.first_step = check_resumable(settings, self._checkpoint, self.ranks)
+            self._lock = lock.pop_all()
         self.first_micro_step = self.first_step * settings.gradient_accumulation_steps
         rows = settings.train_batch_size * settings.gradient_accumulation_steps
         self._samples_per_step = rows * self.ranks.world_size * samples_per_row
@@ -243,14 +244,13 @@ class Run:
         Returns:
             What `write` returned; the run's folder where it returned None or the run was stopped.
         """
-        if self._is_stopped:
-            return self.output_dir
-        state = self._trained()
-        written = [write(state) if self.ranks.rank == 0 else None]
-        torch.distributed.broadcast_object_list(written, src=0)
-        if self._lock is not None:
-            self._lock.close()
-        return written[0] or self.output_dir
+        with self._lock:
+            if self._is_stopped:
+                return self.output_dir
+            state = self._trained()
+            written = [write(state) if self.ranks.rank == 0 else None]
+            torch.distributed.broadcast_object_list(written, src=0)
+            return written[0] or self.output_dir
 
     def _trained(self) -> dict[str, Tensor]:
         if self._ema is None:

@@ -65,8 +65,14 @@ class RunSettings:
         "validation_prompts report_to dataloader_num_workers guidance_scale compile "
         "gradient_checkpointing".split()
     )
-    """Settings that a resumed run may change: they do not change what is trained. A method adds its
-    own."""
+    """Settings that a resumed run may change: they do not change what is trained, except the number
+    of steps, which the learning rate follows. A method adds its own."""
+
+    SHARES: ClassVar[frozenset[str]] = frozenset(
+        ("train_batch_size", "gradient_accumulation_steps")
+    )
+    """Settings that may change as long as a step has as many samples. A method whose loss compares
+    the samples of a micro-step keeps the size of that."""
 
     FORMER_NAMES: ClassVar[dict[str, str]] = {}
     """Names that settings had in earlier versions: flags and files may still use them."""
