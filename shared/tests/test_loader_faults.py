@@ -202,9 +202,13 @@ def test_a_language_is_found_under_the_tag_that_the_shards_have(
     loader = open_loader(folder, languages=["zh"], allow_missing=True)
     assert "captions in zh-CN are read as zh" in caplog.text
     assert loader.language_line == "captions of 8 samples: zh 4, en 8"
-    for captions in next(loader.batches())["captions"]:
-        assert captions["en"] == captions.get("en-GB", captions.get("en-US"))
-        assert captions.get("zh") == captions.get("zh-CN")
+    found = next(loader.batches())["captions"]
+    assert {key for captions in found for key in captions} == {"zh", "en"}
+    assert {texts[0][:5] for captions in found for texts in captions.values()} == {
+        "zh-CN",
+        "en-GB",
+        "en-US",
+    }
     with pytest.raises(ValueError, match="'en' may be en-GB or en-US"):
         open_loader(folder, languages=["en"], allow_missing=True)
     with pytest.raises(ValueError, match="no sample has captions in 'zh-TW'"):
@@ -216,7 +220,7 @@ def test_a_language_missing_further_on_stops_the_run(
     tmp_path: Path, num_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where neither an index nor the first samples tell, the sample is named when it comes."""
-    monkeypatch.setattr("crosslingual.data.loader.NUM_COUNTED", 64)
+    monkeypatch.setattr("crosslingual.data.index.NUM_COUNTED", 64)
     folder = write_folder(tmp_path / "s", [80], {70: sample("0070", languages=["en"])})
     loader = open_loader(folder, num_workers=num_workers)
     message = r"0070 of .*00000.tar has no caption in de \(it has en\); choose"

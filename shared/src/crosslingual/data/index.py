@@ -4,21 +4,25 @@
 them the loader need not walk every shard at its start.
 """
 
+import contextlib
 import functools
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from crosslingual.data.addresses import at_address
-from crosslingual.data.languages import parse_language
-from crosslingual.data.records import Record
-from crosslingual.data.tars import INDEX
+from crosslingual.data.languages import match_language, parse_language
+from crosslingual.data.records import Record, sample_to_record
+from crosslingual.data.tars import INDEX, Shard
 from crosslingual.data.text import parse_json
 
 SIZES = "sizes.json"
 VERSION = 1
+TEXTS = ("json", "txt")  # members that captions are in
+NUM_COUNTED = 10_000  # samples whose languages are counted where no index says them
+NUM_PROBED = 64  # the same at an address, where a sample is a request
 
 
 class Tally:
@@ -55,6 +59,7 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     index = _read_json(str(path))
     if "shards" not in index or index.get("version") != VERSION:
         raise ValueError(f"{path} is no index of shards of version {VERSION}")
+    _check_index(index, str(path), {"name": str, "num_bytes": int, "sha256": str})
     return index
 
 
@@ -113,7 +118,7 @@ def shard_sizes(urls: list[str]) -> dict[str, int]:
 
 
 def language_counts(urls: list[str]) -> tuple[Counter[str], int]:
-    """Samples by language, and in all, of those folders with an index that are read whole."""
+    """Samples by language, and in all, where each folder has an index and is read whole."""
     names: dict[str, set[str]] = defaultdict(set)
     for url in urls:
         folder, slash, name = url.rpartition("/")
@@ -122,11 +127,59 @@ def language_counts(urls: list[str]) -> tuple[Counter[str], int]:
     num_samples = 0
     for folder, chosen in names.items():
         index = _read_json(folder + INDEX)
-        if {shard["name"] for shard in index.get("shards", [])} == chosen:
-            for language, count in index["languages"].items():
-                counts[parse_language(language)] += count
-            num_samples += index["num_samples"]
+        if "shards" in index:
+            _check_index(index, folder + INDEX, {"name": str})
+        if {shard["name"] for shard in index.get("shards", [])} != chosen:
+            return Counter(), 0
+        for language, count in index["languages"].items():
+            counts[parse_language(language)] += count
+        num_samples += index["num_samples"]
     return counts, num_samples
+
+
+def count_languages(
+    urls: list[str], wanted: Iterable[str] = (), **options: Any
+) -> tuple[Counter[str], int, bool]:
+    """Samples by language and in all, and whether others cannot have more languages.
+
+    Says what the indexes say. Without them it reads the texts of local shards, to the end or until
+    `NUM_COUNTED` samples have each language that is wanted; or of the first `NUM_PROBED` samples at
+    an address. The options are those of `sample_to_record`.
+    """
+    counts, num_samples = language_counts(urls)
+    if counts:
+        return counts, num_samples, True
+    is_local, wanted = not any("://" in url for url in urls), list(wanted)
+    counts, num_samples = Counter(), 0
+    for url in urls:
+        with contextlib.closing(Shard(url)) as shard:
+            for index in range(len(shard.samples)):
+                if num_samples >= NUM_PROBED and not is_local:
+                    return counts, num_samples, False
+                if num_samples >= NUM_COUNTED and wanted:
+                    if all(match_language(name, counts) for name in wanted):
+                        return counts, num_samples, True
+                with contextlib.suppress(ValueError):
+                    record = sample_to_record(shard.read(index, TEXTS), **options)
+                    counts.update(record.captions.keys())
+                    num_samples += 1
+    return counts, num_samples, True
+
+
+def _check_index(index: Mapping[str, Any], path: str, of_shard: Mapping[str, type]) -> None:
+    """Refuses an index whose values are of other types than `write_shards` gives them."""
+    shards, counts = index["shards"], index.get("languages")
+    is_right = (
+        isinstance(shards, list)
+        and all(isinstance(each, dict) for each in shards)
+        and all(isinstance(s.get(name), kind) for s in shards for name, kind in of_shard.items())
+        and not any("/" in each["name"] for each in shards)
+        and isinstance(counts, dict)
+        and all(isinstance(n, int) for n in [index.get("num_samples"), *counts.values()])
+        and isinstance(index.get("sha256", ""), str)
+    )
+    if not is_right:
+        raise ValueError(f"{path} is broken; write the shards again")
 
 
 def _read_json(url: str) -> dict[str, Any]:

@@ -6,9 +6,12 @@ Tags are BCP-47's (`de`, `zh-Hans`, `pt-BR`), in the form that its registry pref
 
 import contextlib
 import functools
+import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated
+
+logger = logging.getLogger(__name__)
 
 
 @functools.lru_cache(4096)
@@ -80,6 +83,34 @@ def match_languages(wanted: Iterable[str], found: Collection[str]) -> dict[str, 
                 raise ValueError(f"{other!r} and {language!r} are the same captions: name one")
         matched[language] = name
     return matched
+
+
+def find_tags(
+    languages: Iterable[str], counts: Mapping[str, int], is_whole: bool = True
+) -> dict[str, list[str]]:
+    """The tags that samples with those counts have for each of the languages, and for English, of
+    which any will do for a teacher. `is_whole` says that no other samples have more languages.
+
+    Raises:
+        ValueError: as for `match_languages`.
+    """
+    wanted = [name for name in languages if is_whole or match_language(name, counts)]
+    tags = {name: [tag] for name, tag in match_languages(wanted, counts).items()}
+    if "en" not in tags:
+        english = sorted(filter(is_english, counts), key=lambda tag: -counts[tag])
+        tags["en"] = ["en"] if "en" in counts else english
+    for name, found in tags.items():
+        if found not in ([], [name]):
+            logger.warning("captions in %s are read as %s", " and ".join(found), name)
+    return tags
+
+
+def rename_captions(captions: dict[str, list[str]], tags: Mapping[str, list[str]]) -> None:
+    """Moves a sample's captions to the names that `find_tags` found their tags for."""
+    for name, found in tags.items():
+        tag = next((tag for tag in found if tag in captions), None)
+        if tag is not None and name not in captions:
+            captions[name] = captions[tag] if tag in tags else captions.pop(tag)
 
 
 def describe_counts(

@@ -9,31 +9,22 @@ nothing. What cannot be used is replaced by the next sample in that order, count
 import contextlib
 import itertools
 import logging
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from crosslingual.data.index import language_counts, shard_sizes
-from crosslingual.data.languages import (
-    describe_counts,
-    is_english,
-    match_language,
-    match_languages,
-)
+from crosslingual.data.index import NUM_PROBED, count_languages, shard_sizes
+from crosslingual.data.languages import describe_counts, find_tags, rename_captions
 from crosslingual.data.order import WINDOW_SAMPLES, WINDOW_SHARDS, SampleOrder
 from crosslingual.data.pictures import MAX_PIXELS, decode_pixels, pixels_to_images
 from crosslingual.data.records import Record, describe_faults, names_found, sample_to_record
-from crosslingual.data.tars import Shard, expand_shards
+from crosslingual.data.tars import FOREIGN, Shard, expand_shards
 from crosslingual.data.text import printable
 
-NUM_PROBED = 64
-NUM_COUNTED = 10_000  # samples whose languages are counted at the start where no index says them
 NUM_LOGGED = 10  # faults that are logged as they are met; all are in `faults` and `report()`
-TEXTS = ("json", "txt")  # members that captions are in
 MIN_JUDGED = 1000  # below this many samples read, `max_corrupt` is a share of this many (or of all)
 MAX_IN_A_ROW = 1000
 
@@ -193,7 +184,8 @@ class ShardLoader(Dataset):
             self.faults[name] = reason
         self.num_read = self.num_read + num_samples + len(new)
         judged = max(min(self.num_read, self.num_samples), min(MIN_JUDGED, self.num_samples))
-        if self.num_skipped > self.max_corrupt * judged:
+        num_corrupt = sum(reason != FOREIGN for reason in self.faults.values())
+        if num_corrupt > self.max_corrupt * max(judged, num_corrupt):
             raise ValueError(
                 f"{self.report()}; that is more than max_corrupt = {self.max_corrupt:g} allows: "
                 "write these shards again, or raise --max_corrupt"
@@ -222,23 +214,10 @@ class ShardLoader(Dataset):
 
     def _find_languages(self, languages: list[str]) -> None:
         """Finds the tags under which the shards have the languages, and compares the counts."""
-        counts, num_samples, is_whole = self._count_languages(languages)
-        unknown = []
-        if not is_whole:  # at an address: no sample that was looked at has them, others may
-            unknown = [name for name in languages if not match_language(name, counts)]
-        tags = match_languages([name for name in languages if name not in unknown], counts)
-        self._tags = {name: [tag] for name, tag in tags.items() if name != tag}
-        if "en" not in counts and "en" not in tags:  # every English will do for a teacher
-            self._tags["en"] = [tag for tag, _ in counts.most_common() if is_english(tag)]
+        counts, num_samples, is_whole = count_languages(self.urls, languages, **self._options)
+        self._tags = find_tags(languages, counts, is_whole)
         counts |= {name: sum(counts[tag] for tag in found) for name, found in self._tags.items()}
         self.language_line = describe_counts(languages, counts, num_samples, self.num_samples)
-        if self.rank == 0:
-            for name, found in self._tags.items():
-                if found:
-                    log.warning("captions in %s are read as %s", " and ".join(found), name)
-            if unknown:
-                there = ", ".join(unknown)
-                log.warning("the first %d samples have no captions in %s", num_samples, there)
         missing = [name for name in self.languages if counts[name] < num_samples]
         if missing:
             raise ValueError(
@@ -246,30 +225,10 @@ class ShardLoader(Dataset):
                 "--languages, or write shards without the samples that lack one"
             )
 
-    def _count_languages(self, languages: list[str]) -> tuple[Counter[str], int, bool]:
-        """Samples by language and in all, and whether no other sample can have more languages.
-
-        Says what the indexes say. Without them it reads the texts of local shards, until
-        `NUM_COUNTED` have each language or to the end, or the first samples at an address.
-        """
-        counts, num_samples = language_counts(self.urls)
-        if num_samples >= self.num_samples:
-            return counts, num_samples, True
-        counts, num_samples, met = Counter(), 0, dict(self._met)
-        is_local = not any("://" in url for url in self.urls)
-        for place in self._first_places(None if is_local else NUM_PROBED):
-            with contextlib.suppress(ValueError):
-                counts.update(self._record(*place, extensions=TEXTS).captions.keys())
-                num_samples += 1
-            if num_samples >= NUM_COUNTED and all(match_language(x, counts) for x in languages):
-                break
-        self._met = met  # faults are reported where the order meets them
-        return counts, num_samples, is_local
-
-    def _first_places(self, number: int | None = NUM_PROBED) -> Iterator[tuple[int, int]]:
+    def _first_places(self) -> Iterator[tuple[int, int]]:
         """Shard and number of the first samples, in stored order."""
         places = ((shard, i) for shard, size in enumerate(self._sizes) for i in range(size))
-        return itertools.islice(places, number)
+        return itertools.islice(places, NUM_PROBED)
 
     def _batch(self, step: int) -> dict[str, Any]:
         epoch, place = divmod(step, len(self))
@@ -321,25 +280,21 @@ class ShardLoader(Dataset):
             raise ValueError("no picture")
         return record, decode_pixels(record.image, self.resolution, self.max_pixels)
 
-    def _record(self, shard: int, index: int, extensions: Sequence[str] | None = None) -> Record:
-        sample = self._sample(shard, index, extensions)
+    def _record(self, shard: int, index: int) -> Record:
+        sample = self._sample(shard, index)
         try:
             record = sample_to_record(sample, **self._options)
         except ValueError as error:
             # the name stands beside the reason, so that equal reasons are counted together
             raise ValueError(str(error).removeprefix(f"sample {sample['__key__']!r}: ")) from error
-        for name, tags in self._tags.items():
-            if found := next((tag for tag in tags if tag in record.captions), None):
-                record.captions.setdefault(name, record.captions[found])
+        rename_captions(record.captions, self._tags)
         return record
 
-    def _sample(
-        self, shard: int, index: int, extensions: Sequence[str] | None = None
-    ) -> dict[str, Any]:
+    def _sample(self, shard: int, index: int) -> dict[str, Any]:
         opened = self._shard(shard)
         if index >= len(opened.samples):
             raise ValueError(f"gone: the shard ends after {len(opened.samples)} samples")
-        return opened.read(index, extensions)
+        return opened.read(index)
 
     def _name(self, shard: int, index: int) -> str:
         """A sample's shard and key, for messages."""

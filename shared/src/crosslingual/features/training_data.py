@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crosslingual.data.index import NUM_COUNTED
 from crosslingual.data.languages import describe_counts, match_languages
-from crosslingual.data.loader import NUM_COUNTED, ShardLoader
+from crosslingual.data.loader import ShardLoader
 from crosslingual.data.records import parse_key_map
 from crosslingual.features.compute import SampleParts
 from crosslingual.features.loader import FeatureLoader, is_features
