@@ -280,7 +280,9 @@ def test_a_file_that_is_no_suite_is_an_error_with_its_name(text, tmp_path):
 @pytest.mark.parametrize("name", sorted(path.stem for path in SUITES.glob("*.yaml")))
 def test_our_suites_are_read_and_every_word_in_them_is_known(name):
     suite = read_suite(name)
-    words = dict.fromkeys(("data", "arms", "arm", "base", "clip"), "x") | {"all": suite.languages}
+    words = dict.fromkeys(("data", "arms", "arm", "base", "clip", "seed"), "x") | {
+        "all": suite.languages
+    }
     words |= {"trained": suite.trained_languages, "foreign": suite.trained_languages[1:]}
     words["packages"] = {"mulan": "m"}
     assert suite.trained_languages[0] == "en"

@@ -192,3 +192,20 @@ def test_what_does_not_come_out_is_marked():
 def test_the_averages_of_tables_2_and_3_come_out():
     checks = [check for check in arithmetic_checks() if check.table in ("2", "3")]
     assert len(checks) == 8 and all(check.comes_out for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"columns": [', '"columns": 3, "x": [', "tables.0.columns is 3, not a list"),
+        ('"text": "', '"text": 3, "x": "', "is 3, not a text"),
+        ('"venue": "', '"place": "', "unexpected keyword argument 'place'"),
+        ('"references": {', "{", "broken JSON"),
+        ('"tables": [', '"tabels": [', "lacks tables"),
+    ],
+)
+def test_a_changed_file_of_wrong_types_is_an_error_with_its_name(old, new, message, tmp_path):
+    path = tmp_path / "published.json"
+    path.write_text(PUBLISHED.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"published\.json.*{message}"):
+        load_published(path)

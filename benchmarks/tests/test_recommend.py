@@ -7,7 +7,7 @@ import pytest
 
 from crosslingual_benchmarks.__main__ import main
 from crosslingual_benchmarks.published.tables import load_published
-from crosslingual_benchmarks.recommend.advice import advise, load_rules
+from crosslingual_benchmarks.recommend.advice import CRITERIA, advise, load_rules
 from crosslingual_benchmarks.recommend.verb import measured_numbers
 
 
@@ -276,3 +276,22 @@ def test_what_a_method_can_do_is_what_its_entry_point_says():
 def test_no_rule_is_told_twice():
     rules = [(*rule["wishes"], rule["method"]) for rule in load_rules()["criteria"]]
     assert len(set(rules)) == len(rules)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"method": "pea"', '"method": "pee"', "no wish or method pee"),
+        ('"points": 3', '"points": "3"', "points is '3', not a whole number"),
+        ('"rule": "at_most"', '"rule": "below"', "rule is 'below', not 'at_most'"),
+        ('"evidence": [[', '"evidence": ["a", [', "evidence.0 is 'a', not a list"),
+        ('"always": [', '"allways": [', "lacks always"),
+    ],
+)
+def test_changed_rules_of_wrong_types_are_an_error_with_the_file_s_name(
+    old, new, message, tmp_path
+):
+    path = tmp_path / "criteria.json"
+    path.write_text(CRITERIA.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"criteria\.json.*{message}"):
+        load_rules(path)

@@ -34,7 +34,8 @@ def check_shape(kind: Any, value: Any, where: str) -> Any:
     try:
         return _adapter(kind).validate_python(value)
     except pydantic.ValidationError as errors:
-        error = errors.errors(include_url=False)[0]
+        found = errors.errors(include_url=False)  # a union has one for each alternative
+        error = max(found, key=lambda each: len(each["loc"]))
     names, part = [], value
     for name in error["loc"]:
         is_inside = isinstance(part, list) if isinstance(name, int) else isinstance(part, dict)

@@ -3,21 +3,23 @@
     for row in load_published().tables["2"].rows:
         print(row.method, row.cells["average"].text, row.cells["average"].strength)
 
-They stand in `published.json` and nowhere else. Nothing measured here is written there, and result
-files hold none of them. A range, a bound or an approximation stays one: `Quantity.point()` refuses
-to make `<$1k` or `~65*` a number.
+All of them are in `published.json`, and no measured number is. A range, a bound or an approximation
+stays one: `Quantity.point()` refuses to make `<$1k` or `~65*` a number.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Required
+
+from typing_extensions import TypedDict
 
 from crosslingual.cli.settings import nearest_name
+from crosslingual.data.text import read_json
 from crosslingual_benchmarks.published.entries import Column, Quantity, Reference, Row, Table
+from crosslingual_benchmarks.reading import STRICT, check_shape
 
 PUBLISHED = Path(__file__).with_name("published.json")
 
@@ -42,46 +44,76 @@ class Published:
         return _pick(row.cells, column, f"column in published table {table}")
 
 
+class _Cell(TypedDict, total=False):
+    __pydantic_config__ = STRICT
+    low: float | None
+    high: float | None
+    text: Required[str]
+    strength: str
+    note: str
+
+
+class _Row(TypedDict, total=False):
+    __pydantic_config__ = STRICT
+    method: Required[str]
+    strength: Required[str]
+    references: Required[list[str]]
+    cells: Required[dict[str, float | _Cell]]
+    arm: str | None
+    note: str
+
+
+class _Table(TypedDict):
+    __pydantic_config__ = STRICT
+    name: str
+    title: str
+    origin: str
+    columns: list[dict[str, str]]
+    rows: list[_Row]
+    what_cannot_be_compared: list[str]
+
+
+class _File(TypedDict):
+    __pydantic_config__ = STRICT
+    references: dict[str, dict[str, str | None]]
+    tables: list[_Table]
+
+
 @cache
-def load_published() -> Published:
-    """Reads the published tables, whose rules the tests check."""
-    data = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    references = {key: Reference(key, **entry) for key, entry in data["references"].items()}
-    tables = {entry["name"]: _table(**entry) for entry in data["tables"]}
+def load_published(path: Path = PUBLISHED) -> Published:
+    """Reads the published tables, whose rules the tests check.
+
+    Raises:
+        ValueError: the file lacks something, or holds a value of the wrong type.
+    """
+    data = read_json(path)
+    check_shape(_File, data, str(path))
+    try:
+        references = {key: Reference(key, **entry) for key, entry in data["references"].items()}
+        tables = {entry["name"]: _table(**entry) for entry in data["tables"]}
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}") from error
     return Published(MappingProxyType(references), MappingProxyType(tables))
 
 
-def _table(
-    name: str,
-    title: str,
-    origin: str,
-    columns: list[dict[str, str]],
-    rows: list[dict[str, Any]],
-    what_cannot_be_compared: list[str],
-) -> Table:
+def _table(columns: list[dict[str, str]], rows: list[_Row], **entries: Any) -> Table:
     columns = tuple(Column(**column) for column in columns)
-    rows = tuple(_row(name, [column.name for column in columns], **row) for row in rows)
-    return Table(name, title, origin, columns, rows, tuple(what_cannot_be_compared))
+    names = [column.name for column in columns]
+    rows = tuple(_row(entries["name"], names, row) for row in rows)
+    entries["what_cannot_be_compared"] = tuple(entries["what_cannot_be_compared"])
+    return Table(columns=columns, rows=rows, **entries)
 
 
-def _row(
-    table: str,
-    columns: list[str],
-    method: str,
-    strength: str,
-    references: list[str],
-    cells: dict[str, Any],
-    arm: str | None = None,
-    note: str = "",
-) -> Row:
+def _row(table: str, columns: list[str], row: _Row) -> Row:
     """A cell that the file leaves out is a dash; one that is a number alone is that number."""
     found = {}
     for name in columns:
-        cell = cells.get(name, {"text": "-"})
+        cell = row["cells"].get(name, {"text": "-"})
         if not isinstance(cell, dict):
             cell = {"low": cell, "high": cell, "text": str(cell)}
-        found[name] = Quantity(**{"low": None, "high": None, "strength": strength, **cell})
-    return Row(table, method, arm, tuple(references), strength, note, MappingProxyType(found))
+        found[name] = Quantity(**{"low": None, "high": None, "strength": row["strength"], **cell})
+    further = {"references": tuple(row["references"]), "cells": MappingProxyType(found)}
+    return Row(**{"arm": None, "note": "", **row, "table": table, **further})
 
 
 def _pick(entries: Mapping[str, Any], name: str, kind: str) -> Any:

@@ -6,22 +6,101 @@ is added in `criteria.json`, whose `about` says what its keys mean. A number tha
 named there by table, row and column of `published.json`, so that no number is written twice.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Required
 
+from typing_extensions import TypedDict
+
+from crosslingual.data.text import read_json
 from crosslingual_benchmarks.published.spans import Span, span_text
 from crosslingual_benchmarks.published.tables import load_published
+from crosslingual_benchmarks.reading import STRICT, check_shape
 
+CRITERIA = Path(__file__).with_name("criteria.json")
+Cell = list[str]  # table, row and column of a published number
 Entry = dict[str, Any]  # a part of the rules or of the answer, as its JSON has it
 Reasons = list[Entry]  # each {"text": ..., "evidence": [published numbers, see `_evidence`]}
 
 
-def load_rules() -> Entry:
-    """Reads `criteria.json`; its wishes are by name."""
-    rules: Entry = json.loads(Path(__file__).with_name("criteria.json").read_text("utf-8"))
-    return rules | {"wishes": {wish["name"]: wish for wish in rules["wishes"]}}
+class _Method(TypedDict):
+    __pydantic_config__ = STRICT
+    label: str
+    row: str
+    retrieves: bool
+    generates: bool
+    per_language: bool
+    size: Cell
+
+
+class _Lost(TypedDict):
+    __pydantic_config__ = STRICT
+    heading: str
+    cells: dict[str, Cell]
+
+
+class _Wish(TypedDict, total=False):
+    __pydantic_config__ = STRICT
+    name: Required[str]
+    setting: Required[str]
+    says: Required[str]
+    measured: Required[str]
+    at_least: float
+    at_most: float
+    lost: _Lost
+
+
+class _Constraint(TypedDict):
+    __pydantic_config__ = STRICT
+    setting: str
+    fact: str
+    rule: Literal["at_most", "at_least", "is_true"]
+    scales: bool
+    unit: str
+    says: str
+
+
+class _Criterion(TypedDict):
+    __pydantic_config__ = STRICT
+    wishes: list[str]
+    method: str
+    points: int
+    reason: str
+    evidence: list[Cell]
+
+
+class _Conflict(TypedDict):
+    __pydantic_config__ = STRICT
+    wishes: list[str]
+    is_split: bool
+    text: str
+
+
+class _Rules(TypedDict):
+    __pydantic_config__ = STRICT
+    methods: dict[str, _Method]
+    wishes: list[_Wish]
+    constraints: list[_Constraint]
+    criteria: list[_Criterion]
+    conflicts: list[_Conflict]
+    always: list[str]
+
+
+def load_rules(path: Path = CRITERIA) -> Entry:
+    """Reads `criteria.json`; its wishes are by name.
+
+    Raises:
+        ValueError: a rule lacks something, is of the wrong type, or names no method or wish.
+    """
+    rules = read_json(path)
+    check_shape(_Rules, rules, str(path))
+    rules |= {"wishes": {wish["name"]: wish for wish in rules["wishes"]}}
+    named = {name for rule in rules["criteria"] + rules["conflicts"] for name in rule["wishes"]}
+    unknown = named - rules["wishes"].keys()
+    unknown |= {rule["method"] for rule in rules["criteria"]} - rules["methods"].keys()
+    if unknown:
+        raise ValueError(f"{path}: no wish or method {', '.join(sorted(unknown))}")
+    return rules
 
 
 def is_active(wish: Entry, value: bool | float | None) -> bool:
