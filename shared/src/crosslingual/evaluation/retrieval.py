@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crosslingual.files import append_line
+
 # I pictures, T texts, Q queries, C candidates, R right pairs of them, D width, S resamplings,
 # K numbers of first answers, both ways
 
@@ -167,9 +169,7 @@ def append_result(path: str | Path, result: dict[str, Any]) -> None:
     """Appends a result to a file as one line of JSON; lines that are there are never rewritten."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n"
-    with path.open("ab", buffering=0) as file:
-        file.write(line.encode())  # one write: two runs at a time do not mix their lines
+    append_line(path, json.dumps(result, ensure_ascii=False, allow_nan=False))
 
 
 def _ranks(
