@@ -40,7 +40,7 @@ shards() { # name, and options of the picture world
 }
 
 # --------------------------------------------------------------------------------------------------
-# An earlier demo's folder is replaced; a folder that holds anything else is refused.
+# An earlier demo's folder is renamed; a folder that holds anything else is refused.
 python -m crosslingual.cli.demo "$OUTPUT_DIR"
 
 # Parallel text without pictures; general pictures; and motifs of each language among as many general

@@ -31,7 +31,7 @@ iap() {
 }
 
 # --------------------------------------------------------------------------------------------------
-# An earlier demo's folder is replaced; a folder that holds anything else is refused.
+# An earlier demo's folder is renamed; a folder that holds anything else is refused.
 python -m crosslingual.cli.demo "$OUTPUT_DIR"
 
 # Triplets -> shards: a picture, its English caption and its target caption. The base was trained on

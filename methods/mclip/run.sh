@@ -35,7 +35,7 @@ shared() { # a verb that several processes share
 commas() { echo $* | tr ' ' ','; }
 
 # --------------------------------------------------------------------------------------------------
-# An earlier demo's folder is replaced; a folder that holds anything else is refused.
+# An earlier demo's folder is renamed; a folder that holds anything else is refused.
 python -m crosslingual.cli.demo "$OUTPUT_DIR"
 
 # Pictures to train on, parallel text, pictures to find. Captions of one scene translate one another.

@@ -36,7 +36,7 @@ launch() {
 }
 
 # --------------------------------------------------------------------------------------------------
-# An earlier demo's folder is replaced; a folder that holds anything else is refused.
+# An earlier demo's folder is renamed; a folder that holds anything else is refused.
 python -m crosslingual.cli.demo "$OUTPUT_DIR"
 
 # Raw captions -> shards. The picture world describes scenes in English and in no other language.

@@ -31,7 +31,7 @@ pea() {
 }
 
 # --------------------------------------------------------------------------------------------------
-# An earlier demo's folder is replaced; a folder that holds anything else is refused.
+# An earlier demo's folder is renamed; a folder that holds anything else is refused.
 python -m crosslingual.cli.demo "$OUTPUT_DIR"
 
 # Raw pairs -> shards. The picture world draws scenes and describes them in each language; these

@@ -1,15 +1,17 @@
 """A method's demo: its run.sh, the variables that it gets, and the folder that it works in."""
 
-import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from crosslingual.cli.demo import DemoSettings, find_script, make_demo_folder, run_demo
+from crosslingual.files import hold_folder
 
 SCRIPT = """set -eu
 printf '%s|' "$OUTPUT_DIR" "${NUM_PROCESSES-unset}" "$SEED" "$LANGUAGES" > "$SEEN"
@@ -69,16 +71,50 @@ def test_a_verb_that_fails_ends_the_demo_in_one_line(
         run_demo(Settings())
 
 
-def test_a_demos_folder_is_made_anew_and_nothing_else_is_deleted(tmp_path: Path) -> None:
+def test_an_earlier_demo_is_renamed_and_nothing_else_is_touched(tmp_path: Path) -> None:
     folder = make_demo_folder(tmp_path / "demo")
-    (folder / "old").write_text("old")
-    assert [path.name for path in make_demo_folder(folder).iterdir()] == ["demo.json"]
+    for number in (1, 2):
+        (folder / "notes.txt").write_text(str(number))
+        assert [path.name for path in make_demo_folder(folder).iterdir()] == ["crosslingual.json"]
+        assert (tmp_path / f"demo-{number}/notes.txt").read_text() == str(number)
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    (tmp_path / "mine" / "demo.json").write_text("{}")
     with pytest.raises(ValueError, match="not empty and no demo's"):
         make_demo_folder(tmp_path / "mine")
     command = [sys.executable, "-m", "crosslingual.cli.demo", str(tmp_path / "mine")]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 2 and done.stderr.startswith("error: ")
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
-    assert json.loads((folder / "demo.json").read_text()) == {}
+    assert (tmp_path / "mine" / "demo.json").read_text() == "{}"
+
+
+def test_a_demo_whose_verb_still_runs_is_left_alone(tmp_path: Path) -> None:
+    folder = make_demo_folder(tmp_path / "demo")
+    with hold_folder(folder / "run"):
+        process = os.fork()
+        if process == 0:
+            try:
+                make_demo_folder(folder)
+            except ValueError as error:
+                (tmp_path / "refusal").write_text(str(error))
+            os._exit(0)
+        os.waitpid(process, 0)
+    expected = f"demo is being written by process {os.getpid()} on "
+    assert expected in (tmp_path / "refusal").read_text()
+
+
+def test_what_a_demo_runs_ends_with_it(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (package / "run.sh").write_text('echo $$ > "$SEEN"; sleep 100')
+    demo = os.fork()
+    if demo == 0:
+        run_demo(Settings(output_dir=str(package / "out")))
+        os._exit(0)
+    deadline = time.monotonic() + 20
+    while not (package / "seen").exists() or not (package / "seen").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(demo, signal.SIGKILL)
+    os.waitpid(demo, 0)
+    script = Path(f"/proc/{(package / 'seen').read_text().strip()}")
+    while script.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -14,7 +14,7 @@ import pytest
 
 from crosslingual import folders
 from crosslingual.files import MARK, append_line, hold_folder, replacing, write_text
-from crosslingual.folders import check_folder, claim_folder, publish_folder
+from crosslingual.folders import check_folder, claim_folder, publish_folder, write_results
 
 
 def put(**texts: str) -> Callable[[Path], None]:
@@ -308,3 +308,45 @@ def test_a_file_is_written_whole_beside_those_of_others(tmp_path: Path) -> None:
         temporary.write_text("half")
         raise KeyError
     assert (path.read_text(), os.listdir(tmp_path)) == ("old", ["plan.json"])
+
+
+def write_result(folder: Path, number: int, *, grid: bool = True) -> None:
+    def text(path: Path) -> None:
+        path.write_text(str(number))
+
+    writers = {"table.md": text, "grid.png": text if grid else None}
+    write_results(folder, "accuracy.json", {"number": number}, writers, ["number"])
+
+
+def test_a_result_replaces_the_one_before_and_leaves_no_file_of_it(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    write_result(tmp_path, 1)
+    write_result(tmp_path, 2, grid=False)
+    assert names_in(tmp_path) == ["accuracy.json", "notes.txt", "table.md"]
+    assert json.loads((tmp_path / "accuracy.json").read_text()) == {
+        "number": 2,
+        "files": ["table.md"],
+    }
+    (tmp_path / "grid.png").write_text("mine")
+    with pytest.raises(ValueError, match="grid.png is there and of no earlier result; move it"):
+        write_result(tmp_path, 3)
+    assert (tmp_path / "grid.png").read_text() == "mine"
+    assert (tmp_path / "table.md").read_text() == "2"
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"theirs": 1}'])
+def test_a_result_replaces_no_file_of_others(tmp_path: Path, text: str | None) -> None:
+    name = "table.md" if text is None else "accuracy.json"
+    (tmp_path / name).write_text(text or "mine")
+    with pytest.raises(ValueError, match=f"{name} is there and of no earlier result"):
+        write_result(tmp_path, 1)
+    assert names_in(tmp_path) == [name] and (tmp_path / name).read_text() == (text or "mine")
+
+
+def test_a_result_on_a_full_disk_leaves_the_one_before(small_disk: Path) -> None:
+    write_result(small_disk, 1)
+    writers = {"table.md": None, "grid.png": lambda path: path.write_bytes(bytes(2**21))}
+    with pytest.raises(OSError, match="No space left"):
+        write_results(small_disk, "accuracy.json", {"number": 2}, writers, ["number"])
+    assert names_in(small_disk) == ["accuracy.json", "grid.png", "table.md"]
+    assert (small_disk / "grid.png").read_text() == "1"

@@ -24,7 +24,7 @@ template() {
   fi
 }
 
-# An earlier demo's folder is replaced; a folder that holds anything else is refused.
+# An earlier demo's folder is renamed; a folder that holds anything else is refused.
 python -m crosslingual.cli.demo "$OUTPUT_DIR"
 
 # Raw pairs -> shards: scenes of the picture world, with captions in English and the languages.

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -315,3 +316,25 @@ def test_a_table_has_the_models_as_columns_and_groups_of_languages_as_rows(
         "| de | parallel text | 0.100 | 0.400 | 50% |",
     ]
     assert "has no result of x in ja" in refuse(*words, "none=ja")
+
+
+def test_an_index_replaces_no_file_of_others_and_a_flipped_byte_is_found(
+    model: str, index: str, tmp_path: Path, refuse: Refuse
+) -> None:
+    for ending in ("json", "npy"):
+        shutil.copy(f"{index}.{ending}", tmp_path / f"copy.{ending}")
+    with (tmp_path / "copy.npy").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x7f")
+    search = ["search", "--model", model, "--query", "x", "--output", tmp_path / "x.png"]
+    assert "copy.npy is not what" in refuse(*search, "--index", tmp_path / "copy")
+    (tmp_path / "copy.json").write_text('{"width": 1}')
+    assert "copy.json is broken (its kind is missing)" in refuse(
+        *search, "--index", tmp_path / "copy"
+    )
+    (tmp_path / "index.json").write_text('{"mine": 1}')
+    (tmp_path / "texts.txt").write_text("x\n")
+    embed = ["embed", "--model", model, "--texts", tmp_path / "texts.txt"]
+    line = refuse(*embed, "--output", tmp_path / "index")
+    assert "index.json is there and of no earlier result" in line
+    assert (tmp_path / "index.json").read_text() == '{"mine": 1}'

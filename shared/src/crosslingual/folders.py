@@ -24,6 +24,7 @@ from crosslingual.files import (
     is_full_disk,
     read_mark,
     remove_empty,
+    replacing,
     stem_of,
     temporary_sibling,
     write_json,
@@ -264,3 +265,68 @@ def _remove(folder: Path, known: dict[str, tuple[int, int, int]]) -> None:
             (folder / name).unlink()
     places = [Path(place) for place, _, _ in os.walk(folder, topdown=False)]
     remove_empty(*places)
+
+
+def check_results(
+    folder: str | Path, listing: str, names: Collection[str], known_by: Collection[str]
+) -> set[str]:
+    """The names in a folder that an earlier result's JSON file `listing` says are its own.
+
+    Args:
+        folder: of a result, and of whatever else.
+        listing: the name of the result's JSON file, which lists the others.
+        names: of all files that a result can have.
+        known_by: keys by which such a JSON file is known.
+
+    Raises:
+        ValueError: a file of one of these names is there that no earlier result lists.
+    """
+    own: set[str] = set()
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads((Path(folder) / listing).read_text(encoding="utf-8"))
+        if isinstance(found, dict) and found.keys() >= set(known_by):
+            own = {listing, *found.get("files", names)}
+    for name in (listing, *names):
+        if name not in own and os.path.lexists(Path(folder) / name):
+            raise ValueError(
+                f"{Path(folder) / name} is there and of no earlier result; move it, or choose "
+                "another output"
+            )
+    return own
+
+
+def hold_results(folder: str | Path, listing: str) -> contextlib.ExitStack:
+    """Locks the files of one result, not the whole folder, as `hold_folder` does."""
+    return hold_folder(folder, Path(folder).resolve() / f".{listing}.lock")
+
+
+def write_results(
+    folder: str | Path,
+    listing: str,
+    value: dict[str, Any],
+    writers: Mapping[str, Callable[[Path], object] | None],
+    known_by: Collection[str],
+) -> None:
+    """Writes the files of one result into a folder that may hold others, in place of those of the
+    result before: no file of that one stays beside a file of this.
+
+    Args:
+        folder: made if it does not exist.
+        listing: the name of the JSON file that holds `value` and lists the others as its `files`.
+        value: what it holds.
+        writers: write a file, by name; None where this result lacks it.
+        known_by: see `check_results`.
+
+    Raises:
+        ValueError: as `check_results`, or another process writes this result.
+    """
+    folder = Path(folder)
+    value["files"] = [name for name, write in writers.items() if write is not None]
+    with hold_results(folder, listing), contextlib.ExitStack() as renames:
+        own = check_results(folder, listing, writers, known_by)
+        for name in value["files"]:
+            writers[name](renames.enter_context(replacing(folder / name)))
+        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        renames.enter_context(replacing(folder / listing)).write_text(text, encoding="utf-8")
+        for name in sorted(own & writers.keys()):
+            (folder / name).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from typing import Any, Required
 
 from typing_extensions import TypedDict
 
+from crosslingual.cli import guard
 from crosslingual.data.text import iter_json_lines
 from crosslingual.files import read_fields, write_json
 from crosslingual_benchmarks.compare.suite import Values
@@ -24,7 +25,7 @@ from crosslingual_benchmarks.reading import STRICT, check_shape
 
 PEAK = re.compile(r"peak ([0-9.]+)GB")
 TAIL_LINES = 15
-GUARD = Path(__file__).with_name("guard.py")
+GUARD = Path(guard.__file__)
 
 _running: set[subprocess.Popen] = set()
 

@@ -1,6 +1,6 @@
 """`altdiffusion evaluate`: text accuracy and culture score in a world, for one or more stages."""
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from altdiffusion.artifact import read_config
@@ -87,12 +87,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     result = summarise(judged, [*stages])
     result |= {"num_prompts": settings.num_prompts, "split": settings.split, "seed": settings.seed}
     result["num_motif_prompts"] = settings.num_motif_prompts
-    judged.write(settings, result, render_table(result))
-    if judged.is_main:
-        output_dir = Path(settings.output_dir)
-        columns = {AS_IS: "as-is", **heads} if settings.as_is else heads
-        grid = judged.world.draw_arms(judged.general, languages, columns)
-        grid.save(output_dir / "grid.png")
-        if judged.culture:
-            judged.world.draw_culture(judged.culture, heads).save(output_dir / "motifs.png")
+    columns = {AS_IS: "as-is", **heads} if settings.as_is else heads
+    draw = {"grid.png": partial(judged.world.draw_arms, judged.general, languages, columns)}
+    if judged.culture:
+        draw["motifs.png"] = partial(judged.world.draw_culture, judged.culture, heads)
+    judged.write(settings, result, render_table(result), draw)
     return result

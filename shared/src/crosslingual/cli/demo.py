@@ -7,15 +7,19 @@ wheel. It makes its folder by `python -m crosslingual.cli.demo FOLDER`.
 """
 
 import dataclasses
+import itertools
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from crosslingual.cli import guard
 from crosslingual.cli.verbs import run_command
+from crosslingual.files import MARK, hold_folder, read_mark, write_json
+
+KIND = "demo"
 
 
 @dataclass
@@ -23,7 +27,7 @@ class DemoSettings:
     """Settings of a method's demo, which extends them; each is a variable of its `run.sh`.
 
     Attributes:
-        output_dir: folder of everything that the demo makes; an earlier demo's is replaced.
+        output_dir: folder of everything that the demo makes; an earlier demo's is renamed.
         num_processes: processes that share a verb; as many as cores, at most 2, if not given.
         seed: seed of the data, the weights and the noise.
     """
@@ -37,7 +41,7 @@ def run_demo(settings: DemoSettings) -> None:
     """Runs the `run.sh` of the package that defines the settings' class.
 
     Raises:
-        ValueError: a verb failed; its own message stands above.
+        ValueError: a verb failed; its own message stands above. Or another demo writes the folder.
     """
     package = type(settings).__module__.split(".")[0]
     variables = {
@@ -47,7 +51,10 @@ def run_demo(settings: DemoSettings) -> None:
     }
     commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, **variables, "PATH": commands}
-    done = subprocess.run(["bash", str(find_script(package))], env=environment, check=False)
+    words = [sys.executable, guard.__file__, str(os.getpid()), "bash", str(find_script(package))]
+    folder = Path(settings.output_dir).resolve()
+    with hold_folder(folder, folder.with_name(f".{folder.name}.lock")):
+        done = subprocess.run(words, env=environment, check=False)
     if done.returncode != 0:
         raise ValueError(
             f"{package} demo ended with code {done.returncode}; its verb's message stands above"
@@ -68,18 +75,25 @@ def find_script(package: str) -> Path:
 
 
 def make_demo_folder(folder: str | Path) -> Path:
-    """Makes a demo's folder anew; refuses one that holds something else.
+    """Makes a demo's folder. An earlier demo's, where a reader may have put files as well, is renamed
+    to FOLDER-1, FOLDER-2, ...
 
     Raises:
-        ValueError: the folder is not empty and no demo's.
+        ValueError: the folder is not empty and no demo's, or another demo writes it.
     """
     folder = Path(folder)
-    if folder.exists():
-        if not (folder / "demo.json").exists() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()):
+        mark = read_mark(folder)
+        if mark is None or mark["kind"] != KIND:
             raise ValueError(f"{folder} is not empty and no demo's: choose another --output_dir")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    (folder / "demo.json").write_text("{}")
+        for lock in folder.rglob(".*lock"):  # of verbs that run
+            hold_folder(folder, lock.resolve()).close()
+        places = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(1))
+        place = next(place for place in places if not os.path.lexists(place))
+        folder.rename(place)
+        print(f"the earlier demo is now {place}; remove it if you do not need it")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / MARK, {"format_version": 1, "kind": KIND})
     return folder
 
 

@@ -5,10 +5,8 @@ through `crosslingual.evaluation.generation`.
 """
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +15,14 @@ from PIL import Image
 
 from crosslingual.evaluation.generation import AS_IS, Arm
 from crosslingual.evaluation.settings import EvaluateSettings
-from crosslingual.training.processes import start_processes
+from crosslingual.folders import check_results, hold_results, write_results
+from crosslingual.training.processes import Ranks, start_processes
 from crosslingual_worlds.accuracy_table import render_table
 from crosslingual_worlds.drawn.contact_sheet import Cell, contact_sheet
 from crosslingual_worlds.drawn.typesetting import has_glyphs
 
+ACCURACY, FILES = "accuracy.json", ("table.md", "grid.png", "motifs.png")
+KNOWN_BY = ("num_prompts", "split", "seed")
 NEAR = 5  # a judge that ranks scenes also says whether the right one is among so many
 
 
@@ -74,12 +75,14 @@ class Judgement:
             empty if none were asked for.
         is_main: whether this process is the one that writes.
         world: the world's evaluation, which also draws contact sheets.
+        lock: of the folder of results, to close.
     """
 
     general: Judged
     culture: Judged
     is_main: bool
     world: "Evaluation"
+    lock: Any = None
 
     def accuracy(self, judged: Judged, arm: str, near: bool = False) -> dict[str, float]:
         """The share of right pictures of one arm, by language; with `near`, as `text_accuracy`."""
@@ -89,14 +92,25 @@ class Judgement:
             if name == arm
         }
 
-    def write(self, settings: EvaluateSettings, result: Mapping[str, Any], table: str) -> None:
-        """Writes accuracy.json and table.md, and prints the table, in the main process."""
+    def write(
+        self,
+        settings: EvaluateSettings,
+        result: dict[str, Any],
+        table: str,
+        draw: Mapping[str, Callable[[], Image.Image]],
+    ) -> None:
+        """Writes accuracy.json, table.md and the pictures that `draw` names, and prints the table,
+        in the main process.
+        """
         if self.is_main:
-            output_dir = Path(settings.output_dir)
-            output_dir.mkdir(parents=True, exist_ok=True)
-            (output_dir / "accuracy.json").write_text(json.dumps(result, indent=1))
-            (output_dir / "table.md").write_text(table, encoding="utf-8")
+            writers: dict[str, Any] = dict.fromkeys(FILES)
+            writers["table.md"] = lambda path: path.write_text(table, encoding="utf-8")
+            for name, picture in draw.items():
+                writers[name] = functools.partial(picture().save, format="png")
+            write_results(settings.output_dir, ACCURACY, result, writers, KNOWN_BY)
             print(table)
+            if self.lock is not None:
+                self.lock.close()
 
 
 @dataclass(frozen=True)
@@ -194,7 +208,9 @@ class Evaluation:
             as_is: the languages that the bare base is asked in, `en` for the upper bound.
             num_culture_prompts: prompts of each language's own culture, for the method's arms.
         """
+        check_results(settings.output_dir, ACCURACY, FILES, KNOWN_BY)
         ranks = start_processes()
+        lock = _lock_results(settings.output_dir, ranks)
 
         @functools.cache
         def load(name: str, language: str | None) -> Any:
@@ -220,7 +236,7 @@ class Evaluation:
         if num_culture_prompts:
             own = [(name, arm) for name, arm in own if self.culture_scenes(name, 1)]
             culture = judge(own, lambda name: self.culture_scenes(name, num_culture_prompts))
-        return Judgement(general, culture, ranks.rank == 0, self)
+        return Judgement(general, culture, ranks.rank == 0, self, lock)
 
     def evaluate_pipelines(
         self,
@@ -268,11 +284,10 @@ class Evaluation:
         }
         heads = {name: arm.head for name, arm in arms.items() if name != AS_IS}
         groups = self.groups(languages, trained)
-        judged.write(settings, result, render_table(result, heads, kind, note, groups))
-        if judged.is_main and baselines:
-            columns = {AS_IS: "as-is", **{name: f"with {head}" for name, head in heads.items()}}
-            grid = self.draw_arms(judged.general, languages, columns)
-            grid.save(Path(settings.output_dir) / "grid.png")
+        columns = {AS_IS: "as-is", **{name: f"with {head}" for name, head in heads.items()}}
+        grid = functools.partial(self.draw_arms, judged.general, languages, columns)
+        table = render_table(result, heads, kind, note, groups)
+        judged.write(settings, result, table, {"grid.png": grid} if baselines else {})
         return result
 
     def _near_and_means(
@@ -361,6 +376,21 @@ class Evaluation:
         """
         rows = [[Cell(cell[0], printable(cell[1]), *cell[2:]) for cell in row] for row in cells]
         return contact_sheet(rows, **options)
+
+
+def _lock_results(folder: str, ranks: Ranks) -> Any:
+    """The lock of a folder's results on rank 0, None elsewhere; a refusal is every rank's."""
+    refusal: list[str | None] = [None]
+    lock = None
+    if ranks.rank == 0:
+        try:
+            lock = hold_results(folder, ACCURACY)
+        except ValueError as error:
+            refusal = [str(error)]
+    dist.broadcast_object_list(refusal, src=0)
+    if refusal[0] is not None:
+        raise ValueError(refusal[0])
+    return lock
 
 
 def _cell(item: JudgedPicture, language: str) -> Cell:

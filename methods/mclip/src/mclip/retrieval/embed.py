@@ -3,8 +3,7 @@
 The rows are L2-normalised: a search engine for inner products answers with cosines.
 """
 
-import json
-import os
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,15 @@ from crosslingual.data.records import PICTURES
 from crosslingual.data.shards import iter_shards
 from crosslingual.data.tars import expand_shards
 from crosslingual.data.text import iter_lines
-from crosslingual.files import write_text
+from crosslingual.files import read_fields
+from crosslingual.folders import check_results, write_results
 from crosslingual.frozen.weights import weights_hash
 from mclip.pipeline import Embedder, load_embedder
 from mclip.settings import EmbedSettings
+
+KNOWN_BY = ("model", "num_rows", "names")
+FIELDS = {"kind": str, "source": str | None, "model": str, "model_weights": str | None}
+FIELDS |= {"num_rows": int, "width": int, "names": list[str], "sha256": str | None}
 
 
 @dataclass(frozen=True)
@@ -121,16 +125,25 @@ def embed_source(embedder: Embedder, kind: str, source: str) -> Index:
 
 
 def write_index(prefix: str, index: Index, model: str, weights: str | None) -> None:
-    """Writes PREFIX.npy and then PREFIX.json, which names the model."""
-    Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-    temporary = f"{prefix}.npy.{os.getpid()}"
-    with open(temporary, "wb") as file:
-        np.save(file, index.rows)
-    Path(f"{prefix}.json").unlink(missing_ok=True)  # it describes the old rows
-    os.replace(temporary, f"{prefix}.npy")
+    """Writes PREFIX.npy and PREFIX.json, which names the model and hashes the rows, in place of an
+    earlier index.
+    """
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, index.rows)
+
     facts = {"kind": index.kind, "source": index.source, "model": model, "model_weights": weights}
     facts |= {"num_rows": len(index.rows), "width": index.rows.shape[1], "names": index.names}
-    write_text(Path(f"{prefix}.json"), json.dumps(facts, ensure_ascii=False, indent=1))
+    facts["sha256"] = hashlib.sha256(np.ascontiguousarray(index.rows)).hexdigest()
+    folder, listing, rows = _files_of(prefix)
+    write_results(folder, listing, facts, {rows: save}, KNOWN_BY)
+
+
+def _files_of(prefix: str) -> tuple[Path, str, str]:
+    """The folder of an index, and the names of its two files."""
+    path = Path(f"{prefix}.json")
+    return path.parent, path.name, f"{path.name.removesuffix('json')}npy"
 
 
 def load_index(prefix: str, model: str) -> Index:
@@ -143,14 +156,19 @@ def load_index(prefix: str, model: str) -> Index:
     path, matrix = Path(f"{prefix}.json"), Path(f"{prefix}.npy")
     if not (path.is_file() and matrix.is_file()):
         raise FileNotFoundError(f"no index {prefix}.npy with {prefix}.json; run `mclip embed`")
-    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts = read_fields(path, FIELDS, "embed again")
     weights = weights_hash(model)
     is_same = facts["model_weights"] == weights if weights else facts["model"] == model
     if not is_same:
         raise ValueError(f"{prefix} was made by another model ({facts['model']}): embed again")
-    rows = np.load(matrix, mmap_mode="r")
-    if rows.shape != (facts["num_rows"], facts["width"]):
+    try:
+        rows = np.load(matrix, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{matrix} is broken ({error}): embed again") from error
+    if rows.shape != (facts["num_rows"], facts["width"]) or len(facts["names"]) != len(rows):
         raise ValueError(f"{matrix} holds {rows.shape}, which {path} does not say: embed again")
+    if facts.get("sha256") not in (None, hashlib.sha256(rows).hexdigest()):
+        raise ValueError(f"{matrix} is not what {path} describes: embed again")
     return Index(rows, facts["names"], facts["source"], facts["kind"])
 
 
@@ -160,6 +178,8 @@ def embed(settings: EmbedSettings) -> Path:
     given = [kind for kind in kinds if getattr(settings, kind)]
     if len(given) != 1:
         raise ValueError("give one of --images FOLDER, --shards SHARDS and --texts FILE")
+    folder, listing, rows = _files_of(settings.output)
+    check_results(folder, listing, [rows], KNOWN_BY)
     embedder = load_embedder(settings.model, batch_size=settings.batch_size)
     index = embed_source(embedder, given[0], getattr(settings, given[0]))
     write_index(settings.output, index, settings.model, embedder.weights)
