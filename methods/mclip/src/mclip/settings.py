@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from crosslingual.cli import demo
 from crosslingual.data.languages import LanguageCode
+from crosslingual.evaluation.settings import EvaluateRetrievalSettings
 from crosslingual.training import settings
 from crosslingual.training.settings import LrScheduler, RunSettings
 
@@ -128,31 +129,15 @@ class ImportSettings:
 
 
 @dataclass
-class EvaluateSettings:
-    """Settings of `mclip evaluate`: Recall@1/5/10 both ways, by language.
+class EvaluateSettings(EvaluateRetrievalSettings):
+    """Settings of `mclip evaluate`.
 
     Attributes:
-        model: exported folder; or a CLIP's hub id or folder, measured as it is.
-        dataset: shards with the pictures and captions, as `crosslingual shards` writes them.
-        output_dir: folder that gets results.json.
-        languages: BCP-47 codes of the languages to test.
-        captions: test the first caption of a picture, or all.
         resolution: edge of the pictures in pixels, before CLIP's centre crop; the model's own if
             not given.
-        batch_size: pictures or texts that are embedded at a time.
-        num_bootstrap: resamplings of the queries for the 95 % interval; 0 for no interval.
-        seed: seed of the resamplings.
     """
 
-    model: str
-    dataset: str
-    output_dir: str
-    languages: list[LanguageCode]
-    captions: Literal["first", "all"] = "first"
     resolution: int | None = None
-    batch_size: int = 128
-    num_bootstrap: int = 200
-    seed: int = 0
 
 
 @dataclass

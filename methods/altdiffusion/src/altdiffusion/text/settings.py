@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from crosslingual.data.languages import LanguageCode
+from crosslingual.evaluation import settings
 from crosslingual.training.settings import RunSettings
 
 
@@ -49,25 +50,7 @@ class TrainTextSettings(RunSettings):
 
 
 @dataclass
-class EvaluateRetrievalSettings:
-    """Settings of `altdiffusion evaluate-retrieval`: Recall@1/5/10 in both directions, by language.
+class EvaluateRetrievalSettings(settings.EvaluateRetrievalSettings):
+    """Settings of `altdiffusion evaluate-retrieval`."""
 
-    Attributes:
-        model: folder of an AltCLIP, or a CLIP (hub id, folder or testbed:clip) to compare with.
-        dataset: shards with pictures and captions.
-        output_dir: folder to write results.json to, one line per language and run.
-        languages: BCP-47 codes of the languages to test.
-        captions: first for one caption per picture, or all.
-        batch_size: pictures or texts to embed per batch.
-        num_bootstrap: bootstrap resamples for the confidence intervals; 0 gives no intervals.
-        seed: seed of the bootstrap.
-    """
-
-    model: str
-    dataset: str
-    output_dir: str
-    languages: list[LanguageCode]
-    captions: Literal["first", "all"] = "first"
-    batch_size: int = 128
     num_bootstrap: int = 1000
-    seed: int = 0
