@@ -149,10 +149,13 @@ class _Reporting:
     """A tokenizer that reports what it cuts."""
 
     def __init__(self, tokenizer: Any):
-        self._tokenizer = tokenizer
+        vars(self)["_tokenizer"] = tokenizer
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._tokenizer, name, value)  # Sana's pipeline sets the side of the padding
 
     def __call__(self, texts: str | list[str], **options: Any) -> Any:
         tokens = self._tokenizer(texts, **options)

@@ -4,12 +4,21 @@ from difflib import get_close_matches
 from typing import Any
 
 from crosslingual.frozen.denoiser import Config, Family
+from crosslingual.frozen.families.flux import Flux
 from crosslingual.frozen.families.pixart import PixArt
+from crosslingual.frozen.families.sana import Sana
 from crosslingual.frozen.families.sd import StableDiffusion
 from crosslingual.frozen.families.sd3 import StableDiffusion3
 from crosslingual.frozen.families.sdxl import StableDiffusionXL
 
-FAMILIES: list[Family] = [StableDiffusion(), StableDiffusionXL(), PixArt(), StableDiffusion3()]
+FAMILIES: list[Family] = [
+    StableDiffusion(),
+    StableDiffusionXL(),
+    PixArt(),
+    StableDiffusion3(),
+    Flux(),
+    Sana(),
+]
 
 
 def find_family(config: Config, base: str) -> Family:

@@ -1,6 +1,6 @@
 """Miniature models with random weights for tests: Stable Diffusion, SDXL, PixArt, SD 3, FLUX, Sana,
-CLIP and XLM-R in folders of the true formats, a few kilobytes each, so that the code that loads the real ones loads
-them; and pictures with captions to train on.
+CLIP and XLM-R in folders of the true formats, a few kilobytes each, so that the code that loads the
+real ones loads them; and pictures with captions to train on.
 
 Pictures are of 32 x 32 pixels and latents of 4 x 4; prompts have 16 tokens.
 """
@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxTransformer2DModel,
     PixArtTransformer2DModel,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
 )
@@ -34,6 +37,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -275,6 +281,59 @@ def write_flux(folder: Path, guidance_embeds: bool = True) -> str:
         tokenizer=clip_tokenizer(),
         text_encoder_2=make_t5(WIDTH),
         tokenizer_2=t5_tokenizer(),
+    )
+
+
+def write_sana(folder: Path) -> str:
+    """Writes a Sana with a Gemma of width 8, on latents of 8 x 8 pixels instead of 32 x 32, and
+    returns its folder.
+    """
+    transformer = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=8,
+        sample_size=4,
+    )
+    vae = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=4,
+        encoder_block_types=("ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(4, 4, 8, 8),
+        decoder_block_out_channels=(4, 4, 8, 8),
+        encoder_layers_per_block=(1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1),
+        encoder_qkv_multiscales=((), (), (), (5,)),
+        decoder_qkv_multiscales=((), (), (), (5,)),
+        upsample_block_type="interpolate",
+        downsample_block_type="conv",
+        scaling_factor=0.41407,
+    )
+    gemma = Gemma2Config(
+        vocab_size=128,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+    )
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *map(chr, range(33, 127))]
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    return write_base(
+        folder,
+        "SanaPipeline",
+        transformer=fill(transformer),
+        vae=fill(vae),
+        scheduler=DPMSolverMultistepScheduler(**flow),
+        text_encoder=fill(Gemma2Model(gemma)),
+        tokenizer=GemmaTokenizer(vocab={word: n for n, word in enumerate(words)}, merges=[]),
     )
 
 
