@@ -1,4 +1,4 @@
-"""What full fine-tuning trains on: latents of pictures and token ids of their captions."""
+"""The data of full fine-tuning: latents of pictures and token ids of their captions."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,10 +17,7 @@ from crosslingual.frozen.weights import resolve
 
 @dataclass
 class CaptionIdParts:
-    """VAE and tokenizer, which samples pass once.
-
-    The VAE is the base's; a caption has `max_length` tokens.
-    """
+    """The base's VAE, and a tokenizer to `max_length` tokens, which samples pass once."""
 
     base: Base
     encoder: str
@@ -36,13 +33,13 @@ class CaptionIdParts:
     @cached_property
     def tokenizer(self) -> Any:
         """Pads on the right to `max_length`."""
-        tokenizer = AutoTokenizer.from_pretrained(resolve(self.encoder))
+        tokenizer = AutoTokenizer.from_pretrained(resolve(self.encoder), trust_remote_code=False)
         tokenizer.padding_side, tokenizer.model_max_length = "right", self.max_length
         return tokenizer
 
     @cached_property
     def made_of(self) -> dict[str, Any]:
-        """What the arrays depend on."""
+        """The settings and weights that the arrays depend on."""
         place = Path(resolve(self.encoder)).name
         return {**self.frozen.made_of, "tokenizer": place, "max_length": self.max_length}
 

@@ -1,12 +1,12 @@
 """Full fine-tuning: UNet and a multilingual text encoder learn together, by the diffusion loss
-alone; nothing is frozen but the VAE, and nothing is distilled.
+alone. Only the VAE is frozen, and nothing is distilled.
 
     torchrun --nproc_per_node 2 -m crosslingual_benchmarks finetune \\
         --train_data shards --languages en de zh --output_dir runs/full
 
 The text encoder is XLM-R with a linear head to the UNet's width, as
-`transformers.AltCLIPTextModel`, so that stock diffusers loads what is written. It starts without
-any relation to what the UNet reads, which is what this arm has to learn in its budget.
+`transformers.AltCLIPTextModel`, so that stock diffusers loads the result. At the start its states
+mean nothing to the UNet: this arm has to learn that in its budget.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from transformers import AltCLIPTextConfig, AltCLIPTextModel, XLMRobertaModel
 from crosslingual.adapter.artifact import load_strict
 from crosslingual.features.compute import write_run_features
 from crosslingual.features.training_data import open_run_data
+from crosslingual.folders import check_folder, publish_folder
 from crosslingual.frozen.base import Base, Conditioning
 from crosslingual.frozen.encoders import encoder_config, encoder_shape
 from crosslingual.frozen.schedule import Noising, choose_language, drop_captions
@@ -38,7 +39,7 @@ SHAPE = (
 
 
 class JointModel(nn.Module):
-    """UNet and text encoder as one module, which is what the engine holds."""
+    """UNet and text encoder as the one module that the engine takes."""
 
     def __init__(self, base: Base, text_encoder: nn.Module, settings: FinetuneSettings):
         """Loads the UNet of the base; all of both is trainable."""
@@ -68,7 +69,7 @@ def build_text_encoder(name: str, width: int) -> AltCLIPTextModel:
         raise ValueError(f"{name} is a {shape['model_type']}; full fine-tuning starts from XLM-R")
     off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config = AltCLIPTextConfig(**{key: shape[key] for key in SHAPE}, **off, project_dim=width)
-    config.use_attention_mask = True  # diffusers hands over the mask only then
+    config.use_attention_mask = True  # else diffusers passes no mask
     model = AltCLIPTextModel(config)
     found = load_frozen(XLMRobertaModel, name, add_pooling_layer=False).state_dict()
     renamed = {key.replace("encoder.layer.", "encoder.layers."): t for key, t in found.items()}
@@ -85,14 +86,14 @@ def build_joint(settings: FinetuneSettings) -> JointModel:
     torch.manual_seed(settings.seed)
     base = Base.open(settings.pretrained_model_name_or_path)
     if base.text.pooled_width is not None:
-        raise ValueError(f"{base.id} takes pooled text vectors, which this text encoder has not")
+        raise ValueError(f"{base.id} takes pooled text vectors, which this text encoder lacks")
     return JointModel(base, build_text_encoder(settings.text_encoder, base.text.width), settings)
 
 
 def caption_parts(
     settings: FinetuneSettings | FeaturesSettings, device: torch.device
 ) -> CaptionIdParts:
-    """What samples pass once."""
+    """The frozen parts that samples pass once."""
     length = encoder_shape(settings.text_encoder)[1]
     base = Base.open(settings.pretrained_model_name_or_path)
     encoder = locate(settings.text_encoder)
@@ -100,7 +101,7 @@ def caption_parts(
 
 
 def features(settings: FeaturesSettings) -> Path:
-    """Writes latents and token ids of `shards`; a second run goes on where the first stopped."""
+    """Writes latents and token ids of `shards`; a second run resumes where the first stopped."""
     ranks = start_processes()
     return write_run_features(settings, caption_parts(settings, ranks.device), ranks)
 
@@ -141,7 +142,7 @@ def finetune(settings: FinetuneSettings) -> Path:
 def save_pipeline(
     state: dict[str, Tensor], settings: FinetuneSettings, parts: CaptionIdParts
 ) -> Path:
-    """Writes the base's pipeline with what was trained."""
+    """Writes the base's pipeline with the trained UNet and text encoder."""
     folder = Path(settings.output_dir) / "pipeline"
     joint = build_joint(settings)
     load_strict(joint, state)
@@ -150,14 +151,18 @@ def save_pipeline(
         text_encoder=joint.text_encoder.eval(),
         tokenizer=parts.tokenizer,
     )
-    pipe.save_pretrained(folder, safe_serialization=True)
-    return folder
+    return publish_folder(
+        folder, lambda place: pipe.save_pretrained(place, safe_serialization=True), kind="pipeline"
+    )
 
 
 def load_pipeline(path: str) -> Any:
     """The pipeline that `finetune` wrote, by stock diffusers."""
     from diffusers import StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(path, safety_checker=None)
+    check_folder(path)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        path, safety_checker=None, trust_remote_code=False
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe

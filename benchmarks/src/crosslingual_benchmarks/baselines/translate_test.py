@@ -37,7 +37,7 @@ FLORES = {
 
 
 class Translator(Protocol):
-    """Translates sentences of a language that it is not told into English."""
+    """Translates sentences into English; it has to know their language itself."""
 
     def __call__(self, texts: list[str]) -> list[str]:
         """The translations, in order."""
@@ -47,7 +47,7 @@ def load_translator(name: str) -> Translator:
     """Loads `KIND:FOLDER`.
 
     Raises:
-        ValueError: no such kind is installed; those that are, are named.
+        ValueError: no such kind is installed; the installed ones are named.
     """
     kind, _, place = name.partition(":")
     kinds: dict[str, Callable[[str], Translator]] = {
@@ -100,13 +100,15 @@ def load_transformers_translator(place: str) -> TransformersTranslator:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     name, _, language = place.partition("#")
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    model = AutoModelForSeq2SeqLM.from_pretrained(name, use_safetensors=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    model = AutoModelForSeq2SeqLM.from_pretrained(
+        name, use_safetensors=True, trust_remote_code=False
+    ).eval()
     code = None
     if hasattr(tokenizer, "src_lang"):
         if not language:
             raise ValueError(
-                f"{name} has to be told the language it translates from: transformers:{name}#de"
+                f"{name} needs the language that it translates from: transformers:{name}#de"
             )
         is_flores = tokenizer.convert_tokens_to_ids(FLORES["en"]) != tokenizer.unk_token_id
         code = FLORES.get(language, language) if is_flores else language
@@ -131,7 +133,7 @@ class TranslatingPipeline:
         return self.translate([texts])[0] if isinstance(texts, str) else self.translate(texts)
 
     def __getattr__(self, name: str) -> Any:
-        """What is not translated is the English pipeline's."""
+        """All other attributes are the English pipeline's."""
         return getattr(self.__dict__["pipe"], name)
 
 
