@@ -1,37 +1,45 @@
-"""What every family of bases promises, on miniatures of the true formats; and that a new family is
-one class and one line of the registry, whatever its noise and its attention.
+"""What every family of bases promises, on miniatures of the true formats; and that adapters learn
+through each, whatever its noise and its attention.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from torch import Tensor, nn
 
-from crosslingual.frozen import families
 from crosslingual.frozen.base import Base, Conditioning
-from crosslingual.frozen.denoiser import Config, Denoiser, Family, PartConfig, TextShape
+from crosslingual.frozen.denoiser import TextShape
 from crosslingual.frozen.families import family_of
+from crosslingual.frozen.families.flux import pack, unpack
 from crosslingual.frozen.families.sd import UNetDenoiser
-from crosslingual.frozen.schedule import Process
+from crosslingual.frozen.schedule import Latents
 from crosslingual_worlds.testing.miniatures import (
     RESOLUTION,
-    fill,
     write_base,
+    write_flux,
     write_pixart,
+    write_sana,
     write_sd,
+    write_sd3,
     write_sdxl,
 )
 
 CPU, ROWS, WIDTH = torch.device("cpu"), 3, 16
 WRITERS = {"sd": write_sd, "sdxl": write_sdxl, "pixart": write_pixart}
+WRITERS |= (FLOWS := {"sd3": write_sd3, "flux": write_flux, "sana": write_sana})
+SCALES = {"sd3": (1.5305, 0.0609), "flux": (0.3611, 0.1159), "sana": (0.41407, 0.0)}
 EXPECTED = {
     "sd": TextShape(16, None, 16, 16, (16,)),
     "sdxl": TextShape(32, 20, 16, 32, (16, 16), added_embedding=(44, 32)),
     "pixart": TextShape(8, None, 120, 16, (8,), takes_mask=True),
+    "sd3": TextShape(32, 36, 16 + 256, 32, (32,)),
+    "flux": TextShape(16, 16, 512, 16, (16,)),
+    "sana": TextShape(8, None, 300, 16, (8,), takes_mask=True),
 }
 
 
@@ -58,7 +66,8 @@ def test_a_family_is_recognised_and_says_what_text_it_takes(
 ) -> None:
     base = bases[name]
     assert base.family.name == name and base.text == EXPECTED[name]
-    assert base.latents == (4, 0.18215, 0.0, 8)
+    assert base.latents == Latents(4, *SCALES.get(name, (0.18215, 0.0)), 8)
+    assert base.text.takes_mask == base.family.takes_mask
     pipe = base.load_pipeline()
     family, model = family_of(pipe)
     assert family is base.family and model is pipe.components[family.part]
@@ -88,14 +97,16 @@ def test_prediction_is_what_the_stock_pipeline_calls_its_model_for(
     pipe(
         prompts,
         num_inference_steps=1,
-        guidance_scale=1.0,
         height=RESOLUTION,
         width=RESOLUTION,
         generator=torch.Generator().manual_seed(0),
         output_type="latent",
-        **({"use_resolution_binning": False} if name == "pixart" else {}),
+        **({"use_resolution_binning": False} if name in ("pixart", "sana") else {}),
+        **({"guidance_scale": 3.5} if name == "flux" else {"guidance_scale": 1.0}),
     )
     given, time, expected = calls[0]
+    if name == "flux":
+        given, time, expected = unpack(given, 4, 4), 1000 * time, unpack(expected, 4, 4)
     text = base.load_text(CPU).encode(prompts)
     denoiser = base.load_denoiser(CPU, resolution=RESOLUTION)
     with torch.no_grad():
@@ -122,7 +133,8 @@ def test_blocks_and_cross_attentions_run_in_the_order_they_are_named(
         drawn = noisy(base)
         denoiser.predict(drawn.latents, drawn.timesteps, base.load_text(CPU).encode(["x"] * ROWS))
     assert blocks and [module for module in ran if module in blocks] == blocks
-    assert layers and [m for m in ran if m not in blocks] == [layer for _, layer in layers]
+    assert [m for m in ran if m not in blocks] == [layer for _, layer in layers]
+    assert bool(layers) == (name not in ("sd3", "flux")), "there attention is joint"
     parts = [label.split(".")[0] for label, _ in layers]
     assert set(parts) <= {"down_blocks", "mid_block", "up_blocks", "transformer_blocks"}
     assert all(label.endswith("attn2") for label, _ in layers)
@@ -162,112 +174,92 @@ def test_the_model_itself_may_train_and_come_from_another_folder(
     assert trained.conv_in.bias.grad is not None
 
 
-# A family of another kind, in one place: flow matching (x_t = (1 - s) x + s e, v = e - x; Lipman et
-# al., arXiv 2210.02747) through joint attention, by diffusers' SD3 transformer.
-
-
-class FlowMatching(Process):
-    """Times s in (0, 1), told to the model as 1000 s."""
-
-    def draw_timesteps(self, rows: list[torch.Generator]) -> Tensor:
-        return 1000 * torch.cat([torch.rand(1, generator=row) for row in rows])
-
-    def spread_timesteps(self, num_rows: int) -> Tensor:
-        return 1000 * (torch.arange(num_rows) + 0.5) / num_rows
-
-    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        s = (timesteps / 1000).view(-1, 1, 1, 1)
-        return (1 - s) * clean + s * noise, noise - clean
-
-
-class JointDenoiser(Denoiser):
-    """Text and picture in one attention: there is no cross-attention."""
-
-    def _call(self, latents: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
-        inputs = {"encoder_hidden_states": text.states, "pooled_projections": text.pooled}
-        return self.model(latents, timestep=timesteps, **inputs, return_dict=False)[0]
-
-    def blocks(self) -> list[nn.Module]:
-        return list(self.model.transformer_blocks)
-
-    def cross_attentions(self) -> list[tuple[str, nn.Module]]:
-        return []
-
-
-class Joint(Family):
-    """One text encoder's states and pooled vector."""
-
-    name, part, model_class = "joint", "transformer", "SD3Transformer2DModel"
-    denoiser = JointDenoiser
-
-    def widths(self, config: Config) -> tuple[int, int | None, int]:
-        width = config["joint_attention_dim"]
-        return width, config["pooled_projection_dim"], width
-
-    def text(self, config_of: PartConfig) -> TextShape:
-        width, pooled_width, _ = self.widths(config_of(self.part))
-        return TextShape(width, pooled_width, 16, width, (width,))
-
-    def process(self, scheduler: Config, base: str) -> Process:
-        assert scheduler["_class_name"] == "FlowMatchEulerDiscreteScheduler"
-        return FlowMatching()
-
-    def encode(self, pipe: Any, prompts: list[str]) -> Conditioning:
-        raise NotImplementedError
-
-    def set_text(self, pipe: Any, text_encoder: Any, tokenizer: Any, **_: Any) -> None:
-        raise NotImplementedError
-
-
-@pytest.fixture(scope="module")
-def joint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("joint")
-    transformer = SD3Transformer2DModel(
-        sample_size=4,
-        patch_size=1,
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        caption_projection_dim=16,
-        pooled_projection_dim=8,
-        out_channels=4,
-        pos_embed_max_size=8,
-    )
-    write_base(folder, "StableDiffusion3Pipeline", transformer=fill(transformer))
-    FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
-    return str(folder)
-
-
-def test_a_new_family_of_another_kind_trains_with_one_line_of_registry(
-    joint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ValueError, match=r"SD3Transformer2DModel of a kind that no family .*sdxl"):
-        Base.open(joint)
-    monkeypatch.setattr(families, "FAMILIES", [*families.FAMILIES, Joint()])
-    base = Base.open(joint)
-    assert base.family.name == "joint" and base.text.pooled_width == 8
-    denoiser = base.load_denoiser(CPU, resolution=RESOLUTION)
-    assert len(denoiser.blocks()) == 2 and denoiser.cross_attentions() == []
+@pytest.mark.parametrize("name", FLOWS)
+def test_an_adapter_learns_through_a_frozen_flow(bases: dict[str, Base], name: str) -> None:
+    base = bases[name]
+    shape, denoiser = base.text, base.load_denoiser(CPU, resolution=RESOLUTION)
     before = {name: tensor.clone() for name, tensor in denoiser.model.state_dict().items()}
     noising = base.schedule(device=CPU, caption_dropout=0.1)
     torch.manual_seed(0)
-    adapter = nn.Linear(12, WIDTH + 8)
-    optimizer = torch.optim.Adam(adapter.parameters(), 0.1)
+    adapter = nn.Linear(12, shape.width + (shape.pooled_width or 0))
+    optimizer = torch.optim.Adam(adapter.parameters(), 0.05)
     prompts, losses = torch.randn(ROWS, 5, 12), []
-    for _ in range(20):
+    mask = torch.ones(ROWS, 5) if shape.takes_mask else None
+    for _ in range(12):
         drawn = noising.draw(latents(), torch.Generator().manual_seed(1))
-        given = adapter(prompts)
-        text = Conditioning(given[..., :WIDTH], given[..., WIDTH:].mean(dim=1))
+        states, pooled = adapter(prompts).tensor_split([shape.width], dim=-1)
+        text = Conditioning(states, pooled.mean(dim=1) if shape.pooled_width else None, mask)
         predicted = denoiser.predict(drawn.latents, drawn.timesteps, text)
         loss = (predicted - drawn.target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.98 * losses[0]
+    assert losses[-1] < 0.99 * losses[0]
     assert all(torch.equal(tensor, before[n]) for n, tensor in denoiser.model.state_dict().items())
+
+
+def test_flow_matchings_times_and_target_are_those_of_diffusers_training_script(
+    bases: dict[str, Base],
+) -> None:
+    """Of SD 3: u = sigmoid(normal), rounded to a grid of 1,000 times, of which the sampler's shift
+    makes sigmas; noisy = (1 - sigma) x + sigma e, and the target is e - x.
+    """
+    process = bases["sd3"].process
+    clean, noise = torch.randn(2, 999, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    times = process.spread_timesteps(999, 64)
+    u = torch.special.ndtri((torch.arange(999) + 0.5) / 999).sigmoid()
+    grid = FlowMatchEulerDiscreteScheduler(shift=3.0).sigmas.flip(0)  # times from 1 to 1,000
+    torch.testing.assert_close(times / 1000, grid[(1000 * u).long()], atol=3e-3, rtol=0)
+    noisy, target = process.add_noise(clean, noise, times)
+    s = (times / 1000).view(-1, 1, 1, 1)
+    torch.testing.assert_close(noisy, clean + s * target)
+    torch.testing.assert_close(target, noise - clean)
+    drawn = process.draw_timesteps([torch.Generator().manual_seed(0)] * 4000, 64)
+    assert drawn.min() > 0 and drawn.max() < 1000
+    assert drawn.median() == pytest.approx(750, abs=15), "the shift of 1/2 by 3"
+    assert bases["sana"].process == process, "by a sampler of diffusion with flow sigmas"
+
+
+def test_fluxs_shift_grows_with_the_picture(bases: dict[str, Base]) -> None:
+    """As its pipeline's: exp(mu) with mu of 0.5 for 256 tokens and 1.15 for 4,096."""
+    process = bases["flux"].process
+    for edge, mu in ((32, 0.5), (128, 1.15)):
+        middle = process.spread_timesteps(1, edge * edge) / 1000
+        assert middle.item() == pytest.approx(math.exp(mu) / (1 + math.exp(mu)))
+    latent = torch.randn(2, 4, 6, 8)
+    packed = FluxPipeline._pack_latents(latent, 2, 4, 6, 8)
+    assert torch.equal(pack(latent), packed) and torch.equal(unpack(packed, 6, 8), latent)
+
+
+@pytest.mark.parametrize(("name", "num"), [("sd3", 4), ("flux", 4), ("sana", 4), ("sd", 8)])
+def test_features_are_the_pictures_whatever_the_number_of_text_tokens(
+    bases: dict[str, Base], name: str, num: int
+) -> None:
+    base = bases[name]
+    denoiser, shape, drawn = base.load_denoiser(CPU, resolution=RESOLUTION), base.text, noisy(base)
+    shapes = []
+    for length in (5, 9):
+        found: list[Tensor] = []
+        layers = [*denoiser.blocks(), *denoiser.attentions()]
+        hooks = [
+            layer.register_forward_hook(
+                lambda module, _, output, kept=found: kept.append(
+                    denoiser.picture_states(module, output)
+                )
+            )
+            for layer in layers
+        ]
+        pooled = torch.randn(ROWS, shape.pooled_width) if shape.pooled_width else None
+        mask = torch.ones(ROWS, length) if shape.takes_mask else None
+        text = Conditioning(torch.randn(ROWS, length, shape.width), pooled, mask)
+        with torch.no_grad():
+            denoiser.predict(drawn.latents, drawn.timesteps, text)
+        for hook in hooks:
+            hook.remove()
+        assert len(found) == len(layers) and len(denoiser.attentions()) == num
+        shapes.append([states.shape for states in found])
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize(

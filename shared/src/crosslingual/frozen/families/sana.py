@@ -62,6 +62,10 @@ class Sana(PixArt):
         """Flow matching."""
         return read_flow(scheduler, base)
 
+    def drop_projection(self, model: Any) -> None:
+        """Its model calls the projection, so that none is one that does nothing."""
+        model.caption_projection = nn.Identity()
+
     @torch.no_grad()
     def encode(self, pipe: Any, prompts: list[str]) -> Conditioning:
         """Gemma's states and their mask, after the pipeline's own English instruction, which an
