@@ -99,21 +99,50 @@ def check_hash(path: Path, expected: str) -> None:
     if found != expected:
         raise ValueError(
             f"{path} is damaged: its SHA-256 is {found[:12]}..., its index says "
-            f"{expected[:12]}...; copy or write it again"
+            f"{expected[:12]}...; copy or write it again (--verify_data false reads what it can)"
         )
 
 
+def shard_hashes(urls: list[str]) -> dict[str, str]:
+    """The SHA-256 of the local shards that an `index.json` beside them lists."""
+    hashes: dict[str, str] = {}
+    read = functools.cache(_read_json)
+    for url in (url for url in urls if "://" not in url):
+        folder, slash, name = url.rpartition("/")
+        index = read(folder + slash + INDEX)
+        if "shards" in index:
+            _check_index(index, folder + slash + INDEX, {"name": str})
+        found = {shard["name"]: shard.get("sha256") for shard in index.get("shards", [])}
+        if isinstance(found.get(name), str):
+            hashes[url] = found[name]
+    return hashes
+
+
 def shard_sizes(urls: list[str]) -> dict[str, int]:
-    """Samples by shard, for the shards whose number `sizes.json` or `NAME_stats.json` says."""
+    """Samples by shard, for the shards whose number `sizes.json` or `NAME_stats.json` says.
+
+    Raises:
+        ValueError: a number is none, or more than the shard has room for.
+    """
     read = functools.cache(_read_json)
     sizes: dict[str, int] = {}
     for url in urls:
         folder, slash, name = url.rpartition("/")
-        size = read(folder + slash + SIZES).get(name)
+        file = folder + slash + SIZES
+        size = read(file).get(name)
         if size is None:
-            size = read(url.removesuffix(".tar") + "_stats.json").get("successes")
-        if size is not None:
-            sizes[url] = int(size)
+            file = url.removesuffix(".tar") + "_stats.json"
+            size = read(file).get("successes")
+        if size is None:
+            continue
+        path = Path(url)
+        most = path.stat().st_size // 512 if "://" not in url and path.is_file() else 10**9
+        if type(size) is not int or not 0 <= size <= most:
+            raise ValueError(
+                f"{file} says {size!r:.40} samples for {name}, which cannot be: correct or remove "
+                "the file, without which samples are counted"
+            )
+        sizes[url] = size
     return sizes
 
 

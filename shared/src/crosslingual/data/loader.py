@@ -10,13 +10,20 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from crosslingual.data.index import NUM_PROBED, count_languages, shard_sizes
+from crosslingual.data.index import (
+    NUM_PROBED,
+    check_hash,
+    count_languages,
+    shard_hashes,
+    shard_sizes,
+)
 from crosslingual.data.languages import describe_counts, find_tags, rename_captions
 from crosslingual.data.order import WINDOW_SAMPLES, WINDOW_SHARDS, SampleOrder
 from crosslingual.data.pictures import MAX_PIXELS, decode_pixels, pixels_to_images
@@ -62,6 +69,7 @@ class ShardLoader(Dataset):
         key_map: Mapping[str, str] | None = None,
         caption_language: str = "en",
         shuffle: bool = True,
+        verify: bool = True,
     ):
         """Opens the shards and looks at the first samples, so that what is wrong shows at once.
 
@@ -83,11 +91,13 @@ class ShardLoader(Dataset):
             caption_language: of `KEY.txt`, in shards of others.
             shuffle: False yields the samples once an epoch in stored order (one rank): the last
                 batch may be short, and a corrupt sample is left out, not replaced.
+            verify: whether a local shard is compared with the SHA-256 in the index beside it when
+                it is first read.
 
         Raises:
             FileNotFoundError: no shard matches.
             ValueError: no usable sample (with the names found), fewer samples than a global batch,
-                captions missing in a language.
+                captions missing in a language, a damaged shard.
         """
         assert shuffle or world_size == 1, "stored order is for one rank"
         self.urls = expand_shards(shards)
@@ -102,6 +112,8 @@ class ShardLoader(Dataset):
         self._options = {"key_map": key_map, "caption_language": caption_language}
         self._met: dict[str, str] = {}  # faults since the last batch
         self._open: dict[int, Shard] = {}
+        self._hashes = shard_hashes(self.urls) if verify else {}
+        self._is_verified = torch.zeros(len(self.urls), dtype=torch.bool).share_memory_()
         known = shard_sizes(self.urls)
         self._sizes = [known.get(url) for url in self.urls]
         for number, size in enumerate(self._sizes):
@@ -196,6 +208,7 @@ class ShardLoader(Dataset):
         found: set[str] = set()
         reasons: dict[str, str] = {}
         for place in self._first_places():
+            self._verify(place[0])
             try:
                 self._read(*place)
                 return
@@ -254,6 +267,7 @@ class ShardLoader(Dataset):
         """The sample at a position, or the next usable one; None in stored order."""
         for ahead in range(min(self.num_samples, MAX_IN_A_ROW) if self.shuffle else 1):
             shard, index = self._order.locate(epoch, (position + ahead) % self.num_samples)
+            self._verify(shard)
             try:
                 record, pixels = self._read(shard, index)
             except ValueError as error:
@@ -295,6 +309,13 @@ class ShardLoader(Dataset):
         if index >= len(opened.samples):
             raise ValueError(f"gone: the shard ends after {len(opened.samples)} samples")
         return opened.read(index)
+
+    def _verify(self, number: int) -> None:
+        """Compares a shard with its index, once for all workers; they share what was verified."""
+        url = self.urls[number]
+        if url in self._hashes and not self._is_verified[number]:
+            check_hash(Path(url), self._hashes[url])
+            self._is_verified[number] = True
 
     def _name(self, shard: int, index: int) -> str:
         """A sample's shard and key, for messages."""
