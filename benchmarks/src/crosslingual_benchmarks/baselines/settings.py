@@ -47,6 +47,7 @@ class FeaturesSettings:
         encode_batch_size: pictures at a time.
         dataloader_num_workers: processes that decode shards.
         caption_keys: which JSON key of foreign shards holds which language, as caption_zh=zh.
+        verify_data: compare each shard with the SHA-256 in its index when it is first read.
     """
 
     shards: str
@@ -58,3 +59,4 @@ class FeaturesSettings:
     encode_batch_size: int = 32
     dataloader_num_workers: int = 0
     caption_keys: list[str] = field(default_factory=list)
+    verify_data: bool = True

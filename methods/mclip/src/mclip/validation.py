@@ -22,7 +22,8 @@ def open_validation(settings: TrainSettings, parts: RetrievalParts) -> FeatureLo
         return None
     made_of = {name: value for name, value in parts.made_of.items() if name != "languages"}
     made_of["resolution"] = settings.resolution
-    return FeatureLoader(settings.validation_data, batch_size=1, seed=0, made_of=made_of)
+    data, verify = settings.validation_data, settings.verify_data
+    return FeatureLoader(data, batch_size=1, seed=0, made_of=made_of, verify=verify)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 `TrainingData` hands the same straight on where training reads shards.
 """
 
+import errno
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +15,18 @@ from crosslingual.data.index import read_index as read_shard_index
 from crosslingual.data.loader import ShardLoader
 from crosslingual.data.records import parse_key_map
 from crosslingual.features.blocks import join, save_block
-from crosslingual.features.loader import NULL, claim, finish_features
+from crosslingual.features.loader import (
+    NULL,
+    block_name,
+    claim,
+    claim_hash,
+    finish_features,
+    is_written,
+)
 from crosslingual.features.ragged import Ragged
+from crosslingual.files import is_full_disk
 from crosslingual.frozen.tokens import CutCounts
+from crosslingual.training.folder import lock_folder, on_first_rank
 from crosslingual.training.processes import Ranks
 
 
@@ -59,11 +69,34 @@ def write_run_features(
         batches_per_block: batches of `encode_batch_size` samples in a file.
 
     Raises:
-        ValueError: a setting is missing, or the folder holds features of something else.
+        ValueError: a setting is missing, the folder holds something else, or another process
+            writes into it.
+        OSError: the disk is full; a second run goes on.
     """
-    shards, batch_size = settings.shards, settings.encode_batch_size
-    if not (shards and settings.features_dir and parts.languages):
+    if not (settings.shards and settings.features_dir and parts.languages):
         raise ValueError("`features` needs --shards, --features_dir and --languages")
+    folder = Path(settings.features_dir)
+    with lock_folder(folder, ranks, flag="--features_dir"):
+        try:
+            _write(settings, parts, ranks, folder, has_pictures, batches_per_block)
+        except Exception as error:
+            if not is_full_disk(error):
+                raise
+            message = f"the disk is full: the features in {folder} are not complete"
+            message += "; make room and run `features` again, which goes on"
+            raise OSError(errno.ENOSPC, message) from error
+    return folder
+
+
+def _write(
+    settings: Any,
+    parts: SampleParts,
+    ranks: Ranks,
+    folder: Path,
+    has_pictures: bool,
+    batches_per_block: int,
+) -> None:
+    shards, batch_size, verify = settings.shards, settings.encode_batch_size, settings.verify_data
     resolution = settings.resolution if has_pictures else None
     loader = ShardLoader(
         shards,
@@ -72,20 +105,20 @@ def write_run_features(
         resolution=resolution,
         num_workers=settings.dataloader_num_workers,
         shuffle=False,
+        verify=verify,
         key_map=parse_key_map(settings.caption_keys) or None,
         languages=parts.languages,
         allow_missing=True,
     )
     if ranks.rank == 0:
         print(loader.language_line)
-    folder = Path(settings.features_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     of_run = {"resolution": resolution, "shards": shards_hash(shards), "batch_size": batch_size}
-    claim(folder, {**parts.made_of, **of_run})
+    made_of = {**parts.made_of, **of_run}
+    on_first_rank(ranks, lambda: claim(folder, made_of))
+    own = claim_hash(folder)
     firsts = range(0, len(loader), batches_per_block)
     for number in range(ranks.rank, len(firsts), ranks.world_size):
-        path = folder / f"block-{number:05d}.safetensors"
-        if path.exists():
+        if is_written(folder, block_name(number), own, verify=verify):
             continue
         pieces, keys, cut = [], [], CutCounts()
         num_batches = min(batches_per_block, len(loader) - firsts[number])
@@ -94,20 +127,20 @@ def write_run_features(
             with cut.counting(captions):
                 pieces.append(parts.encode(batch))
             keys += batch["keys"]
-        save_block(path, join(pieces), keys, cut=cut.as_json())
+        cut_counts = cut.as_json()
+        save_block(folder / block_name(number), join(pieces), keys, cut=cut_counts, made_of=own)
     if ranks.rank == 0:
-        save_block(folder / NULL, parts.null(), [])
+        save_block(folder / NULL, parts.null(), [], made_of=own)
     if ranks.world_size > 1:
         torch.distributed.barrier()
     if ranks.rank == 0:
-        index = finish_features(folder)
+        index = finish_features(folder, len(firsts))
         size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
         print(
             f"{folder}: {index.num_rows} samples, {len(index.languages)} languages, {size:.1f} MiB"
         )
         if index.cut:
             print(CutCounts().add(index.cut))
-    return folder
 
 
 def shards_hash(shards: str) -> str:

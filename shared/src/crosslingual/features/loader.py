@@ -3,10 +3,13 @@
 A folder of features holds `block-00000.safetensors`, ... with the same arrays for consecutive
 samples, `null.safetensors` with the states of the empty prompt, and `index.json`, written last.
 `index.json` names what the features were made of; features made of anything else are stale and
-refused. Blocks are memory-mapped, so that a batch reads only its own rows.
+refused. Blocks are compared with their SHA-256 when a loader first reads them, and memory-mapped,
+so that a batch reads only its own rows.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -14,18 +17,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from crosslingual.features.blocks import gather, read_block, read_notes
+from crosslingual.features.blocks import REMEDY, gather, read_block, read_notes
 from crosslingual.features.ragged import Ragged
-from crosslingual.files import write_text
+from crosslingual.files import read_fields, write_json
 from crosslingual.frozen.tokens import CutCounts
 
 INDEX = "index.json"
 NULL = "null.safetensors"
 CLAIM = "made_of.json"
 VERSION = 1
+BLOCK_FORMAT = 2  # blocks that know what they are made of, and their SHA-256
+_ANEW = "make the features anew"
+_FIELDS = {
+    "version": int,
+    "made_of": dict[str, Any],
+    "blocks": list[dict[str, Any]],
+    "languages": list[str],
+    "cut": dict[str, dict[str, int]] | None,
+    "null_sha256": str | None,
+}
 
 
 @dataclass(frozen=True)
@@ -35,15 +47,17 @@ class FeatureIndex:
     Attributes:
         made_of: the models, their revisions and dtypes, the settings and the shards' hash: the key
             of the features.
-        blocks: file names and row counts, in order.
+        blocks: file names, row counts and SHA-256, in order.
         languages: order of the language axis of multilingual arrays.
         cut: captions that were longer than the encoder's limit, and their lost tokens, by language.
+        null_sha256: of the empty prompt's block.
     """
 
     made_of: dict[str, Any]
     blocks: list[dict[str, Any]]
     languages: list[str]
     cut: dict[str, dict[str, int]] = field(default_factory=dict)
+    null_sha256: str | None = None
 
     @property
     def num_rows(self) -> int:
@@ -54,34 +68,74 @@ class FeatureIndex:
 def is_features(path: str | Path) -> bool:
     """Whether a folder holds features rather than shards."""
     index = Path(path) / INDEX
-    return index.is_file() and "made_of" in json.loads(index.read_text())
+    return index.is_file() and "made_of" in read_fields(index, {}, "make the folder anew")
+
+
+def block_name(number: int) -> str:
+    """The file of a block."""
+    return f"block-{number:05d}.safetensors"
 
 
 def claim(folder: Path, made_of: dict[str, Any]) -> None:
     """Marks a folder as being filled with features of `made_of`, or checks that it is.
 
     Raises:
-        ValueError: the folder holds features, finished or not, of something else.
+        ValueError: the folder holds features, finished or not, of something else, or other files.
     """
     if (folder / INDEX).is_file():
-        check_fresh(read_index(folder).made_of, made_of, folder)
+        finished = read_index(folder).made_of
+        check_fresh(finished, made_of, folder)
+        write_json(folder / CLAIM, finished)
     elif (folder / CLAIM).is_file():
-        check_fresh(json.loads((folder / CLAIM).read_text()), made_of, folder)
+        check_fresh(_read_claim(folder), made_of, folder)
+    elif foreign := sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")):
+        raise ValueError(
+            f"{folder} holds {foreign[0]}, which is not of these features; choose another, empty "
+            "--features_dir"
+        )
     else:
-        write_text(folder / CLAIM, json.dumps(made_of))
+        write_json(folder / CLAIM, {**made_of, "block_format": BLOCK_FORMAT})
 
 
-def finish_features(folder: Path) -> FeatureIndex:
-    """Writes `index.json` over all blocks, which makes the folder's features complete."""
-    made_of = json.loads((folder / CLAIM).read_text())
-    paths = sorted(folder.glob("block-*.safetensors"))
-    blocks, cut = [], CutCounts()
-    for path in paths:
-        notes = read_notes(path)
-        blocks.append({"name": path.name, "num_rows": len(notes["keys"])})
+def claim_hash(folder: Path) -> str | None:
+    """What every block of a claimed folder notes as `made_of`; None for those of earlier versions,
+    which note nothing.
+    """
+    claimed = _read_claim(folder)
+    if "block_format" not in claimed:
+        return None
+    return hashlib.sha256(json.dumps(claimed, sort_keys=True).encode()).hexdigest()
+
+
+def is_written(folder: Path, name: str, made_of: str | None, *, verify: bool) -> bool:
+    """Whether a block is in the folder, and one of those that note `made_of`.
+
+    Raises:
+        ValueError: it is truncated, damaged, or of other features.
+    """
+    path = folder / name
+    if not path.exists():
+        return False
+    if read_notes(path).get("made_of") != made_of:
+        raise ValueError(
+            f"{path} is not of these features; move it away, or choose another --features_dir"
+        )
+    if verify:
+        read_block(path)
+    return True
+
+
+def finish_features(folder: Path, num_blocks: int) -> FeatureIndex:
+    """Writes `index.json` over the blocks, which makes the folder's features complete."""
+    made_of, blocks, cut = _read_claim(folder), [], CutCounts()
+    for name in map(block_name, range(num_blocks)):
+        notes = read_notes(folder / name)
+        block = {"name": name, "num_rows": len(notes["keys"])}
+        blocks.append(block | ({"sha256": notes["sha256"]} if "sha256" in notes else {}))
         cut.add(notes.get("cut", {}))
-    index = FeatureIndex(made_of, blocks, made_of["languages"], cut.as_json())
-    write_text(folder / INDEX, json.dumps({"version": VERSION, **vars(index)}, indent=1))
+    null = read_notes(folder / NULL).get("sha256")
+    index = FeatureIndex(made_of, blocks, made_of["languages"], cut.as_json(), null)
+    write_json(folder / INDEX, {"version": VERSION, **vars(index)})
     return index
 
 
@@ -90,21 +144,34 @@ def read_index(folder: str | Path) -> FeatureIndex:
 
     Raises:
         FileNotFoundError: the folder holds no complete features.
-        ValueError: they are of another version of this format.
+        ValueError: they are of another version of this format, or the file is broken.
     """
     path = Path(folder) / INDEX
     if not path.is_file():
         raise FileNotFoundError(
             f"no complete features in {folder}: run the method's `features` verb (again)"
         )
-    values = json.loads(path.read_text())
+    values = read_fields(path, {}, _ANEW)
     if "made_of" not in values:
         raise FileNotFoundError(
             f"{folder} holds shards, not features: run the method's `features` verb on it"
         )
-    if values.pop("version") != VERSION:
+    if values.get("version") != VERSION:
         raise ValueError(f"the features in {folder} are of another format version: make them anew")
-    return FeatureIndex(**values)
+    read_fields(path, _FIELDS, _ANEW)
+    for number, block in enumerate(values["blocks"]):
+        count, sha256 = block.get("num_rows"), block.get("sha256", "")
+        is_right = type(count) is int and count >= 0 and isinstance(sha256, str)
+        if not is_right or not re.fullmatch(r"block-\d+\.safetensors", str(block.get("name"))):
+            raise ValueError(f"{path} is broken (its block {number} is {block!r:.99}); {_ANEW}")
+    if values["languages"] != values["made_of"].get("languages"):
+        raise ValueError(f"{path} is broken (it names languages twice, differently); {_ANEW}")
+    del values["version"]
+    return FeatureIndex(**{name: values[name] for name in _FIELDS if name in values})
+
+
+def _read_claim(folder: Path) -> dict[str, Any]:
+    return read_fields(folder / CLAIM, {"languages": list[str]}, _ANEW)
 
 
 def check_fresh(found: Mapping[str, Any], made_of: Mapping[str, Any], folder: str | Path) -> None:
@@ -139,9 +206,10 @@ class FeatureLoader:
         rank: int = 0,
         world_size: int = 1,
         made_of: Mapping[str, Any] | None = None,
+        verify: bool = True,
     ):
         """Opens the folder; with `made_of`, its features must be made of that. `batch_size` is that
-        of a rank.
+        of a rank. `verify` compares each block with its SHA-256 when it is first read.
 
         Raises:
             FileNotFoundError: no complete features, or a block is missing.
@@ -155,6 +223,7 @@ class FeatureLoader:
                 f"ranks x {batch_size}: lower train_batch_size or add data"
             )
         check_fresh(self.index.made_of, made_of or {}, folder)
+        self._verify = verify
         self._paths = [self.folder / block["name"] for block in self.index.blocks]
         missing = [path.name for path in self._paths if not path.is_file()]
         if missing:
@@ -173,7 +242,7 @@ class FeatureLoader:
 
     def null(self) -> dict[str, Tensor]:
         """The states of the empty prompt."""
-        return load_file(self.folder / NULL)
+        return read_block(self.folder / NULL, self.index.null_sha256, verify=self._verify)
 
     def rows(
         self, indices: Tensor, names: Collection[str] | None = None
@@ -182,17 +251,25 @@ class FeatureLoader:
         and in the stored dtype: by name (B, ...), or a `Ragged` of B rows. `names` chooses arrays.
 
         Raises:
-            ValueError: there is no array of a name.
+            ValueError: there is no array of a name, or a block is damaged.
         """
         numbers = torch.searchsorted(self._ends, indices, right=True)
         blocks, places, local = [], [], []
         for number in numbers.unique().tolist():
             if number not in self._blocks:
-                self._blocks[number] = read_block(self._paths[number])
+                self._blocks[number] = self._read(number)
             blocks.append(self._blocks[number])
             places.append((numbers == number).nonzero().flatten())
             local.append(indices[places[-1]] - self._starts[number])
         return gather(blocks, places, local, names)
+
+    def _read(self, number: int) -> dict[str, Tensor | Ragged]:
+        path, block = self._paths[number], self.index.blocks[number]
+        arrays = read_block(path, block.get("sha256"), verify=self._verify)
+        counts = {len(array) for array in arrays.values()}
+        if counts != {block["num_rows"]}:
+            raise ValueError(f"{path} holds {counts} rows, not {block['num_rows']}; {REMEDY}")
+        return arrays
 
     def indices(self, step: int) -> Tensor:
         """Which samples this rank's batch of a step holds: (batch_size,)."""

@@ -75,7 +75,7 @@ def open_run_data(
     place |= {"rank": ranks.rank, "world_size": ranks.world_size}
     if is_features(resolve(train_data)):
         made_of = parts.made_of | ({"resolution": resolution} if resolution else {})
-        features = FeatureLoader(train_data, **place, made_of=made_of)
+        features = FeatureLoader(train_data, **place, made_of=made_of, verify=settings.verify_data)
         line = _check_languages(features, parts.languages)
         if ranks.rank == 0:
             print(line)
@@ -85,6 +85,7 @@ def open_run_data(
         **place,
         num_workers=settings.dataloader_num_workers,
         resolution=resolution,
+        verify=settings.verify_data,
         key_map=parse_key_map(settings.caption_keys) or None,
         languages=parts.languages,
         allow_missing=True,
@@ -132,5 +133,11 @@ def validation_batch(
     if not settings.validation_steps:
         return None
     made_of = None if parts is None else parts.made_of | {"resolution": settings.resolution}
-    loader = FeatureLoader(settings.validation_data, batch_size=1, seed=0, made_of=made_of)
+    loader = FeatureLoader(
+        settings.validation_data,
+        batch_size=1,
+        seed=0,
+        made_of=made_of,
+        verify=settings.verify_data,
+    )
     return loader.rows(torch.arange(min(settings.validation_rows, loader.index.num_rows)))

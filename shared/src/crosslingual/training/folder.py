@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,28 @@ from crosslingual.training.processes import Ranks
 from crosslingual.training.settings import RunSettings
 
 
-def lock_folder(folder: Path, ranks: Ranks) -> contextlib.ExitStack:
-    """Locks a folder for all processes of a run, by rank 0; every process must call it.
+def on_first_rank(ranks: Ranks, act: Callable[[], Any]) -> Any:
+    """What `act` returns on rank 0, None on the others; every process must call it.
+
+    Raises:
+        ValueError: on all of them, what `act` raised on rank 0.
+    """
+    refusal, result = [None], None
+    if ranks.rank == 0:
+        try:
+            result = act()
+        except (ValueError, FileNotFoundError) as error:
+            refusal = [str(error)]
+    if ranks.world_size > 1:
+        torch.distributed.broadcast_object_list(refusal, src=0)
+    if refusal[0] is not None:
+        raise ValueError(refusal[0])
+    return result
+
+
+def lock_folder(folder: Path, ranks: Ranks, *, flag: str = "--output_dir") -> contextlib.ExitStack:
+    """Locks a folder, which `flag` names, for all processes of a run, by rank 0; every process must
+    call it.
 
     Returns:
         What releases the lock when it is closed; the kernel does when the process ends.
@@ -26,18 +46,11 @@ def lock_folder(folder: Path, ranks: Ranks) -> contextlib.ExitStack:
     Raises:
         ValueError: another process writes into the folder.
     """
-    refusal: list[str | None] = [None]
-    lock = contextlib.ExitStack()
-    if ranks.rank == 0:
-        try:
-            lock = hold_folder(folder)
-        except ValueError as error:
-            refusal = [str(error)]
-    if ranks.world_size > 1:
-        torch.distributed.broadcast_object_list(refusal, src=0)
-    if refusal[0] is not None:
-        raise ValueError(refusal[0])
-    return lock
+    try:
+        lock = on_first_rank(ranks, lambda: hold_folder(folder))
+    except ValueError as error:
+        raise ValueError(str(error).replace("--output_dir", flag)) from error
+    return lock or contextlib.ExitStack()
 
 
 def check_resumable(settings: RunSettings, checkpoint: Path, ranks: Ranks) -> int:

@@ -56,13 +56,16 @@ class RunSettings:
         validation_steps: optimiser steps between validations; 0 validates nothing.
         validation_data: held-out data to validate on; needed if validation_steps is not 0.
         validation_rows: samples of the validation, the first ones of validation_data.
+        verify_data: compare each block of features, or local shard with an index, with its SHA-256
+            when it is first read, about a second a GB; false skips this for huge sets, and damage
+            is then trained on.
         report_to: tracker that gets the numbers besides metrics.jsonl.
     """
 
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         "output_dir max_train_steps deepspeed_config checkpointing_steps checkpoints_total_limit "
         "resume_from_checkpoint validation_steps validation_data validation_rows "
-        "validation_prompts report_to dataloader_num_workers guidance_scale compile "
+        "validation_prompts verify_data report_to dataloader_num_workers guidance_scale compile "
         "gradient_checkpointing".split()
     )
     """Settings that a resumed run may change: they do not change what is trained, except the number
@@ -101,6 +104,7 @@ class RunSettings:
     validation_steps: int = 0
     validation_data: str | None = None
     validation_rows: int = 64
+    verify_data: bool = True
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
 
 
