@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -172,10 +173,8 @@ def measure(words: list[str]) -> None:
 
 def check(folder: Path, resolution: int, mixed_precision: str, hidden_width: int) -> None:
     """Runs every verb from photographs to a picture, and measures each one."""
-    run = folder / "run"
-    if run.exists():
-        shutil.rmtree(run)
-    run.mkdir()
+    run = Path(tempfile.mkdtemp(prefix="run-", dir=folder))
+    print(f"in {run}; remove it afterwards")
     write_photographs(run / "photographs")
     models = ["--pretrained_model_name_or_path", str(folder / "base")]
     models += ["--text_encoder", str(folder / "encoder"), "--languages", "zh"]

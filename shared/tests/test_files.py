@@ -213,7 +213,7 @@ DIE = "import os, signal; die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\
 @pytest.mark.parametrize(
     "patch",
     [
-        "folders._mark = die",
+        "folders.mark_folder = die",
         "folders._put_in_place = die",
         "folders._exchange = lambda *_: False\nfolders.shutil.rmtree = die",
         "rename = Path.rename\nfolders._exchange = lambda *_: False\n"

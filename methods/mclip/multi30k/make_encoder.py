@@ -23,13 +23,14 @@ import sentencepiece
 import torch
 import torch.distributed as dist
 from masked_model import MaskedLanguageModel, encoder_config, untrained_model
-from torch import Tensor
 from transformers import DataCollatorForLanguageModeling, XLMRobertaModel, XLMRobertaTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from crosslingual.cli.verbs import run_verb
 from crosslingual.data.shards import iter_shards
 from crosslingual.data.tars import expand_shards
+from crosslingual.files import MARK
+from crosslingual.folders import publish_folder
 from crosslingual.training.processes import start_processes
 from crosslingual.training.run import Run
 from crosslingual.training.settings import LrScheduler, RunSettings
@@ -108,22 +109,23 @@ def train_vocabulary(texts: list[str], size: int, folder: Path) -> None:
 
 def make_untrained(settings: MakeEncoderSettings, texts: list[str], folder: Path) -> None:
     """Writes `OUTPUT/untrained`, complete or not at all."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    train_vocabulary(texts, settings.vocabulary_size, partial)
-    tokenizer = XLMRobertaTokenizer.from_pretrained(partial, model_max_length=settings.max_length)
-    assert len(tokenizer) == settings.vocabulary_size, "train the vocabulary of another size"
-    tokenizer.save_pretrained(partial)
-    config = encoder_config(
-        len(tokenizer),
-        width=settings.width,
-        num_layers=settings.num_layers,
-        num_heads=settings.num_heads,
-        max_length=settings.max_length,
-    )
-    untrained_model(config, settings.seed).save_pretrained(partial)
-    partial.rename(folder)
+
+    def fill(partial: Path) -> None:
+        train_vocabulary(texts, settings.vocabulary_size, partial)
+        length = settings.max_length
+        tokenizer = XLMRobertaTokenizer.from_pretrained(partial, model_max_length=length)
+        assert len(tokenizer) == settings.vocabulary_size, "train the vocabulary of another size"
+        tokenizer.save_pretrained(partial)
+        config = encoder_config(
+            len(tokenizer),
+            width=settings.width,
+            num_layers=settings.num_layers,
+            num_heads=settings.num_heads,
+            max_length=length,
+        )
+        untrained_model(config, settings.seed).save_pretrained(partial)
+
+    publish_folder(folder, fill, kind="encoder")
 
 
 def iter_batches(
@@ -173,13 +175,12 @@ def pretrain(settings: MakeEncoderSettings, texts: list[str]) -> None:
             run.backward(loss, parts, keys=partial(map, str, rows))
         run.end_step()
 
-    def write(state: dict[str, Tensor]) -> None:
-        partial_folder = output_dir / "pretrained.partial"
-        shutil.copytree(untrained, partial_folder, dirs_exist_ok=True)
-        encoder.save_pretrained(partial_folder)
-        partial_folder.rename(output_dir / "pretrained")
+    def fill(partial: Path) -> None:
+        ignored = shutil.ignore_patterns(MARK)
+        shutil.copytree(untrained, partial, dirs_exist_ok=True, ignore=ignored)
+        encoder.save_pretrained(partial)
 
-    run.finish(write)
+    run.finish(lambda state: publish_folder(output_dir / "pretrained", fill, kind="encoder"))
 
 
 def make_encoder(settings: MakeEncoderSettings) -> None:

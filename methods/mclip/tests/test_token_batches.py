@@ -240,3 +240,29 @@ def test_multi30k_has_few_sentences_twice_in_a_batch(
     batches = TokenBatches(folder, pairs, TrainEncoderSettings(), ONE, pad=1).batches()
     repeated = [64 - len(batch["target_ids"].unique(dim=0)) for batch in islice(batches, 90)]
     assert sum(repeated) / (90 * 64) < 0.01
+
+
+def test_a_folder_of_something_else_gets_no_tokens(
+    texts: str, encoder: str, ranks: Ranks, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years")
+    with pytest.raises(ValueError, match="holds thesis.tex, which is no token array; make the tok"):
+        tokens_of([texts], encoder, tmp_path, ranks)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_flipped_byte_in_the_tokens_is_not_trained_on(
+    tokens: Path, ranks: Ranks, tmp_path: Path
+) -> None:
+    spoilt = shutil.copytree(tokens, tmp_path / "tokens")
+    block = spoilt / "block-00001.safetensors"
+    data = bytearray(block.read_bytes())
+    data[-1] ^= 1
+    block.write_bytes(data)
+    pair = PairTokens(spoilt, read_index(spoilt), ("fr", "en"))
+    with pytest.raises(ValueError, match="block-00001.safetensors is not as it was written"):
+        pair.lengths(np.arange(99))
+    PairTokens(spoilt, read_index(spoilt), ("fr", "en"), verify=False).lengths(np.arange(99))
+    (spoilt / "index.json").write_text('{"version": 1, "made_of": {"tokenizer": ""}, "counts": 1}')
+    with pytest.raises(ValueError, match="index.json is broken .its num_rows is missing"):
+        read_index(spoilt)

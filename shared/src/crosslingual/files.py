@@ -110,6 +110,19 @@ def flush(*paths: Path) -> None:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def naming_full_disk(message: str) -> Iterator[None]:
+    """Turns what the system and the libraries raise on a full disk into one OSError that ends with
+    `message`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        raise OSError(errno.ENOSPC, f"the disk is full: {message}") from error
+
+
 def is_full_disk(error: Exception) -> bool:
     """Whether an error of the system, of torch or of safetensors says that the disk is full."""
     if isinstance(error, OSError):

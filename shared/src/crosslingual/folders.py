@@ -21,7 +21,7 @@ from crosslingual.files import (
     MARK,
     flush,
     hold_folder,
-    is_full_disk,
+    naming_full_disk,
     read_mark,
     remove_empty,
     replacing,
@@ -87,22 +87,21 @@ def publish_folder(
     folder = Path(folder).resolve()
     with claim_folder(folder, kind=kind, overwrite=overwrite, earlier=earlier):
         before, temporary = _snapshot(folder), temporary_sibling(folder)
+        kept = "the earlier one is intact" if before else "nothing is left there"
         _live.add(temporary)
         temporary.mkdir()
         try:
             unfinished = {"format_version": 1, "kind": kind}
             (temporary / MARK).write_text(json.dumps(unfinished), encoding="utf-8")
-            _mark(temporary, kind, fill(temporary) or {})
+            with naming_full_disk(f"{folder} was not written, {kept}; make room and try again"):
+                known = fill(temporary) or {}
+                mark_folder(temporary, kind, _snapshot(temporary).keys() - {MARK}, known)
             if _snapshot(folder) != before:
                 raise ValueError(f"{folder} was changed meanwhile; choose another --output_dir")
             _put_in_place(temporary, folder)
-        except BaseException as error:
+        except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
-            if not isinstance(error, Exception) or not is_full_disk(error):
-                raise
-            kept = "the earlier one is intact" if before else "nothing is left there"
-            message = f"the disk is full: {folder} was not written, {kept}; make room and try again"
-            raise OSError(errno.ENOSPC, message) from error
+            raise
         finally:
             _live.remove(temporary)
         _remove(temporary, before)
@@ -151,16 +150,22 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _mark(folder: Path, kind: str, known: Mapping[str, dict[str, Any]]) -> None:
-    files = {}
-    for name in sorted(_snapshot(folder).keys() - {MARK}):
-        if name in known:
-            files[name] = known[name]
-            continue
+def mark_folder(
+    folder: Path,
+    kind: str,
+    names: Collection[str],
+    known: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
+    """Flushes a folder and writes its mark, which lists files by name; `known` has the `num_bytes`
+    and `sha256` of those that were hashed already.
+    """
+    files = dict(known or {})
+    for name in sorted(names - files.keys()):
         state = (folder / name).stat()
         sha256 = _sha256(folder / name, state.st_size, state.st_mtime_ns)
         files[name] = {"num_bytes": state.st_size, "sha256": sha256}
     flush(*folder.rglob("*"))
+    files = {name: files[name] for name in sorted(files)}
     write_json(folder / MARK, {"format_version": 1, "kind": kind, "files": files})
 
 

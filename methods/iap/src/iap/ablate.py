@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from crosslingual.cli import guard
+from crosslingual.files import hold_folder, read_fields, write_json, write_text
 from iap.settings import AblateSettings, TrainSettings
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -60,7 +62,8 @@ def run_arm(settings: AblateSettings, name: str, seed: int) -> dict[str, Any]:
     folder = Path(settings.output_dir) / place / f"seed-{seed}"
     path = folder / "result.json"
     if path.is_file():
-        return json.loads(path.read_text())
+        fields = {"accuracy": dict[str, float], "steps": int, "seconds": float}
+        return read_fields(path, fields, "remove it to train the arm again")
     train = {**arm_settings(settings, name), "output_dir": folder / "run", "seed": seed}
     if (folder / "run" / "latest").is_file():
         train["resume_from_checkpoint"] = "latest"
@@ -80,7 +83,7 @@ def run_arm(settings: AblateSettings, name: str, seed: int) -> dict[str, Any]:
     judged = json.loads((folder / "accuracy.json").read_text())["languages"]
     result = {"accuracy": {language: row["iap"] for language, row in judged.items()}}
     result |= {"steps": train["max_train_steps"], "seconds": round(seconds, 1)}
-    path.write_text(json.dumps(result, indent=1))
+    write_json(path, result)
     return result
 
 
@@ -91,7 +94,7 @@ def run_verb(verb: str, num_processes: int | None, settings: dict[str, Any]) -> 
         ValueError: the verb failed; its own message is printed above.
     """
     number = num_processes or min(2, os.cpu_count() or 1)
-    command = [sys.executable, "-m"]
+    command = [sys.executable, guard.__file__, str(os.getpid()), sys.executable, "-m"]
     if number > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc_per_node={number}", "-m"]
     command += ["iap", verb]
@@ -121,13 +124,13 @@ def render_table(results: dict[str, list[dict[str, Any]]]) -> str:
 def ablate(settings: AblateSettings) -> Path:
     """Runs every arm and writes and prints the table."""
     output_dir = Path(settings.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
     names = settings.arms or list(ARMS)
     for name in names:
         arm_settings(settings, name)  # a wrong name is an error before anything is trained
     seeds = range(settings.num_seeds)
-    results = {name: [run_arm(settings, name, seed) for seed in seeds] for name in names}
-    table = render_table(results)
-    (output_dir / "ablation.md").write_text(table + "\n")
+    with hold_folder(output_dir):
+        results = {name: [run_arm(settings, name, seed) for seed in seeds] for name in names}
+        table = render_table(results)
+        write_text(output_dir / "ablation.md", table + "\n")
     print(table)
     return output_dir / "ablation.md"

@@ -16,7 +16,8 @@ from PIL import Image
 from crosslingual.evaluation.generation import AS_IS, Arm
 from crosslingual.evaluation.settings import EvaluateSettings
 from crosslingual.folders import check_results, hold_results, write_results
-from crosslingual.training.processes import Ranks, start_processes
+from crosslingual.training.folder import on_first_rank
+from crosslingual.training.processes import start_processes
 from crosslingual_worlds.accuracy_table import render_table
 from crosslingual_worlds.drawn.contact_sheet import Cell, contact_sheet
 from crosslingual_worlds.drawn.typesetting import has_glyphs
@@ -210,7 +211,7 @@ class Evaluation:
         """
         check_results(settings.output_dir, ACCURACY, FILES, KNOWN_BY)
         ranks = start_processes()
-        lock = _lock_results(settings.output_dir, ranks)
+        lock = on_first_rank(ranks, lambda: hold_results(settings.output_dir, ACCURACY))
 
         @functools.cache
         def load(name: str, language: str | None) -> Any:
@@ -376,21 +377,6 @@ class Evaluation:
         """
         rows = [[Cell(cell[0], printable(cell[1]), *cell[2:]) for cell in row] for row in cells]
         return contact_sheet(rows, **options)
-
-
-def _lock_results(folder: str, ranks: Ranks) -> Any:
-    """The lock of a folder's results on rank 0, None elsewhere; a refusal is every rank's."""
-    refusal: list[str | None] = [None]
-    lock = None
-    if ranks.rank == 0:
-        try:
-            lock = hold_results(folder, ACCURACY)
-        except ValueError as error:
-            refusal = [str(error)]
-    dist.broadcast_object_list(refusal, src=0)
-    if refusal[0] is not None:
-        raise ValueError(refusal[0])
-    return lock
 
 
 def _cell(item: JudgedPicture, language: str) -> Cell:

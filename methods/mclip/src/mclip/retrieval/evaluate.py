@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.evaluation.embedder import evaluate_retrieval
+from crosslingual.files import write_text
 from mclip.pipeline import load_embedder
 from mclip.settings import EvaluateSettings, TableSettings
 
@@ -53,5 +54,5 @@ def table(settings: TableSettings) -> str:
             lines.append(f"| {language} | {kind} | {cells} | {share:.0%} |")
     text = "\n".join([*lines, ""])
     print(text)
-    Path(settings.output).write_text(text, encoding="utf-8")
+    write_text(Path(settings.output), text)
     return text

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from crosslingual.data.text import printable
+from crosslingual.files import replacing
 from crosslingual.worlds import contact_sheet
 from mclip.pipeline import load_embedder
 from mclip.retrieval.embed import Index, decode_named, embed_source, load_index, read_pictures
@@ -71,6 +73,9 @@ def search(settings: SearchSettings) -> Answers:
         raise ValueError("give one of --images FOLDER and --index PREFIX (of `mclip embed`)")
     if not settings.query or settings.top < 1:
         raise ValueError("give at least one --query, and a --top of at least 1")
+    form = Image.registered_extensions().get(Path(settings.output).suffix.lower())
+    if form not in Image.SAVE:
+        raise ValueError(f"no picture can be written as {settings.output}: end it in .png or .jpg")
     embedder = load_embedder(settings.model, batch_size=settings.batch_size)
     if settings.index:
         index = load_index(settings.index, settings.model)
@@ -80,10 +85,13 @@ def search(settings: SearchSettings) -> Answers:
         raise ValueError(f"{settings.index} holds texts: give an index of pictures")
     answers = find(embedder.embed_text(settings.query).numpy(), index, settings.top)
     for query, found in zip(settings.query, answers, strict=True):
-        print(query)
+        print(printable(query))
         for rank, (name, score) in enumerate(found, 1):
-            print(f"  {rank:2}. {score:6.3f}  {name}")
-    Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
-    draw_answers(settings.query, answers, index).save(settings.output)
+            print(f"  {rank:2}. {score:6.3f}  {printable(name)}")
+    output = Path(settings.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    sheet = draw_answers(settings.query, answers, index)
+    with replacing(output) as temporary:
+        sheet.save(temporary, format=form)
     print(settings.output)
     return answers

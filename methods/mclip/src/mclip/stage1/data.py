@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from crosslingual.folders import check_folder
 from crosslingual.training.processes import Ranks
 from mclip.stage1.parallel_text import Pair
 from mclip.stage1.settings import TrainEncoderSettings
@@ -32,18 +33,21 @@ class PairTokens:
     memory-mapped blocks when they are asked for.
     """
 
-    def __init__(self, folder: str | Path, index: dict[str, Any], pair: Pair) -> None:
+    def __init__(
+        self, folder: str | Path, index: dict[str, Any], pair: Pair, *, verify: bool = True
+    ) -> None:
         """Opens the blocks that hold the pair.
 
         Args:
             folder: a folder of tokens.
             index: its index.
             pair: source and target language.
+            verify: compares each block with its SHA-256 when it is first read.
 
         Raises:
             ValueError: the folder holds no sentence of the pair.
         """
-        self.pair = pair
+        self.pair, self._verify = pair, verify
         name = pair_name(pair)
         self._blocks = [block for block in index["blocks"] if block["num_rows"].get(name)]
         if not self._blocks:
@@ -56,6 +60,8 @@ class PairTokens:
     @functools.cache  # noqa: B019, as long-lived as the arrays
     def _arrays(self, number: int) -> dict[str, np.ndarray]:
         name = pair_name(self.pair)
+        if self._verify:
+            check_folder(self._folder, [self._blocks[number]["name"]])
         with safe_open(self._folder / self._blocks[number]["name"], "pt") as file:
             return {
                 key.removeprefix(f"{name}/"): file.get_tensor(key).numpy()  # a view of the file
@@ -205,7 +211,8 @@ class TokenBatches:
         self.pairs, self._pad, self._ranks, self._seed = list(pairs), pad, ranks, seed
         index = read_index(folder)
         global_batch = settings.train_batch_size * ranks.world_size
-        tokens = [PairTokens(folder, index, pair) for pair in pairs]
+        verify = settings.verify_data
+        tokens = [PairTokens(folder, index, pair, verify=verify) for pair in pairs]
         self._orders = [PairOrder(own, global_batch, seed) for own in tokens]
         weights = np.array([own.num_rows for own in tokens]) ** (1 / temperature)
         self.shares = weights / weights.sum()

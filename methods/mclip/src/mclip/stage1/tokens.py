@@ -20,8 +20,10 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from crosslingual.files import write_text
+from crosslingual.files import naming_full_disk, read_fields, replacing, write_json
+from crosslingual.folders import mark_folder
 from crosslingual.frozen.encoders import resolve
+from crosslingual.training.folder import lock_folder, on_first_rank
 from crosslingual.training.processes import Ranks, start_processes
 from mclip.stage1.parallel_text import (
     Pair,
@@ -34,6 +36,9 @@ from mclip.stage1.parallel_text import (
 from mclip.stage1.settings import TokenizeSettings
 
 INDEX, CLAIM, VERSION = "index.json", "made_of.json", 1
+ANEW = "make the tokens anew, in another folder"
+_FIELDS = {"made_of": dict[str, Any], "num_rows": dict[str, int], "counts": dict[str, int]}
+_FIELDS |= {"blocks": list[dict[str, Any]]}
 RECORDS_PER_BLOCK = 250_000
 SENTENCES_AT_A_TIME = 10_000
 NUM_MARKS = 2  # <s> and </s>, which every sentence has
@@ -132,9 +137,8 @@ def write_block(
             arrays[f"{name}.offsets"] = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
     facts = {"num_rows": num_rows, "num_cut": sum(num for _, num in tokenized.values())}
     facts["num_without_tokens"] = num_empty
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(arrays, partial, metadata={"facts": json.dumps(facts)})
-    partial.replace(path)
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, metadata={"facts": json.dumps(facts)})
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -171,10 +175,11 @@ def write_tokens(
         The index.
 
     Raises:
-        ValueError: the folder holds tokens of other text or settings, or a source is faulty.
+        ValueError: the folder holds tokens of other text or settings, or other files; another
+            process writes into it; or a source is faulty.
+        OSError: the disk is full; a second run goes on.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, full = Path(folder), f"the tokens in {folder} are not complete; make room and try again"
     made_of = {
         "tokenizer": tokenizer_hash(tokenizer),
         "max_length": max_length,
@@ -182,19 +187,29 @@ def write_tokens(
         "sources": [[source.name, source.digest] for source in sources],
         "records_per_block": records_per_block,
     }
+    with lock_folder(folder, ranks), naming_full_disk(full):
+        return _write(sources, pairs, folder, tokenizer, max_length, ranks, made_of)
+
+
+def _write(
+    sources: Sequence[ParallelText],
+    pairs: Sequence[Pair],
+    folder: Path,
+    tokenizer: Any,
+    max_length: int,
+    ranks: Ranks,
+    made_of: dict[str, Any],
+) -> dict[str, Any]:
     if (folder / INDEX).is_file():
         index = read_index(folder)
         check_fresh(index, made_of, folder)
         return index
-    if (folder / CLAIM).is_file():
-        check_fresh({"made_of": json.loads((folder / CLAIM).read_text())}, made_of, folder)
-    elif ranks.rank == 0:
-        write_text(folder / CLAIM, json.dumps(made_of))
+    on_first_rank(ranks, lambda: _claim(folder, made_of))
     blocks, counts = [], Counter()
     for source in sources:
         own = [pair for pair in both_ways(pairs) if set(pair) <= set(source.languages)]
         seen: Counter[str] = Counter()
-        for records in chunks(_counted(source.records(), seen), records_per_block):
+        for records in chunks(_counted(source.records(), seen), made_of["records_per_block"]):
             name = f"block-{len(blocks):05d}.safetensors"
             if len(blocks) % ranks.world_size == ranks.rank and not (folder / name).exists():
                 write_block(folder / name, records, own, tokenizer, max_length)
@@ -216,16 +231,16 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     """
     if not is_tokens(folder):
         raise FileNotFoundError(f"no complete tokens in {folder}: run `mclip tokenize` (again)")
-    index = json.loads((Path(folder) / INDEX).read_text())
-    if index["version"] != VERSION:
+    path = Path(folder) / INDEX
+    if read_fields(path, {"version": int}, ANEW)["version"] != VERSION:
         raise ValueError(f"the tokens in {folder} are of another version: make them anew")
-    return index
+    return read_fields(path, _FIELDS, ANEW)
 
 
 def is_tokens(folder: str | Path) -> bool:
     """Whether a folder holds complete tokens."""
     path = Path(folder) / INDEX
-    return path.is_file() and "tokenizer" in json.loads(path.read_text()).get("made_of", {})
+    return path.is_file() and "tokenizer" in (read_fields(path, {}, ANEW).get("made_of") or ())
 
 
 def check_fresh(index: dict[str, Any], made_of: dict[str, Any], folder: str | Path) -> None:
@@ -241,6 +256,16 @@ def check_fresh(index: dict[str, Any], made_of: dict[str, Any], folder: str | Pa
                 f"the tokens in {folder} are stale: {name} was {str(found):.80} and is "
                 f"{str(wanted):.80}; remove the folder or change the setting"
             )
+
+
+def _claim(folder: Path, made_of: dict[str, Any]) -> None:
+    """Says what a folder is being filled with, or checks that it is that."""
+    if (folder / CLAIM).is_file():
+        check_fresh({"made_of": read_fields(folder / CLAIM, {}, ANEW)}, made_of, folder)
+    elif foreign := sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")):
+        raise ValueError(f"{folder} holds {foreign[0]}, which is no token array; {ANEW}")
+    else:
+        write_json(folder / CLAIM, made_of)
 
 
 def _counted(records: Iterable[Record], seen: Counter[str]) -> Iterator[Record]:
@@ -261,7 +286,8 @@ def _finish(
         num_rows.update(facts["num_rows"])
         counts.update({name: facts[name] for name in ("num_cut", "num_without_tokens")})
     index = {"version": VERSION, "made_of": made_of, "num_rows": num_rows, "counts": counts}
-    write_text(folder / INDEX, json.dumps({**index, "blocks": blocks}, indent=1))
+    mark_folder(folder, "tokens", {block["name"] for block in blocks})
+    write_json(folder / INDEX, {**index, "blocks": blocks})
 
 
 def describe(index: dict[str, Any]) -> str:
@@ -298,5 +324,6 @@ def tokenize(settings: TokenizeSettings) -> None:
         raise ValueError("`mclip tokenize` needs --tokens_dir, where the token arrays go")
     name, revision = settings.text_encoder, settings.text_encoder_revision
     limits = load_tokenizer(name, revision, settings.max_length)
-    folder = Path(settings.tokens_dir)
-    tokenize_text(settings.train_data, settings.pairs, folder, *limits, start_processes())
+    folder, ranks = Path(settings.tokens_dir), start_processes()
+    with lock_folder(folder, ranks, flag="--tokens_dir"):
+        tokenize_text(settings.train_data, settings.pairs, folder, *limits, ranks)

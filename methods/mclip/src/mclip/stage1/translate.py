@@ -12,6 +12,7 @@ from transformers import GenerationConfig, M2M100ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from crosslingual.data.text import iter_lines
+from crosslingual.files import write_text
 from crosslingual.frozen.tokens import tokenize
 from mclip.stage1.artifact import load_translation
 from mclip.stage1.method import TranslationModel, decoder_config
@@ -174,9 +175,11 @@ def translate(settings: TranslateSettings) -> list[str]:
     )
     lines = "".join(f"{translation}\n" for translation in translations)
     if settings.output:
-        Path(settings.output).write_text(lines, encoding="utf-8")
+        write_text(Path(settings.output), lines)
     else:
-        sys.stdout.write(lines)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(lines.encode())  # data, which no escapes may change
+        sys.stdout.buffer.flush()
     if references is not None:
         score, signature = bleu_and_signature(translations, references, settings.target_language)
         print(f"BLEU {score:.2f} ({signature})", file=sys.stderr)
