@@ -167,7 +167,7 @@ def test_a_command_says_in_one_line_how_many_texts_were_cut(
     texts = [f"{number} {LONG}" for number in range(9)]
     assert run_command(lambda: [tokenize(tokenizer, texts, 32) for _ in range(2)] and 0) == 0
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and err.startswith('9 texts were cut: the text "0 ein roter')
+    assert err.count("\n") == 1 and err.startswith('texts that were cut: 9, such as "0 ein roter')
 
 
 def test_libraries_are_quiet_until_the_last_of_several_threads_has_loaded() -> None:

@@ -33,7 +33,7 @@ class Cut(NamedTuple):
         """The text's first words, and the first words lost."""
         start, lost = (printable(" ".join(t.split()[:6])[:60]) for t in (self.text, self.lost))
         return (
-            f'the text "{start} ..." is longer than the {self.max_length} tokens that are read: '
+            f'"{start} ..." is longer than the {self.max_length} tokens that are read: '
             f'the last {self.num_lost} are cut, from "{lost}" on'
         )
 
@@ -69,7 +69,7 @@ def say_cut(what: str = "texts") -> Iterator[None]:
     with on_cut(note):
         yield
     if seen:
-        print(f"{len(seen)} {what} were cut: {first[0]}", file=sys.stderr)
+        print(f"{what} that were cut: {len(seen)}, such as {first[0]}", file=sys.stderr)
 
 
 class CutCounts:

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from crosslingual.evaluation.retrieval import recall_at_k
+from crosslingual.frozen.tokens import tokenize
 from mclip.stage1.method import TranslationModel
 from mclip.stage1.parallel_text import Pair, both_ways, open_sources, sentence_pairs
 from mclip.stage1.settings import TrainEncoderSettings
@@ -100,13 +101,9 @@ def _read(
         texts = ordered[start : start + settings.train_batch_size]
         batch = {"source_language": source, "target_language": target}
         for side, sentences in zip(("source", "target"), zip(*texts, strict=True), strict=True):
-            tokens = tokenizer(
-                list(sentences),
-                padding=True,
-                truncation=True,
-                max_length=settings.max_length or min(int(tokenizer.model_max_length), 256),
-                return_tensors="pt",
-            ).to(model.embedding_weight.device)
+            length = settings.max_length or min(int(tokenizer.model_max_length), 256)
+            tokens = tokenize(tokenizer, list(sentences), length)
+            tokens = tokens.to(model.embedding_weight.device)
             batch |= {f"{side}_ids": tokens.input_ids, f"{side}_mask": tokens.attention_mask}
         output = model(batch, contrast=True, both_ways=len(directions) == 2)
         mean, _ = nmt_loss(
