@@ -135,7 +135,10 @@ def test_the_translation_model_brings_its_encoder_and_bleu(tmp_path, monkeypatch
     [
         ({"encoder": None}, "needs --encoder or --translation_model"),
         ({"languages": ["en"]}, "two or more --languages"),
-        ({"languages": ["en", "cs"]}, "r0 has no caption in cs; it has de, en, fr"),
+        (
+            {"languages": ["en", "cs"]},
+            "no sample has captions in .cs.; there are captions in de, en, fr",
+        ),
         ({"translation_model": "x", "into": "cs"}, "--into cs is not among"),
     ],
 )

@@ -1,6 +1,7 @@
 """Parallel text as it lies on disk: Moses' files, shards, pairs of languages."""
 
 import gzip
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,19 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.de-en.de").write_text("eins\n")
     with pytest.raises(FileNotFoundError, match="no .*x.de-en.en"):
         open_sources([f"{tmp_path}/x.de-en"])[0].languages  # noqa: B018
+
+
+def test_languages_are_found_under_the_tags_that_the_texts_have(tmp_path: Path) -> None:
+    (tmp_path / "x.en_US-zh_CN.en_US").write_text("a house\n")
+    (tmp_path / "x.en_US-zh_CN.zh_CN").write_text("房子\n")
+    (source,) = open_sources([f"{tmp_path}/x.en_US-zh_CN"])
+    assert source.languages == ["en", "zh-CN"]
+    assert list(sentence_pairs([source], ("en", "zh-CN"))) == [("a house", "房子")]
+    assert source.digest != hashlib.sha256().hexdigest()
+    for pair in ("en-zh", "EN-zh_cn", "en-US-zh-Hans"):
+        assert expand_pairs([pair], [source.languages]) == [("en", "zh-CN")]
+    with pytest.raises(ValueError, match="'zh-TW' is no language of this text"):
+        expand_pairs(["en-zh-TW"], [source.languages])
 
 
 def test_pairs_are_expanded_to_directions_that_a_source_has() -> None:

@@ -2,10 +2,15 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
+from crosslingual.data.index import count_languages
+from crosslingual.data.languages import find_tags, rename_captions
 from crosslingual.data.records import Record
 from crosslingual.data.shards import iter_shards
 from crosslingual.data.sources.moses import moses
@@ -25,9 +30,19 @@ class Source:
     name: str
     is_moses: bool
 
-    def records(self) -> Iterator[Record]:
-        """The records, in stored order."""
-        return moses(self.name) if self.is_moses else iter_shards(expand_shards(self.name))
+    def records(self, tags: Mapping[str, list[str]]) -> Iterator[Record]:
+        """The records, in stored order, with the captions in the languages that `tags` names."""
+        records = moses(self.name) if self.is_moses else iter_shards(expand_shards(self.name))
+        for record in records:
+            rename_captions(record.captions, tags)
+            yield record
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Languages, with the numbers of records that have them (1 for Moses' two)."""
+        if self.is_moses:
+            return Counter(language for r in islice(moses(self.name), 1) for language in r.captions)
+        return count_languages(expand_shards(self.name))[0]
 
     def digest(self) -> str:
         """A hash of the content, or of names and sizes if shards have no index."""
@@ -42,6 +57,15 @@ class Source:
         sizes = [(url, os.path.getsize(url)) for url in urls if "://" not in url]
         total.update(repr((index, sizes)).encode())
         return total.hexdigest()
+
+
+def tags_of(sources: Iterable[Source], languages: Iterable[str]) -> dict[str, list[str]]:
+    """The tags that the sources have for the languages and for English; see `find_tags`.
+
+    Raises:
+        ValueError: a language is in no source.
+    """
+    return find_tags(languages, sum((source.counts for source in sources), Counter()))
 
 
 def open_sources(names: Iterable[str]) -> list[Source]:

@@ -18,17 +18,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from altdiffusion.text.parallel_text import Source
+from altdiffusion.text.parallel_text import Source, tags_of
 from crosslingual.data.pictures import decode_picture
 from crosslingual.data.records import Record
+from crosslingual.files import MARK, naming_full_disk, read_fields, replacing, write_json
+from crosslingual.folders import mark_folder
 from crosslingual.frozen.clip import FrozenCLIP
 from crosslingual.frozen.tokens import CutCounts, say_cut, tokenize
+from crosslingual.training.folder import lock_folder, on_first_rank
 from crosslingual.training.processes import Ranks
 
 BLOCK_ROWS = 4096
 BATCH_ROWS = 256
 VERSION = 1
 INDEX, DRAFT, ENGLISH = "index.json", "draft.json", "english.json"
+ARRAYS = ("ids.npy", "ends.npy", "language.npy", "target_of.npy")
+KIND = "sentences"
+_FIELDS = {"made_of": dict[str, Any], "languages": list[str], "counts": list[int]}
+_FIELDS |= {"num_targets": int, "num_skipped": int}
 
 
 @torch.no_grad()
@@ -89,7 +96,8 @@ class SentencePass:
         table, targets = _Table(self.tokenizer, self.max_length), _Targets(folder, self.clip)
         english: dict[str, int] = {}
         num_skipped = num_pictures = 0
-        for record in (record for source in self.sources for record in source.records()):
+        tags = tags_of(self.sources, self.languages)
+        for record in (record for source in self.sources for record in source.records(tags)):
             rows = self.rows(record)
             num_skipped += not rows
             if rows and self.pictures:
@@ -130,32 +138,53 @@ def write_sentences(
         The content of the index.
 
     Raises:
-        ValueError: the folder was made from other inputs, or there is no sentence to train on.
+        ValueError: the folder was made from other inputs or holds something else, another process
+            writes into it, or there is no sentence to train on.
+        OSError: the disk is full.
     """
+    full = f"the sentences in {folder} are not complete; make room and resume the run"
+    with lock_folder(folder, ranks), naming_full_disk(full):
+        on_first_rank(ranks, lambda: _claim(folder))
+        return _write(folder, passing, made_of, ranks)
+
+
+def _claim(folder: Path) -> None:
+    """Marks a folder as being filled with sentences, unless it holds something else."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if foreign := sorted(names - {MARK}) if names.isdisjoint({MARK, INDEX, DRAFT}) else []:
+        raise ValueError(
+            f"{folder} holds {foreign[0]}, which is not of these sentences; choose another "
+            "--output_dir"
+        )
+    if MARK not in names:
+        write_json(folder / MARK, {"format_version": 1, "kind": KIND})
+
+
+def _write(
+    folder: Path, passing: SentencePass, made_of: dict[str, Any], ranks: Ranks
+) -> dict[str, Any]:
     for path in (folder / INDEX, folder / DRAFT):
         if path.is_file():
-            found = json.loads(path.read_text())["made_of"]
+            found = read_index(path)["made_of"]
             if differ := [name for name, value in made_of.items() if found.get(name) != value]:
                 raise ValueError(
                     f"the sentences in {folder} are stale: {', '.join(differ)} changed; choose "
                     "another --output_dir"
                 )
     if (folder / INDEX).is_file():
-        return json.loads((folder / INDEX).read_text())
+        return read_index(folder / INDEX)
     torch.distributed.barrier()
     if ranks.rank == 0 and not (folder / DRAFT).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         index = {"version": VERSION, "made_of": made_of, **passing.read(folder)}
-        partial = folder / f".{DRAFT}"
-        partial.write_text(json.dumps(index, indent=1))
-        partial.replace(folder / DRAFT)
+        write_json(folder / DRAFT, index)
     torch.distributed.barrier()
     with say_cut("English sentences"):
         passing.encode_english(folder, ranks)
     torch.distributed.barrier()
-    index = json.loads((folder / DRAFT).read_text())
+    index = read_index(folder / DRAFT)
     torch.distributed.barrier()
     if ranks.rank == 0:
+        mark_folder(folder, KIND, {*ARRAYS, *block_names(index)})
         (folder / DRAFT).replace(folder / INDEX)
         counts = zip(index["languages"], index["counts"], strict=True)
         print(
@@ -164,6 +193,21 @@ def write_sentences(
         )
     torch.distributed.barrier()
     return index
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """The index of a folder of sentences, complete or not.
+
+    Raises:
+        ValueError: it is broken.
+    """
+    return read_fields(path, _FIELDS, "remove the folder, and its sentences are made anew")
+
+
+def block_names(index: dict[str, Any]) -> list[str]:
+    """The files of the targets, in order."""
+    numbers = range(-(-index["num_targets"] // BLOCK_ROWS))
+    return [_block_path(Path(), number).name for number in numbers]
 
 
 class _Table:
@@ -247,7 +291,5 @@ def _block_path(folder: Path, number: int) -> Path:
 
 def _save_block(folder: Path, number: int, rows: Tensor) -> None:
     path = _block_path(folder, number)
-    partial = path.with_name(f".{path.name}")
-    with partial.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, rows.half().cpu().numpy())
-    partial.replace(path)

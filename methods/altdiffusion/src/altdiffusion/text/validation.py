@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from altdiffusion.text.encoder import TextEncoder
-from altdiffusion.text.parallel_text import open_sources
+from altdiffusion.text.parallel_text import open_sources, tags_of
 from altdiffusion.text.sentences import pooled_states
 from altdiffusion.text.settings import TrainTextSettings
 from crosslingual.evaluation.retrieval import recall_at_k
@@ -27,7 +27,9 @@ class TextValidation:
             ValueError: `validation_data` holds no such sentence.
         """
         self.student, self.device = student, teacher.model.device
-        records = (r for source in open_sources(settings.validation_data) for r in source.records())
+        sources = open_sources(settings.validation_data)
+        tags = tags_of(sources, settings.languages)
+        records = (record for source in sources for record in source.records(tags))
         english: dict[str, int] = {}
         self.texts: dict[str, list[str]] = defaultdict(list)
         self.places: dict[str, list[int]] = defaultdict(list)

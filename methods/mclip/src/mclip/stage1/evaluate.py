@@ -16,7 +16,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from crosslingual.data.index import read_index
+from crosslingual.data.index import count_languages, read_index
+from crosslingual.data.languages import find_tags, rename_captions
 from crosslingual.data.shards import iter_shards
 from crosslingual.data.tars import INDEX, expand_shards
 from crosslingual.evaluation.retrieval import TIES, append_result, recall_at_k
@@ -43,7 +44,10 @@ def read_parallel_texts(shards: str, languages: Iterable[str]) -> dict[str, list
     texts: dict[str, list[str]] = {language: [] for language in languages}
     if len(texts) < 2:
         raise ValueError("translations are sought between languages; give two or more --languages")
-    for record in iter_shards(expand_shards(shards)):
+    urls = expand_shards(shards)
+    tags = find_tags(texts, count_languages(urls, texts)[0])
+    for record in iter_shards(urls):
+        rename_captions(record.captions, tags)
         if absent := [language for language in texts if language not in record.captions]:
             raise ValueError(
                 f"{record.key} has no caption in {', '.join(absent)}; it has "

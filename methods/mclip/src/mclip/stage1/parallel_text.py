@@ -7,6 +7,7 @@ another: the first caption in one language is the translation of the first in th
 that are not parallel give nothing.
 """
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,9 +16,10 @@ from functools import cached_property
 from itertools import islice, permutations
 from pathlib import Path
 
-from crosslingual.data.index import language_counts
+from crosslingual.data.index import count_languages
+from crosslingual.data.languages import find_tags, match_language, rename_captions
 from crosslingual.data.shards import iter_shards
-from crosslingual.data.sources.moses import moses
+from crosslingual.data.sources.moses import moses, moses_files
 from crosslingual.data.tars import expand_shards
 from crosslingual.data.text import iter_lines
 from crosslingual.features.compute import shards_hash
@@ -50,19 +52,25 @@ class ParallelText:
         Raises:
             ValueError: it holds sentences in fewer than two languages.
         """
-        if self.is_moses:
-            found = {language for _, texts in islice(self.records(), 1) for language in texts}
-        else:
-            urls = expand_shards(self.name)
-            found = set(language_counts(urls)[0]) or {
-                language for record in iter_shards(urls) for language in record.captions
-            }
+        names = {tag: name for name, tags in self._tags.items() for tag in tags}
+        found = {names.get(tag, tag) for tag in self._counts}
         if len(found) < 2:
             raise ValueError(
                 f"{self.name} holds no translations: languages found: "
                 f"{', '.join(sorted(found)) or 'none'}"
             )
         return sorted(found)
+
+    @cached_property
+    def _counts(self) -> Counter[str]:
+        if self.is_moses:
+            return Counter(tag for record in islice(moses(self.name), 1) for tag in record.captions)
+        return count_languages(expand_shards(self.name))[0]
+
+    @cached_property
+    def _tags(self) -> dict[str, list[str]]:
+        """The tags that English has here, such as `en-US`."""
+        return find_tags((), self._counts)
 
     @cached_property
     def digest(self) -> str:
@@ -92,10 +100,12 @@ class ParallelText:
         """
         if self.is_moses:
             for record in moses(self.name):
+                rename_captions(record.captions, self._tags)
                 yield int(record.key.rpartition("-")[2]), record.captions
         else:
             records = iter_shards(expand_shards(self.name))
             for number, record in enumerate(records, 1):
+                rename_captions(record.captions, self._tags)
                 yield number, record.captions if record.parallel else {}
 
     def count(self, seen: Counter[str]) -> dict[str, int]:
@@ -111,12 +121,7 @@ class ParallelText:
         return {"num_records": num_lines, "num_empty": num_lines - seen["records"]}
 
     def _files(self) -> list[Path]:
-        return [
-            path
-            for language in self.languages
-            for path in (Path(f"{self.name}.{language}"), Path(f"{self.name}.{language}.gz"))
-            if path.is_file()
-        ][:2]
+        return sorted(moses_files(self.name))
 
 
 def open_sources(names: Iterable[str]) -> list[ParallelText]:
@@ -191,9 +196,11 @@ def _parse_pair(text: str, codes: list[str]) -> Pair:
     """Codes may hold hyphens themselves, as zh-Hans does."""
     parts = text.split("-")
     cuts = [("-".join(parts[:n]), "-".join(parts[n:])) for n in range(1, len(parts))]
-    for source, target in cuts:
-        if source in codes and target in codes and source != target:
-            return source, target
+    for cut in cuts:
+        with contextlib.suppress(ValueError):  # of a part that is no code
+            source, target = (match_language(part, codes) for part in cut)
+            if source and target and source != target:
+                return source, target
     unknown = [code for code in (cuts or [(text,)])[0] if code not in codes] or [text]
     raise ValueError(
         f"pair {text!r}: {unknown[0]!r} is no language of this text; there are {', '.join(codes)}"

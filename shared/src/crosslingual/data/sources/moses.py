@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from crosslingual.data.languages import parse_language
 from crosslingual.data.records import Record, make_key
 from crosslingual.data.text import iter_lines
 
 logger = logging.getLogger(__name__)
 
-_PAIR = re.compile(r"\.([a-z]{2,3})-([a-z]{2,3})(-(train|dev|test))?$")
+_ENDING = r"[a-z]{2,3}(?:_[A-Za-z]{2,4})?"
+_PAIR = re.compile(rf"\.({_ENDING})-({_ENDING})(-(train|dev|test))?$")
 
 
 def moses(input: str, *, languages: Sequence[str] | None = None) -> Iterator[Record]:
@@ -28,12 +30,8 @@ def moses(input: str, *, languages: Sequence[str] | None = None) -> Iterator[Rec
         FileNotFoundError: a file is missing.
         ValueError: line counts differ, or the prefix names no languages.
     """
-    if languages is None:
-        found = _PAIR.search(input)
-        if found is None:
-            raise ValueError(f"{input} names no pair like '.de-en'; give --languages de en")
-        languages = found.groups()[:2]
-    paths = [_find(input, language) for language in languages]
+    paths = moses_files(input, languages)
+    tags = [parse_language(path.name.removesuffix(".gz").rpartition(".")[2]) for path in paths]
     name = make_key(Path(input).name)
     num_empty = 0
     rows = itertools.zip_longest(*map(iter_lines, paths))
@@ -45,10 +43,24 @@ def moses(input: str, *, languages: Sequence[str] | None = None) -> Iterator[Rec
         if not all(texts):
             num_empty += 1
             continue
-        captions = {language: [text] for language, text in zip(languages, texts, strict=True)}
+        captions = {language: [text] for language, text in zip(tags, texts, strict=True)}
         yield Record(f"{name}-{number:09d}", None, captions, parallel=True)
     if num_empty:
         logger.warning("%s: %d lines are empty in a language and left out", input, num_empty)
+
+
+def moses_files(input: str, languages: Sequence[str] | None = None) -> list[Path]:
+    """The files of a prefix, one for each language that its end names, or those given.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `moses`.
+    """
+    if languages is None:
+        found = _PAIR.search(input)
+        if found is None:
+            raise ValueError(f"{input} names no pair like '.de-en'; give --languages de en")
+        languages = found.groups()[:2]
+    return [_find(input, language) for language in languages]
 
 
 def _find(prefix: str, language: str) -> Path:
