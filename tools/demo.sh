@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs a method and the worlds that it is shown in (its extra `demo`) in a new environment
 # (.venv-demo/METHOD) and runs its demo, whose options it takes: `bash tools/demo.sh`, which is
-# pea's, `bash tools/demo.sh mclip --num_processes 1`. It needs Python 3.11, a C compiler, and a
+# pea's, `bash tools/demo.sh mclip --num_processes 1`, `bash tools/demo.sh pea --world emoji`, which
+# fetches 110 MB of pictures, names and an encoder. It needs Python 3.11, a C compiler, and a
 # package index; no GPU, no other network.
 #
 # On Linux the plain index's torch brings CUDA along (several GB); to take the CPU build, point
@@ -23,4 +24,9 @@ python=${PYTHON:-$(command -v python3.11 || command -v python3)}
 environment=.venv-demo/$method
 [ -x "$environment/bin/python" ] || "$python" -m venv "$environment"
 "$environment/bin/python" -m pip install --disable-pip-version-check -c constraints.txt -e "methods/$method[demo]"
+case " $* " in
+  *" --world emoji "*)
+    "$environment/bin/python" -m pip install --disable-pip-version-check -c constraints.txt \
+      -e 'tools/worlds[emoji]' ;;
+esac
 exec "$environment/bin/$method" demo "$@"

@@ -12,6 +12,9 @@
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
+WORLD=${WORLD:-testbed}
+[ "$WORLD" = testbed ] || exec bash "$HERE/demo_$WORLD.sh"
+
 OUTPUT_DIR=${OUTPUT_DIR:-runs/mclip-demo}
 NUM_PROCESSES=${NUM_PROCESSES:-$(($(env -u OMP_NUM_THREADS nproc) < 2 ? 1 : 2))}
 NUM_SAMPLES=${NUM_SAMPLES:-2000}

@@ -7,6 +7,7 @@
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
+WORLD=${WORLD:-testbed}  # the only one here; a method with another has a demo_WORLD.sh
 OUTPUT_DIR=${OUTPUT_DIR:-runs/template-demo}
 NUM_PROCESSES=${NUM_PROCESSES:-$(($(env -u OMP_NUM_THREADS nproc) < 2 ? 1 : 2))}
 MAX_TRAIN_STEPS=${MAX_TRAIN_STEPS:-1000}

@@ -20,6 +20,7 @@ from crosslingual.cli.verbs import run_command
 from crosslingual.files import MARK, hold_folder, read_mark, write_json
 
 KIND = "demo"
+WORLD = "testbed"  # whose defaults the settings have; another world's are in its own script
 
 
 @dataclass
@@ -30,28 +31,36 @@ class DemoSettings:
         output_dir: folder of everything that the demo makes; an earlier demo's is renamed.
         num_processes: processes that share a verb; as many as cores, at most 2, if not given.
         seed: seed of the data, the weights and the noise.
+        world: world that the demo runs in: testbed, which is embedded, or emoji, whose pictures and
+            names are fetched once. Settings that are not given are that world's own.
     """
 
     output_dir: str = "runs/demo"
     num_processes: int | None = None
     seed: int = 0
+    world: str = WORLD
 
 
 def run_demo(settings: DemoSettings) -> None:
     """Runs the `run.sh` of the package that defines the settings' class.
 
     Raises:
-        ValueError: a verb failed; its own message stands above. Or another demo writes the folder.
+        ValueError: a verb failed; its own message stands above. Or another demo writes the folder,
+            or the method has no demo in that world.
     """
     package = type(settings).__module__.split(".")[0]
+    script = find_script(package)
+    if settings.world != WORLD and not script.with_name(f"demo_{settings.world}.sh").is_file():
+        raise ValueError(f"{package} has no demo in the world {settings.world!r}; give {WORLD}")
     variables = {
-        field.name.upper(): _words(getattr(settings, field.name))
+        field.name.upper(): _words(value)
         for field in dataclasses.fields(settings)
-        if getattr(settings, field.name) is not None
+        if (value := getattr(settings, field.name)) is not None
+        and (settings.world == WORLD or field.name in ALWAYS or value != _default(field))
     }
     commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, **variables, "PATH": commands}
-    words = [sys.executable, guard.__file__, str(os.getpid()), "bash", str(find_script(package))]
+    words = [sys.executable, guard.__file__, str(os.getpid()), "bash", str(script)]
     folder = Path(settings.output_dir).resolve()
     with hold_folder(folder, folder.with_name(f".{folder.name}.lock")):
         done = subprocess.run(words, env=environment, check=False)
@@ -59,6 +68,14 @@ def run_demo(settings: DemoSettings) -> None:
         raise ValueError(
             f"{package} demo ended with code {done.returncode}; its verb's message stands above"
         )
+
+
+ALWAYS = ("output_dir", "num_processes", "seed", "world")
+
+
+def _default(field: dataclasses.Field) -> object:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def find_script(package: str) -> Path:
@@ -75,7 +92,7 @@ def find_script(package: str) -> Path:
 
 
 def make_demo_folder(folder: str | Path) -> Path:
-    """Makes a demo's folder. An earlier demo's, where a reader may have put files as well, is renamed
+    """Makes a demo's folder. An earlier demo's, where a reader may have put files too, is renamed
     to FOLDER-1, FOLDER-2, ...
 
     Raises:
