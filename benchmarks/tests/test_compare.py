@@ -1,8 +1,13 @@
 """A comparison with commands of its own: what runs, what is kept, what goes on, what fails."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -24,6 +29,7 @@ from crosslingual_benchmarks.compare.verb import (
     CompareSettings,
     ablate,
     chosen_suite,
+    compare,
 )
 
 LATENCY = "crosslingual_benchmarks latency"
@@ -149,6 +155,145 @@ def test_pictures_of_an_earlier_training_are_removed_and_others_kept(trainer, tm
         assert pictures.exists() == is_kept
 
 
+def test_nothing_that_this_comparison_did_not_write_is_removed(trainer, tmp_path):
+    mine = [tmp_path / "data" / "test" / "labels.csv", tmp_path / "arms" / "one" / "run" / "a.txt"]
+    for path in mine:
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+    data = {"test": {"split": "test", "num_samples": 2, "languages": "{all}"}}
+    with pytest.raises(ValueError, match="labels.csv"):
+        runner_of(suite_of([], data=data), tmp_path).run()
+    (tmp_path / "plan.json").write_text(json.dumps({f"one/0-{trainer}": {"step_s": 0.1}}))
+    failed = runner_of(suite_of([arm_of(trainer)]), tmp_path).run()
+    assert "run holds a.txt, which this comparison did not write" in failed["one"]
+    assert [path.read_text() for path in mine] == ["mine", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "test", "num_samples": 2, "colour": 1}, "data test: .*colour"),
+        ({"source": "nowhere"}, "data test: no source 'nowhere'; there are"),
+    ],
+)
+def test_data_that_the_world_has_not_are_an_error_with_their_name(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        runner_of(suite_of([], data={"test": options}), tmp_path).run()
+
+
+def test_data_of_a_suite_that_has_changed_are_not_taken_for_the_new_ones(tmp_path):
+    for num_samples in (2, 2, 3):
+        options = {"split": "test", "num_samples": num_samples, "languages": "{all}"}
+        runner = runner_of(suite_of([], data={"test": options}), tmp_path)
+        if num_samples == 3:
+            with pytest.raises(ValueError, match="written for a suite with other data"):
+                runner.run()
+        else:
+            runner.run()
+
+
+def test_a_second_comparison_in_the_same_folder_is_refused(tmp_path):
+    code = f"from crosslingual.files import hold_folder; lock = hold_folder({str(tmp_path)!r})"
+    words = [sys.executable, "-c", f"{code}; print(flush=True); input()"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match="is being written by process"):
+            compare(CompareSettings(arms=["as_is"], output_dir=str(tmp_path)))
+        other.communicate(b"\n")
+    assert not (tmp_path / "data").exists()
+
+
+SLEEPER = """
+import pathlib, subprocess, sys, time
+sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+pids = [subprocess.Popen(sleep, start_new_session=each).pid for each in (True, False)]
+pathlib.Path(sys.argv[2]).write_text(" ".join(map(str, pids)) + "\\n")
+time.sleep(0 if sys.argv[-1] == "ends" else 60)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process of its parent's end"
+)
+@pytest.mark.parametrize("how", ["the group is killed", "it is killed", "ends"])
+def test_nothing_outlives_a_command_or_the_process_that_runs_it(how, trainer, tmp_path):
+    (tmp_path / "modules" / "sleeper.py").write_text(SLEEPER)
+    settings = {"pids": str(tmp_path / "pids"), "how": how}
+    command = f"Command('sleeper', {settings!r}, Path({str(tmp_path / 'it')!r}))"
+    code = (
+        "from pathlib import Path; from crosslingual_benchmarks.compare.commands import Command, "
+    )
+    code += f"launch; launch({command})"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    wait_until((tmp_path / "pids").is_file, 30)
+    pids = (tmp_path / "pids").read_text().split()
+    if how == "the group is killed":
+        os.killpg(process.pid, signal.SIGKILL)
+    elif how == "it is killed":
+        process.kill()
+    process.wait()
+    wait_until(lambda: not any(map(is_alive, pids)), 1)
+
+
+def wait_until(is_so, seconds):
+    """Waits for a condition."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_alive(pid):
+    """Whether a process runs."""
+    status = Path("/proc", pid, "stat")
+    return status.is_file() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("plan.json", '{"one/0', "plan.json is broken"),
+        ("plan.json", "[]", "plan.json is broken"),
+        (
+            "plan.json",
+            '{"one/0-faketrainer": {"step_s": "fast"}}',
+            "step_s is 'fast', not a number",
+        ),
+        ("plan.json", '{"one/0-faketrainer": {"step_s": 0.0}}', "takes 0.0 s; remove the file"),
+        ("arms/one/0-faketrainer.done.json", "{}", "done.json is broken"),
+        ("arms/one/0-faketrainer.done.json", '{"key": 3}', "done.json is broken"),
+    ],
+)
+def test_what_a_comparison_keeps_is_read_with_the_file_s_name(
+    name, text, message, trainer, tmp_path
+):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+    def run():
+        failed = runner_of(suite_of([arm_of(trainer)]), tmp_path).run()
+        raise ValueError(failed["one"])
+
+    with pytest.raises(ValueError, match=message):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"step": "1"}, "metrics.jsonl line 2: step is '1', not a whole number"),
+        ({"time_s": None}, "metrics.jsonl line 2: time_s is None, not a number"),
+    ],
+)
+def test_rows_of_wrong_types_are_named(row, message, tmp_path):
+    good = {"step": 1, "time_s": 1.0, "learning_rate": 0.1}
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(json.dumps(each) + "\n" for each in (good, good | row)))
+    with pytest.raises(ValueError, match=message):
+        step_time(file)
+
+
 def test_an_arm_that_fails_does_not_stop_the_others(trainer, tmp_path):
     folder = tmp_path / "out"
     arms = [arm_of(trainer, "bad", fail="1"), arm_of(trainer, "good")]
@@ -267,7 +412,7 @@ def test_a_suite_that_is_wrong_is_refused(changes, message):
         "a: 2020-01-01",
         "\x00",
         b"\xff",
-        "[" * 5000,
+        "[" * 400,
     ],
 )
 def test_a_file_that_is_no_suite_is_an_error_with_its_name(text, tmp_path):

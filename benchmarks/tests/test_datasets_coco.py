@@ -5,6 +5,7 @@ import json
 import pytest
 
 from crosslingual_benchmarks.datasets import DATASETS
+from crosslingual_benchmarks.datasets.retrieval_set import find_picture
 
 TRAIN = "COCO_train2014_{:012d}.jpg"
 VAL = "COCO_val2014_{:012d}.jpg"
@@ -131,7 +132,7 @@ def test_xtd10_finds_pictures_in_cocos_folders(xtd10_root):
 
 
 def test_xtd10_refuses_a_file_that_is_not_aligned_and_an_unknown_language(xtd10_root):
-    with pytest.raises(ValueError, match="no captions in 'jp'; it has de, it, ja"):
+    with pytest.raises(ValueError, match="'jp' is no language code .*'ja'"):
         DATASETS["xtd10"](str(xtd10_root), languages=["jp"])
     path = xtd10_root / "MIC/test_1kcaptions_de.txt"
     path.write_bytes(b"eins\nzwei\n")
@@ -192,3 +193,18 @@ def test_xflickrco_names_the_line_that_is_malformed_and_the_languages_that_are_t
         DATASETS["xflickrco"](str(xflickrco_root))
     with pytest.raises(FileNotFoundError, match="IGLUE"):
         DATASETS["xflickrco"](str(xflickrco_root), split="train_1")
+
+
+def test_pictures_outside_of_their_folders_are_refused_and_folders_may_be_links(tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"x")
+    inside, other = tmp_path / "in", tmp_path / "other"
+    (other / "train2014").mkdir(parents=True)
+    inside.mkdir()
+    (inside / "train2014").symlink_to(other / "train2014")
+    (inside / "link.png").symlink_to(tmp_path / "secret.png")
+    (other / "train2014/COCO_train2014_1.jpg").write_bytes(b"x")
+    for name in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
+        with pytest.raises(ValueError, match="lies outside of .* with --image_dir"):
+            find_picture(name, [inside])
+        assert find_picture(name, [inside, tmp_path]).is_there
+    assert find_picture("COCO_train2014_1.jpg", [inside]).is_there

@@ -60,8 +60,8 @@ def test_a_picture_without_a_caption_in_a_language_stays_in_its_gallery(tmp_path
 def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="captions.zip"):
         DATASETS["xm3600"](str(tmp_path))
-    with pytest.raises(ValueError, match="no captions in 'xx'; it has de, en"):
-        DATASETS["xm3600"](write(tmp_path, row("0a", en=["a"], de=["b"])), languages=["xx"])
+    with pytest.raises(ValueError, match="no captions in 'fr'; it has de, en"):
+        DATASETS["xm3600"](write(tmp_path, row("0a", en=["a"], de=["b"])), languages=["fr"])
     with pytest.raises(ValueError, match="line 1 has no 'image/key'"):
         DATASETS["xm3600"](write(tmp_path, {"en": {"caption": ["a"]}}))
     with pytest.raises(ValueError, match="line 2: 'de' must be"):

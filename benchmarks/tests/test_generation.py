@@ -17,6 +17,7 @@ from PIL import Image
 from crosslingual.cli.settings import parse_settings
 from crosslingual.method import Method
 from crosslingual_benchmarks.__main__ import main
+from crosslingual_benchmarks.generation import pictures as generation_pictures
 from crosslingual_benchmarks.generation import pipeline as generation_pipeline
 from crosslingual_benchmarks.generation.pictures import Request, Sampling, draw_pictures
 from crosslingual_benchmarks.generation.pipeline import made_with, pipeline_of
@@ -457,3 +458,89 @@ def test_pictures_of_other_weights_in_the_same_folder_are_noticed(tmp_path):
         weights.write_bytes(b"2")
         assert len(first) == 64 and made_with(told)["path"] != first
     assert made_with(GenerationSettings("pea", "mc18", path="org/hub"))["path"] == "org/hub"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "metadata.jsonl is broken"),
+        ("[]", "metadata.jsonl is broken"),
+        ('{"prompt": "prompt 1"}', "metadata.jsonl is broken .*is_finite"),
+        ('{"prompt": 3, "is_finite": true}', "metadata.jsonl is broken .*prompt"),
+    ],
+)
+def test_metadata_of_wrong_types_is_an_error_with_the_file_s_name(text, message, tmp_path):
+    draw(tmp_path / "p", Painter(noise), 2)
+    (tmp_path / "p" / "00001" / "metadata.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        draw(tmp_path / "p", Painter(noise), 2)
+    (tmp_path / "p" / "settings.json").write_text("[" * 5000)
+    with pytest.raises(ValueError, match="settings.json is broken"):
+        draw(tmp_path / "p", Painter(noise), 2)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_a_picture_never_stands_under_the_metadata_of_another(tmp_path, monkeypatch):
+    (first, *_) = draw(tmp_path / "p", Painter(noise), 1)
+    first.path.write_bytes(b"broken")
+
+    def killed(path, text):
+        raise Killed
+
+    monkeypatch.setattr(generation_pictures, "write_text", killed)
+    with pytest.raises(Killed):
+        draw(tmp_path / "p", Painter(blank), 1)
+    assert not (first.path.parents[1] / "metadata.jsonl").exists()
+    monkeypatch.undo()
+    (again,) = draw(tmp_path / "p", Painter(noise), 1)
+    assert not again.is_kept and not list(tmp_path.rglob(".0000.png*"))
+
+
+def test_prompts_that_are_cut_are_counted_also_where_their_pictures_are_kept(tmp_path, yardstick):
+    clip = yardstick.clip
+    prompts = [Prompt(f"p{i}", {"de": text}, "a star") for i, text in enumerate(("a", "a " * 90))]
+    settings = settings_of(tmp_path, languages=["de"], use_references=False)
+
+    class Reader(Painter):
+        def __init__(self):
+            super().__init__(blank)
+            self.tokenizer = self.components["tokenizer"] = clip.tokenizer
+
+        def __call__(self, prompts, **options):
+            self.tokenizer(prompts, truncation=True, max_length=clip.max_length)
+            return super().__call__(prompts, **options)
+
+    told = PromptSet("long", prompts, {})
+    for _ in range(2):
+        (line,) = evaluate_generation(Reader, settings, told, yardstick)
+        assert line["num_cut_prompts"] == 1
+        assert "1 of 2 prompts are longer than the text encoder reads" in line["warnings"][0]
+
+
+def test_pictures_are_not_drawn_into_a_folder_of_something_else(tmp_path, yardstick):
+    mine = tmp_path / "out" / "painter-testbed" / "motifs.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    settings = settings_of(tmp_path, languages=["de"])
+    with pytest.raises(ValueError, match="holds motifs.png, which this program did not write"):
+        evaluate_generation(lambda: None, settings, yardstick=yardstick)
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == [
+        "painter-testbed",
+        "motifs.png",
+    ]
+    told = dataclasses.replace(settings, arm="../../escaped")
+    with pytest.raises(ValueError, match="cannot name a folder"):
+        evaluate_generation(lambda: None, told, yardstick=yardstick)
+
+
+def test_a_sheet_of_prompts_that_are_no_longer_asked_for_is_removed(tmp_path, yardstick):
+    settings, prompt_set = with_prompts(settings_of(tmp_path, languages=["de"]))
+    evaluate_generation(lambda: Painter(truth(prompt_set)), settings, yardstick=yardstick)
+    sheet = tmp_path / "out" / "painter-testbed" / "motifs.png"
+    assert sheet.is_file()
+    settings.num_motif_prompts = 0
+    (line,) = evaluate_generation(lambda: None, settings, yardstick=yardstick)
+    assert not sheet.exists() and line["total_parameters"] == 9

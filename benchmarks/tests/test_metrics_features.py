@@ -95,6 +95,26 @@ def test_plain_folders_are_read_in_the_order_of_their_paths(tmp_path):
     np.testing.assert_array_equal(pixels, np.stack([np.asarray(p) for p in pictures]))
 
 
+def test_no_picture_of_a_folder_is_left_out(tmp_path):
+    formats = "png jpg jpeg jfif webp gif bmp tiff tif avif".split()
+    for name in formats:
+        random_pictures(1)[0].save(tmp_path / f"{name}.{name}")
+    (tmp_path / "without_extension").write_bytes((tmp_path / "png.png").read_bytes())
+    found = list_pictures(tmp_path)
+    assert len(found) == len(formats) + 1
+    assert sum(len(batch) for batch in picture_batches(found, 64, 4)) == len(found)
+    (tmp_path / "a.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match="a.heic: heic pictures are not read"):
+        list_pictures(tmp_path)
+
+
+def test_sixteen_bits_of_grey_keep_their_shades(tmp_path):
+    grey = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    (pixels,) = picture_batches(list_pictures(tmp_path), 64, 1)
+    np.testing.assert_array_equal(pixels[0, ..., 0], grey >> 8)
+
+
 def test_pictures_that_are_missing_broken_or_too_few_are_refused(tmp_path):
     extractor = load_extractor("testbed:clip")
     with pytest.raises(FileNotFoundError, match="no folder"):

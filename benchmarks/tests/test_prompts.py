@@ -134,6 +134,8 @@ GOOD = {"id": "a", "prompts": {"de": "ein Haus"}, "english": "a house"}
         ({"id": "b", "prompts": {"de": "x"}}, "line 2 lacks english"),
         (GOOD, "line 2 repeats the id 'a' of line 1"),
         ({**GOOD, "id": "b", "image": "none.jpg"}, "line 2: no photograph .*none.jpg"),
+        ({**GOOD, "id": "b", "image": "../a.png"}, "line 2: '../a.png' lies outside of"),
+        ({**GOOD, "id": "b", "image": "/etc/passwd"}, "line 2: '/etc/passwd' lies outside of"),
     ],
 )
 def test_a_line_that_is_no_prompt_is_refused_by_file_and_line(tmp_path, line, words):

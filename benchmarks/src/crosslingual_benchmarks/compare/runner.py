@@ -120,7 +120,7 @@ class Runner:
                 raise ValueError(f"data {name}: {error}") from error
             place.parent.mkdir(parents=True, exist_ok=True)
             write_text(begun, key)
-            write_shards(records, place)
+            write_shards(records, place, overwrite=None)
 
     def train(self, arm: Arm, plan: Plan) -> None:
         """Runs an arm's commands."""

@@ -164,6 +164,8 @@ def _run_command(function: Callable[[], object]) -> int:
         if os.environ.get("CROSSLINGUAL_TRACEBACK") == "1":
             traceback.print_exc()
         text = re.sub(r"^\[Errno \d+\] ", "", " ".join(str(error).split()))
+        if text in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
+            text = f"{text}: the disk is full; make room and run the command again"
         print(f"error: {text}", file=sys.stderr)
         return 2
 

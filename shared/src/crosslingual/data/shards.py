@@ -31,7 +31,7 @@ def write_shards(
     output_dir: str | Path,
     *,
     samples_per_shard: int = 10_000,
-    overwrite: bool = False,
+    overwrite: bool | None = False,
     allow_missing: bool = False,
     faults: dict[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -41,7 +41,8 @@ def write_shards(
         records: what to write.
         output_dir: a folder that is new or empty.
         samples_per_shard: the last shard may hold fewer.
-        overwrite: replace shards that `output_dir` holds, once the new ones are complete.
+        overwrite: replace shards that `output_dir` holds, once the new ones are complete; None as
+            in `publish_folder`, for verbs without the flag.
         allow_missing: leave out records whose picture is missing or no picture, and what is damaged
             of a shard that is read, and count them.
         faults: where the sources of `records` put the samples that they leave out, reason by name.
