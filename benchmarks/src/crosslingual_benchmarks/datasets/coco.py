@@ -78,9 +78,9 @@ def _english_and_japanese(
     COCO's and not Karpathy's.
     """
     if is_own:
-        records = list(caption_records(str(path), image_dir="."))
+        records = list(caption_records(str(path), image_dir=".", allow_outside=True))
     else:
-        records = list(karpathy(str(path), image_dir=".", split=split))
+        records = list(karpathy(str(path), image_dir=".", allow_outside=True, split=split))
     id_name, name = ("image_id", split) if is_own else ("cocoid", f"karpathy_{split}")
     english = {place: record.captions["en"] for place, record in enumerate(records)}
     told = {place: japanese.get(record.extra[id_name], []) for place, record in enumerate(records)}
@@ -95,7 +95,7 @@ def _find(root: str, name: str) -> Path | None:
 
 def _stair(path: Path) -> dict[int, list[str]]:
     """STAIR's captions by COCO's number of the picture."""
-    records = caption_records(str(path), image_dir=".", caption_language="ja")
+    records = caption_records(str(path), image_dir=".", allow_outside=True, caption_language="ja")
     return {record.extra["image_id"]: record.captions["ja"] for record in records}
 
 

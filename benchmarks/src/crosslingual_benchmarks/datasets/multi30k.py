@@ -37,7 +37,14 @@ def multi30k(
     split = split or DEFAULT_SPLIT[task]
     folders = picture_folders(root, image_dir)
     records = list(
-        records_of(root, split=split, languages=list(languages) or None, image_dir=".", task=task)
+        records_of(
+            root,
+            split=split,
+            languages=list(languages) or None,
+            image_dir=".",
+            task=task,
+            allow_outside=True,  # the names alone are read
+        )
     )
     if not records:
         raise ValueError(f"Multi30K's split {split} in {root} is empty; fetch it again")

@@ -2,12 +2,16 @@
 each language's gallery.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crosslingual.data.text import iter_lines
+from crosslingual.data.languages import match_language
+from crosslingual.data.text import find_file, is_inside, iter_lines
+
+logger = logging.getLogger(__name__)
 
 _COCO_2014 = re.compile(r"COCO_((?:train|val|test)2014)_")
 
@@ -84,12 +88,16 @@ def choose_languages(wanted: Sequence[str], found: Iterable[str], where: str) ->
         ValueError: one is not there; those that are stand in the message.
     """
     there = sorted(set(found))
-    if missing := [language for language in wanted if language not in there]:
+    matched = {language: match_language(language, there) for language in wanted}
+    if missing := [language for language, name in matched.items() if name is None]:
         raise ValueError(
             f"{where} has no captions in {', '.join(map(repr, missing))}; "
             f"it has {', '.join(there) or 'none at all'}"
         )
-    return list(dict.fromkeys(wanted)) or there
+    for language, name in matched.items():
+        if name != language:
+            logger.warning("%s: captions in %s are read for %s", where, name, language)
+    return list(dict.fromkeys(matched.values())) or there
 
 
 def picture_folders(root: str, image_dir: Sequence[str]) -> list[Path]:
@@ -102,11 +110,21 @@ def find_picture(name: str, folders: Sequence[Path]) -> Picture:
     `train2014` and `val2014` below it, as COCO's archives unpack.
 
     A picture that lies nowhere has its path in the first folder, for the message.
+
+    Raises:
+        ValueError: `..` or a link leads out of the folders.
     """
     found = _COCO_2014.match(name)
     below = ("", found[1]) if found else ("",)
-    paths = [folder / part / name for folder in folders for part in below]
-    return Picture(name, next((path for path in paths if path.is_file()), paths[0]))
+    places = [folder / part for folder in folders for part in below]
+    paths = [find_file(place / name) for place in places]
+    path = next((path for path in paths if path.is_file()), paths[0])
+    if not any(is_inside(path, place) for place in places):
+        raise ValueError(
+            f"picture {name!r} lies outside of {', '.join(map(str, folders))}: name its folder too "
+            "with --image_dir"
+        )
+    return Picture(name, path)
 
 
 def read_captions(path: Path, num_pictures: int) -> list[list[str]]:

@@ -167,6 +167,12 @@ def find_file(path: Path) -> Path:
     return found if found.is_file() else path
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path stays in a folder when its `..` and links are followed."""
+    root = os.path.realpath(folder)
+    return os.path.commonpath([root, os.path.realpath(path)]) == root
+
+
 def find_inside(
     folder: Path,
     name: str,
@@ -180,8 +186,7 @@ def find_inside(
             it pass.
     """
     path = find_file(folder / name)
-    root = os.path.realpath(folder)
-    if not allow_outside and os.path.commonpath([root, os.path.realpath(path)]) != root:
+    if not allow_outside and not is_inside(path, folder):
         raise ValueError(f"{name!r} lies outside of {folder}: copy it there, or {remedy}")
     return path
 

@@ -43,7 +43,10 @@ def multi30k(
         raise FileNotFoundError(
             f"no Multi30K split {split!r} in {root}; there are: {', '.join(splits) or 'none'}"
         )
-    columns_of = match_languages(languages, raw) if languages else {name: name for name in raw}
+    try:
+        columns_of = match_languages(languages or raw, raw)
+    except ValueError as error:
+        raise ValueError(f"Multi30K's {split}: {error}") from error
     names = list(iter_lines(names_path))
     columns = {
         language: [_read_column(path, len(names), names_path) for path in raw[column]]
