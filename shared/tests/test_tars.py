@@ -2,6 +2,7 @@
 
 import gzip
 import tarfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,8 @@ def seal(header: bytearray) -> bytes:
         (header_of("0.png", -512), "damaged header"),
         (header_of("0.png", 1 << 50), "cut off"),
         (header_of("pax", 1 << 40, tarfile.XHDTYPE), "damaged header"),
+        (header_of("link", 1 << 30, tarfile.GNUTYPE_LONGLINK), "damaged header"),
+        (header_of("name", 1, tarfile.GNUTYPE_LONGNAME) * 3000, "damaged header"),
         (backwards_header(), "damaged header"),
         (sparse_header(), "damaged header"),
     ],
@@ -121,6 +124,59 @@ def test_sizes_that_lie_end_the_walk_at_once(tmp_path: Path, header: bytes, reas
     shard = Shard(str(path))
     assert len(shard.samples) == 2
     assert len(shard.faults) == 1 and reason in str(shard.faults)
+
+
+def sparse_file(name: str, size: int) -> tarfile.TarInfo:
+    """A pax header of a sparse file without a byte of its own."""
+    info = tarfile.TarInfo(f"GNUSparseFile.0/{name}")
+    info.pax_headers = {"GNU.sparse.map": f"{size},0", "GNU.sparse.size": str(size)}
+    info.pax_headers |= {"GNU.sparse.numblocks": "1", "GNU.sparse.name": name}
+    return info
+
+
+@pytest.mark.parametrize("name", ["5.png", "5.json", "shot v1.0.png"])
+def test_members_that_say_gigabytes_are_one_samples_fault_and_are_never_read(
+    tmp_path: Path, name: str
+) -> None:
+    """A sparse member, and one whose bytes are a hole of the shard itself; others are read."""
+    key, _, extension = name.rpartition(".")
+    path = tmp_path / "0.tar"
+    for info in (sparse_file(name, 10 << 30), tarfile.TarInfo(name)):
+        write_tar(path, samples(2))
+        end = Shard(str(path)).samples[-1][1][-1].offset + 512
+        with path.open("r+b") as file:
+            file.truncate(end)
+            file.seek(end)
+            if not info.pax_headers:
+                info.size = 10 << 30
+            file.write(info.tobuf(tarfile.PAX_FORMAT))
+            file.seek(info.size, 1)
+            other = tarfile.TarInfo(f"{key}.txt")  # of the same sample
+            file.write(other.tobuf() + tarfile.TarInfo("6.txt").tobuf() + bytes(1024))
+        tracemalloc.start()
+        shard = Shard(str(path))
+        keys = [shard.read(index)["__key__"] for index in range(len(shard.samples))]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert keys == ["0000", "0001", "6"] and peak < 1 << 22
+        assert list(shard.faults) == [name] and shard.faults[name].startswith(("link", "oversized"))
+
+
+def test_names_with_dots_are_split_where_samples_are(tmp_path: Path) -> None:
+    """At the first dot, as WebDataset does; at the last where that leaves no known extension."""
+    names = ["cat.jpg", "cat.seg.png", "cat.txt", "shot v1.0.jpg", "shot v1.0.txt"]
+    names += ["shot v1.1.jpg", "shot v1.1.txt", "a.b.c.PNG", "d.e/f.g.json", ".hidden.jpg", "x.cls"]
+    write_tar(tmp_path / "0.tar", [(name, b"") for name in names])
+    shard = Shard(str(tmp_path / "0.tar"))
+    found = {key: [member.extension for member in members] for key, members in shard.samples}
+    assert found == {
+        "cat": ["jpg", "txt"],
+        "shot v1_0": ["jpg", "txt"],
+        "shot v1_1": ["jpg", "txt"],
+        "a_b_c": ["png"],
+        "d.e/f_g": ["json"],
+    }
+    assert shard.faults == {".hidden.jpg": "foreign member", "x.cls": "foreign member"}
 
 
 def nine_records() -> Iterator[Record]:

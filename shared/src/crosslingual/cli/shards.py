@@ -188,7 +188,7 @@ def survey(settings: InspectSettings) -> None:
     options["caption_lines"] = settings.caption_lines
     tally, names, first = Tally(), Counter(), None
     faults: dict[str, str] = {}
-    for sample in itertools.chain.from_iterable(iter_samples(path, faults) for path in paths):
+    for sample in itertools.chain.from_iterable(iter_samples(p, faults, names) for p in paths):
         names.update(names_found(sample))
         try:
             record = sample_to_record(sample, **options)

@@ -136,7 +136,7 @@ def shard_sizes(urls: list[str]) -> dict[str, int]:
         if size is None:
             continue
         path = Path(url)
-        most = path.stat().st_size // 512 if "://" not in url and path.is_file() else 10**9
+        most = path.stat().st_size // 512 if "://" not in url and path.is_file() else 10**7
         if type(size) is not int or not 0 <= size <= most:
             raise ValueError(
                 f"{file} says {size!r:.40} samples for {name}, which cannot be: correct or remove "

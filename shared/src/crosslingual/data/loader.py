@@ -85,7 +85,8 @@ class ShardLoader(Dataset):
             num_workers: processes that read and decode ahead; 0 does so in this one.
             allow_missing: whether samples may lack captions in some of `languages`; in each, some
                 sample has one.
-            max_corrupt: the share of samples that may be unusable before the run stops.
+            max_corrupt: the share of samples that may be unusable before the run stops; members
+                that belong to no sample do not count.
             max_pixels: pixels that a picture may have; a larger one is not decoded, but a fault.
             key_map: JSON key to language, for captions of others' shards.
             caption_language: of `KEY.txt`, in shards of others.
@@ -108,7 +109,7 @@ class ShardLoader(Dataset):
         self.language_line = ""
         self._tags: dict[str, list[str]] = {}  # where captions in a language are found
         self.faults: dict[str, str] = {}
-        self.num_read = 0
+        self.num_read = self._num_corrupt = 0
         self._options = {"key_map": key_map, "caption_language": caption_language}
         self._met: dict[str, str] = {}  # faults since the last batch
         self._open: dict[int, Shard] = {}
@@ -194,10 +195,10 @@ class ShardLoader(Dataset):
             if len(self.faults) < NUM_LOGGED:
                 log.warning("skipped %s: %s", name, reason)
             self.faults[name] = reason
+            self._num_corrupt += reason != FOREIGN
         self.num_read = self.num_read + num_samples + len(new)
         judged = max(min(self.num_read, self.num_samples), min(MIN_JUDGED, self.num_samples))
-        num_corrupt = sum(reason != FOREIGN for reason in self.faults.values())
-        if num_corrupt > self.max_corrupt * max(judged, num_corrupt):
+        if self._num_corrupt > self.max_corrupt * max(judged, self._num_corrupt):
             raise ValueError(
                 f"{self.report()}; that is more than max_corrupt = {self.max_corrupt:g} allows: "
                 "write these shards again, or raise --max_corrupt"

@@ -82,7 +82,7 @@ class Record:
         try:
             captions: dict[str, list[str]] = {}
             for language, texts in self.captions.items():
-                captions.setdefault(parse_language(language), []).extend(texts)
+                captions.setdefault(parse_language(language), []).extend(map(str.strip, texts))
             culture = None if self.culture is None else parse_language(str(self.culture))
         except ValueError as error:
             raise ValueError(f"record {self.key!r}: {error}") from error

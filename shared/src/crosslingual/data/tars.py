@@ -50,6 +50,7 @@ _LONG_HEADERS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
     tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
     tarfile.SOLARIS_XHDTYPE,
 )
 _MAX_LONG_HEADER = 1 << 20  # bytes; `tarfile` reads such a header whole
@@ -77,18 +78,23 @@ def expand_shards(spec: str | Path) -> list[str]:
     return paths
 
 
-def iter_samples(url: str, faults: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
+def iter_samples(
+    url: str, faults: dict[str, str] | None = None, others: Counter[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Reads a shard from front to back: `__key__`, `__url__` and the undecoded members by
     extension; the samples are those that the loader finds.
 
     A shard at an address or a compressed one (`.tar.gz`) is first copied into a temporary file: one
     stream instead of a request for each sample. With `faults`, what is passed over goes there:
     reason by name. Without, foreign members and links are passed over, and others are errors.
+    Members of samples with unknown extensions are counted in `others`.
 
     Raises:
         ValueError: it is truncated, no tar file, or holds an unsafe path or a member twice.
     """
     with _local(url) as plain, contextlib.closing(Shard(plain)) as shard:
+        if others is not None:
+            others.update(shard.others)
         for name, reason in shard.faults.items():
             if faults is not None:
                 faults[f"{url}: {name}"] = reason
@@ -238,8 +244,9 @@ def _member_fault(member: tarfile.TarInfo, extension: str) -> str | None:
         return "path points outside"
     if member.issparse() or not (member.isdir() or member.type in _FILES):
         return LINK
-    limit = MAX_TEXT if extension in ("json", "txt") else MAX_PICTURE
-    if extension in EXTENSIONS and member.size > limit:
+    last = extension.rpartition(".")[2]
+    limit = MAX_TEXT if last in ("json", "txt") else MAX_PICTURE
+    if last in EXTENSIONS and member.size > limit:
         return f"oversized: {member.size} bytes, at most {limit} are read"
     return None if extension or member.isdir() else FOREIGN
 
