@@ -5,10 +5,11 @@ crosslingual-bench latency --method translate_test \
     --embedder mclip:runs/step-b/translation@testbed:clip
 crosslingual-bench latency --method pea --pipeline runs/pea/adapter --language zh
 
-A query is what a user waits for: reading it, embedding it, and ranking it among a gallery that was
-embedded before. Image to text and text to image are taken apart as in table 6 of the survey that
-this repository implements: only text has to be translated. Of a pipeline it is a picture from a
-prompt, and apart from it the prompt's encoding, which is where the methods differ.
+A query is all that a user waits for: reading it, embedding it, and ranking it among a gallery that
+was embedded before. Image to text and text to image are separate, as in table 6 of the survey that
+this repository implements: only text has to be translated. A pipeline's query is a picture from a
+prompt; a picture at a single step is measured as well, since methods differ in the prompt's
+encoding.
 """
 
 import statistics
@@ -32,8 +33,8 @@ class LatencySettings:
 
     Attributes:
         method: an installed method's name, clip, or base (the English pipeline as it is).
-        embedder: what the method's `load_embedder` is given; none leaves retrieval out.
-        pipeline: what the method's `load_pipeline` is given; none leaves generation out.
+        embedder: path for the method's `load_embedder`; none leaves retrieval out.
+        pipeline: path for the method's `load_pipeline`; none leaves generation out.
         base: base of the pipeline: hub id, folder or testbed:sd.
         world: an installed world, whose captions and pictures are the queries.
         arm: name of the arm in the results; the method's if not given.
@@ -41,8 +42,8 @@ class LatencySettings:
         language: language of the queries.
         output_dir: folder that gets latency.json.
         gallery: pictures and texts that a query is ranked among.
-        num_queries: queries that are measured, after `num_warmup` that are not.
-        num_warmup: first queries, which load what is loaded late.
+        num_queries: queries that are measured, after the first `num_warmup`.
+        num_warmup: first queries, in which libraries load their last parts.
         num_pictures: pictures that a pipeline draws, fewer than queries since each takes long.
         num_inference_steps: steps of the sampler for each picture.
         guidance_scale: scale of classifier-free guidance.
@@ -123,8 +124,8 @@ def time_retrieval(embedder: Any, settings: LatencySettings) -> dict[str, list[f
 
 
 def time_generation(pipe: Any, settings: LatencySettings) -> dict[str, list[float]]:
-    """Milliseconds to draw a picture from a prompt, and to draw one at a single step, whose
-    difference to it is sampling alone.
+    """Milliseconds to draw a picture from a prompt, and to draw one at a single step; the
+    difference is sampling alone.
     """
     import torch
 

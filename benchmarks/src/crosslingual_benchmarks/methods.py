@@ -14,7 +14,7 @@ def installed_methods() -> dict[str, Method]:
     """Every installed method by its name, sorted.
 
     Raises:
-        ValueError: what an entry point names is no `Method`, or two packages register one name.
+        ValueError: an entry point names something else, or two packages register one name.
     """
     found: dict[str, Method] = {}
     for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
@@ -34,7 +34,7 @@ def find_method(name: str) -> Method:
     """The installed method of a name.
 
     Raises:
-        ValueError: it is not installed; those that are stand in the message.
+        ValueError: it is not installed; the message names the installed ones.
     """
     methods = installed_methods()
     if name not in methods:

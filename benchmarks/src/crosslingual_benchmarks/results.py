@@ -1,7 +1,7 @@
-"""What a result line is: JSON for each run and language, in the keys of CLIP_benchmark and ours.
+"""Result lines: JSON for each run and language, in the keys of CLIP_benchmark and ours.
 
-Every number of the report comes from such lines. Published numbers do not: they stand in
-`published.json` with their sources, and nothing here reads them.
+Every measured number of the report comes from such lines. Published numbers are in `published.json`
+with their sources, and nothing here reads them.
 
 | key | what |
 |---|---|
@@ -12,7 +12,7 @@ Every number of the report comes from such lines. Published numbers do not: they
 | `language` | of the texts, BCP-47; absent where the task has none |
 | `metrics` | name to number; shares are fractions between 0 and 1 |
 | `interval95` | bootstrap interval [low, high] of some of the metrics |
-| `protocol` | what must be equal before two lines may stand in one table |
+| `protocol` | all that must be equal before two lines may be in one table |
 | `n_images`, `n_texts`, `n_ties` | sizes, where the task has them |
 | `dataset_sha256`, `precision`, `versions`, `seed`, `wall_s` | to repeat the number |
 | `command` | words that repeat it |
@@ -32,8 +32,9 @@ from crosslingual.data.text import iter_json_lines
 from crosslingual_benchmarks.reading import STRICT, check_shape
 
 TASKS = ("zeroshot_retrieval", "text_to_image", "training", "latency")
-"""Retrieval both ways, which CLIP_benchmark names so; pictures from prompts; what training an arm
-took; milliseconds a query."""
+"""Retrieval both ways, by CLIP_benchmark's name; pictures from prompts; the cost of training an
+arm; milliseconds a query.
+"""
 
 REQUIRED = ("task", "dataset", "model", "metrics", "protocol")
 LARGEST = 1e18  # no measurement comes near it, and sums and products of such numbers stay finite
@@ -141,7 +142,7 @@ def check_result(result: Any, where: str) -> None:
 
 
 def metric_of(result: Result, name: str) -> float | None:
-    """A line's number of that name: among its metrics, or beside them as `mean_recall` stands."""
+    """A line's number of that name, among its metrics or, as `mean_recall`, at the top level."""
     value = result["metrics"].get(name, result.get(name))
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
@@ -188,10 +189,10 @@ def read_results(paths: Iterable[str | Path]) -> list[Result]:
 
 
 def by_protocol(results: Sequence[Result], task: str) -> dict[str, list[Result]]:
-    """The results of a task, apart by dataset and protocol, which one table may not mix.
+    """The results of a task by dataset and protocol, which one table may not mix.
 
     Returns:
-        From a line of words that says dataset and protocol, sorted, to the results under it.
+        Results by a line of words that names dataset and protocol, sorted.
     """
     groups: dict[str, list[Result]] = {}
     for result in results:

@@ -41,10 +41,10 @@ class StepRow(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Command:
-    """What follows `python -m`, and its settings, ready to run.
+    """The words after `python -m`, and settings, ready to run.
 
-    `place` is where its log and its mark lie. Steps of a command that `trains` are counted and paid
-    for.
+    `place` is the path of its log and its mark, without their endings. Steps of a command that
+    `trains` are counted and paid for.
     """
 
     run: str
@@ -77,12 +77,12 @@ class Command:
 
     @property
     def inputs(self) -> list[str]:
-        """All that it is given and does not write."""
+        """All settings but the folders that it writes."""
         given = [value for name, value in self.settings.items() if not name.endswith("_dir")]
         return [str(v) for value in given for v in (value if isinstance(value, list) else [value])]
 
     def made(self, values: Iterable[str]) -> bool:
-        """Whether one of the values is, or lies in, a folder that this command writes."""
+        """Whether one of the values is a folder that this command writes, or lies in one."""
         return any(f"{place}/" in f"{value}/" for value in values for place in self.outputs)
 
 
@@ -91,7 +91,7 @@ def _word(value: Any) -> str:
 
 
 def mark_of(place: Path) -> Values | None:
-    """What a finished command's mark says; None where it did not finish."""
+    """A finished command's mark; None where it did not finish."""
     path = place.with_suffix(".done.json")
     if not path.is_file():
         return None
@@ -163,8 +163,8 @@ def end_commands() -> None:
 class StepTime:
     """Seconds between a run's optimiser steps.
 
-    The median is what a step takes when nothing disturbs it. The mean holds slow starts,
-    checkpoints and batches of other lengths: it is what is waited and paid for.
+    The median is the time of an undisturbed step. The mean includes slow starts, checkpoints and
+    batches of other lengths: it is the time that one waits and pays for.
     """
 
     median_s: float
@@ -198,7 +198,7 @@ def _step_rows(metrics: Path) -> list[Values]:
 
 
 def training_rows(run: Path, place: Path) -> Values:
-    """What a run's metrics.jsonl, latest checkpoint and log say of its training.
+    """A run's training, by its metrics.jsonl, latest checkpoint and log.
 
     `place` is its command's, whose log lies there.
 

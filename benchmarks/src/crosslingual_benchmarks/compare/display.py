@@ -1,4 +1,4 @@
-"""One display of all that a comparison runs: a bar on a terminal, a line a command elsewhere."""
+"""The display of a comparison: a bar on a terminal, a line for each command elsewhere."""
 
 import sys
 import threading
@@ -8,10 +8,10 @@ from tqdm import tqdm
 
 
 class Display:
-    """Shows how many commands are done, and what runs now."""
+    """Shows how many commands are done, and which run now."""
 
     def __init__(self, total: int):
-        """`total` commands are to come."""
+        """Starts with none of `total` commands done."""
         self.total, self.done = total, 0
         self.started = time.monotonic()
         self._lock = threading.Lock()  # measurements run side by side
@@ -20,7 +20,7 @@ class Display:
         self._is_terminal = is_terminal
 
     def say(self, text: str) -> None:
-        """Says what starts, or what went wrong."""
+        """Says that something starts or failed."""
         with self._lock:
             if self._is_terminal and "\n" not in text:
                 self._bar.set_description(text)

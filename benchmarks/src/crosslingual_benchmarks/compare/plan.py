@@ -25,8 +25,9 @@ RUN = "output_dir"
 MIN_STEPS = 10
 FIRST_STEPS = 24
 SECOND_SHARE, SECOND_S = 0.1, 5.0
-"""Of the seconds, or at least: what the second short run takes. Two dozen steps alone were off by a
-quarter where batches differ in length."""
+"""Share of the seconds that the second short run takes, and its least seconds. Two dozen steps
+alone were off by a quarter where batches differ in length.
+"""
 
 
 class PlannedSteps(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""What an arm's training took, as a line of `training.json`."""
+"""The cost of an arm's training, as a line of `training.json`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ def append_training(
 ) -> None:
     """Appends a line with the sum of an arm's trainings, and each of them under `stages`.
 
-    `commands` are all that trained, those of other arms too where the arm goes on from theirs: what
-    is used has to be paid for. `words` repeat the whole.
+    `commands` are all that trained, also those of other arms whose outputs the arm uses: they have
+    to be paid for. `words` repeat the whole.
     """
     from crosslingual.evaluation.retrieval import append_result
     from crosslingual_benchmarks.results import make_result
@@ -55,7 +55,7 @@ def append_training(
 
 
 def _total_parameters(results: Path, arm: Arm) -> dict[str, int]:
-    """Of the pipeline that an arm drew with; nothing where it drew none."""
+    """The size of the pipeline that an arm drew with; empty where it drew nothing."""
     from crosslingual_benchmarks.results import read_results
 
     path = results / "generation.json"

@@ -38,7 +38,7 @@ class Runner:
         return self.folder / "results"
 
     def words(self, arm: Arm | None = None) -> Values:
-        """What words in braces stand for."""
+        """The values of the words in braces."""
         suite = self.suite
         words: Values = {
             "data": str(self.folder / "data"),
@@ -52,7 +52,7 @@ class Runner:
         return words | ({"arm": str(self.folder / "arms" / arm.name)} if arm else {})
 
     def run(self) -> dict[str, str]:
-        """Runs all that is not done; returns the arms that failed, with what they said.
+        """Runs all unfinished commands; returns the arms that failed, with their errors.
 
         An arm that fails stops only the arms that need its outputs.
         """
@@ -85,7 +85,7 @@ class Runner:
             self.display.say(f"{arm.name} FAILED: {error}")
 
     def write_data(self) -> None:
-        """Writes the suite's shards, those that are not there.
+        """Writes the suite's shards where they are missing.
 
         Raises:
             ValueError: shards are there that were made otherwise, a folder holds something else, or
@@ -143,7 +143,7 @@ class Runner:
             self.display.advance()
 
     def _keys_of_others(self, arm: Arm, command: Command) -> list[str]:
-        """Keys of other arms' commands whose outputs it reads: it runs anew where they did."""
+        """Keys of other arms' commands whose outputs it reads: it runs again where they did."""
         others = [one for one in self.suite.arms if one.name != arm.name]
         made = [c for one in others for c in self.commands_of(one) if c.made(command.inputs)]
         return [str(mark["key"]) for c in made if (mark := mark_of(c.place)) is not None]
@@ -205,7 +205,7 @@ class Runner:
             places |= {command.place for command in found}
 
     def record_training(self, arm: Arm) -> None:
-        """Appends what an arm's training took, once; the part that it shares with others counts."""
+        """Appends the cost of an arm's training, once, with the part that it shares with others."""
         mark, key = self.folder / "arms" / arm.name / "recorded", self._arm_key(arm)
         commands = [command for command in self.commands_behind(arm) if command.trains]
         if not commands or (mark.is_file() and mark.read_text() == key):
@@ -221,7 +221,7 @@ class Runner:
         return self.suite.trained_languages if arm.steps else []
 
     def measurements(self, arm: Arm) -> list[Command]:
-        """What an arm is measured by, of what it can do."""
+        """The commands that measure an arm's pipeline and embedder."""
         suite, words = self.suite, self.words(arm)
         place = self.folder / "arms" / arm.name
         common: Values = {"method": arm.method, "arm": arm.name}
@@ -247,7 +247,7 @@ class Runner:
         return commands
 
     def latencies(self, arm: Arm) -> list[Command]:
-        """How long a query of an arm takes, where that is wanted."""
+        """The command that measures an arm's queries, where the suite wants it."""
         can_answer = arm.prompt_language == "native" and (arm.pipeline or arm.embedder)
         if not self.suite.latency or not can_answer:
             return []
@@ -278,7 +278,7 @@ class Runner:
             self._begin(command, key, self.results / f"{arm.name}-{self.suite.world}")
 
     def _arm_key(self, arm: Arm) -> str:
-        """Changes where an arm's last command does."""
+        """A key that changes with the arm's last command."""
         if not arm.steps:
             return json.dumps(asdict(arm), sort_keys=True)
         place = self.command_of(arm, len(arm.steps) - 1, arm.steps[-1]).place
@@ -287,7 +287,7 @@ class Runner:
 
     @property
     def num_commands(self) -> int:
-        """All that there is to run."""
+        """The number of commands of all arms."""
         arms = self.suite.arms
         return sum(len(a.steps) + len(self.measurements(a)) + len(self.latencies(a)) for a in arms)
 

@@ -1,1 +1,1 @@
-"""`crosslingual-bench cost`: what training costs, measured here and as published."""
+"""`crosslingual-bench cost`: the costs of training, measured here and published."""

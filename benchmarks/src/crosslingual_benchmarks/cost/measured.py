@@ -1,4 +1,5 @@
-"""What training cost here: device-hours and price from `training` lines, points from the others.
+"""The measured cost of training: device-hours and price from `training` lines, points from the
+others.
 
 Training lines of one arm that differ in their seed are averaged. An arm's points are 100 times
 the mean over the foreign languages of its own lines. A number that the lines do not give is None,
@@ -16,14 +17,14 @@ TASK_OF = {"text_accuracy": "text_to_image", "mean_recall": "zeroshot_retrieval"
 """The metrics that points may be of, and the task whose lines hold them."""
 
 AS_IS = ("as_is", "clip")
-"""Arms that nothing trained: of generation, and of retrieval."""
+"""Untrained arms: of generation, and of retrieval."""
 
 NEEDED = ("train_s", "num_processes")
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What one arm's training took.
+    """The cost of one arm's training.
 
     Device-hours are `train_s` x `num_processes` / 3600, which is what is paid for; step-hours are
     the part that optimiser steps took, stage by stage where the line has `stages`. Hours are means
@@ -60,7 +61,7 @@ class PointCost:
 
 
 def training_costs(results: Sequence[Result], price_per_hour: float) -> list[TrainingCost]:
-    """What each arm's training took, by arm's name.
+    """The cost of each arm's training, by arm's name.
 
     The price is of one device's hour, that is of one process.
 

@@ -4,8 +4,8 @@ crosslingual-bench cost                                            # the publish
 crosslingual-bench cost --results results --price_per_hour 0.35 --metric mean_recall
 crosslingual-bench cost --price_per_hour 2.5 --hours 24 --num_devices 8    # a planned run
 
-Measured and published costs are two tables, never one. The price of an hour is the user's to give:
-no source here knows what their machine costs.
+Measured and published costs are separate tables. Users give the price of an hour, since no source
+here knows what their machine costs.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class CostSettings:
 
 @dataclass(frozen=True)
 class PublishedCost:
-    """A published cost, and what its hours make of it.
+    """A published cost, and the same derived from its hours.
 
     The row holds `gpu_hours` and `cost_usd`. The implied price is dollars a GPU-hour; the cost
     derived again is hours times a price.
@@ -68,7 +68,7 @@ class PublishedCost:
 def published_costs(price_per_hour: float | None = None) -> list[PublishedCost]:
     """The published hours and costs, and each cost derived again as hours x price.
 
-    Without a price, a GPU-hour costs what Table 1's first row implies.
+    The default price of a GPU-hour is the one that Table 1's first row implies.
     """
     price = price_per_hour or reference_price()
     costs = []
@@ -88,7 +88,8 @@ def reference_price() -> float:
 def planned_costs(
     hours: float, num_devices: int, price_per_hour: float | None = None
 ) -> list[tuple[str, float]]:
-    """What a planned run costs by the user's price, and by each that a published row implies.
+    """The cost of a planned run at the user's price, and at each price that a published row
+    implies.
 
     Raises:
         ValueError: hours or devices are not above 0.

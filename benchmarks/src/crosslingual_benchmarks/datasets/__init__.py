@@ -1,7 +1,7 @@
-"""Retrieval benchmarks in their published layouts. One file a dataset; a new one is a line here.
+"""Retrieval benchmarks in their published layouts, a file for each; a new one is a line here.
 
 A reader takes the root of the user's copy and returns a `RetrievalSet`. Its keyword arguments are
-settings of `crosslingual-bench retrieval`; what it does not take is refused there. Without
+settings of `crosslingual-bench retrieval`, which refuses the others. Without
 `languages` a reader takes all that it finds, and without `image_dir` the pictures in `root/images`.
 """
 

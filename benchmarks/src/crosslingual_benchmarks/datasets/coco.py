@@ -27,7 +27,7 @@ def coco(
     languages: Sequence[str] = (),
     image_dir: Sequence[str] = (),
 ) -> RetrievalSet:
-    """Reads what of COCO's caption files lies in a folder, or below it as their archives unpack.
+    """Reads the caption files of COCO that a folder holds, or its subfolders as archives unpack.
 
     - en: Karpathy's `dataset_coco.json`, whose test split is the 5K of the papers; where `split` is
       one of COCO's own, such as `val2017`, `annotations/captions_val2017.json`.
@@ -39,7 +39,7 @@ def coco(
     COCO's pictures, or its `val2014` and so on.
 
     Raises:
-        FileNotFoundError: none of the files is there.
+        FileNotFoundError: the folder has none of the files.
         ValueError: a language or the split is not there, or a file is of another kind.
     """
     own, zh_split, zh = (

@@ -24,8 +24,8 @@ def multi30k(
     """Reads a split of Multi30K's repository (`data/task1`, `data/task2`); the pictures are
     Flickr30k's (COCO's in `test_2017_mscoco`).
 
-    The field tests on task 1, one caption a picture; with task 2's five, recall is some seven
-    points higher, so task and split are part of the protocol.
+    Papers test on task 1, one caption a picture. With task 2's five, recall is some seven points
+    higher, so task and split are part of the protocol.
 
     Task 1 has one caption a language, a translation; task 2 has five, written independently. The
     split is `test_2016_flickr` of task 1 and `test_2016` of task 2 if None.

@@ -1,5 +1,5 @@
-"""What a reader of a retrieval benchmark returns: pictures to be read later, and the captions of
-each language's gallery.
+"""A retrieval benchmark as a reader returns it: pictures to be read later, and the captions of each
+language's gallery.
 """
 
 import logging
@@ -85,7 +85,7 @@ def choose_languages(wanted: Sequence[str], found: Iterable[str], where: str) ->
     `where` names the data in the error.
 
     Raises:
-        ValueError: one is not there; those that are stand in the message.
+        ValueError: one is missing; the message names the others.
     """
     there = sorted(set(found))
     matched = {language: match_language(language, there) for language in wanted}

@@ -14,8 +14,8 @@ def read_samples(urls: Sequence[str]) -> Iterator[tuple[Picture, dict[str, Any]]
 
     Raises:
         FileNotFoundError: no such shard.
-        ValueError: a shard is compressed or damaged, or holds what is no sample: a gallery with a
-            part of its pictures would be easier.
+        ValueError: a shard is compressed or damaged, or holds a broken sample: a gallery with only
+            some of its pictures would be easier.
     """
     for url in urls:
         shard = Shard(url)

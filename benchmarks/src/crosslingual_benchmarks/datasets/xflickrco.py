@@ -25,8 +25,7 @@ def xflickrco(
     """Reads `annotations/LANGUAGE/SPLIT.jsonl`; each language's file is a gallery of its own, as in
     IGLUE.
 
-    Pictures go by `img_path`: `id` is a text for Flickr30k and a number for COCO, so that neither
-    can be a key in common.
+    Pictures are identified by `img_path`, since `id` is a text for Flickr30k and a number for COCO.
 
     `image_dir` names folders of Flickr30k's pictures and of COCO's val2014.
 

@@ -24,8 +24,8 @@ def xtd10(
 ) -> RetrievalSet:
     """Reads XTD10's repository.
 
-    800 of its pictures are from COCO's train2014, which many models were trained on: the subset
-    `not_train2014` has the others, so that both are reported.
+    800 of its pictures are from COCO's train2014, which many models were trained on. The subset
+    `not_train2014` holds the others, and both are reported.
 
     `image_dir` names folders of COCO 2014's pictures, or of its `train2014` and `val2014`. Japanese
     is `ja`, its file's code `jp`.

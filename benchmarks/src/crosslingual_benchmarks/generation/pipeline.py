@@ -1,6 +1,4 @@
-"""The pipeline of `crosslingual-bench generation`: found, brought to its sampler, precision and
-device, and told apart by its weights.
-"""
+"""The pipeline of `crosslingual-bench generation`: how it is found, prepared and identified."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +11,10 @@ BASE = "base"  # in the place of a method: the base as it is
 
 
 def pipeline_of(method: str, path: str | None, base: str | None) -> Callable[[], Any]:
-    """What loads a method's pipeline, or with `base` that of the base; nothing is loaded yet.
+    """A function that loads a method's pipeline, or for `base` the base's own.
 
     Raises:
-        ValueError: no such method, one that draws nothing, or no path or base.
+        ValueError: no such method, a method without a pipeline, or no path or base.
     """
     if method == BASE:
         if base is None or path is not None:
@@ -39,7 +37,7 @@ def prepare_pipeline(pipe: Any, settings: GenerationSettings) -> Any:
     from diffusers import DDIMScheduler
 
     if settings.scheduler == "ddim":
-        # register_modules, and not an attribute: it reaches a pipeline through what wraps it
+        # register_modules reaches the pipeline inside of a wrapper; setting an attribute does not
         pipe.register_modules(scheduler=DDIMScheduler.from_config(pipe.scheduler.config))
     dtypes = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     dtype = dtypes[settings.mixed_precision]
@@ -48,7 +46,7 @@ def prepare_pipeline(pipe: Any, settings: GenerationSettings) -> Any:
 
 
 def count_parameters(pipe: Any) -> int:
-    """The parameters of all parts of a pipeline, those that a prompt's way to a picture takes."""
+    """The number of parameters in all parts of a pipeline."""
     from torch import nn
 
     parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
@@ -56,8 +54,8 @@ def count_parameters(pipe: Any) -> int:
 
 
 def made_with(settings: GenerationSettings) -> dict[str, Any]:
-    """What decides pictures beside the sampling and the prompts: a method and its weights, which a
-    folder is told by wherever it lies.
+    """The settings besides sampling and prompts that decide pictures. Folders are identified by
+    the hash of their weights, wherever they are.
     """
     told = {name: getattr(settings, name) for name in ("method", "scheduler", "mixed_precision")}
     told["prompt_language"] = settings.prompt_language
@@ -68,8 +66,8 @@ def made_with(settings: GenerationSettings) -> dict[str, Any]:
 
 
 def _weights_hash(name: str) -> str | None:
-    """Of all safetensors below `FOLDER`, `KIND:FOLDER` or a world's model such as `testbed:sd`;
-    None where there are none.
+    """The hash of all safetensors below `FOLDER`, `KIND:FOLDER` or a world's model such as
+    `testbed:sd`; None where there are none.
     """
     from crosslingual.frozen.weights import weights_hash
     from crosslingual.worlds import find_worlds, model_folder

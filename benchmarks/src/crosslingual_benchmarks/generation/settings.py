@@ -99,15 +99,15 @@ class GenerationSettings:
 
 
 def world_of(settings: GenerationSettings) -> World | None:
-    """The world whose scenes are the prompts; None where the data set is no world."""
+    """The world whose scenes are the prompts; None where the data set is not a world."""
     return find_worlds().get(settings.dataset)
 
 
 def with_defaults(settings: GenerationSettings) -> GenerationSettings:
-    """A copy in which what depends on the data set is filled in.
+    """A copy with the defaults of its data set filled in.
 
     Raises:
-        ValueError: no such data set, or a setting that it does not take or cannot do without.
+        ValueError: no such data set, a setting that it does not take, or one that it needs.
     """
     name, world, known = settings.dataset, world_of(settings), (*find_worlds(), *DATASETS)
     if name not in known:
@@ -132,7 +132,7 @@ def with_defaults(settings: GenerationSettings) -> GenerationSettings:
 
 
 def world_defaults(world: World) -> dict[str, Any]:
-    """Settings of a world's data set: those that its base draws well with, and its own CLIP."""
+    """A world's defaults: the settings that its base draws well with, and its own CLIP."""
     names = ("num_inference_steps", "guidance_scale", "resolution")
     told = {name: getattr(world.evaluation, name) for name in names}
     return {

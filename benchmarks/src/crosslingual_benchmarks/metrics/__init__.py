@@ -1,7 +1,7 @@
-"""What generated pictures are scored by. A new metric is one file here, found without being named.
+"""The metrics of generated pictures. A new metric is one file here; nothing else names it.
 
-A file of this folder that has `METRICS` offers them: result lines, tables and plots then hold them.
-Each file says the definition and its source.
+Result lines, tables and plots hold the metrics in `METRICS` of every file of this folder. Each file
+gives the definition and its source.
 
     METRICS = (Metric("ink", "ink, %", measure_ink, scale=100, better="low"),)
 """
@@ -18,13 +18,13 @@ Better = Literal["high", "low", ""]
 
 @dataclass(frozen=True)
 class Score:
-    """What a metric found in one language's pictures.
+    """A metric of one language's pictures.
 
     Attributes:
         value: the number; a share is a fraction between 0 and 1.
         interval95: its bootstrap interval, [low, high].
         protocol: how it was measured: what must be equal before two numbers stand in one table.
-        further: entries of the result line beside its metrics; numbers of several metrics add up.
+        further: other entries of the result line; numbers of several metrics add up.
         warnings: sentences that a reader should know.
         marks: for each judged picture, whether it is right.
     """
@@ -44,9 +44,9 @@ class Metric:
     Attributes:
         name: in result lines.
         head: of its column in tables, with unit or direction.
-        measure: takes a `metrics.sample.Sample`; None where the sample has nothing to measure.
+        measure: takes a `metrics.sample.Sample`; returns None where it has nothing to measure.
         scale: a result's number is multiplied by it to be shown.
-        decimals: that are shown.
+        decimals: digits that are shown after the point.
         better: which end is the better one; empty where neither is.
         is_share: whether it is a share of the pictures; shares have a plot and open tables.
         place: tables and plots are in this order.

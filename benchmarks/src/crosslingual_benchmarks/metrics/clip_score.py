@@ -17,12 +17,12 @@ from crosslingual_benchmarks.metrics.sample import Sample, paths_of
 
 @dataclass(frozen=True)
 class ClipScore:
-    """What `clip_score` found.
+    """The result of `clip_score`.
 
     Attributes:
         cosine_N: of each pair, between -1 and 1, fp32 on the CPU.
         num_cut: captions longer than CLIP's context, cut with the end token kept.
-        protocol: the CLIP, the resize and the context, without which the number means little.
+        protocol: the CLIP, the resize and the context, on which the number depends.
     """
 
     cosine_N: Tensor
@@ -39,8 +39,8 @@ class ClipScore:
         """The mean of `max(100 cosine, 0)`: CLIPScore with a weight of 1, in per cent.
 
         Hessel et al. 2021 (arXiv 2104.08718, section 3) define `w max(cosine, 0)` with w = 2.5,
-        and read "A photo depicts" before the caption; neither is done here, as in the
-        text-to-image papers.
+        and put "A photo depicts" before the caption. Text-to-image papers do neither, and neither
+        does this.
         """
         return self.cosine_N.double().mul(100).clamp(min=0).mean().item()
 

@@ -1,18 +1,18 @@
 """Features of pictures for FID and KID: a CLIP's image embeddings, or FID's own Inception.
 
-FID moves by several points with the resize alone (Parmar et al. 2022, arXiv 2104.11222) and by more
-with the extractor: both are in the protocol that `image_features` returns, and two numbers whose
-protocols differ do not belong in one table.
+The resize alone changes FID by several points (Parmar et al. 2022, arXiv 2104.11222), and the
+extractor by more. Both are in the protocol that `image_features` returns; numbers of different
+protocols do not belong in one table.
 
 - A CLIP (`testbed:clip`, a hub id, a folder) reads pictures at its own size (bicubic, centre crop).
   Layer `projected`: its embedding in the joint space, not normalised, as clean-fid and
   torch-fidelity take CLIP's features.
-- `inception-v3-compat`, torch-fidelity's Inception, layer `2048`: what published FIDs use. Pictures
-  are brought to a resolution or left as they are, and then to 299 x 299 inside, bilinear as in
-  TensorFlow 1.
+- `inception-v3-compat`, torch-fidelity's Inception, layer `2048`, as in published FIDs. Pictures
+  are brought to a resolution or left as they are; the network then resizes them to 299 x 299,
+  bilinear as in TensorFlow 1.
 
-CLIP's features follow what pictures show more than Inception's, which follow ImageNet's classes
-(Kynkäänniemi et al. 2023, arXiv 2203.06026); published numbers are Inception's.
+CLIP's features follow the content of pictures more than Inception's, which follow ImageNet's
+classes (Kynkäänniemi et al. 2023, arXiv 2203.06026). Published numbers are Inception's.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ class Extractor:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Features with what they were taken by.
+    """Features, and how they were taken.
 
     Rows are fp32, on the CPU; the protocol holds extractor, layer and resize as JSON values.
     """
@@ -64,7 +64,7 @@ class ImageFeatures:
 
 
 def load_extractor(name: str, resolution: int | None = None) -> Extractor:
-    """Loads what reads pictures.
+    """Loads a network that reads pictures.
 
     Args:
         name: `inception-v3-compat`, or a CLIP: `testbed:clip`, a hub id, a folder.
@@ -130,7 +130,7 @@ def image_features(pictures: Pictures, extractor: Extractor, batch_size: int = 6
         first = int(wrong.nonzero()[0])
         raise ValueError(
             f"the features of picture {first} are not finite ({int(wrong.sum())} of {len(found)} "
-            f"are such): look for a NaN in {extractor.name}"
+            f"are not): look for a NaN in {extractor.name}"
         )
     resize = f"none, {size}" if extractor.resolution is None else f"{FIT} to {size}"
     if extractor.name == INCEPTION:

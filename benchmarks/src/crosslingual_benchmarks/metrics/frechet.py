@@ -1,7 +1,7 @@
 """FID and KID: how far two sets of pictures lie apart in the features of a network.
 
-What the features are decides the number as much as the pictures do: `features.py` returns the
-extractor, the layer and the resize beside them, for the result's protocol. Everything here is fp64.
+The number depends on the features as much as on the pictures: `features.py` also returns the
+extractor, the layer and the resize, for the result's protocol. Everything here is fp64.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ CHUNK_ROWS = 2048  # kernel rows that exist at a time in `kernel_distance`
 
 @dataclass(frozen=True)
 class FrechetDistance:
-    """A FID, at least 0, with the sizes that it rests on."""
+    """A FID, at least 0, with the numbers of pictures and features."""
 
     value: float
     num_rows_a: int
@@ -30,7 +30,7 @@ class FrechetDistance:
 
     @property
     def warning(self) -> str | None:
-        """Why the value may not stand beside others, if so.
+        """Why the value cannot be compared with others, or None.
 
         A covariance of fewer than D + 1 rows is singular, and FID is biased upwards by an amount
         that depends on the model as well as on the number of rows (Chong & Forsyth 2020,
@@ -81,9 +81,9 @@ def kernel_distance(features_a_ND: Rows, features_b_MD: Rows) -> float:
 
     `sum_{i!=j} k(a_i, a_j) / (N (N - 1)) + sum_{i!=j} k(b_i, b_j) / (M (M - 1)) - 2 sum_{ij}
     k(a_i, b_j) / (N M)` (Bińkowski et al. 2018, arXiv 1801.01401, section 4; Gretton et al. 2012,
-    eq. 3). It takes all rows at once, of sets of any sizes: no drawing of subsets, and the smallest
-    variance. It is slightly below 0 for sets of one distribution. Kernels are summed in chunks;
-    time grows with (N + M)^2 D.
+    eq. 3). It takes all rows at once instead of drawing subsets, which gives the smallest variance;
+    the sets may differ in size. It may be slightly below 0 for sets of one distribution. Kernels
+    are summed in chunks; time grows with (N + M)^2 D.
 
     Raises:
         ValueError: fewer than 2 rows, a row that is not finite, different widths.

@@ -1,10 +1,10 @@
 """95 % bootstrap intervals: of a mean over rows, and of any statistic of a table.
 
 The percentile interval (Efron 1979; Efron & Tibshirani 1993, An Introduction to the Bootstrap,
-chapter 13): the statistic of many tables of as many rows, drawn from the measured ones with
-replacement, and the 2.5th and 97.5th of a hundred of them. It says how far the number would move
-with other prompts; not with another seed of training. Rows that are all alike, a single row
-included, give an interval of no width: read the count beside it.
+chapter 13): many tables of as many rows are drawn from the measured rows with replacement, and the
+interval reaches from the 2.5th to the 97.5th percentile of their statistics. It says how far the
+number would move with other prompts, and not with another seed of training. Rows that are all
+alike, or a single row, give an interval of no width: look at the count as well.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ NUM_DRAWN = 4_000_000  # row numbers that exist at a time
 
 
 def interval_of_mean(values_N: Rows, num_samples: int = 1000, seed: int = 0) -> Interval:
-    """The interval of the mean of independent rows, such as one picture a prompt; where rows are
-    yes or no, that of the share of yes.
+    """The interval of the mean of independent rows, such as one picture for each prompt. Rows may
+    be yes or no: the mean is then the share of yes.
 
     Raises:
         ValueError: no rows, or a row that is not finite.
@@ -45,11 +45,11 @@ def interval_of_statistic(
 ) -> Interval:
     """The interval of any statistic of a table's rows, such as its FID to a reference.
 
-    The interval is shifted by how far the resamplings' mean lies off the measured statistic (the
-    bootstrap's estimate of bias, Efron & Tibshirani 1993, section 10.2). FID and KID need it: a
-    drawn table holds some rows twice, which puts both distances too high. In a trial with two
-    drawn tables of 150 rows of 8 numbers the plain percentiles held the expected FID in 43 % of
-    repetitions and KID in 55 %, the shifted ones in 99 % and 98 %.
+    The interval is shifted by the bootstrap's estimate of bias: the difference between the
+    resamplings' mean and the measured statistic (Efron & Tibshirani 1993, section 10.2). FID and
+    KID need it, because a drawn table holds some rows twice, which raises both distances. In a
+    trial with two drawn tables of 150 rows of 8 numbers, the plain percentiles contained the
+    expected FID in 43 % of repetitions and KID in 55 %, the shifted ones in 99 % and 98 %.
 
     Raises:
         ValueError: no rows, a row that is not finite, or a statistic that is not.

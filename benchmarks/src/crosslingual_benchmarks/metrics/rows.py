@@ -1,4 +1,4 @@
-"""Tables of features and columns of scores, checked once where a metric takes them in."""
+"""Tables of features and columns of scores, checked once at the start of a metric."""
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ def checked_rows(features_ND: Rows, what: str, min_rows: int = 2) -> np.ndarray:
     """A table of features as (N, D) fp64, on the CPU; `what` names it in errors.
 
     Raises:
-        ValueError: it is no table, has too few rows or no columns, or holds a NaN or an infinity.
+        ValueError: it is not a table, has too few rows or no columns, or holds a NaN or an
+        infinity.
     """
     rows_ND = _double(features_ND)
     if rows_ND.ndim != 2 or rows_ND.shape[1] == 0:
@@ -45,7 +46,7 @@ def checked_column(values_N: Rows, what: str) -> np.ndarray:
     """A score a row as (N,) fp64.
 
     Raises:
-        ValueError: it is no column, is empty, or holds a NaN or an infinity.
+        ValueError: it is not a column, is empty, or holds a NaN or an infinity.
     """
     column_N = _double(values_N)
     if column_N.ndim != 1:
@@ -67,5 +68,5 @@ def _refuse_non_finite(is_finite_N: np.ndarray, what: str) -> None:
         first = int(np.flatnonzero(~is_finite_N)[0])
         raise ValueError(
             f"row {first} of {what} is not finite ({int((~is_finite_N).sum())} of "
-            f"{len(is_finite_N)} are such): look for a NaN in the model's output"
+            f"{len(is_finite_N)} are not): look for a NaN in the model's output"
         )

@@ -1,4 +1,4 @@
-"""What a metric reads: one language's prompts and pictures, and what measures them."""
+"""The inputs of a metric: one language's prompts and pictures, and the networks that measure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,9 +28,9 @@ Pairs = Sequence[tuple[Prompt, Drawn]]
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What pictures are measured with; one serves every arm and language.
+    """The networks and true pictures of a measurement; one serves every arm and language.
 
-    `references_MD` are features of the true pictures, and `words` tell a protocol which they are.
+    `references_MD` are features of the true pictures, which `words` describe for the protocol.
     `shows` is a world's judge: whether a picture shows a scene. `place`, of a judge that ranks all
     scenes, says how many others fit a picture better.
     """

@@ -29,10 +29,10 @@ ROUNDING = 1e-6  # cosines in fp32 that lie closer are equal
 
 @dataclass(frozen=True)
 class TextChoice:
-    """What `text_choice` found.
+    """The result of `text_choice`.
 
-    `num_ties` counts pictures whose right caption's score equals the best wrong one's, which is not
-    right. `chance` is the accuracy of a random choice, the mean of 1 / (1 + wrong captions).
+    `num_ties` counts pictures whose right caption scores as high as the best wrong one; they count
+    as wrong. `chance` is the accuracy of a random choice, the mean of 1 / (1 + wrong captions).
     """
 
     is_right_N: Tensor
@@ -100,8 +100,8 @@ def text_choice(
 
 
 def hard_negatives(clip: FrozenCLIP, captions: Sequence[str], count: int) -> list[list[str]]:
-    """For each caption the `count` others nearest to it in a CLIP's space, equal ones passed over;
-    fewer where there are fewer.
+    """For each caption, the `count` different ones nearest to it in a CLIP's space, or all where
+    there are fewer.
     """
     distinct = list(dict.fromkeys(caption.strip() for caption in captions))
     rows_TP = embed_captions(clip, distinct).rows_TP

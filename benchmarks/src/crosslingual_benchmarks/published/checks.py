@@ -1,4 +1,4 @@
-"""What of the published tables comes out when it is computed again, and what does not.
+"""Computes the averages, quotients and ratios of the published tables again.
 
 A number comes out where it is within one unit of its own last digit: 28.53 is a published $28.5.
 """
@@ -18,8 +18,7 @@ NOT_FULL = "Full Fine-tune"
 class Check:
     """A published number and the same computed from others.
 
-    `comes_out` is None where nothing is there to compute the number from, and `recomputed` then
-    says why.
+    `comes_out` is None where the number cannot be computed, and `recomputed` then says why.
     """
 
     table: str
@@ -103,7 +102,9 @@ def _latency(published: Published) -> Iterator[Check]:
 
 
 def _speed_ups(published: Published) -> Iterator[Check]:
-    """The README's speed-ups, which name neither hours nor costs: either may bear them out."""
+    """The README's speed-ups. It does not say whether they are of hours or of costs: either may
+    agree.
+    """
     rows = published.tables["efficiency"].rows
     (full,) = [row for row in rows if row.method == NOT_FULL]
     for row in rows:

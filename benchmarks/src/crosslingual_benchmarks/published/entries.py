@@ -1,4 +1,4 @@
-"""What a published number is: a quantity with its source and strength, in the row of a table."""
+"""Published numbers: quantities with source and strength, in the rows of tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ STRENGTHS = {
     "estimated": "the survey's own estimate, without a source",
     "unsupported": "stands in the survey alone: no source that was found says it",
 }
-"""Tags from strong to weak, and what each means."""
+"""Tags and their meanings, from strong to weak."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, and what of it cannot be set beside numbers measured here, a sentence each."""
+    """A table. `what_cannot_be_compared` says, a sentence each, which of its numbers cannot be
+    compared with numbers measured here.
+    """
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""Arithmetic on what may be a number, a range or a bound: nothing is known beyond what is written.
+"""Arithmetic on published numbers, which may be ranges or bounds; nothing is guessed.
 
 A span is `(low, high)`; None is a bound that nobody gave. All values are 0 or more.
 """

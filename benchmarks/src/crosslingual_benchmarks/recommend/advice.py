@@ -2,8 +2,8 @@
 
 Constraints exclude. Criteria whose wishes are all active add points. Ties go to the method with
 fewer open doubts, then to the cheaper one, then to the one that trains fewer parameters. A new rule
-is added in `criteria.json`, whose `about` says what its keys mean. A number that a rule leans on is
-named there by table, row and column of `published.json`, so that no number is written twice.
+is added in `criteria.json`, whose `about` explains its keys. A rule names the numbers that support
+it by table, row and column of `published.json`, so that no number is written twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from crosslingual_benchmarks.reading import STRICT, check_shape
 
 CRITERIA = Path(__file__).with_name("criteria.json")
 Cell = list[str]  # table, row and column of a published number
-Entry = dict[str, Any]  # a part of the rules or of the answer, as its JSON has it
+Entry = dict[str, Any]  # a part of the rules or of the answer, as in its JSON
 Reasons = list[Entry]  # each {"text": ..., "evidence": [published numbers, see `_evidence`]}
 
 
@@ -143,7 +143,7 @@ def advise(wishes: Entry, rules: Entry | None = None) -> Entry:
             excluded.append(named | {"reasons": broken})
         else:
             ranking.append(named | _points(name, rules, active) | {"doubts": doubts})
-    # what is left of ties stays in the order of criteria.json
+    # remaining ties keep the order of criteria.json
     ranking.sort(key=lambda option: _place(option, rules["methods"][option["method"]]))
     conflicts = [c for c in rules["conflicts"] if active.keys() >= set(c["wishes"])]
     return {
@@ -281,7 +281,7 @@ def _shares(conflicts: list[Entry], rules: Entry, wishes: Entry) -> dict[str, st
 
 
 def _evidence(name: Sequence[str]) -> Entry:
-    """A published number: where it stands, how strong it is and what is known against it."""
+    """A published number: its place, its strength and what is known against it."""
     published, (table, method, column) = load_published(), name
     cell, found = published.cell(*name), published.tables[table]
     row = next(row for row in found.rows if row.method == method)

@@ -4,7 +4,8 @@
     crosslingual-bench recommend --retrieval true --languages 9 --results results --json true
 
 The survey's section 5.2 and its README, as the rules of `criteria.json`. Published numbers come
-with their strength; measured ones stand apart, under the data they were measured on.
+with their strength; measured ones are in tables of their own, by the data that they were measured
+on.
 """
 
 import json
@@ -19,12 +20,12 @@ from crosslingual_benchmarks.report.tables import DASH, render_plain
 from crosslingual_benchmarks.results import Result, by_protocol, read_results
 
 METRICS = {**costs.TASK_OF, "culture_score": "text_to_image"}
-"""The metrics that are read from result lines, and the task whose lines hold them."""
+"""Metrics of result lines, and the task whose lines hold them."""
 
 
 @dataclass
 class RecommendSettings:
-    """Settings of `crosslingual-bench recommend`: what is wished for, and what bounds it.
+    """Settings of `crosslingual-bench recommend`: wishes and limits.
 
     Attributes:
         budget: dollars for training, for all languages together.
@@ -38,7 +39,7 @@ class RecommendSettings:
         quality: whether quality comes before cost.
         max_adapter_mb: the most megabytes to ship beside the frozen base.
         native_pairs: how many pictures with captions in the languages you have; 0 is none.
-        results: result files, or folders of them; their numbers are shown apart.
+        results: result files, or folders of them; their numbers are shown in tables of their own.
         json: print the answer as JSON.
     """
 
@@ -72,7 +73,7 @@ def recommend(settings: RecommendSettings) -> Entry:
 
 
 def measured_numbers(results: Sequence[Result], wishes: Entry, rules: Entry) -> list[Entry]:
-    """The wishes' metrics as result lines have them, apart by dataset and protocol.
+    """The wishes' metrics as result lines have them, by dataset and protocol.
 
     Returns:
         metric, unit, measured_on (dataset and protocol in words), values (method to its mean, the

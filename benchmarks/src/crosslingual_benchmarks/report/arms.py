@@ -1,4 +1,4 @@
-"""Arms: which lines of a group belong to one row, what it is called, and which row is a bound."""
+"""Arms: which lines of a group are one row, the row's name, and which row is a bound."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from crosslingual_benchmarks.report.measures import Number, mean_number, number_
 from crosslingual_benchmarks.results import Result
 
 UPPER_BOUNDS = ("english_upper_bound", "upper_bound", "english")
-"""Names of arms that read the English prompt whatever the language: a bound, no competitor."""
+"""Names of arms that always read the English prompt: they are a bound and do not compete."""
 
 LABELS = {
     "pea": "PEA",
@@ -28,9 +28,8 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Arm:
-    """A row: the lines of one model in one group of results.
-
-    No two of its results have the same metric in the same language.
+    """A row: the lines of one model in one group of results, no two of which have the same metric
+    in the same language.
     """
 
     label: str
@@ -57,7 +56,7 @@ class Arm:
 
     @property
     def trained_languages(self) -> set[str] | None:
-        """What it was trained on, where its lines say so."""
+        """The languages that it was trained in, where its lines name them."""
         told = [set(r["trained_languages"]) for r in self.results if "trained_languages" in r]
         return set().union(*told) if told else None
 
@@ -65,13 +64,11 @@ class Arm:
 def arms_of(results: Sequence[Result]) -> list[Arm]:
     """Groups lines of one dataset and protocol into rows.
 
-    A model's lines are one row, also where every language has weights of its own; lines of the
-    same model, language and metric are rows apart, named by the seed or the weights that differ.
-
-    All are of one task, dataset and protocol.
+    A model's lines are one row, also where every language has weights of its own. Lines of the same
+    model, language and metric are separate rows, named by the seed or the weights that differ.
 
     Returns:
-        In the order of `LABELS`, others behind these by name, bounds last.
+        Rows in the order of `LABELS`, then others by name, then bounds.
     """
     by_model: dict[str, list[Result]] = {}
     for result in results:
@@ -98,7 +95,7 @@ def arms_of(results: Sequence[Result]) -> list[Arm]:
 
 
 def _telling_keys(lines: Sequence[Result]) -> tuple[str, ...]:
-    """The fewest keys that tell apart the numbers of one model, language and metric."""
+    """The fewest keys that identify each number of one model, language and metric."""
     most = ("pretrained", "seed")
     return next((keys for keys in (("seed",), ("pretrained",)) if _are_apart(lines, keys)), most)
 

@@ -1,4 +1,4 @@
-"""What a report is made of, before it is HTML, Markdown or LaTeX."""
+"""The parts of a report, before it is HTML, Markdown or LaTeX."""
 
 from dataclasses import dataclass, field
 
@@ -8,12 +8,12 @@ class Cell:
     """A cell of a table.
 
     Attributes:
-        text: what it says.
-        aside: small print: the 95 % interval of its number, or the strength of a quoted one.
-        is_best: no other row of its column comes up to it.
-        is_code: words for a terminal.
-        names: the language whose code the text is; its own name may stand beside it.
-        language: that the text is in, BCP-47, where it is not English.
+        text: of the cell.
+        aside: small print: the 95 % interval of a measured number, or the strength of a quoted one.
+        is_best: whether it is better than all other rows of its column.
+        is_code: whether the text is words for a terminal.
+        names: the language whose code the text is, so that a page can add the language's own name.
+        language: of the text, BCP-47, where it is not English.
     """
 
     text: str
@@ -37,10 +37,10 @@ class Table:
         title: its caption.
         heads: one a column.
         rows: cells, one a column.
-        num_head_cells: how many cells at the start of a row say what the row is.
-        reference_rows: numbers of rows that are a bound to look at, and no competitor.
-        note: what to know when reading it.
-        is_folded: a long table, shown when asked for.
+        num_head_cells: how many cells at the start of a row name the row.
+        reference_rows: numbers of the rows that are a bound, which does not compete.
+        note: text below the table.
+        is_folded: whether it is a long table, which a page shows on demand.
     """
 
     key: str
@@ -87,7 +87,7 @@ class Section:
     """A part of the report under one heading.
 
     Its key is its anchor, unique in the report. `cautions` say what cannot be compared; `notes` are
-    on single numbers and shown when asked for.
+    on single numbers, and a page shows them on demand.
     """
 
     key: str
@@ -103,7 +103,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A report: a heading, what was read, and its sections."""
+    """A report: a heading, paragraphs on the result lines, and sections."""
 
     title: str
     paragraphs: list[str]

@@ -39,7 +39,7 @@ def render_booktabs(table: Table) -> str:
 
 
 def render_report_markdown(document: Document) -> str:
-    """The report for GitHub; pictures lie beside it in `plots/`."""
+    """The report for GitHub; its pictures are in `plots/`."""
     parts = [f"# {escape(document.title)}", *map(escape, document.paragraphs)]
     for section in document.sections:
         parts += _section(section)

@@ -1,4 +1,4 @@
-"""Groups of results that one table may hold, what they are called, and why they stand apart."""
+"""Groups of results that one table may hold: their names, and why they are separate."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from crosslingual_benchmarks.results import Result, by_protocol
 class Group:
     """The results of a task under one dataset and protocol.
 
-    Its key is the task and a number, for anchors and file names. Its name is the dataset, with what
-    of its protocol differs from that of the task's other groups.
+    Its key is the task and a number, for anchors and file names. Its name is the dataset, with the
+    parts of its protocol that differ among the task's groups.
     """
 
     key: str
@@ -29,14 +29,14 @@ class Group:
 
     @property
     def note(self) -> str:
-        """What its tables say beneath: the protocol, and whether its lines are of one dataset."""
+        """The note below its tables: the protocol, and whether its lines are of one dataset."""
         hashes = {r["dataset_sha256"] for r in self.results if r.get("dataset_sha256")}
         careful = f" Careful: {len(hashes)} versions of the dataset, by dataset_sha256."
         return f"Protocol: {self.protocol}.{careful if len(hashes) > 1 else ''}"
 
     @property
     def warnings(self) -> list[str]:
-        """What single lines warn of, each sentence once, with the arms that it is about."""
+        """The warnings of its lines, each sentence once, with the arms that it is about."""
         told: dict[str, dict[str, None]] = {}
         for arm in self.arms:
             for result in arm.results:
@@ -69,7 +69,7 @@ def groups_of(results: Sequence[Result], task: str) -> list[Group]:
 
 
 def note_on_groups(groups: Sequence[Group], what: str) -> Iterator[str]:
-    """Says how many tables a task's protocols made, and why; nothing where there is one."""
+    """Says why a task has several groups of tables, where it has."""
     if len(groups) < 2:
         return
     firsts = [group.results[0] for group in groups]

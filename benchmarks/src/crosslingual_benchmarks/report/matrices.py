@@ -13,11 +13,12 @@ from crosslingual_benchmarks.report.plots import heat_map
 def arms_by_languages(
     group: Group, measure: Measure, key: str, title: str, note: str = ""
 ) -> Table | None:
-    """A row an arm: means over languages, then a column a language; None if no arm has the metric.
+    """A row for each arm: means over languages, then a column for each language; None if no arm has
+    the metric.
 
-    The means: over all foreign languages; and, where the lines tell what an arm was trained on,
-    over those and over the others. Behind a mean stands over how many languages it is; only
-    means over the same languages, the most that an arm has, are ranked.
+    The means are over all foreign languages and, where lines name the languages of training, over
+    those and over the others. The number of languages stands behind a mean. Only means over the
+    same languages, the most that an arm has, are ranked.
     """
     arms = [arm for arm in group.arms if any(arm.number(measure.name, x) for x in group.languages)]
     if not arms:
@@ -41,7 +42,7 @@ def arms_by_languages(
 
 
 def _means_wanted(arms: Sequence[Arm], foreign: list[str]) -> dict[str, list[list[str]]]:
-    """Heads of means, and over which languages each arm's goes."""
+    """Heads of means, and the languages of each arm's mean."""
     means = {"mean foreign": [foreign] * len(arms)} if len(foreign) > 1 else {}
     told = [arm.trained_languages for arm in arms]
     if any(told):
@@ -100,7 +101,7 @@ def every_metric(
     note: str = "",
     is_folded: bool = False,
 ) -> Table:
-    """A row a language and arm, a column a measure; the best of a column is that of a language."""
+    """A row for each language and arm, a column for each measure; every language has its best."""
     rows: list[list[Cell]] = []
     bounds: set[int] = set()
     for language in (*group.languages, None):
@@ -128,7 +129,7 @@ def every_metric(
 
 
 def measures_of(group: Group, known: Sequence[Measure]) -> list[Measure]:
-    """Those of the known measures that lines have, then the lines' other metrics as they are."""
+    """The known measures that the lines have, then the lines' other metrics as they are."""
     names = {name for result in group.results for name in result["metrics"]}
     others = sorted(names - {measure.name for measure in known})
     return [*(m for m in known if m.name in names), *(Measure(name, name, 1, 4) for name in others)]

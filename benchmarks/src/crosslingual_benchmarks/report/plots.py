@@ -150,7 +150,7 @@ def _draw_lines(axes: Any, lines: Mapping[str, Number], scale: float) -> None:
 
 
 def _label_points(figure: Figure, axes: Any, points: Sequence[Point], scale: float) -> None:
-    """Writes each point's name beside it, where it covers no other name, point or line's name."""
+    """Writes each point's name next to it, where it covers no other name or point."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # lays the axes out, so that pixels are known
     renderer = canvas.get_renderer()
@@ -180,7 +180,7 @@ def _label_points(figure: Figure, axes: Any, points: Sequence[Point], scale: flo
             if not any(box.overlaps(other) for other in taken) and _lies_within(box, axes.bbox):
                 break
             text.remove()
-        else:  # crowded: over another name rather than nowhere
+        else:  # too crowded: it covers another name
             axes.add_artist(text)
         taken.append(box)
 

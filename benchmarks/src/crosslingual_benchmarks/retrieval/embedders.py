@@ -1,6 +1,4 @@
-"""What embeds the texts and pictures of a benchmark: an installed method's model, a CLIP as it is,
-or chance.
-"""
+"""Embedders of texts and pictures: an installed method's, a CLIP as it is, or chance."""
 
 import hashlib
 from collections.abc import Iterable
@@ -24,7 +22,7 @@ RANDOM = "random"
 
 
 class Embedder(Protocol):
-    """What `load_embedder` of a method returns, see `crosslingual.method.Method`."""
+    """The result of a method's `load_embedder`, see `crosslingual.method.Method`."""
 
     def embed_text(self, texts: list[str]) -> Tensor:
         """L2-normalised fp32 rows (N, D)."""
@@ -40,7 +38,7 @@ class PlainCLIP:
     clip: FrozenCLIP
 
     def embed_text(self, texts: list[str]) -> Tensor:
-        """Texts as rows (N, D); what is longer than CLIP's limit is cut with its end token kept."""
+        """Texts as rows (N, D); longer ones than CLIP reads are cut with their end token kept."""
         return F.normalize(self.clip.encode_texts(texts), dim=1).cpu()
 
     def embed_image(self, pictures: list[Image.Image]) -> Tensor:
@@ -51,8 +49,8 @@ class PlainCLIP:
 
 @dataclass(frozen=True)
 class RandomEmbedder:
-    """Chance: each content has a unit vector of its own, drawn by its hash and the seed, so that
-    equal texts are equal and Recall@K of N candidates is K/N in the mean.
+    """Chance: each content has a unit vector of its own, drawn by its hash and the seed. Equal
+    texts have equal rows, and Recall@K among N candidates is K/N in the mean.
     """
 
     seed: int
@@ -76,7 +74,7 @@ class RandomEmbedder:
 
 
 def load_embedder(method: str, path: str | None, seed: int = 0) -> Embedder:
-    """Loads what `--method` and `--path` name.
+    """Loads the embedder that `--method` and `--path` name.
 
     `path` is the method's export, or a CLIP's hub id, folder or testbed:clip; `random` takes a seed
     and no path.
@@ -84,7 +82,7 @@ def load_embedder(method: str, path: str | None, seed: int = 0) -> Embedder:
     Raises:
         FileNotFoundError: nothing at the path.
         ValueError: no such method, one without an embedder (those with one are named), no path, or
-            what the path holds is of another kind.
+            a path to something else.
     """
     if method == RANDOM:
         return RandomEmbedder(seed)

@@ -104,7 +104,7 @@ def collapse(rows: Tensor, what: str) -> list[str]:
 
 
 def _checked(embed: Callable[[Any], Tensor], batch: Sequence[Any], names: Iterable[str]) -> Tensor:
-    """What an encoder makes of a batch, (N, D) fp32 on the CPU."""
+    """An encoder's rows of a batch, (N, D) fp32 on the CPU, each finite and not zero."""
     with torch.no_grad():
         rows = embed(batch)
     if rows.ndim != 2 or len(rows) != len(batch):

@@ -1,5 +1,5 @@
-"""A trial: the pictures and texts of one language as they are scored, with what was left out of
-them and how many texts are ambiguous counted.
+"""A trial: the pictures and texts of one language as they are scored, and counts of those that are
+left out or ambiguous.
 """
 
 from collections.abc import Container
@@ -11,10 +11,10 @@ from crosslingual_benchmarks.datasets import RetrievalSet
 
 @dataclass(frozen=True)
 class Trial:
-    """What one recall is of.
+    """The pictures and texts of one recall.
 
-    `picture_of_text` holds places in `places`. Left out are `num_missing` pictures that are missing
-    or broken, and `num_untold` without a caption in the language.
+    `picture_of_text` holds places in `places`. `num_missing` pictures are left out because they are
+    missing or broken, and `num_untold` because they have no caption in the language.
     """
 
     places: list[int]
@@ -25,8 +25,8 @@ class Trial:
 
     @property
     def num_duplicate_texts(self) -> int:
-        """Texts that another picture has as well, letter for letter: they tie, and count as wrong
-        answers ahead of one another.
+        """Texts that another picture has as well, letter for letter. They tie, and each counts as a
+        wrong answer ahead of the other.
         """
         pictures: dict[str, set[int]] = {}
         for text, picture in zip(self.texts, self.picture_of_text, strict=True):

@@ -110,7 +110,7 @@ def retrieval(settings: RetrievalSettings) -> list[Result]:
     trial_of = partial(
         make_trial, data, captions=settings.captions, allow_missing=settings.allow_missing
     )
-    for language in data.galleries:  # what is wrong with captions shows before anything is loaded
+    for language in data.galleries:  # faults of captions are errors before anything is loaded
         trial_of(language, missing=missing)
     from crosslingual.evaluation.retrieval import append_result
     from crosslingual_benchmarks.retrieval.embedders import load_embedder
@@ -152,8 +152,8 @@ def retrieval(settings: RetrievalSettings) -> list[Result]:
 
 
 def print_tables(results: Sequence[Result]) -> None:
-    """A table for each protocol, with recall in %, and under it what was left out, what is
-    ambiguous and what looks wrong.
+    """A table for each protocol, with recall in %; below it the counts of pictures and texts that
+    are left out or ambiguous, and the warnings.
     """
     tables: dict[str, list[Result]] = {}
     for result in results:

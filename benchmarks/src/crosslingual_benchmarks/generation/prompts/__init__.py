@@ -1,4 +1,4 @@
-"""Prompts that pictures are made of, and the small culture set that stands in MC-18's place.
+"""Prompts for pictures, and the small culture set that replaces MC-18.
 
 A prompt file is JSON lines, an object a prompt:
 
@@ -18,7 +18,7 @@ A prompt file is JSON lines, an object a prompt:
 
 `mc18.jsonl` has the six aspects of MC-18 (arXiv 2308.09991), whose own prompts were never released,
 in the eighteen languages of AltDiffusion-m18: six prompts a language, 108 in all. They are ours,
-written by non-native speakers; corrections are welcome. Their scores say nothing of MC-18's.
+written by non-native speakers; corrections are welcome. Their scores cannot be compared with MC-18's.
 """  # noqa: E501, a table's row is one line
 
 import unicodedata
@@ -37,11 +37,10 @@ _TEXT_KEYS = ("id", "english", "aspect", "culture", "about", "image")
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a picture is asked for, in one language or several.
+    """The prompt of a picture, in one language or several.
 
     `prompts` maps languages to texts. `culture` is the language whose culture it asks for, None in
-    a general prompt. `scene` is what it says in the terms of its world, whose judge reads pictures
-    by it.
+    a general prompt. `scene` is the prompt's content as its world describes it, for the judge.
     """
 
     id: str
@@ -58,8 +57,8 @@ class Prompt:
 class PromptSet:
     """Prompts and where they come from.
 
-    Noise goes by a prompt's place. `protocol` holds what else must be equal before two results may
-    be compared.
+    A prompt's place decides its noise. `protocol` holds all else that must be equal before two
+    results may be compared.
     """
 
     name: str
@@ -89,7 +88,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     """Reads a prompt file; texts come back in NFC.
 
     Raises:
-        FileNotFoundError: there is no such file, or no photograph that it names.
+        FileNotFoundError: there is no such file, or a photograph that it names is missing.
         ValueError: a line is not a prompt, repeats an id, or names a photograph outside of the
             file's folder; file and line are named.
     """

@@ -1,4 +1,4 @@
-"""What arms take: parameters, training time, memory, and milliseconds a query."""
+"""The costs of arms: parameters, training time, memory, and milliseconds a query."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Quality against cost: what each arm's training took, what it brought, and both in one plot."""
+"""Quality against cost: the cost and the quality of each arm's training, in a table and a plot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ HEADS = ["arm", "runs", "processes", "device-hours"]
 
 @dataclass(frozen=True)
 class Price:
-    """What a device-hour costs; without a price, costs are the device-hours themselves."""
+    """The price of a device-hour; without it, costs are device-hours."""
 
     per_hour: float | None
     currency: str
@@ -148,8 +148,8 @@ def _figure(
 def _lines(
     group: Group, trained: set[str], metric: str, languages: Sequence[str]
 ) -> dict[str, Number]:
-    """What has a quality and no cost: arms that nothing trained, and the bound; where no arm reads
-    English throughout, the as-is arm's English stands for the bound.
+    """The qualities without a cost: untrained arms, and the bound. Without an arm that always reads
+    English, the as-is arm's English is the bound.
     """
     lines = {}
     for arm in group.arms:
