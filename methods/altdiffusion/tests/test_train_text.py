@@ -202,7 +202,7 @@ def test_ranks_take_their_parts_of_one_order(whole: Path) -> None:
     [
         ({"train_data": []}, "train_data is not set: give prefixes"),
         ({"train_data": ["{tmp}/nowhere"]}, "no parallel text .*nowhere: neither files"),
-        ({"languages": ["ja"]}, "train_data holds no sentence to train on"),
+        ({"languages": ["ja"]}, "no sample has captions in .ja.; there are captions in de, en, fr"),
         ({"teacher": "{tmp}/nowhere"}, "no folder and no reachable hub entry .*nowhere"),
         ({"text_encoder": "{teacher}"}, "a student starts from XLM-R"),
         ({"train_batch_size": 61}, "60 rows in .* do not fill one batch of 1 ranks x 61"),
@@ -242,3 +242,21 @@ def test_sentences_of_something_else_are_stale(
     assert "was trained with other settings: languages was [] and is ['de']" in line
     line = refusal(command("train-text", **{**text_recipe, "output_dir": whole}))
     assert "holds checkpoint-6 of another run" in line
+
+
+def test_damaged_sentences_are_not_trained_on_and_foreign_files_are_left(
+    command: Command, text_recipe: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run" / "sentences"
+    shutil.copytree(whole / "sentences", folder)
+    data = bytearray((folder / "targets-00000.npy").read_bytes())
+    data[-1] ^= 1
+    (folder / "targets-00000.npy").write_bytes(data)
+    with pytest.raises(ValueError, match="targets-00000.npy is not as it was written"):
+        sentences_of(folder, 10)
+    sentences_of(folder, 10, verify=False)
+    (tmp_path / "mine" / "sentences").mkdir(parents=True)
+    (tmp_path / "mine" / "sentences" / "ids.npy").write_bytes(b"mine")
+    line = refusal(command("train-text", output_dir=tmp_path / "mine", **text_recipe))
+    assert "sentences holds ids.npy, which is not of these sentences" in line
+    assert (tmp_path / "mine" / "sentences" / "ids.npy").read_bytes() == b"mine"

@@ -7,6 +7,7 @@ takes seconds; processes that meet as under torchrun; signals, and deaths at any
 A script that is not a method's command calls `serve` and is started by `forked_runs`.
 """
 
+import atexit
 import contextlib
 import importlib
 import json
@@ -189,7 +190,10 @@ def _fork_run(request: Request, run: Callable[[Request, int], int]) -> dict[str,
 
 
 def _become(rank: int, world_size: int, port: int, folder: str) -> None:
-    """Gives this fork the environment that torchrun would, and files for its output."""
+    """Gives this fork the environment that torchrun would, and files for its output. What the
+    server does at its end, such as removing the folder of answers, is not the fork's to do.
+    """
+    atexit._clear()
     if world_size > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         os.environ |= {"WORLD_SIZE": str(world_size), "MASTER_PORT": str(port)}
