@@ -3,7 +3,6 @@
 The global batch of a step is a slice of the epoch's permutation, and each rank takes its part.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,16 @@ import torch
 
 from altdiffusion.text.encoder import TextEncoder
 from altdiffusion.text.parallel_text import open_sources
-from altdiffusion.text.sentences import BLOCK_ROWS, INDEX, SentencePass, write_sentences
+from altdiffusion.text.sentences import (
+    BLOCK_ROWS,
+    INDEX,
+    SentencePass,
+    block_names,
+    read_index,
+    write_sentences,
+)
 from altdiffusion.text.settings import TrainTextSettings
+from crosslingual.folders import check_folder
 from crosslingual.frozen.clip import FrozenCLIP
 from crosslingual.frozen.weights import weights_hash
 from crosslingual.training.processes import Ranks
@@ -30,7 +37,15 @@ class SentenceBatches:
     """
 
     def __init__(
-        self, folder: Path, *, batch_size: int, seed: int, ranks: Ranks, pad: int, by_target: bool
+        self,
+        folder: Path,
+        *,
+        batch_size: int,
+        seed: int,
+        ranks: Ranks,
+        pad: int,
+        by_target: bool,
+        verify: bool = True,
     ):
         """Opens the folder.
 
@@ -42,18 +57,21 @@ class SentenceBatches:
             pad: id of the padding token.
             by_target: an epoch goes over targets, with one sentence drawn for each: two captions
                 of one picture in a batch would be negatives of each other.
+            verify: compares the folder's files with their SHA-256.
 
         Raises:
-            ValueError: the folder has fewer rows than one global batch.
+            ValueError: the folder has fewer rows than one global batch, or a file is damaged.
         """
         self.folder, self.batch_size, self.seed = folder, batch_size, seed
         self.ranks, self.pad, self.by_target = ranks, pad, by_target
-        self.index = json.loads((folder / INDEX).read_text())
+        self.index = read_index(folder / INDEX)
+        if verify:
+            check_folder(folder)
         self._ids, self._ends, self._language, self._target_of = (
             np.load(folder / f"{name}.npy", mmap_mode="r")
             for name in ("ids", "ends", "language", "target_of")
         )
-        paths = sorted(folder.glob("targets-*.npy"))
+        paths = [folder / name for name in block_names(self.index)]
         self._targets = [np.load(path, mmap_mode="r") for path in paths]
         self.num_rows = self.index["num_targets"] if by_target else len(self._ends)
         self._global = batch_size * ranks.world_size
@@ -155,4 +173,5 @@ def open_sentences(
         ranks=ranks,
         pad=student.tokenizer.pad_token_id,
         by_target=by_target,
+        verify=settings.verify_data,
     )

@@ -8,6 +8,7 @@ inputs is rejected.
 """
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from crosslingual.frozen.clip import FrozenCLIP
 from crosslingual.frozen.tokens import CutCounts, say_cut, tokenize
 from crosslingual.training.folder import lock_folder, on_first_rank
 from crosslingual.training.processes import Ranks
+
+log = logging.getLogger(__name__)
 
 BLOCK_ROWS = 4096
 BATCH_ROWS = 256
@@ -99,9 +102,13 @@ class SentencePass:
         tags = tags_of(self.sources, self.languages)
         for record in (record for source in self.sources for record in source.records(tags)):
             rows = self.rows(record)
-            num_skipped += not rows
             if rows and self.pictures:
-                targets.add(decode_picture(record.image, self.clip.image_size))
+                try:
+                    targets.add(decode_picture(record.image, self.clip.image_size))
+                except ValueError as error:
+                    log.warning("left out %s: %s", record.key, error)
+                    rows = []
+            num_skipped += not rows
             for text, language in rows:
                 spoken = text if language == "en" else record.captions.get("en", [""])[0]
                 target = num_pictures if self.pictures else english.setdefault(spoken, len(english))
