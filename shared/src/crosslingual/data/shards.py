@@ -6,6 +6,7 @@ same records give the same bytes. Shards of others are read as they are.
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,7 +24,10 @@ from crosslingual.data.tars import CUT_OFF, DAMAGED, FOREIGN, INDEX, expand_shar
 from crosslingual.data.text import printable
 from crosslingual.folders import publish_folder
 
-__all__ = ["check_sizes", "expand_shards", "iter_shards", "read_index", "write_shards"]
+log = logging.getLogger(__name__)
+
+__all__ = ["check_sizes", "expand_shards", "iter_shards", "iter_usable", "read_index"]
+__all__ += ["write_shards"]
 
 
 def write_shards(
@@ -93,6 +97,14 @@ def iter_shards(
                 faults[f"{path}: {printable(key)}"] = str(error).removeprefix(f"sample {key!r}: ")
                 continue
             yield record
+
+
+def iter_usable(shards: str, **options: Any) -> Iterator[Record]:
+    """The records of shards that can be read; how many cannot, and why, is logged at the end."""
+    faults: dict[str, str] = {}
+    yield from iter_shards(expand_shards(shards), faults=faults, **options)
+    if lost := {name: reason for name, reason in faults.items() if reason != FOREIGN}:
+        log.warning("%s: skipped %d samples: %s", shards, len(lost), describe_faults(lost))
 
 
 def _write_all(

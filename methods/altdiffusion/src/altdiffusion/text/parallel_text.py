@@ -12,7 +12,7 @@ from pathlib import Path
 from crosslingual.data.index import count_languages
 from crosslingual.data.languages import find_tags, rename_captions
 from crosslingual.data.records import Record
-from crosslingual.data.shards import iter_shards
+from crosslingual.data.shards import iter_usable
 from crosslingual.data.sources.moses import moses
 from crosslingual.data.tars import expand_shards
 from crosslingual.features.compute import shards_hash
@@ -32,7 +32,7 @@ class Source:
 
     def records(self, tags: Mapping[str, list[str]]) -> Iterator[Record]:
         """The records, in stored order, with the captions in the languages that `tags` names."""
-        records = moses(self.name) if self.is_moses else iter_shards(expand_shards(self.name))
+        records = moses(self.name) if self.is_moses else iter_usable(self.name)
         for record in records:
             rename_captions(record.captions, tags)
             yield record

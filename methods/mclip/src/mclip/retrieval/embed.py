@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crosslingual.data.pictures import decode_pixels
+from crosslingual.data.pictures import decode_pixels, picture_files
 from crosslingual.data.records import PICTURES
 from crosslingual.data.shards import iter_shards
 from crosslingual.data.tars import expand_shards
@@ -48,9 +48,9 @@ def list_pictures(folder: str) -> list[str]:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: one is of a format that is not read.
     """
-    found = (path for path in Path(folder).rglob("*") if path.suffix[1:].lower() in PICTURES)
-    names = sorted(str(path.relative_to(folder)) for path in found)
+    names = sorted(str(path.relative_to(folder)) for path in picture_files(Path(folder)))
     if not names:
         raise FileNotFoundError(f"no picture ({', '.join(PICTURES)}) in {folder}")
     return names

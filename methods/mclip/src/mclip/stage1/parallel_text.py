@@ -18,7 +18,7 @@ from pathlib import Path
 
 from crosslingual.data.index import count_languages
 from crosslingual.data.languages import find_tags, match_language, rename_captions
-from crosslingual.data.shards import iter_shards
+from crosslingual.data.shards import iter_usable
 from crosslingual.data.sources.moses import moses, moses_files
 from crosslingual.data.tars import expand_shards
 from crosslingual.data.text import iter_lines
@@ -96,15 +96,14 @@ class ParallelText:
         lines are passed over.
 
         Raises:
-            ValueError: line counts differ (both are named), or a shard cannot be read.
+            ValueError: line counts differ (both are named).
         """
         if self.is_moses:
             for record in moses(self.name):
                 rename_captions(record.captions, self._tags)
                 yield int(record.key.rpartition("-")[2]), record.captions
         else:
-            records = iter_shards(expand_shards(self.name))
-            for number, record in enumerate(records, 1):
+            for number, record in enumerate(iter_usable(self.name), 1):
                 rename_captions(record.captions, self._tags)
                 yield number, record.captions if record.parallel else {}
 
