@@ -33,7 +33,7 @@ def write(path, *lines):
     ("changes", "message"),
     [
         ({"task": "cooking"}, "no task 'cooking'; there are zeroshot_retrieval"),
-        ({"metrics": {"fid": float("nan")}}, "fid is nan, not a finite number: look for a NaN"),
+        ({"metrics": {"fid": float("nan")}}, "fid is nan; look for a NaN"),
         ({"metrics": {"fid": "3"}}, "fid is '3', not a number"),
         ({"metrics": {"image_retrieval_recall@1": 43.0}}, "fractions from 0 to 1"),
         ({"metrics": {"text_accuracy": True}}, "not a number"),

@@ -5,16 +5,8 @@ from typing import Any
 
 from crosslingual.data.text import printable
 
-STRICT = {"strict": True, "extra": "allow", "allow_inf_nan": False}
-"""For `__pydantic_config__` of a typed dict: nothing is coerced, every number is finite, and keys
-that the type does not name may hold anything."""
-
-FORBID = {"extra": "forbid", "allow_inf_nan": False}
-"""For dataclasses: keys that they do not have are errors."""
-
 _WORDS = {
     "a valid number": "a number",
-    "a finite number": "a finite number: look for a NaN in what made it",
     "a valid integer": "a whole number",
     "a valid string": "a text",
     "a valid list": "a list",
@@ -23,8 +15,11 @@ _WORDS = {
 """pydantic's words for types, in the words of files."""
 
 
-def check_shape(kind: Any, value: Any, where: str) -> Any:
+def check_shape(kind: Any, value: Any, where: str, *, strict: bool = True) -> Any:
     """The value as pydantic builds it by a type; `where` names the file and line in the error.
+
+    A strict check takes no text for a number, for example. Keys that a typed dict does not name may
+    hold anything.
 
     Raises:
         ValueError: the value, or a part of it, is of another type, missing or unknown.
@@ -32,7 +27,7 @@ def check_shape(kind: Any, value: Any, where: str) -> Any:
     import pydantic
 
     try:
-        return _adapter(kind).validate_python(value)
+        return _adapter(kind).validate_python(value, strict=strict)
     except pydantic.ValidationError as errors:
         found = errors.errors(include_url=False)  # a union has one for each alternative
         error = max(found, key=lambda each: len(each["loc"]))

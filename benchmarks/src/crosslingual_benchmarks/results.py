@@ -20,6 +20,7 @@ with their sources, and nothing here reads them.
 
 import dataclasses
 import json
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -29,7 +30,7 @@ from typing import Any, Required
 from typing_extensions import TypedDict
 
 from crosslingual.data.text import iter_json_lines
-from crosslingual_benchmarks.reading import STRICT, check_shape
+from crosslingual_benchmarks.reading import check_shape
 
 TASKS = ("zeroshot_retrieval", "text_to_image", "training", "latency")
 """Retrieval both ways, by CLIP_benchmark's name; pictures from prompts; the cost of training an
@@ -45,7 +46,6 @@ Scalar = str | bool | int | float | None
 class Sample(TypedDict, total=False):
     """A prompt of a line, and whether its picture was judged to be right."""
 
-    __pydantic_config__ = STRICT
     prompt: Required[str]
     is_right: bool | None
 
@@ -53,7 +53,6 @@ class Sample(TypedDict, total=False):
 class Stage(TypedDict, total=False):
     """One of an arm's trainings."""
 
-    __pydantic_config__ = STRICT
     steps: float
     step_s: float
 
@@ -61,7 +60,6 @@ class Stage(TypedDict, total=False):
 class Result(TypedDict, total=False):
     """The types of a line's keys; other keys may hold anything."""
 
-    __pydantic_config__ = STRICT
     task: Required[str]
     dataset: Required[str]
     model: Required[str]
@@ -126,7 +124,9 @@ def check_result(result: Any, where: str) -> None:
         is_share = "recall" in name or name in ("text_accuracy", "culture_score")
         if is_share and not 0 <= value <= 1:
             raise ValueError(f"{where}: {name} is {value}; shares are fractions from 0 to 1")
-        if not abs(value) <= LARGEST:
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: {name} is {value}; look for a NaN in the model's output")
+        if abs(value) > LARGEST:
             raise ValueError(f"{where}: {name} is {value}; no measurement is beyond {LARGEST:g}")
     for key in ("interval95", "quartiles"):
         for name, ends in result.get(key, {}).items():

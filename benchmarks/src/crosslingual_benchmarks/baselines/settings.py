@@ -48,6 +48,7 @@ class FeaturesSettings:
         dataloader_num_workers: processes that decode shards.
         caption_keys: which JSON key of foreign shards holds which language, as caption_zh=zh.
         verify_data: compare each shard with the SHA-256 in its index when it is first read.
+        max_corrupt: share of the samples that may be unusable before the run stops.
     """
 
     shards: str
@@ -60,3 +61,4 @@ class FeaturesSettings:
     dataloader_num_workers: int = 0
     caption_keys: list[str] = field(default_factory=list)
     verify_data: bool = True
+    max_corrupt: float = 0.01

@@ -21,7 +21,7 @@ from crosslingual.cli import guard
 from crosslingual.data.text import iter_json_lines
 from crosslingual.files import read_fields, write_json
 from crosslingual_benchmarks.compare.suite import Values
-from crosslingual_benchmarks.reading import STRICT, check_shape
+from crosslingual_benchmarks.reading import check_shape
 
 PEAK = re.compile(r"peak ([0-9.]+)GB")
 TAIL_LINES = 15
@@ -33,7 +33,6 @@ _running: set[subprocess.Popen] = set()
 class StepRow(TypedDict, total=False):
     """A step's line of metrics.jsonl."""
 
-    __pydantic_config__ = STRICT
     step: Required[int]
     time_s: Required[float]
     samples_per_s: float

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from crosslingual.files import MARK, read_fields, read_mark, write_json
 from crosslingual_benchmarks.compare.commands import Command, StepTime, launch, step_time
-from crosslingual_benchmarks.reading import STRICT, check_shape
+from crosslingual_benchmarks.reading import check_shape
 
 KIND = "calibration"
 STEPS = "max_train_steps"
@@ -33,7 +33,6 @@ alone were off by a quarter where batches differ in length.
 class PlannedSteps(TypedDict, total=False):
     """An entry of plan.json."""
 
-    __pydantic_config__ = STRICT
     step_s: Required[float]
     seconds: float
     steps: int

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from crosslingual.cli.settings import nearest_name
 from crosslingual.data.text import read_json
 from crosslingual_benchmarks.published.entries import Column, Quantity, Reference, Row, Table
-from crosslingual_benchmarks.reading import STRICT, check_shape
+from crosslingual_benchmarks.reading import check_shape
 
 PUBLISHED = Path(__file__).with_name("published.json")
 
@@ -45,7 +45,6 @@ class Published:
 
 
 class _Cell(TypedDict, total=False):
-    __pydantic_config__ = STRICT
     low: float | None
     high: float | None
     text: Required[str]
@@ -54,7 +53,6 @@ class _Cell(TypedDict, total=False):
 
 
 class _Row(TypedDict, total=False):
-    __pydantic_config__ = STRICT
     method: Required[str]
     strength: Required[str]
     references: Required[list[str]]
@@ -64,7 +62,6 @@ class _Row(TypedDict, total=False):
 
 
 class _Table(TypedDict):
-    __pydantic_config__ = STRICT
     name: str
     title: str
     origin: str
@@ -74,7 +71,6 @@ class _Table(TypedDict):
 
 
 class _File(TypedDict):
-    __pydantic_config__ = STRICT
     references: dict[str, dict[str, str | None]]
     tables: list[_Table]
 

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from crosslingual.data.text import read_json
 from crosslingual_benchmarks.published.spans import Span, span_text
 from crosslingual_benchmarks.published.tables import load_published
-from crosslingual_benchmarks.reading import STRICT, check_shape
+from crosslingual_benchmarks.reading import check_shape
 
 CRITERIA = Path(__file__).with_name("criteria.json")
 Cell = list[str]  # table, row and column of a published number
@@ -24,7 +24,6 @@ Reasons = list[Entry]  # each {"text": ..., "evidence": [published numbers, see 
 
 
 class _Method(TypedDict):
-    __pydantic_config__ = STRICT
     label: str
     row: str
     retrieves: bool
@@ -34,13 +33,11 @@ class _Method(TypedDict):
 
 
 class _Lost(TypedDict):
-    __pydantic_config__ = STRICT
     heading: str
     cells: dict[str, Cell]
 
 
 class _Wish(TypedDict, total=False):
-    __pydantic_config__ = STRICT
     name: Required[str]
     setting: Required[str]
     says: Required[str]
@@ -51,7 +48,6 @@ class _Wish(TypedDict, total=False):
 
 
 class _Constraint(TypedDict):
-    __pydantic_config__ = STRICT
     setting: str
     fact: str
     rule: Literal["at_most", "at_least", "is_true"]
@@ -61,7 +57,6 @@ class _Constraint(TypedDict):
 
 
 class _Criterion(TypedDict):
-    __pydantic_config__ = STRICT
     wishes: list[str]
     method: str
     points: int
@@ -70,14 +65,12 @@ class _Criterion(TypedDict):
 
 
 class _Conflict(TypedDict):
-    __pydantic_config__ = STRICT
     wishes: list[str]
     is_split: bool
     text: str
 
 
 class _Rules(TypedDict):
-    __pydantic_config__ = STRICT
     methods: dict[str, _Method]
     wishes: list[_Wish]
     constraints: list[_Constraint]
