@@ -70,7 +70,7 @@ def test_folder_without_metadata_says_what_to_write(tmp_path: Path) -> None:
 def test_folder_with_a_csv(tmp_path: Path) -> None:
     rows = ["file_name,text,text_de,parallel,id", 'a.jpg,"a cat, ""big""\nand old",,,1', ""]
     rows += ["b.jpg,a dog,ein Hund,false,"]
-    (tmp_path / "metadata.csv").write_bytes("\r\n".join(["\ufeff" + rows[0], *rows[1:]]).encode())
+    (tmp_path / "metadata.csv").write_bytes("\r\n".join(["\ufeff" + rows[0], *rows]).encode())
     first, second = read("folder", tmp_path)
     assert first.captions == {"en": ['a cat, "big"\nand old']}
     assert (first.parallel, second.parallel) == (True, False)
@@ -410,3 +410,24 @@ def test_conceptual_captions_become_a_table(
     assert [path.name for path in target.parent.iterdir()] == ["out.tsv"]
     with pytest.raises(FileNotFoundError, match="gone.tsv"):
         url_table(UrlTableSettings(dataset, str(tmp_path / "gone.tsv"), str(target)))
+
+
+def test_a_malformed_row_is_its_samples_fault(tmp_path: Path) -> None:
+    """An empty caption, half a character, no JSON: by the command each is counted and named."""
+    rows = [
+        "{}",
+        '{"file_name": "a.jpg", "text": " "}',
+        '{"file_name": "b.jpg", "text": "\\ud83d"}',
+    ]
+    rows += ["{", '{"file_name": "c.jpg", "text": "a cat"}']
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    faults: dict[str, str] = {}
+    assert [record.key for record in SOURCES["folder"](str(tmp_path), faults=faults)] == ["c"]
+    lines = [f"{tmp_path / 'metadata.jsonl'} line {number}" for number in (1, 2, 3)]
+    assert [*faults] == lines
+    images = [{"file_name": f"{name}.jpg", "id": name} for name in "ab"]
+    notes = [{"image_id": "a", "caption": ""}, {"image_id": "b", "caption": "a cat"}]
+    (tmp_path / "c.json").write_text(json.dumps({"images": images, "annotations": notes}))
+    faults.clear()
+    read = SOURCES["coco"](str(tmp_path / "c.json"), image_dir=str(tmp_path), faults=faults)
+    assert [record.key for record in read] == ["b"] and "a.jpg" in [*faults][0]

@@ -5,6 +5,7 @@ half a character, with a Mac's spelling of accents in file names. What is not UT
 ValueError of one line, however it is broken.
 """
 
+import contextlib
 import gzip
 import json
 import math
@@ -132,22 +133,43 @@ def iter_lines(path: Path) -> Iterator[str]:
         raise ValueError(f"{path} is no whole UTF-8 text file: {error}") from error
 
 
-def iter_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+@contextlib.contextmanager
+def fault_of(name: str, faults: dict[str, str] | None) -> Iterator[None]:
+    """What is wrong with a sample, a ValueError in the block, goes into `faults` by the sample's
+    name; where there are none to go to, it is raised with the name.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if faults is None:
+            raise ValueError(f"{name}: {error}") from error
+        faults[printable(name)] = str(error)
+
+
+def iter_json_lines(
+    path: Path, faults: dict[str, str] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers, from 1, and objects of a JSON Lines file; blank lines are passed over.
 
     Raises:
-        ValueError: a line is no JSON object; file and line are named.
+        ValueError: without `faults`, a line is no JSON object; file and line are named.
     """
     for number, line in enumerate(iter_lines(path), 1):
         if not line.strip():
             continue
+        reason = None
         try:
             fields = parse_json(line)
+            if not isinstance(fields, dict):
+                reason = "is no JSON object"
         except ValueError as error:
-            raise ValueError(f"{path} line {number} is broken JSON: {error}") from error
-        if not isinstance(fields, dict):
-            raise ValueError(f"{path} line {number} is no JSON object")
-        yield number, fields
+            reason = f"is broken JSON: {error}"
+        if reason is None:
+            yield number, fields
+        elif faults is None:
+            raise ValueError(f"{path} line {number} {reason}")
+        else:
+            faults[f"{path} line {number}"] = reason
 
 
 def find_file(path: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from crosslingual.data.languages import LanguageCode
 from crosslingual.data.records import Record, make_key, record_from_fields
-from crosslingual.data.text import find_inside, read_json
+from crosslingual.data.text import fault_of, find_inside, read_json
 
 
 def coco(
@@ -17,8 +17,10 @@ def coco(
     image_dir: str,
     caption_language: LanguageCode = "en",
     allow_outside: bool = False,
+    faults: dict[str, str] | None = None,
 ) -> Iterator[Record]:
-    """Reads the pictures that have captions, in the order of `images`.
+    """Reads the pictures that have captions, in the order of `images`. With `faults`, samples that
+    are malformed go there, reason by name.
 
     Args:
         input: the JSON file.
@@ -39,13 +41,15 @@ def coco(
             raise ValueError(f"{input} captions image {min(unlisted)}, which it does not list")
         for image in images:
             if image["id"] in captions:
-                yield record_from_fields(
-                    make_key(image["file_name"]),
-                    find_inside(Path(image_dir), image["file_name"], allow_outside),
-                    {"image_id": image["id"]},
-                    text=captions[image["id"]],
-                    caption_language=caption_language,
-                )
+                path = find_inside(Path(image_dir), image["file_name"], allow_outside)
+                with fault_of(f"{input}: {image['file_name']}", faults):
+                    yield record_from_fields(
+                        make_key(image["file_name"]),
+                        path,
+                        {"image_id": image["id"]},
+                        text=captions[image["id"]],
+                        caption_language=caption_language,
+                    )
 
 
 def karpathy(
@@ -55,8 +59,10 @@ def karpathy(
     split: str = "train",
     caption_language: LanguageCode = "en",
     allow_outside: bool = False,
+    faults: dict[str, str] | None = None,
 ) -> Iterator[Record]:
-    """Reads the pictures of a split with their sentences (`dataset_coco.json`, ...).
+    """Reads the pictures of a split with their sentences (`dataset_coco.json`, ...). With `faults`,
+    samples that are malformed go there, reason by name.
 
     Args:
         input: the JSON file.
@@ -78,13 +84,16 @@ def karpathy(
             raise ValueError(f"{input} has no pictures in split {split!r}; it has {found}")
         for image in chosen:
             name = f"{image.get('filepath', '.')}/{image['filename']}"
-            yield record_from_fields(
-                make_key(image["filename"]),
-                find_inside(Path(image_dir), name, allow_outside),
-                {name: image[name] for name in ("cocoid", "split") if name in image},
-                text=[sentence["raw"] for sentence in image["sentences"]],
-                caption_language=caption_language,
-            )
+            path = find_inside(Path(image_dir), name, allow_outside)
+            texts = [sentence["raw"] for sentence in image["sentences"]]
+            with fault_of(f"{input}: {image['filename']}", faults):
+                yield record_from_fields(
+                    make_key(image["filename"]),
+                    path,
+                    {name: image[name] for name in ("cocoid", "split") if name in image},
+                    text=texts,
+                    caption_language=caption_language,
+                )
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from crosslingual.data.records import (
     record_from_fields,
     sample_to_record,
 )
-from crosslingual.data.text import find_inside, iter_json_lines, read_text
+from crosslingual.data.text import fault_of, find_inside, iter_json_lines, read_text
 
 TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "eval", "test")
@@ -35,11 +35,13 @@ def folder(
     caption_language: LanguageCode = "en",
     caption_lines: bool = False,
     allow_outside: bool = False,
+    faults: dict[str, str] | None = None,
 ) -> Iterator[Record]:
     """Reads rows `{"file_name": ..., "text": ...}` or `{"file_name": ..., "captions": {...}}`; or,
     where there is no table of such rows, `a.jpg` with `a.txt` or `a.json`, in subfolders too.
 
-    A row may also hold `parallel`, `culture`, and anything else, which is kept as `extra`.
+    A row may also hold `parallel`, `culture`, and anything else, which is kept as `extra`. With
+    `faults`, samples that are malformed go there, reason by name.
 
     Args:
         input: folder of metadata.jsonl or metadata.csv, whose file names are relative to it; or of
@@ -59,18 +61,20 @@ def folder(
     options = {"key_map": caption_keys, "caption_language": caption_language}
     table = next((root / name for name in TABLES if (root / name).is_file()), None)
     if table is None:
-        yield from _texts_beside(root, allow_outside, caption_lines=caption_lines, **options)
+        yield from _texts_beside(
+            root, allow_outside, faults, caption_lines=caption_lines, **options
+        )
         return
-    for number, fields in _rows(table):
+    for number, fields in _rows(table, faults):
+        where = f"{table} line {number}"
         file_name = fields.pop("file_name", None)
         if not isinstance(file_name, str) or not file_name:
-            raise ValueError(f"{table} line {number} has no 'file_name'")
+            raise ValueError(f"{where} has no 'file_name'")
         text = None if "captions" in fields or caption_keys else fields.pop("text", None)
-        try:
+        with fault_of(where, None):
             image = find_inside(root, file_name, allow_outside)
+        with fault_of(where, faults):
             yield record_from_fields(make_key(file_name), image, fields, text=text, **options)
-        except ValueError as error:
-            raise ValueError(f"{table} line {number}: {error}") from error
 
 
 def _find_root(root: Path, split: str | None) -> Path:
@@ -92,10 +96,10 @@ def _find_root(root: Path, split: str | None) -> Path:
     return root / found[0] if found else root
 
 
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(table: Path, faults: dict[str, str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers and fields of a table."""
     if table.suffix == ".jsonl":
-        yield from iter_json_lines(table)
+        yield from iter_json_lines(table, faults)
         return
     if table.suffix == ".parquet":
         raise ValueError(
@@ -126,7 +130,9 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise ValueError(f"{table} line {rows.line_num} is broken CSV: {error}") from error
 
 
-def _texts_beside(root: Path, allow_outside: bool, **options: Any) -> Iterator[Record]:
+def _texts_beside(
+    root: Path, allow_outside: bool, faults: dict[str, str] | None, **options: Any
+) -> Iterator[Record]:
     """A record for each picture, of its own text and JSON."""
     known = {f".{name}" for name in (*PICTURES, *NOT_READ)}
     paths = (path.relative_to(root) for path in root.rglob("*"))
@@ -149,10 +155,8 @@ def _texts_beside(root: Path, allow_outside: bool, **options: Any) -> Iterator[R
             if extension in sample:
                 raise ValueError(f"{root / stem}.{extension} is there in two spellings: rename one")
             sample[extension] = path.read_bytes() if extension in ("txt", "json") else path
-        try:
+        with fault_of(str(root / names[0]), faults):
             yield sample_to_record(sample, **options)
-        except ValueError as error:
-            raise ValueError(f"{root / names[0]}: {error}") from error
     if not num_pictures:
         raise FileNotFoundError(
             f"no pictures with texts in {root}: give it a metadata.jsonl, one line per picture: "
