@@ -19,6 +19,7 @@ from crosslingual_worlds.testing.conformance.pipelines import PROMPTS, draw
 from crosslingual_worlds.testing.host import unchanged_host
 from mulan.artifact import adapter_config, load_adapter, save_adapter
 from mulan.method import build_adapter
+from mulan.pipeline import attach_module
 from mulan.pipeline import load_pipeline as load_with_adapter
 from mulan.settings import TrainSettings
 
@@ -164,7 +165,13 @@ def test_replaced_added_embedding_goes_into_the_unet(
     sdxl: str, encoder: str, tmp_path: Path
 ) -> None:
     adapter = write(tmp_path / "adapter", sdxl, encoder, replace_add_embedding=True)
-    pipe = mulan.attach(load_pipeline(sdxl), adapter)
+    pipe = load_pipeline(sdxl)
+    parts, own = dict(pipe.components), pipe.unet.add_embedding.linear_1.weight.clone()
+    module, config = load_adapter(adapter)
+    with pytest.raises(FileNotFoundError, match="no/such"):
+        attach_module(pipe, module, {**config, "text_encoder": "no/such/encoder"})
+    assert pipe.components == parts and torch.equal(pipe.unet.add_embedding.linear_1.weight, own)
+    mulan.attach(pipe, adapter)
     expected = load_adapter(adapter)[0].add_embedding.state_dict()
     found = pipe.unet.add_embedding.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

@@ -43,9 +43,10 @@ def attach_module(pipe: Any, module: nn.Module, config: dict[str, Any]) -> Any:
             f"this adapter is of the family {config['family']}, and the pipeline denoises with a "
             f"{type(denoiser).__name__} of {family.name}: use the adapter's base"
         )
-    if config["add_embedding"]:
+    pipeline.attach_adapter(pipe, module, config, replaces_projection=replaces_projection)
+    if config["add_embedding"]:  # last: an encoder that is gone leaves the pipeline as it was
         denoiser.add_embedding.load_state_dict(module.add_embedding.state_dict())
-    return pipeline.attach_adapter(pipe, module, config, replaces_projection=replaces_projection)
+    return pipe
 
 
 def load_pipeline(path: str, base: str | None = None, language: str | None = None) -> Any:
