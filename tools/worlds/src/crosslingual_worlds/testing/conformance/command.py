@@ -301,11 +301,12 @@ class Command:
         line = refusal(command("export", **nowhere))
         assert re.search("no (checkpoint|settings.yaml) in", line), line
         mine.mkdir()
-        (mine / "thesis.txt").write_text("mine")
-        line = refusal(command("export", checkpoint=exported.parent, output_dir=mine))
-        assert "holds thesis.txt and no crosslingual.json" in line
-        assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-        assert (mine / "thesis.txt").read_text() == "mine"
+        for name in ("thesis.txt", "model_index.json", "config.json"):  # a base, a tokenizer
+            (mine / name).write_text("{}")
+            line = refusal(command("export", checkpoint=exported.parent, output_dir=mine))
+            assert f"holds {name} and no crosslingual.json" in line
+            assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+            assert (mine / name).read_text() == "{}"
         assert "--checkpoint" in refusal(command("export", output_dir=mine))
 
     def test_generate_writes_pictures_and_what_they_are(
