@@ -174,7 +174,7 @@ def test_inspect_notices_shards_that_differ_from_their_index(
     tar.write_bytes(data)
     code, _, error = run(capsys, "inspect", tmp_path / "out")
     assert code == 2 and "00000.tar is damaged" in error
-    _, printed, _ = run(capsys, "inspect", tmp_path / "out", "--check_hashes", "false")
+    _, printed, _ = run(capsys, "inspect", tmp_path / "out", "--verify_data", "false")
     assert "agrees with the shards' sizes" in printed
     tar.write_bytes(data + bytes(512))
     code, _, error = run(capsys, "inspect", tmp_path / "out")

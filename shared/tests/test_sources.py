@@ -70,7 +70,7 @@ def test_folder_without_metadata_says_what_to_write(tmp_path: Path) -> None:
 def test_folder_with_a_csv(tmp_path: Path) -> None:
     rows = ["file_name,text,text_de,parallel,id", 'a.jpg,"a cat, ""big""\nand old",,,1', ""]
     rows += ["b.jpg,a dog,ein Hund,false,"]
-    (tmp_path / "metadata.csv").write_bytes("\r\n".join(["\ufeff" + rows[0], *rows]).encode())
+    (tmp_path / "metadata.csv").write_bytes("\r\n".join(["\ufeff" + rows[0], *rows[1:]]).encode())
     first, second = read("folder", tmp_path)
     assert first.captions == {"en": ['a cat, "big"\nand old']}
     assert (first.parallel, second.parallel) == (True, False)
@@ -415,7 +415,6 @@ def test_conceptual_captions_become_a_table(
 def test_a_malformed_row_is_its_samples_fault(tmp_path: Path) -> None:
     """An empty caption, half a character, no JSON: by the command each is counted and named."""
     rows = [
-        "{}",
         '{"file_name": "a.jpg", "text": " "}',
         '{"file_name": "b.jpg", "text": "\\ud83d"}',
     ]

@@ -126,6 +126,9 @@ def _write_all(
         for record in records:
             origin = str(record.image) if isinstance(record.image, Path) else record.origin
             if record.key in origins:
+                if faults is not None and record.origin and record.origin == origins[record.key]:
+                    left_out[f"{origin}: {record.key}"] = "its key comes twice in this shard"
+                    continue
                 raise ValueError(_twice(record.key, origins[record.key], origin))
             origins[record.key] = origin
             try:

@@ -220,11 +220,13 @@ class Shard:
             members = [member for _, member in group]
             if self._add(key, members, key in incomplete):
                 continue
-            named = [(*f"{key}.{each.extension}".rsplit(".", 1), each) for each in members]
-            for stem, part in itertools.groupby(named, key=operator.itemgetter(0)):
-                parts = [each._replace(extension=name) for _, name, each in part]
-                if not self._add(re.sub(r"[.](?=[^/]*$)", "_", stem), parts, stem in incomplete):
-                    self.faults[printable(f"{stem}.{parts[0].extension}")] = FOREIGN
+            parts: dict[str, list[Member]] = {}
+            for member in members:
+                stem, extension = f"{key}.{member.extension}".rsplit(".", 1)
+                parts.setdefault(stem, []).append(member._replace(extension=extension))
+            for stem, part in parts.items():
+                if not self._add(re.sub(r"[.](?=[^/]*$)", "_", stem), part, stem in incomplete):
+                    self.faults[printable(f"{stem}.{part[0].extension}")] = FOREIGN
 
     def _add(self, key: str, members: list[Member], is_incomplete: bool) -> bool:
         """Adds a sample unless it is a fault; False where no member has a known extension."""
