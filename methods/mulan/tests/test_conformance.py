@@ -20,6 +20,15 @@ from crosslingual_worlds.testing.miniatures import parallel_record
 LEARNING = {"learning_rate": 2e-2, "validation_prompts": ["house 3"], "guidance_scale": 2.0}
 
 
+class TestFamilies(conformance.Families):
+    changes = {
+        "sd3": {"num_queries": 20, "query_width": 8},
+        "flux": {"pool": "attention"},
+        "sana": {"english_states": False},
+        "pixart_sigma": {"english_states": False},
+    }
+
+
 class TestTraining(conformance.Training):
     golden = (2.2457943, 2.4556909, 1.993318, 2.0361452, 1.5352466, 1.650924)
     learns = ({**LEARNING, "alignment": "image"}, {**LEARNING, "alignment": "language"})

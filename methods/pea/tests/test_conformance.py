@@ -3,6 +3,16 @@
 from crosslingual_worlds.testing import conformance
 
 
+class TestFamilies(conformance.Families):
+    changes = {
+        "sd3": {"feature_outputs": "attentions", "feature_blocks": [0, 2]},
+        "flux": {"gradient_checkpointing": True},
+        "sana": {},
+        "pixart": {},
+        "pixart_sigma": {"feature_weight": 0.0},
+    }
+
+
 class TestTraining(conformance.Training):
     golden = (0.5192509, 0.2726691, 0.2938421, 0.2693305, 0.4099375, 0.2659875)
     learns = (

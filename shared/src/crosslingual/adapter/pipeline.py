@@ -23,7 +23,7 @@ from crosslingual.folders import publish_folder
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.denoiser import Denoiser
 from crosslingual.frozen.encoders import MultilingualEncoder, load_multilingual_encoder
-from crosslingual.frozen.families import family_of
+from crosslingual.frozen.families import call_options, family_of
 from crosslingual.frozen.tokens import Cut, on_cut, report_cut
 
 Attach = Callable[[Any, nn.Module, dict[str, Any]], Any]
@@ -178,6 +178,7 @@ def draw_strip(pipe: Any, prompts: list[str], guidance_scale: float, seed: int =
         num_inference_steps=20,
         guidance_scale=guidance_scale,
         generator=torch.Generator().manual_seed(seed),
+        **call_options(pipe),
     ).images
     return Image.fromarray(np.hstack([np.asarray(picture) for picture in pictures]))
 
@@ -251,7 +252,9 @@ def _draw_prompts(
     if torch.cuda.is_available():
         pipe = pipe.to("cuda")
     options = {"height": settings.height, "width": settings.width, "guidance_scale": guidance_scale}
+    options |= {"negative_prompt": settings.negative_prompt}
     options = {name: value for name, value in options.items() if value is not None}
+    options |= call_options(pipe)
     for number, prompt in enumerate(settings.prompt):
         folder = output_dir / f"{number:05d}"
         samples = folder / "samples"
@@ -260,7 +263,6 @@ def _draw_prompts(
         with report_cut(pipe), on_cut(lambda cut, cuts=cuts: cuts.setdefault(cut.text, cut)):
             pictures = pipe(
                 prompt,
-                negative_prompt=settings.negative_prompt,
                 num_inference_steps=settings.num_inference_steps,
                 num_images_per_prompt=settings.num_images_per_prompt,
                 generator=torch.Generator().manual_seed(settings.seed),

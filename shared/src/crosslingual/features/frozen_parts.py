@@ -129,7 +129,7 @@ class FrozenParts:
     def _multilingual(self, texts: list[str]) -> dict[str, Tensor]:
         if self.multilingual is None:
             return {}
-        states, mask = self.multilingual.encode(texts)
+        states, mask = self.multilingual.encode([self.base.family.prompt(t) for t in texts])
         masks = {"multilingual_mask": mask.bool()} if self.with_mask else {}
         return {"multilingual_states": states, **masks}
 

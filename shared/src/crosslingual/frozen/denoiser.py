@@ -134,8 +134,6 @@ class Family(ABC):
         takes_mask: whether the denoiser is told which tokens count. Its pipelines then want as many
             states as there are tokens.
         can_zero_empty: whether its pipelines can give zeros for an empty negative prompt.
-        call_options: what its pipelines have to be called with so that they hand a prompt in any
-            language to the text encoder as it is.
     """
 
     name: ClassVar[str]
@@ -145,7 +143,6 @@ class Family(ABC):
     projection: ClassVar[str | None] = None
     takes_mask: ClassVar[bool] = False
     can_zero_empty: ClassVar[bool] = False
-    call_options: ClassVar[Mapping[str, Any]] = {}
 
     def recognises(self, config: Config) -> bool:
         """Whether a denoiser of this config is of this family."""
@@ -209,6 +206,16 @@ class Family(ABC):
         (`adapter.text_encoder.AdaptedTextEncoder.part`). Where the pipeline can do that,
         `zeros_for_empty` gives zeros for an empty negative prompt.
         """
+
+    def prompt(self, text: str) -> str:
+        """A text as its pipelines hand it to their tokenizers, for features to agree with them."""
+        return text
+
+    def call_options(self, pipe: Any) -> dict[str, Any]:
+        """What a pipeline has to be called with so that it hands a prompt in any language to its
+        text encoder as it is; empty where stock pipelines do so.
+        """
+        return {}
 
     def set_projection(self, pipe: Any, projection: nn.Module, encoder_width: int) -> None:
         """Puts an adapter in the place of the denoiser's own projection of text states. It takes

@@ -40,6 +40,11 @@ def find_family(config: Config, base: str) -> Family:
     )
 
 
+def call_options(pipe: Any) -> dict[str, Any]:
+    """What to call a diffusers pipeline with besides its prompts; its family says."""
+    return family_of(pipe)[0].call_options(pipe)
+
+
 def family_of(pipe: Any) -> tuple[Family, Any]:
     """The family of a diffusers pipeline, and the model that denoises in it.
 

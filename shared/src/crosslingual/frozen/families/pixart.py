@@ -4,6 +4,7 @@ after a projection of its own.
 Chen et al., "PixArt-alpha", arXiv 2310.00426; "PixArt-Sigma", arXiv 2403.04692.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -50,7 +51,6 @@ class PixArt(Family):
 
     name, part, model_class = "pixart", "transformer", "PixArtTransformer2DModel"
     denoiser, projection, takes_mask = PixArtDenoiser, "caption_projection", True
-    call_options = {"clean_caption": False}  # its cleaning deletes Han characters
 
     def widths(self, config: Config) -> tuple[int, int | None, int]:
         """T5's width, and that of the transformer, which the projection of captions gives."""
@@ -82,7 +82,19 @@ class PixArt(Family):
         """The one slot. The pipeline takes the first entry of the answer for the states, as many as
         there are ids, and the tokenizer's mask.
         """
+        from diffusers.utils import is_bs4_available, is_ftfy_available
+
         pipe.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
+        if is_bs4_available() and is_ftfy_available():
+            warnings.warn(
+                f"a {type(pipe).__name__} deletes Chinese characters from prompts, since bs4 and "
+                "ftfy are installed: call it with clean_caption=False",
+                stacklevel=2,
+            )
+
+    def call_options(self, pipe: Any) -> dict[str, Any]:
+        """The pipeline's own cleaning deletes Han characters."""
+        return {"clean_caption": False}
 
     def set_projection(self, pipe: Any, projection: nn.Module, encoder_width: int) -> None:
         """A projection of diffusers' own class with the adapter's weights, so that the saved

@@ -39,7 +39,6 @@ class Sana(PixArt):
     """Sana. An adapter takes the place of the projection of captions; the norm after it stays."""
 
     name, model_class, denoiser = "sana", "SanaTransformer2DModel", SanaDenoiser
-    call_options = {"complex_human_instruction": None}
 
     def text(self, config_of: PartConfig) -> TextShape:
         """Gemma's tokens, of which the pipeline keeps the first and the last 299."""
@@ -85,9 +84,9 @@ class Sana(PixArt):
         """The one slot, as PixArt's. The pipeline's instruction, which no adapter has read in
         training and which may fill all positions of an encoder, is refused.
         """
-        super().set_text(pipe, text_encoder, tokenizer, zeros_for_empty=zeros_for_empty)
+        pipe.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
         instruction = "\n".join(_instruction(pipe) or ())
-        start = tokenizer(instruction, add_special_tokens=False).input_ids[:8]
+        start = tokenizer(instruction, add_special_tokens=False, verbose=False).input_ids[:8]
 
         def refuse(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Any]) -> None:
             ids = (inputs[0] if inputs else named["input_ids"])[0].tolist()
@@ -98,6 +97,16 @@ class Sana(PixArt):
                 )
 
         text_encoder.register_forward_pre_hook(refuse, with_kwargs=True)
+        text_encoder.config.refuses_instruction = True  # saved with it
+
+    def prompt(self, text: str) -> str:
+        """In small letters."""
+        return text.lower().strip()
+
+    def call_options(self, pipe: Any) -> dict[str, Any]:
+        """The pipeline's own instruction is for its own text encoder."""
+        is_own = not getattr(pipe.text_encoder.config, "refuses_instruction", False)
+        return {} if is_own else {"complex_human_instruction": None}
 
 
 def _instruction(pipe: Any) -> list[str] | None:

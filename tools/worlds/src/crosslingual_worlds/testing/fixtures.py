@@ -14,9 +14,14 @@ import pytest
 from crosslingual_worlds.testing.fork_server import forked_method
 from crosslingual_worlds.testing.miniatures import (
     write_encoder,
+    write_flux,
+    write_long_encoder,
     write_pictures,
     write_pixart,
+    write_pixart_sigma,
+    write_sana,
     write_sd,
+    write_sd3,
     write_sdxl,
 )
 
@@ -69,7 +74,10 @@ def _written_once(write: Callable[[Path], str]) -> Any:
 
 
 sd, sdxl, pixart = map(_written_once, (write_sd, write_sdxl, write_pixart))
+sd3, flux, sana = map(_written_once, (write_sd3, write_flux, write_sana))
+pixart_sigma = _written_once(write_pixart_sigma)
 encoder = _written_once(write_encoder)
+long_encoder = _written_once(write_long_encoder)
 
 
 @pytest.fixture(scope="session")

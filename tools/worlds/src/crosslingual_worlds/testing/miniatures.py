@@ -202,7 +202,19 @@ def write_encoder(folder: Path, num_layers: int = 1, max_positions: int = MAX_TO
     return str(folder)
 
 
-def write_pixart(folder: Path) -> str:
+def write_long_encoder(folder: Path) -> str:
+    """Writes the same encoder with positions for as many tokens as PixArt's and Sana's pipelines
+    pad to, and returns its folder.
+    """
+    return write_encoder(folder, max_positions=302)
+
+
+def write_pixart_sigma(folder: Path) -> str:
+    """Writes the same model as `write_pixart` as a PixArt-sigma and returns its folder."""
+    return write_pixart(folder, "PixArtSigmaPipeline")
+
+
+def write_pixart(folder: Path, pipeline: str = "PixArtAlphaPipeline") -> str:
     """Writes a PixArt with a T5 of width 8 and returns its folder.
 
     Its pictures have 256 x 256 pixels where a call does not ask for smaller ones.
@@ -217,7 +229,7 @@ def write_pixart(folder: Path) -> str:
     )
     return write_base(
         folder,
-        "PixArtAlphaPipeline",
+        pipeline,
         transformer=fill(transformer),
         text_encoder=make_t5(8),
         tokenizer=clip_tokenizer(),
@@ -286,7 +298,7 @@ def write_flux(folder: Path, guidance_embeds: bool = True) -> str:
 
 def write_sana(folder: Path) -> str:
     """Writes a Sana with a Gemma of width 8, on latents of 8 x 8 pixels instead of 32 x 32, and
-    returns its folder.
+    returns its folder. Its pictures have 512 x 512 pixels where a call does not ask for others.
     """
     transformer = SanaTransformer2DModel(
         in_channels=4,
@@ -298,7 +310,7 @@ def write_sana(folder: Path) -> str:
         cross_attention_head_dim=8,
         cross_attention_dim=16,
         caption_channels=8,
-        sample_size=4,
+        sample_size=16,
     )
     vae = AutoencoderDC(
         latent_channels=4,
