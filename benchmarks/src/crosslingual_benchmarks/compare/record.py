@@ -14,12 +14,13 @@ def append_training(
     arm: Arm,
     trained_languages: list[str],
     commands: Sequence[Command],
+    size: dict[str, int],
     words: str,
 ) -> None:
     """Appends a line with the sum of an arm's trainings, and each of them under `stages`.
 
     `commands` are all that trained, also those of other arms whose outputs the arm uses: they have
-    to be paid for. `words` repeat the whole.
+    to be paid for. `size` is the pipeline's, and `words` repeat the whole.
     """
     from crosslingual.evaluation.retrieval import append_result
     from crosslingual_benchmarks.results import make_result
@@ -38,7 +39,7 @@ def append_training(
             "samples_per_s": last["samples_per_s"],
             "num_processes": suite.num_processes,
             "trainable_parameters": max(row["trainable_parameters"] for row in rows),
-            **_total_parameters(results, arm),
+            **size,
             **{key: max(row[key] for row in rows) for key in ("peak_gb",) if key in last},
         },
         protocol={"train_s": suite.train_s, "num_processes": suite.num_processes},
@@ -54,7 +55,7 @@ def append_training(
     append_result(results / "training.json", result)
 
 
-def _total_parameters(results: Path, arm: Arm) -> dict[str, int]:
+def total_parameters(results: Path, arm: Arm) -> dict[str, int]:
     """The size of the pipeline that an arm drew with; empty where it drew nothing."""
     from crosslingual_benchmarks.results import read_results
 

@@ -14,7 +14,7 @@ from crosslingual.files import write_text
 from crosslingual_benchmarks.compare.commands import Command, end_commands, mark_of, run_command
 from crosslingual_benchmarks.compare.display import Display
 from crosslingual_benchmarks.compare.plan import RUN, STEPS, Plan
-from crosslingual_benchmarks.compare.record import append_training
+from crosslingual_benchmarks.compare.record import append_training, total_parameters
 from crosslingual_benchmarks.compare.suite import Arm, Step, Suite, Values, fill
 
 PACKAGE = "crosslingual_benchmarks"
@@ -206,12 +206,14 @@ class Runner:
 
     def record_training(self, arm: Arm) -> None:
         """Appends the cost of an arm's training, once, with the part that it shares with others."""
-        mark, key = self.folder / "arms" / arm.name / "recorded", self._arm_key(arm)
+        mark = self.folder / "arms" / arm.name / "recorded"
+        size = total_parameters(self.results, arm)
+        key = self._arm_key(arm) + json.dumps(size)
         commands = [command for command in self.commands_behind(arm) if command.trains]
         if not commands or (mark.is_file() and mark.read_text() == key):
             return
         languages = self.languages_of(arm)
-        append_training(self.results, self.suite, arm, languages, commands, self.command)
+        append_training(self.results, self.suite, arm, languages, commands, size, self.command)
         write_text(mark, key)
 
     def languages_of(self, arm: Arm) -> list[str]:
@@ -255,7 +257,7 @@ class Runner:
         for kind in ("embedder", "pipeline"):
             if (given := getattr(arm, kind)) is not None:
                 settings[kind] = fill(given, self.words(arm))
-        settings |= {"language": next(n for n in self.suite.trained_languages if n != "en")}
+        settings |= {"language": next((n for n in self.suite.trained_languages if n != "en"), "en")}
         settings |= {"output_dir": str(self.results), "dataset": self.suite.name}
         place = self.folder / "arms" / arm.name / "latency"
         return [Command(f"{PACKAGE} latency", settings, place)]

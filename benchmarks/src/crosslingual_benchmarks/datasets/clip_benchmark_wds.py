@@ -37,13 +37,15 @@ def clip_benchmark_wds(
     choose_languages(languages, [caption_language], f"{root} (see --caption_language)")
     folder = Path(root) / split
     word = _read_word(folder / "nshards.txt")
-    if not word.isdecimal() or int(word) == 0:
+    if not word.isdecimal() or len(word) > 9 or int(word) == 0:
         raise ValueError(f"{folder}/nshards.txt says {word!r}, not how many shards there are")
-    paths = [folder / f"{number}.tar" for number in range(int(word))]
-    if missing := [path for path in paths if not path.is_file()]:
-        raise FileNotFoundError(
-            f"{missing[0]} is missing, and nshards.txt says that there are {word}: fetch it"
-        )
+    paths: list[Path] = []
+    for number in range(int(word)):
+        paths.append(folder / f"{number}.tar")
+        if not paths[-1].is_file():
+            raise FileNotFoundError(
+                f"{paths[-1]} is missing, and nshards.txt says that there are {word}: fetch it"
+            )
     pictures: list[Picture] = []
     texts: dict[int, list[str]] = {}
     for picture, sample in read_samples([str(path) for path in paths]):
