@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crosslingual.frozen.base import Base, Conditioning
 from crosslingual.frozen.denoiser import TextShape
-from crosslingual.frozen.families import family_of
+from crosslingual.frozen.families import family_of, find_family
 from crosslingual.frozen.families.flux import pack, unpack
 from crosslingual.frozen.families.sd import UNetDenoiser
 from crosslingual.frozen.schedule import Latents
@@ -343,3 +343,48 @@ def test_a_pipeline_without_a_denoiser_that_is_known_is_refused(tmp_path: Path) 
         ValueError, match="is a StableCascadePriorPipeline, which has no part named"
     ):
         Base.open(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "denoiser", "reason"),
+    [
+        ("KolorsPipeline", {"addition_embed_type": "text_time", "encoder_hid_dim": 9}, "ChatGLM3"),
+        ("QwenImagePipeline", {"_class_name": "QwenImageTransformer2DModel"}, "Qwen2.5-VL"),
+        ("ZImagePipeline", {"_class_name": "ZImageTransformer2DModel"}, "Qwen3"),
+        ("HunyuanDiTPipeline", {"_class_name": "HunyuanDiT2DModel"}, "mT5"),
+        ("Flux2KleinPipeline", {"_class_name": "Flux2Transformer2DModel"}, "Qwen3"),
+    ],
+)
+def test_a_base_that_is_multilingual_already_is_refused_with_that_reason(
+    tmp_path: Path, pipeline: str, denoiser: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=f"needs no method for other languages.*{reason}"):
+        find_family({"_class_name": "UNet2DConditionModel", **denoiser}, "a base")
+    index = {"_class_name": pipeline, "text_encoder": ["its-own", "TextModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=f"needs no method.*{reason}") as raised:
+        Base.open(str(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("flux", {"_class_name": "DDIMScheduler"}, "DDIMScheduler, and its denoiser was trained"),
+        ("sana", {"prediction_type": "epsilon"}, "predicts 'epsilon'; known is flow_prediction"),
+        ("sana", {"_class_name": "SCMScheduler"}, "SCMScheduler, and its denoiser was trained"),
+    ],
+)
+def test_a_flow_is_never_replaced_by_diffusion(
+    tmp_path: Path, name: str, change: dict[str, Any], message: str
+) -> None:
+    base = WRITERS[name](tmp_path)
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=message):
+        Base.open(base)
+
+
+def test_a_denoiser_of_an_unknown_kind_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match=r"AuraFlow.* of a kind that no family .*sana \(Sana"):
+        find_family({"_class_name": "AuraFlowTransformer2DModel"}, "a base")

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from crosslingual.frozen.denoiser import Conditioning, Denoiser, Family, TextShape
-from crosslingual.frozen.families import find_family
+from crosslingual.frozen.families import find_family, refuse_multilingual
 from crosslingual.frozen.schedule import Latents, Noising, Process
 from crosslingual.frozen.shapes import published_shape
 from crosslingual.frozen.tokens import report_cut
@@ -84,7 +84,9 @@ class Base:
     @cached_property
     def index(self) -> Mapping[str, Any]:
         """The pipeline's `model_index.json`: its class, and library and class of each part."""
-        return self._read("model_index.json")
+        index = self._read("model_index.json")
+        refuse_multilingual(str(index.get("_class_name")), self.id)
+        return index
 
     def config(self, part: str) -> dict[str, Any]:
         """The config of a part such as `vae` or `scheduler`, without its weights.

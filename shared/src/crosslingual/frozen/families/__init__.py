@@ -20,18 +20,41 @@ FAMILIES: list[Family] = [
     Sana(),
 ]
 
+# Bases that read many languages by themselves, by how their classes in diffusers begin.
+MULTILINGUAL = {
+    "Flux2": "FLUX.2 reads many languages by Mistral or Qwen3",
+    "HunyuanDiT": "HunyuanDiT reads Chinese by a bilingual CLIP and other languages by mT5",
+    "Kolors": "Kolors reads Chinese and English by ChatGLM3",
+    "QwenImage": "Qwen-Image reads many languages by Qwen2.5-VL",
+    "ZImage": "Z-Image reads many languages by Qwen3",
+}
+
+
+def refuse_multilingual(name: str, base: str) -> None:
+    """Refuses, by a ValueError, a base whose pipeline's or denoiser's class has that name, if its
+    text encoder is multilingual already.
+    """
+    for start, reason in MULTILINGUAL.items():
+        if name.startswith(start):
+            raise ValueError(
+                f"{base} needs no method for other languages: {reason}; methods here are for bases "
+                "that read English alone"
+            )
+
 
 def find_family(config: Config, base: str) -> Family:
     """The family of a denoiser's config.
 
     Raises:
-        ValueError: none knows it.
+        ValueError: none knows it, or its base is multilingual already.
     """
+    found = str(config.get("_class_name"))
+    is_kolors = config.get("encoder_hid_dim") and config.get("addition_embed_type") == "text_time"
+    refuse_multilingual("Kolors" if is_kolors else found, base)
     for family in FAMILIES:
         if family.recognises(config):
             return family
     known = {family.name: family.model_class for family in FAMILIES}
-    found = str(config.get("_class_name"))
     nearest = get_close_matches(found, known.values(), 1)
     raise ValueError(
         f"{base} denoises with a {found} of a kind that no family here knows: there are "
@@ -51,6 +74,7 @@ def family_of(pipe: Any) -> tuple[Family, Any]:
     Raises:
         ValueError: none knows it.
     """
+    refuse_multilingual(type(pipe).__name__, f"a {type(pipe).__name__}")
     for part in {family.part: None for family in FAMILIES}:
         if pipe.components.get(part) is not None:
             model = pipe.components[part]
