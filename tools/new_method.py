@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def check_name(name: str, repository: Path) -> None:
 
 def copy_template(name: str, repository: Path) -> Path:
     """Copies the template with its name replaced, in paths and texts, and returns the folder."""
-    target = repository / "methods" / name
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=repository / "methods"))
+    target = temporary / name
     shutil.copytree(repository / TEMPLATE, target, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
     for path in sorted(target.rglob("*"), reverse=True):  # files before their folder
         if path.is_file():
@@ -52,6 +54,8 @@ def copy_template(name: str, repository: Path) -> Path:
             path.write_text(text, encoding="utf-8")
         if "template" in path.name:
             path.rename(path.with_name(path.name.replace("template", name)))
+    target = target.rename(repository / "methods" / name)
+    temporary.rmdir()
     for words in (["check", "--select", "I", "--fix", "-q"], ["format", "-q"]):
         subprocess.run([sys.executable, "-m", "ruff", *words, target], cwd=repository, check=True)
     return target

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import socket
 import sys
@@ -16,7 +17,7 @@ MARK = "crosslingual.json"
 LOCK = ".lock"
 _MARK_VERSION = 1
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_WRITERS = ("PytorchStreamWriter", "inline_container", "iostream error", "os error 28")
+_WRITERS = "PytorchStreamWriter|inline_container|iostream error|os error 2[78]"
 """What the writers of torch and of safetensors say when the disk is full."""
 
 
@@ -124,10 +125,12 @@ def naming_full_disk(message: str) -> Iterator[None]:
 
 
 def is_full_disk(error: Exception) -> bool:
-    """Whether an error of the system, of torch or of safetensors says that the disk is full."""
+    """Whether an error of the system, of torch or of safetensors says that the disk is full, or a
+    file too large for it.
+    """
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return any(word in str(error) for word in _WRITERS)
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return re.search(_WRITERS, str(error)) is not None
 
 
 def hold_folder(folder: str | Path, lock: Path | None = None) -> contextlib.ExitStack:
