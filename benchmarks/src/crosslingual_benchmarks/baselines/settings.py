@@ -49,6 +49,7 @@ class FeaturesSettings:
         caption_keys: which JSON key of foreign shards holds which language, as caption_zh=zh.
         verify_data: compare each shard with the SHA-256 in its index when it is first read.
         max_corrupt: share of the samples that may be unusable before the run stops.
+        max_pixels: pixels that a picture may have; a larger one is unusable.
     """
 
     shards: str
@@ -62,3 +63,4 @@ class FeaturesSettings:
     caption_keys: list[str] = field(default_factory=list)
     verify_data: bool = True
     max_corrupt: float = 0.01
+    max_pixels: int = 64 * 2**20

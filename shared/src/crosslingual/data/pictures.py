@@ -151,7 +151,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             if image.width * image.height > max_pixels:
                 raise ValueError(
                     f"oversized picture: {image.width}x{image.height} pixels, max_pixels is "
-                    f"{max_pixels}"
+                    f"{max_pixels}; make it smaller or allow more"
                 )
             yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

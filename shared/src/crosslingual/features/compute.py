@@ -106,6 +106,8 @@ def _write(
         num_workers=settings.dataloader_num_workers,
         shuffle=False,
         verify=verify,
+        max_corrupt=settings.max_corrupt,
+        max_pixels=settings.max_pixels,
         key_map=parse_key_map(settings.caption_keys) or None,
         languages=parts.languages,
         allow_missing=True,

@@ -86,6 +86,8 @@ def open_run_data(
         num_workers=settings.dataloader_num_workers,
         resolution=resolution,
         verify=settings.verify_data,
+        max_corrupt=settings.max_corrupt,
+        max_pixels=settings.max_pixels,
         key_map=parse_key_map(settings.caption_keys) or None,
         languages=parts.languages,
         allow_missing=True,

@@ -59,14 +59,17 @@ class RunSettings:
         verify_data: compare each block of features, or local shard with an index, with its SHA-256
             when it is first read, about a second a GB; false skips this for huge sets, and damage
             is then trained on.
+        max_corrupt: share of the samples of shards that may be unusable before the run stops.
+        max_pixels: pixels that a picture in shards may have; a larger one is unusable. One of 64
+            million, the default, takes about 0.7 GB to decode in each process.
         report_to: tracker that gets the numbers besides metrics.jsonl.
     """
 
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         "output_dir max_train_steps deepspeed_config checkpointing_steps checkpoints_total_limit "
         "resume_from_checkpoint validation_steps validation_data validation_rows "
-        "validation_prompts verify_data report_to dataloader_num_workers guidance_scale compile "
-        "gradient_checkpointing".split()
+        "validation_prompts verify_data max_corrupt max_pixels report_to dataloader_num_workers "
+        "guidance_scale compile gradient_checkpointing".split()
     )
     """Settings that a resumed run may change: they do not change what is trained, except the number
     of steps, which the learning rate follows. A method adds its own."""
@@ -105,6 +108,8 @@ class RunSettings:
     validation_data: str | None = None
     validation_rows: int = 64
     verify_data: bool = True
+    max_corrupt: float = 0.01
+    max_pixels: int = 64 * 2**20
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
 
 
