@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,15 +182,24 @@ def test_data_that_the_world_has_not_are_an_error_with_their_name(options, messa
         runner_of(suite_of([], data={"test": options}), tmp_path).run()
 
 
-def test_data_of_a_suite_that_has_changed_are_not_taken_for_the_new_ones(tmp_path):
-    for num_samples in (2, 2, 3):
+def test_data_of_a_suite_that_has_changed_are_not_taken_for_the_new_ones(trainer, tmp_path):
+    arm = arm_of(trainer, train_data="{data}/test")
+
+    def runner(num_samples):
         options = {"split": "test", "num_samples": num_samples, "languages": "{all}"}
-        runner = runner_of(suite_of([], data={"test": options}), tmp_path)
-        if num_samples == 3:
+        return runner_of(suite_of([arm], data={"test": options}), tmp_path)
+
+    (tmp_path / "plan.json").write_text(json.dumps({f"one/0-{trainer}": {"step_s": 0.1}}))
+    mark = tmp_path / "arms" / "one" / f"0-{trainer}.done.json"
+    keys = []
+    for num_samples, is_removed in ((2, False), (2, False), (3, True)):
+        if is_removed:
             with pytest.raises(ValueError, match="written for a suite with other data"):
-                runner.run()
-        else:
-            runner.run()
+                runner(num_samples).run()
+            shutil.rmtree(tmp_path / "data" / "test")
+        assert runner(num_samples).run() == {}
+        keys.append(json.loads(mark.read_text())["key"])
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_second_comparison_in_the_same_folder_is_refused(tmp_path):

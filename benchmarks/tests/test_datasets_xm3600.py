@@ -66,3 +66,5 @@ def test_what_is_wrong_is_named(tmp_path):
         DATASETS["xm3600"](write(tmp_path, {"en": {"caption": ["a"]}}))
     with pytest.raises(ValueError, match="line 2: 'de' must be"):
         DATASETS["xm3600"](write(tmp_path, row("0a", en=["a"]), {"image/key": "0b", "de": ["x"]}))
+    with pytest.raises(ValueError, match="'../0a.jpg' lies outside of"):
+        DATASETS["xm3600"](write(tmp_path, row("../0a", en=["a"])))

@@ -99,9 +99,11 @@ class Runner:
             place = self.folder / "data" / name
             options = {"seed": self.suite.seed + number, **fill(options, every)}
             key = _hash([self.suite.world, options])
-            begun = place.with_name(f"{name}.begun")
+            begun = self._data_mark(name)
             if (place / "index.json").is_file():
-                if begun.is_file() and begun.read_text() != key:
+                if not begun.is_file():
+                    self.display.say(f"data: {name} was there before, and is used as it is")
+                elif begun.read_text() != key:
                     raise ValueError(
                         f"{place} was written for a suite with other data; remove it, or choose "
                         "another --output_dir"
@@ -122,6 +124,21 @@ class Runner:
             write_text(begun, key)
             write_shards(records, place, overwrite=None)
 
+    def _data_mark(self, name: str) -> Path:
+        return self.folder / "data" / f"{name}.begun"
+
+    def _data_keys(self, command: Command) -> list[str]:
+        """Keys of the data that a command reads: it runs again where they have changed."""
+        marks = {
+            f"{self.folder / 'data' / name}/": self._data_mark(name) for name in self.suite.data
+        }
+        read = [f"{value}/" for value in command.inputs]
+        return [
+            mark.read_text()
+            for place, mark in marks.items()
+            if mark.is_file() and any(value.startswith(place) for value in read)
+        ]
+
     def train(self, arm: Arm, plan: Plan) -> None:
         """Runs an arm's commands."""
         key = ""
@@ -134,7 +151,7 @@ class Runner:
                     self.display.say(f"{arm.name}: how long a step of {step.run} takes")
                 command.settings[STEPS] = plan.num_steps(name, command, seconds)
                 command.settings["checkpointing_steps"] = max(command.settings[STEPS] // 2, 1)
-            key = command.key(key, *self._keys_of_others(arm, command))
+            key = command.key(key, *self._keys_of_others(arm, command), *self._data_keys(command))
             mark = mark_of(command.place)
             if mark is None or mark["key"] != key:
                 steps = f", {command.settings[STEPS]} steps" if step.share else ""
@@ -264,7 +281,8 @@ class Runner:
 
     def _measure(self, arm: Arm, command: Command, failed: dict[str, str]) -> None:
         def work() -> None:
-            mark, key = mark_of(command.place), command.key(self._arm_key(arm))
+            mark = mark_of(command.place)
+            key = command.key(self._arm_key(arm), *self._data_keys(command))
             if mark is None or mark["key"] != key:
                 self.display.say(f"{arm.name}: {command.run.rpartition(' ')[2]}")
                 self._drop_stale_pictures(arm, command, key)

@@ -9,6 +9,7 @@ from crosslingual_benchmarks.datasets.retrieval_set import (
     Picture,
     RetrievalSet,
     choose_languages,
+    find_picture,
     picture_folders,
 )
 
@@ -38,8 +39,7 @@ def xm3600(
         key = fields.get("image/key")
         if not isinstance(key, str):
             raise ValueError(f"{path} line {number} has no 'image/key'")
-        paths = [folder / f"{key}.jpg" for folder in folders]
-        pictures.append(Picture(key, next((p for p in paths if p.is_file()), paths[0])))
+        pictures.append(Picture(key, find_picture(f"{key}.jpg", folders).source))
         for name, value in fields.items():
             if not name.startswith("image/"):
                 captions = _captions(value, f"{path} line {number}: {name!r}")

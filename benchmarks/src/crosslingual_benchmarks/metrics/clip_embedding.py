@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from crosslingual.evaluation.retrieval import unit_rows
 from crosslingual.frozen.clip import FrozenCLIP
 from crosslingual.frozen.tokens import on_cut
 from crosslingual_benchmarks.metrics.pictures import Pictures, image_batches, list_pictures
@@ -80,21 +80,3 @@ def embed_captions(
         rows = torch.cat([clip.encode_texts(texts[start : start + batch_size]) for start in starts])
     embeds = unit_rows(rows[places.to(rows.device)], "caption")
     return CaptionEmbeds(embeds, sum(len(ids) > clip.max_length for ids in whole))
-
-
-def unit_rows(rows: Tensor, what: str) -> Tensor:
-    """Rows of length 1 in fp32; `what` names a row in the error.
-
-    Raises:
-        ValueError: a row is not finite, or zero.
-    """
-    lengths = rows.float().norm(dim=1)
-    wrong = ~(lengths.isfinite() & (lengths > 0))
-    if wrong.any():
-        first = int(wrong.nonzero()[0])
-        kind = "zero" if lengths[first] == 0 else "not finite"
-        raise ValueError(
-            f"the embedding of {what} {first} is {kind} ({int(wrong.sum())} of {len(rows)} are "
-            "zero or not finite): look for a NaN in the model"
-        )
-    return F.normalize(rows.float(), dim=1)

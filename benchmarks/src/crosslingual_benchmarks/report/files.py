@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from crosslingual.data.text import printable
 from crosslingual_benchmarks.report.document import Document, Section, Table
 from crosslingual_benchmarks.report.page import render_page
-from crosslingual_benchmarks.report.tables import render_latex, render_markdown
+from crosslingual_benchmarks.report.tables import escape_markdown, render_latex, render_markdown
 
 PAGE = "report.html"
 MARKDOWN = "report.md"
@@ -40,39 +39,33 @@ def render_booktabs(table: Table) -> str:
 
 def render_report_markdown(document: Document) -> str:
     """The report for GitHub; its pictures are in `plots/`."""
-    parts = [f"# {escape(document.title)}", *map(escape, document.paragraphs)]
+    parts = [f"# {escape_markdown(document.title)}", *map(escape_markdown, document.paragraphs)]
     for section in document.sections:
         parts += _section(section)
     return "\n\n".join(parts) + "\n"
 
 
 def _section(section: Section) -> list[str]:
-    parts = [f"## {escape(section.title)}", *map(escape, section.paragraphs)]
+    parts = [f"## {escape_markdown(section.title)}", *map(escape_markdown, section.paragraphs)]
     for figure in section.figures:
-        parts.append(f"**{escape(figure.title)}**")
-        parts.append(f"![{escape(figure.alt)}](plots/{figure.key}.png)")
+        parts.append(f"**{escape_markdown(figure.title)}**")
+        parts.append(f"![{escape_markdown(figure.alt)}](plots/{figure.key}.png)")
     for table in section.tables:
-        parts.append(f"**{escape(table.title)}**")
+        parts.append(f"**{escape_markdown(table.title)}**")
         rows = [[cell.plain() for cell in row] for row in table.rows]
         parts.append(render_markdown(table.heads, rows))
         if table.has_best:
             parts.append(r"\* the best of its column, where no interval overlaps its own.")
         if table.note:
-            parts.append(escape(table.note))
+            parts.append(escape_markdown(table.note))
     for title, lines in (
         ("What cannot be compared", section.cautions),
         ("Sources", section.sources),
         ("On single numbers", section.notes),
     ):
         if lines:
-            parts += [f"**{title}**", "\n".join(f"- {escape(line)}" for line in lines)]
+            parts += [f"**{title}**", "\n".join(f"- {escape_markdown(line)}" for line in lines)]
     return parts
-
-
-def escape(text: str) -> str:
-    """A text for Markdown, in which no sign starts a format and every character can be seen."""
-    shown = printable(" ".join(text.split()))
-    return "".join(f"\\{sign}" if sign in r"\`*_[]<>#|$~" else sign for sign in shown)
 
 
 def _made(path: Path) -> Path:

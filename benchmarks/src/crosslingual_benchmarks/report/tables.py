@@ -43,8 +43,8 @@ def render_markdown(heads: Sequence[str], rows: Rows) -> str:
     """
     cells = _check(heads, rows)
     rules = ["---:" if right else "---" for right in _aligned_right(cells, len(heads))]
-    lines = [[_markdown(head) for head in heads], rules]
-    lines += [[_markdown(cell) for cell in row] for row in cells]
+    lines = [[escape_markdown(head) for head in heads], rules]
+    lines += [[escape_markdown(cell) for cell in row] for row in cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -110,7 +110,8 @@ def _aligned_right(cells: list[list[str]], num_columns: int) -> list[bool]:
     return [bool(column) and all(map(_NUMBER.match, column)) for column in told]
 
 
-def _markdown(text: object) -> str:
+def escape_markdown(text: object) -> str:
+    """A text for Markdown, in which no sign starts a format and every character can be seen."""
     return _MARKDOWN.sub(r"\\\1", printable(" ".join(str(text).split())))
 
 

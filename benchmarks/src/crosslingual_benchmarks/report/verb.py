@@ -127,7 +127,7 @@ def _opening(results: Sequence[Result], has_published: bool) -> list[str]:
     told = ", ".join(f"{task} {count}" for task, count in counts.items() if count)
     numbers = "Numbers under a plain heading were" if has_published else "All numbers were"
     others = (
-        " What others published stands in framed sections of its own and is never mixed in."
+        " Published numbers are in framed sections of their own and never mixed in."
         if has_published
         else ""
     )
@@ -135,5 +135,6 @@ def _opening(results: Sequence[Result], has_published: bool) -> list[str]:
         f"Made from {len(results)} result lines ({told}). {numbers} measured by the commands that "
         f"the last section lists.{others}",
         "A dash: not measured. A number is marked as the best of its column only where its "
-        "interval shares no point with another's; an English upper bound (in italics) never is.",
+        "interval shares no point with another's. An English upper bound (in italics) is never "
+        "marked.",
     ]

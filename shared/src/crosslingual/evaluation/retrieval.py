@@ -116,8 +116,8 @@ def recall_at_k(
     if image_embeds_ID.shape[1:] != text_embeds_TD.shape[1:] or image_embeds_ID.ndim != 2:
         shapes = f"{(*image_embeds_ID.shape,)} and {(*text_embeds_TD.shape,)}"
         raise ValueError(f"pictures and texts of one space are needed, not of shapes {shapes}")
-    images_ID = _unit_rows(image_embeds_ID, "picture")
-    texts_TD = _unit_rows(text_embeds_TD, "text")
+    images_ID = unit_rows(image_embeds_ID, "picture")
+    texts_TD = unit_rows(text_embeds_TD, "text")
     places = image_of_text_T.to(images_ID.device, torch.int64)
     _check_pairs(places, num_images, num_texts)
     text_numbers = torch.arange(num_texts, device=places.device)
@@ -220,7 +220,12 @@ def _without_copies(rows_CD: Tensor) -> tuple[Tensor, Tensor | None]:
     return rows_CD[chosen], group_C
 
 
-def _unit_rows(embeds: Tensor, what: str) -> Tensor:
+def unit_rows(embeds: Tensor, what: str) -> Tensor:
+    """Rows of length 1 in fp32; `what` names a row in the error.
+
+    Raises:
+        ValueError: a row is not finite, or zero.
+    """
     rows = embeds.float()
     lengths = rows.norm(dim=1)
     wrong = ~(lengths.isfinite() & (lengths > 0))

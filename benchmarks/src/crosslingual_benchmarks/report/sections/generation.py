@@ -22,9 +22,9 @@ DEFINITIONS = (
     "the encoder, the resize and the number of pictures that the protocol names. Brackets hold "
     "bootstrap intervals of 95 %: how far a number would move with other prompts, not with another "
     "seed of training.",
-    "A mean over languages goes over foreign ones; behind it stands over how many. Trained: those "
+    "A mean is over foreign languages, and their number stands behind it. Trained: the languages "
     "whose captions the arm was trained on. Zero-shot: the others. The interval of a mean is the "
-    "mean of the intervals, since all languages tell the same scenes: a bound from above.",
+    "mean of the intervals, an upper bound, since all languages describe the same scenes.",
 )
 
 

@@ -1,4 +1,4 @@
-"""The survey's tables: published numbers, in sections that look like no measured one."""
+"""The survey's tables: published numbers, in sections that look different from measured ones."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,7 @@ HEADING = "Published, not measured here"
 
 
 def published_section(names: Sequence[str], beside: str) -> Section:
-    """A section of published tables.
-
-    `beside` names the part of the report that measures the like.
-    """
+    """A section of published tables; `beside` names the report's part that measures the same."""
     published = load_published()
     tables = [published.tables[name] for name in names]
     cited = {key: None for table in tables for row in table.rows for key in row.references}

@@ -62,8 +62,8 @@ def samples_section(paths: Sequence[Path], results: Sequence[Result]) -> Section
     if not figures and not tables:
         return None
     note = (
-        "Every picture stands above its prompt in the prompt's own script. A green frame: the "
-        "picture was judged to show all that the prompt says; a red one: not; grey: not judged."
+        "Every picture is above its prompt, in the prompt's own script. A green frame: the picture "
+        "was judged to show all that the prompt says. A red frame: it was not. Grey: not judged."
     )
     return Section("samples", "Samples", [note] * bool(figures), tables, figures)
 
