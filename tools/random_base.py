@@ -105,7 +105,9 @@ def write_base(shape: str, folder: Path, generator: torch.Generator) -> None:
         write_model(folder / part, "model.safetensors", make, generator)
         tokenizer = part.replace("text_encoder", "tokenizer")
         copied = transformers.AutoTokenizer.from_pretrained(
-            testbed / "tokenizer", model_max_length=77
+            testbed / "tokenizer",
+            model_max_length=77,
+            trust_remote_code=False,
         )
         copied.save_pretrained(folder / tokenizer)
         index |= {part: ["transformers", name], tokenizer: ["transformers", "CLIPTokenizer"]}
@@ -128,7 +130,9 @@ def write(shape: str, encoder: str, output_dir: Path) -> None:
     make = partial(transformers.XLMRobertaModel, config, add_pooling_layer=False)
     write_model(folder, "model.safetensors", make, generator)
     tokenizer = transformers.AutoTokenizer.from_pretrained(
-        resolve("testbed:xlm-r"), model_max_length=shape_of("tokenizer")["model_max_length"]
+        resolve("testbed:xlm-r"),
+        model_max_length=shape_of("tokenizer")["model_max_length"],
+        trust_remote_code=False,
     )
     tokenizer.save_pretrained(folder)
 

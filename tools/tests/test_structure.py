@@ -120,3 +120,18 @@ def test_a_run_of_five_lines_in_two_methods_is_a_repetition_and_one_of_four_is_n
     assert repeated_shares(methods) == {"iap": (5, 7), "pea": (5, 7)}
     (methods["pea"] / "pea/one.py").write_text("\n".join(same[:4]))
     assert repeated_shares(methods) == {"iap": (0, 7), "pea": (0, 4)}
+
+
+def test_every_model_is_loaded_without_code_of_its_own() -> None:
+    """`trust_remote_code=False` in every call that loads; diffusers' models know no such code."""
+    diffusers_models = ("UNet2DConditionModel", "AutoencoderKL")
+    for path in (p for p in REPOSITORY.rglob("*.py") if "tests" not in p.parts):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            if not is_call or node.func.attr != "from_pretrained":
+                continue
+            model = ast.unparse(node.func.value)
+            says = {option.arg: ast.unparse(option.value) for option in node.keywords}
+            is_shared = model == "model_class" and path.name == "weights.py"  # says it in options
+            if model not in diffusers_models and not is_shared:
+                assert says.get("trust_remote_code") == "False", f"{path}:{node.lineno}"

@@ -31,7 +31,9 @@ def prepare(setup: Setup) -> Mapping[str, Arm]:
     student = setup.folder / "student"
     width = Base.open(setup.base).text.width
     build_text_encoder(setup.text_encoder, width).save_pretrained(student)
-    AutoTokenizer.from_pretrained(resolve(setup.text_encoder)).save_pretrained(student)
+    AutoTokenizer.from_pretrained(
+        resolve(setup.text_encoder), trust_remote_code=False
+    ).save_pretrained(student)
     common = {"text_encoder": student, "languages": LANGUAGES, **base}
     common["resolution"] = setup.resolution
     setup.run("altdiffusion features", shards=shards, features_dir=features, **common)

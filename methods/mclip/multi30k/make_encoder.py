@@ -103,7 +103,7 @@ def train_vocabulary(texts: list[str], size: int, folder: Path) -> None:
         num_threads=2,
         minloglevel=2,
     )
-    XLMRobertaTokenizer.from_pretrained(folder).save_pretrained(folder)
+    XLMRobertaTokenizer.from_pretrained(folder, trust_remote_code=False).save_pretrained(folder)
     (folder / SENTENCEPIECE).with_suffix(".vocab").unlink()
 
 
@@ -113,7 +113,9 @@ def make_untrained(settings: MakeEncoderSettings, texts: list[str], folder: Path
     def fill(partial: Path) -> None:
         train_vocabulary(texts, settings.vocabulary_size, partial)
         length = settings.max_length
-        tokenizer = XLMRobertaTokenizer.from_pretrained(partial, model_max_length=length)
+        tokenizer = XLMRobertaTokenizer.from_pretrained(
+            partial, model_max_length=length, trust_remote_code=False
+        )
         assert len(tokenizer) == settings.vocabulary_size, "train the vocabulary of another size"
         tokenizer.save_pretrained(partial)
         config = encoder_config(
@@ -155,11 +157,13 @@ def pretrain(settings: MakeEncoderSettings, texts: list[str]) -> None:
     untrained, mlm = output_dir / "untrained", output_dir / "mlm"
     resume = "latest" if (mlm / "latest").is_file() else None
     run = Run(replace(settings, output_dir=str(mlm), resume_from_checkpoint=resume))
-    tokenizer = XLMRobertaTokenizer.from_pretrained(untrained)
+    tokenizer = XLMRobertaTokenizer.from_pretrained(untrained, trust_remote_code=False)
     sentences = tokenizer(texts, truncation=True, max_length=settings.max_length).input_ids
     mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=settings.masked_share)
     torch.manual_seed(settings.seed)
-    encoder = XLMRobertaModel.from_pretrained(untrained, add_pooling_layer=False)
+    encoder = XLMRobertaModel.from_pretrained(
+        untrained, add_pooling_layer=False, trust_remote_code=False
+    )
     engine = run.prepare(MaskedLanguageModel(encoder).train())
     lengths_N = np.array([len(ids) for ids in sentences])
     rank, world_size = run.ranks.rank, run.ranks.world_size

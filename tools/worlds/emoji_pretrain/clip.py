@@ -50,7 +50,7 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
         CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS).save_pretrained(
             folder
         )
-    return CLIPTokenizer.from_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -178,7 +178,9 @@ def train_vision(work: Path, num_steps: int = 1400) -> tuple[CLIPModel, CLIPToke
     taught = taught_emoji()
     clip, tokenizer = train_text(work)
     clip.text_model.eval().requires_grad_(False)
-    drawn = CLIPModel.from_pretrained(model_folder("testbed:clip"))  # of the same vision shape
+    drawn = CLIPModel.from_pretrained(
+        model_folder("testbed:clip"), trust_remote_code=False
+    )  # of the same vision shape
     clip.vision_model.load_state_dict(drawn.vision_model.state_dict())
     pooled_ND = text_states(clip.text_model, tokenizer, [e.name for e in taught]).pooler_output
     found = [

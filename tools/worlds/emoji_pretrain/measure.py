@@ -125,10 +125,14 @@ def measure(models: Path, work: Path, every: int = 1) -> dict[str, object]:
         every: draws each such taught name alone, where time is short.
     """
     taught, culture, judge = taught_emoji(), culture_emoji(), Judge.open()
-    pipe = StableDiffusionPipeline.from_pretrained(models / "sd", torch_dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        models / "sd", torch_dtype=torch.float32, trust_remote_code=False
+    )
     pipe.set_progress_bar_config(disable=True)
-    clip = CLIPModel.from_pretrained(models / "clip", dtype=torch.float32).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(models / "clip")
+    clip = CLIPModel.from_pretrained(
+        models / "clip", dtype=torch.float32, trust_remote_code=False
+    ).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(models / "clip", trust_remote_code=False)
     figures: dict[str, object] = {"taught": len(taught), "culture": len(culture)}
     figures["judge"] = measure_judge()
     figures["vae"], figures["clip"] = {}, {}

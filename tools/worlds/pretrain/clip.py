@@ -61,7 +61,7 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
         CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS).save_pretrained(
             folder
         )
-    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    tokenizer = CLIPTokenizer.from_pretrained(folder, trust_remote_code=False)
     if (
         len(tokenizer("a big red star").input_ids) != 6
         or tokenizer.unk_token_id in tokenizer("星").input_ids[1:-1]

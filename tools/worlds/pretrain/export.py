@@ -37,7 +37,9 @@ def export_clip(work: Path, folder: Path) -> None:
 
 def export_xlm_r(work: Path, folder: Path) -> None:
     """`testbed:xlm-r`."""
-    tokenizer = XLMRobertaTokenizer.from_pretrained(work / "xlm_r_tokenizer")
+    tokenizer = XLMRobertaTokenizer.from_pretrained(
+        work / "xlm_r_tokenizer", trust_remote_code=False
+    )
     model = LanguageModel(len(tokenizer))
     average_of(work / "xlm_r.pt", model)
     model.encoder.half().save_pretrained(folder)

@@ -67,7 +67,7 @@ def vae_reads() -> dict[str, float]:
 def retrieval() -> dict[str, float]:
     """R@1 both ways among 1,000 distinct held-out scenes."""
     clip = load_frozen(CLIPModel, "testbed:clip")
-    tokenizer = CLIPTokenizerFast.from_pretrained(resolve("testbed:clip"))
+    tokenizer = CLIPTokenizerFast.from_pretrained(resolve("testbed:clip"), trust_remote_code=False)
     ways = ("text->image", "image->text")
     recalls = zip(ways, recall_at_1(clip, tokenizer, seed=104), strict=True)
     return {f"testbed:clip, {way} R@1 of 1,000": recall for way, recall in recalls}

@@ -109,10 +109,10 @@ def make_tokenizer(folder: Path, texts: dict[str, list[str]]) -> XLMRobertaToken
         )
         add_pieces(model, word_list(texts))
         make_config(10).save_pretrained(folder)
-        XLMRobertaTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS).save_pretrained(
-            folder
-        )
-    tokenizer = XLMRobertaTokenizer.from_pretrained(folder)
+        XLMRobertaTokenizer.from_pretrained(
+            folder, model_max_length=MAX_TOKENS, trust_remote_code=False
+        ).save_pretrained(folder)
+    tokenizer = XLMRobertaTokenizer.from_pretrained(folder, trust_remote_code=False)
     if len(tokenizer) < 1000:
         raise RuntimeError(
             f"{folder} was read as a vocabulary of {len(tokenizer)}: is protobuf installed?"

@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from crosslingual.features.frozen_parts import STORED, FrozenParts
 from crosslingual.frozen.base import Base, Conditioning
 from crosslingual.frozen.encoders import encoder_shape
 from crosslingual.frozen.schedule import Noising
 from crosslingual.frozen.tokens import tokenize
-from crosslingual.frozen.weights import locate, resolve
+from crosslingual.frozen.weights import locate, open_tokenizer, resolve
 from iap.method import AttentiveFeatures
 from iap.settings import TrainSettings
 
@@ -166,7 +165,7 @@ def caption_length(settings: TrainSettings) -> int:
 
 def load_tokenizer(name: str, revision: str | None, max_length: int) -> Any:
     """Loads an encoder's tokenizer, set up as training and pipelines both use it."""
-    tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+    tokenizer = open_tokenizer(name, revision)
     tokenizer.padding_side, tokenizer.model_max_length = "right", max_length
     return tokenizer
 

@@ -9,7 +9,6 @@
 What differs between kinds of bases is answered by `frozen/families/`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -19,12 +18,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from crosslingual.files import read_fields
 from crosslingual.frozen.denoiser import Conditioning, Denoiser, Family, TextShape
 from crosslingual.frozen.families import find_family, refuse_multilingual
 from crosslingual.frozen.schedule import Latents, Noising, Process
 from crosslingual.frozen.shapes import published_shape
 from crosslingual.frozen.tokens import report_cut
-from crosslingual.frozen.weights import load_frozen, locate, quiet_libraries, resolve, weights_hash
+from crosslingual.frozen.weights import (
+    load_frozen,
+    locate,
+    quiet_libraries,
+    reading,
+    resolve,
+    weights_hash,
+)
 
 __all__ = ["Base", "Conditioning", "Denoiser", "TextEncoders"]
 
@@ -61,9 +68,10 @@ class Base:
     def __init__(self, id: str, revision: str | None, variant: str | None):
         """Use `Base.open`, which reads a base's configs once."""
         self.id, self.revision, self.variant = id, revision, variant
-        self.denoiser_config = self._denoiser_config()
-        self.family = find_family(self.denoiser_config, id)
-        self.process: Process = self.family.process(self.config("scheduler"), id)
+        with reading(id, "base"):
+            self.denoiser_config = self._denoiser_config()
+            self.family = find_family(self.denoiser_config, id)
+            self.process: Process = self.family.process(self.config("scheduler"), id)
 
     @staticmethod
     def open(id: str, revision: str | None = None, variant: str | None = None) -> "Base":
@@ -86,6 +94,15 @@ class Base:
         """The pipeline's `model_index.json`: its class, and library and class of each part."""
         index = self._read("model_index.json")
         refuse_multilingual(str(index.get("_class_name")), self.id)
+        known = (["diffusers", str], ["transformers", str], [None, type(None)])
+        for part, source in index.items():
+            if not isinstance(source, list | dict) or part == "safety_checker":  # never loaded
+                continue
+            if len(source) != 2 or [[*source][0], type([*source][1])] not in known:
+                raise ValueError(
+                    f"the model_index.json of {self.id} takes its {part} from {source}, which is "
+                    "no class of diffusers or transformers; give another base"
+                )
         return index
 
     def config(self, part: str) -> dict[str, Any]:
@@ -115,12 +132,14 @@ class Base:
     @cached_property
     def text(self) -> TextShape:
         """The text conditioning that the denoiser takes."""
-        return self.family.text(self.config)
+        with reading(self.id, "base"):
+            return self.family.text(self.config)
 
     @cached_property
     def latents(self) -> Latents:
         """The VAE's latents."""
-        return self.family.latents(self.config("vae"))
+        with reading(self.id, "base"):
+            return self.family.latents(self.config("vae"))
 
     def schedule(self, **options: Any) -> Noising:
         """What a training step draws; the options are `Noising`'s, `device` among them."""
@@ -171,7 +190,7 @@ class Base:
     def denoiser_on_meta(self) -> nn.Module:
         """The denoising model without memory, for counting."""
         model_class = _find_class("diffusers", self.family.model_class)
-        with torch.device("meta"):
+        with reading(self.id, "base"), torch.device("meta"):
             return model_class.from_config(self.denoiser_config)
 
     def load_vae(self, device: torch.device) -> nn.Module:
@@ -201,10 +220,13 @@ class Base:
         if "safety_checker" in self.index:
             parts |= {"safety_checker": None, "feature_extractor": None}
             parts["requires_safety_checker"] = False
-        pipeline_class = _find_class("diffusers", self.index["_class_name"])
-        with quiet_libraries():
-            pipe = pipeline_class.from_pretrained(
-                resolve(self.id), revision=self.revision, dtype=dtype, **parts
+        with reading(self.id, "pipeline"), quiet_libraries():
+            pipe = _find_class("diffusers", self.index["_class_name"]).from_pretrained(
+                resolve(self.id),
+                revision=self.revision,
+                dtype=dtype,
+                trust_remote_code=False,
+                **parts,
             )
         pipe.set_progress_bar_config(disable=True)
         return pipe
@@ -214,7 +236,7 @@ class Base:
         is there already is not made again.
         """
         config = self.config("vae")
-        with torch.device("meta"):
+        with reading(self.id, "base"), torch.device("meta"):
             vae = _find_class("diffusers", config["_class_name"]).from_config(config)
         models = {"denoiser": denoiser or self.denoiser_on_meta(), "vae": vae}
         return {name: sum(p.numel() for p in m.parameters()) for name, m in models.items()}
@@ -227,8 +249,10 @@ class Base:
         return weights_hash(self.id, tuple(names))
 
     def _load(self, part: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+        with reading(self.id, "base"):
+            model_class = _find_class(*self.index[part])
         return load_frozen(
-            _find_class(*self.index[part]),
+            model_class,
             self.id,
             subfolder=part,
             revision=self.revision,
@@ -254,7 +278,7 @@ class Base:
                 raise FileNotFoundError(
                     f"no folder and no reachable hub entry named {self.id!r} that has a {name}"
                 ) from error
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_fields(path, {"_class_name": str | None}, "copy the base again")
 
 
 @cache

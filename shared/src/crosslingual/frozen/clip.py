@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from crosslingual.frozen.shapes import model_config
 from crosslingual.frozen.tokens import tokenize
-from crosslingual.frozen.weights import load_frozen, resolve
+from crosslingual.frozen.weights import load_frozen, open_tokenizer, reading, resolve
 
 # B pictures or texts, P width of the joint space
 
@@ -90,11 +90,11 @@ def load_clip(
         FileNotFoundError: there is no such folder or hub entry, or it has no safetensors.
         ValueError: it is no CLIP, or a key is missing or unexpected.
     """
-    from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+    from transformers import CLIPImageProcessorPil, CLIPModel
 
     config = clip_config(name, revision)
     model = load_frozen(CLIPModel, name, revision=revision, dtype=dtype)
-    tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+    tokenizer = open_tokenizer(name, revision)
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     try:
         constants, _ = CLIPImageProcessorPil.get_image_processor_dict(
@@ -104,7 +104,8 @@ def load_clip(
         raise FileNotFoundError(
             f"{name} has no preprocessor_config.json, which says how its pictures are normalised"
         ) from error
-    mean, std = (tuple(map(float, constants[part])) for part in ("image_mean", "image_std"))
+    with reading(name, "preprocessor_config.json"):
+        mean, std = (tuple(map(float, constants[part])) for part in ("image_mean", "image_std"))
     size, length = config.vision_config.image_size, config.text_config.max_position_embeddings
     return FrozenCLIP(name, model, tokenizer, mean, std, int(size), int(length))
 

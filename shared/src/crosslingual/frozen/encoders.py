@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crosslingual.features.ragged import Ragged
 from crosslingual.frozen.shapes import model_config, published_shape
 from crosslingual.frozen.tokens import tokenize
-from crosslingual.frozen.weights import load_frozen, resolve
+from crosslingual.frozen.weights import load_frozen, open_tokenizer, resolve
 
 MAX_LENGTH = 77  # tokens of a prompt where nothing else is asked for, as CLIP's
 
@@ -57,12 +57,10 @@ def _encoder_class(config: Any) -> tuple[type, dict[str, bool]]:
 
 def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
     """Width of an encoder's token states, and a prompt's tokens by default, without its weights."""
-    from transformers import AutoTokenizer
-
     width = state_width(encoder_config(name, revision))
     known = published_shape(name, "tokenizer")
     if known is None:
-        tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+        tokenizer = open_tokenizer(name, revision)
         known = {"model_max_length": tokenizer.model_max_length}
     return width, min(MAX_LENGTH, int(known["model_max_length"]))
 
@@ -158,11 +156,9 @@ def load_multilingual_encoder(
     """Loads a text encoder (a folder, a hub id or WORLD:NAME such as `testbed:xlm-r`) with its
     tokenizer. A prompt has `max_length` tokens; the tokenizer's own limit, and at most 77, if None.
     """
-    from transformers import AutoTokenizer
-
     model_class, arguments = _encoder_class(encoder_config(name, revision))
     model = load_frozen(model_class, name, revision=revision, dtype=dtype, **arguments)
-    tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+    tokenizer = open_tokenizer(name, revision)
     if len(tokenizer) < 256:
         raise ValueError(
             f"the tokenizer of {name} was read with {len(tokenizer)} entries: install protobuf"

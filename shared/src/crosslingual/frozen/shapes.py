@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from crosslingual.frozen.weights import resolve
+from crosslingual.frozen.weights import reading, resolve
 
 
 @cache
@@ -39,15 +39,17 @@ def model_config(name: str, revision: str | None, part: str, kind: str) -> Any:
 
     Raises:
         FileNotFoundError: nothing of that name can be reached.
+        ValueError: its config is broken, or asks for code of its own.
     """
     from transformers import AutoConfig
 
     known = published_shape(name, part)
     if known is not None:
         return AutoConfig.for_model(**known)
-    try:
-        return AutoConfig.from_pretrained(resolve(name), revision=revision)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"no folder and no reachable hub entry named {name!r} holds a {kind}"
-        ) from error
+    with reading(name, kind):
+        config = AutoConfig.from_pretrained(
+            resolve(name), revision=revision, trust_remote_code=False
+        )
+    if getattr(config, "auto_map", None):
+        raise ValueError(f"{name} asks for code of its own, which is never run here; give another")
+    return config

@@ -6,6 +6,7 @@ error: transformers would otherwise initialise the missing part at random and co
 """
 
 import hashlib
+import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -18,8 +19,15 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from crosslingual.files import is_full_disk
 from crosslingual.folders import check_folder
 from crosslingual.worlds import model_folder
+
+CONFIGS = (
+    "config.json model_index.json tokenizer_config.json preprocessor_config.json "
+    "processor_config.json scheduler_config.json generation_config.json"
+).split()
+"""Files by which the libraries choose a class."""
 
 HEADS = ("lm_head.", "pooler.", "roberta.pooler.")  # of pretraining; an encoder has none
 
@@ -35,6 +43,75 @@ def locate(name: str) -> str:
     are.
     """
     return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def refuse_code(name: str) -> None:
+    """Refuses a model on this disk that brings code of its own, which is never run here.
+
+    Raises:
+        ValueError: naming the file that asks for it.
+    """
+    folder = Path(resolve(name))
+    for path in sorted(path for part in (".", "*") for path in folder.glob(f"{part}/*.json")):
+        if path.name in CONFIGS:
+            try:
+                config = json.loads(path.read_bytes())
+            except (ValueError, RecursionError):
+                continue  # whoever needs the file says that it is broken
+            own = isinstance(config, dict) and (config.get("auto_map") or config.get("_class_name"))
+            if own and not isinstance(own, str):
+                raise ValueError(
+                    f"{path} asks for code of its own ({str(own):.60}), which is never run here; "
+                    "give a model of the libraries' own classes"
+                )
+
+
+@contextmanager
+def reading(name: str, what: str) -> Iterator[None]:
+    """Says in one line what is wrong with a model that the libraries read meanwhile. They get
+    `trust_remote_code=False`, and no model that asks for code of its own.
+
+    Args:
+        name: of the model, which the error names.
+        what: is read of it, in words.
+
+    Raises:
+        FileNotFoundError: there is no such folder or hub entry.
+        ValueError: a file is broken, or asks for code of its own.
+    """
+    refuse_code(name)
+    try:
+        yield
+    except Exception as error:  # tokenizers raises Exception itself, of broken files
+        lines = str(error).strip().split("\n")
+        is_said = isinstance(error, ValueError | FileNotFoundError) and len(lines) == 1
+        if isinstance(error, torch.OutOfMemoryError) or is_full_disk(error):
+            raise
+        if is_said and name in lines[0]:
+            raise
+        if isinstance(error, OSError) and not Path(resolve(name)).is_dir():
+            raise FileNotFoundError(
+                f"no folder and no reachable hub entry named {name!r} holds a {what}"
+            ) from error
+        kind = FileNotFoundError if isinstance(error, OSError) else ValueError
+        raise kind(
+            f"the {what} of {name} cannot be read ({type(error).__name__}: {lines[0][:200]}); give "
+            "another, or copy it again"
+        ) from error
+
+
+def open_tokenizer(name: str, revision: str | None = None, **options: Any) -> Any:
+    """The tokenizer of a model: a folder, a hub id or WORLD:NAME. The options are the tokenizer's.
+
+    Raises:
+        FileNotFoundError, ValueError: as `reading`.
+    """
+    from transformers import AutoTokenizer
+
+    with reading(name, "tokenizer"):
+        return AutoTokenizer.from_pretrained(
+            resolve(name), revision=revision, trust_remote_code=False, **options
+        )
 
 
 def freeze(module: nn.Module) -> nn.Module:
@@ -70,11 +147,13 @@ def load_frozen(
     options = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype}
     options |= {"revision": revision, "subfolder": subfolder or ""}
     options |= {"variant": variant} if variant else {}
+    if model_class.__module__.startswith("transformers."):
+        options["trust_remote_code"] = False  # diffusers' models know no code of others
     place = f"{name}/{subfolder}" if subfolder else name
     if Path(resolve(name)).is_dir():
         check_folder(Path(resolve(name)) / (subfolder or ""))
     try:
-        with quiet_libraries():
+        with reading(name, f"{subfolder or 'model'}"), quiet_libraries():
             model, info = model_class.from_pretrained(resolve(name), **options, **arguments)
     except (OSError, SafetensorError) as error:
         reason = str(error).split("\n")[0]

@@ -17,7 +17,7 @@ from crosslingual.adapter.artifact import load_strict
 from crosslingual.folders import claim_folder, publish_folder
 from crosslingual.frozen.clip import FrozenCLIP, load_clip
 from crosslingual.frozen.encoders import encoder_config
-from crosslingual.frozen.weights import load_frozen
+from crosslingual.frozen.weights import load_frozen, open_tokenizer
 
 KIND = "encoder"
 
@@ -115,13 +115,13 @@ def load_altclip(name: str) -> FrozenCLIP:
         FileNotFoundError: there is no such model, or it has no safetensors.
         ValueError: it is neither an AltCLIPModel nor a CLIP, or keys are missing or unexpected.
     """
-    from transformers import AltCLIPModel, AutoTokenizer, CLIPImageProcessorPil
+    from transformers import AltCLIPModel, CLIPImageProcessorPil
 
     config = encoder_config(name)
     if config.model_type != "altclip":
         return load_clip(name)
     model = load_frozen(AltCLIPModel, name)
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = open_tokenizer(name)
     constants, _ = CLIPImageProcessorPil.get_image_processor_dict(name)
     mean, std = (tuple(map(float, constants[part])) for part in ("image_mean", "image_std"))
     size, length = config.vision_config.image_size, min(77, int(tokenizer.model_max_length))

@@ -19,7 +19,7 @@ from crosslingual.adapter.artifact import load_strict, load_tensors
 from crosslingual.features.ragged import Ragged
 from crosslingual.frozen.encoders import encoder_config, load_multilingual_encoder
 from crosslingual.frozen.tokens import tokenize
-from crosslingual.frozen.weights import freeze, load_frozen, quiet_libraries
+from crosslingual.frozen.weights import freeze, load_frozen, open_tokenizer, quiet_libraries
 
 STUDENTS = ("altclip_text_model", "altclip")
 _OLD_LAYER = re.compile(r"(?<=encoder\.)layer(?=\.\d)")
@@ -155,9 +155,7 @@ def load_text_encoder(
 
 def load_tokenizer(name: str, revision: str | None = None, max_length: int | None = None) -> Any:
     """Loads a trained student's tokenizer; its `model_max_length` is the tokens per prompt."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(student_places(name)[1], revision=revision)
+    tokenizer = open_tokenizer(student_places(name)[1], revision)
     tokenizer.padding_side = "right"
     tokenizer.model_max_length = max_length or min(77, int(tokenizer.model_max_length))
     return tokenizer

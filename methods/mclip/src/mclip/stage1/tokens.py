@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from crosslingual.files import naming_full_disk, read_fields, replacing, write_json
 from crosslingual.folders import mark_folder
-from crosslingual.frozen.encoders import resolve
+from crosslingual.frozen.weights import open_tokenizer
 from crosslingual.training.folder import lock_folder, on_first_rank
 from crosslingual.training.processes import Ranks, start_processes
 from mclip.stage1.parallel_text import (
@@ -59,12 +59,7 @@ def load_tokenizer(name: str, revision: str | None, max_length: int | None) -> t
         FileNotFoundError: no tokenizer of that name can be reached.
         ValueError: more tokens than the encoder reads.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
-    except OSError as error:
-        raise FileNotFoundError(f"no tokenizer of {name} can be reached") from error
+    tokenizer = open_tokenizer(name, revision)
     limit = int(tokenizer.model_max_length)
     if max_length is not None and not 3 <= max_length <= limit:
         raise ValueError(f"max_length is {max_length}; {name} reads 3 to {limit} tokens")

@@ -45,7 +45,7 @@ def lora(unet: torch.nn.Module) -> dict[str, Tensor]:
 
 def make(kind: str, base: str) -> tuple[Any, dict[str, Any]]:
     """A pipeline of a kind on a Stable Diffusion base, and what it takes besides prompts."""
-    pipe = DiffusionPipeline.from_pretrained(base)
+    pipe = DiffusionPipeline.from_pretrained(base, trust_remote_code=False)
     if kind == "img2img":
         return StableDiffusionImg2ImgPipeline(**pipe.components), {"image": [PICTURE] * 2}
     if kind == "inpaint":
@@ -127,7 +127,9 @@ class Pipelines:
     def test_load_pipeline_is_the_base_with_the_export_attached(
         self, subject: Subject, sd: str, adapter: str
     ) -> None:
-        attached = self.attach(subject, DiffusionPipeline.from_pretrained(sd), adapter)
+        attached = self.attach(
+            subject, DiffusionPipeline.from_pretrained(sd, trust_remote_code=False), adapter
+        )
         expected = draw(attached, prompt="ein Haus")
         for pipe in (self.load(subject, adapter), self.load(subject, adapter, sd)):
             assert np.array_equal(draw(pipe, prompt="ein Haus"), expected)
@@ -138,10 +140,12 @@ class Pipelines:
     ) -> None:
         base = request.getfixturevalue(family)
         adapter = request.getfixturevalue(self.families[family])
-        pipe = self.attach(subject, DiffusionPipeline.from_pretrained(base), adapter)
+        pipe = self.attach(
+            subject, DiffusionPipeline.from_pretrained(base, trust_remote_code=False), adapter
+        )
         pipe.save_pretrained(tmp_path / "saved")
         assert not list((tmp_path / "saved").rglob("*.bin"))
-        again = DiffusionPipeline.from_pretrained(tmp_path / "saved")
+        again = DiffusionPipeline.from_pretrained(tmp_path / "saved", trust_remote_code=False)
         pictures = [draw(p, prompt=PROMPTS, negative_prompt=NEGATIVE) for p in (pipe, again)]
         np.testing.assert_allclose(*pictures, atol=1e-5)
 
@@ -152,7 +156,7 @@ class Pipelines:
         self.load(subject, adapter)
         with unchanged_host():
             self.load(subject, adapter)
-        pipe = DiffusionPipeline.from_pretrained(sd)
+        pipe = DiffusionPipeline.from_pretrained(sd, trust_remote_code=False)
         with unchanged_host():
             self.attach(subject, pipe, adapter)
         with unchanged_host(), pytest.raises((FileNotFoundError, ValueError)):
@@ -164,7 +168,9 @@ class Pipelines:
         self, subject: Subject, sd: str, adapter: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """By the log of diffusers, once a prompt, which attaching has not muted."""
-        pipe = self.attach(subject, DiffusionPipeline.from_pretrained(sd), adapter)
+        pipe = self.attach(
+            subject, DiffusionPipeline.from_pretrained(sd, trust_remote_code=False), adapter
+        )
         diffusers_log = logging.getLogger("diffusers")
         diffusers_log.addHandler(caplog.handler)
         try:
