@@ -28,8 +28,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = temporary_sibling(path)
     try:
-        yield temporary
-        flush(temporary)
+        with naming_full_disk(f"{path} was not written; make room and try again"):
+            yield temporary
+            flush(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -60,16 +61,16 @@ def append_line(path: Path, text: str) -> None:
     with path.open("a+b", buffering=0) as file:
         with contextlib.suppress(OSError):  # on a disk without locks
             fcntl.lockf(file, fcntl.LOCK_EX)
-        end = _end_of_lines(file)
         line = text.encode() + b"\n"
-        try:
-            written = file.write(line)
-            if written != len(line):
-                raise OSError(errno.ENOSPC, f"{path}: only a part of a line could be written")
-            os.fsync(file.fileno())
-        except OSError:
-            os.ftruncate(file.fileno(), end)
-            raise
+        with naming_full_disk(f"a line of {path} was not written; make room and try again"):
+            end = _end_of_lines(file)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, "only a part could be written")
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), end)
+                raise
 
 
 def _end_of_lines(file: IO[bytes]) -> int:
