@@ -1,15 +1,23 @@
 """Commands made of verbs: the list, a verb's settings, and whose settings `info` takes."""
 
+import ast
+import dataclasses
+import importlib
 import os
+import pkgutil
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crosslingual.cli.verbs import Verb, run_verbs
+import crosslingual
+from crosslingual.cli import main
+from crosslingual.cli.verbs import Verb, own_flags, run_verbs
 
 HERE = "test_verbs_module"
 seen: list[Any] = []
@@ -126,3 +134,54 @@ def test_a_rank_leaves_with_its_code_and_without_pythons_own_shutdown() -> None:
     }
     assert (done["1"].returncode, done["1"].stdout) == (0, "went on\nexit functions ran\n")
     assert (done["2"].returncode, done["2"].stdout) == (2, "exit functions ran\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "printed"),
+    [
+        ("no caption; JSON keys: a, b; see --caption_keys", "no caption; JSON keys: a, b"),
+        (
+            "a.jpg is missing; add it, or leave it out with --allow_missing",
+            "a.jpg is missing; add it",
+        ),
+        ("D is taken; choose another --steps or --overwrite", "D is taken; choose another --steps"),
+        ("no fr: choose others by --languages", "no fr: choose others by --target"),
+        ("empty; run `crosslingual shards --input x` first", None),
+        ("--gone", None),
+        ("too few: lower --steps", None),
+    ],
+)
+def test_remedies_name_no_flag_that_the_verb_lacks(said: str, printed: str | None) -> None:
+    @dataclass
+    class Settings:
+        FORMER_NAMES = {"languages": "target"}
+        steps: int = 1
+        target: str = ""
+
+    for kind in (ValueError, FileNotFoundError):
+        with pytest.raises(kind) as raised, own_flags(Settings):
+            raise kind(said)
+        assert str(raised.value) == (printed or said)
+
+
+def test_flags_that_messages_name_are_settings_of_some_verb() -> None:
+    """So no remedy names a flag that was renamed or is nowhere."""
+    shared = Path(crosslingual.__file__).parent
+    settings = {field.name for cls in _all_settings() for field in dataclasses.fields(cls)}
+    quoted = re.compile(r"img2dataset .*|--local.rank|--name|--config|--help")
+    for path in shared.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = quoted.sub("", node.value) if path.name != "url_table.py" else ""
+                for flag in re.findall(r"(?<![\w-])--([a-zA-Z]\w+)", text):
+                    assert flag in settings or "\n" in text, f"{path}: no verb has --{flag}"
+
+
+def _all_settings() -> list[type]:
+    """Settings of `crosslingual` and of the methods that are installed here."""
+    found = dict(main.VERBS)
+    methods = entry_points(group="crosslingual.methods")
+    for entry in (each for each in methods if "." not in each.module):  # not a benchmark's arm
+        verbs = importlib.import_module(f"{entry.module}.verbs").VERBS
+        found |= {f"{entry.name} {name}": verb for name, verb in verbs.items()}
+    return [pkgutil.resolve_name(verb.settings) for verb in found.values()]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import docstring_parser
 
 from crosslingual.data.index import Tally, check_hashes, check_sizes, read_index
-from crosslingual.data.languages import LanguageCode
+from crosslingual.data.languages import LanguageCode, match_languages
 from crosslingual.data.records import (
     Record,
     count_reasons,
@@ -33,7 +33,7 @@ from crosslingual.data.tars import (
     iter_samples,
 )
 from crosslingual.data.text import printable
-from crosslingual.worlds import REMEDY
+from crosslingual.worlds import REMEDY, find_worlds
 
 NUM_NAMES = 50  # members and keys that inspect lists
 NUM_FAULTS = 10  # samples that are listed with what is wrong with them
@@ -108,7 +108,8 @@ class InspectSettings:
         caption_keys: JSON keys and their languages, as caption_en=en caption_zh=zh.
         caption_language: language of KEY.txt, which counts where the JSON holds no captions.
         caption_lines: whether each line of KEY.txt is a caption.
-        check_hashes: reads the shards once more and compares their SHA-256 with the index.
+        verify_data: compare each shard with the SHA-256 in its index, about a second a GB; false
+            compares sizes alone.
     """
 
     FORMER_NAMES: ClassVar[dict[str, str]] = FORMER_NAMES
@@ -117,7 +118,7 @@ class InspectSettings:
     caption_keys: list[str] | None = None
     caption_language: LanguageCode = "en"
     caption_lines: bool = False
-    check_hashes: bool = True
+    verify_data: bool = True
 
 
 def write(settings: WriteSettings) -> None:
@@ -146,6 +147,8 @@ def read_source(settings: WriteSettings, faults: dict[str, str] | None = None) -
         ValueError: no such source, a setting that the source does not take, or a missing one that
             it needs.
     """
+    if settings.num_samples is not None and settings.num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, not {settings.num_samples}")
     sources = find_sources()
     if settings.source not in sources:
         known = ", ".join(sources)
@@ -162,6 +165,9 @@ def read_source(settings: WriteSettings, faults: dict[str, str] | None = None) -
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
             raise ValueError(f"source {settings.source} needs --{name}")
+    for world in find_worlds().values():
+        if settings.source in world.sources and "languages" in given:
+            given["languages"] = [*match_languages(given["languages"], world.languages).values()]
     if "caption_keys" in given:
         given["caption_keys"] = parse_key_map(given["caption_keys"])
     changes: dict[str, bool | str] = {}
@@ -214,7 +220,7 @@ def survey(settings: InspectSettings) -> None:
         raise ValueError(f"{damaged[0]}: copy or write it again")
     if (Path(settings.shards) / INDEX).is_file():
         index = read_index(settings.shards)
-        if settings.check_hashes:
+        if settings.verify_data:
             check_hashes(settings.shards, index)
             print(f"index.json agrees with the SHA-256 of each shard; sha256 {index['sha256']}")
         else:

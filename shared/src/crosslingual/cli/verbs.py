@@ -10,13 +10,14 @@ A verb's modules are imported when it is called, so that `NAME --help` answers a
 
 import atexit
 import contextlib
+import dataclasses
 import errno
 import os
 import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -24,8 +25,11 @@ from crosslingual.data.text import printable
 from crosslingual.frozen.tokens import say_cut
 
 _USER_ERRNOS = (
-    "ENOSPC EDQUOT EROFS EACCES EPERM EEXIST EISDIR ENOTDIR ENOTEMPTY ENAMETOOLONG".split()
+    "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EEXIST EISDIR ENOTDIR ENOTEMPTY ENAMETOOLONG".split()
 )
+
+_FLAG = re.compile(r"(?<![\w-])--([a-zA-Z]\w*)")
+_CLAUSE = re.compile(r"(; |: |, or |, | or )")
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,28 @@ def _run_verb(prog: str, name: str, verbs: Mapping[str, Verb], words: list[str])
         raise ValueError(f"the config's verb '{of_config}' is none of {prog}; see {prog} --help")
     cls = pkgutil.resolve_name(verbs[of_config].settings if of_config else verb.settings)
     settings = parse_settings(cls, words, prog=f"{prog} {name}", description=f"{verb.summary}.")
-    pkgutil.resolve_name(verb.function)(settings)
+    with own_flags(cls):
+        pkgutil.resolve_name(verb.function)(settings)
+
+
+@contextlib.contextmanager
+def own_flags(cls: type) -> Iterator[None]:
+    """Lets errors name no flag that the settings `cls` lack. Shared code names the flags that verbs
+    have; those that this one calls otherwise get its name, and remedies by others are left out.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        own = {field.name for field in dataclasses.fields(cls)} | {"config", "help"}
+        former = getattr(cls, "FORMER_NAMES", {})
+        said = _FLAG.sub(lambda m: f"--{former.get(m[1], m[1])}", str(error))
+        text, *rest = _CLAUSE.split(said)
+        for between, clause in zip(rest[::2], rest[1::2], strict=True):
+            if own.issuperset(_FLAG.findall(clause)) or "`" in clause:  # another command's flags
+                text += between + clause
+        if text != str(error):
+            raise (FileNotFoundError if isinstance(error, OSError) else ValueError)(text) from error
+        raise
 
 
 def run_verb(
@@ -111,8 +136,12 @@ def run_verb(
     """
     from crosslingual.cli.settings import parse_settings
 
-    words = sys.argv[1:] if argv is None else argv
-    return run_command(lambda: function(parse_settings(settings_class, words, prog=prog)))
+    def run() -> object:
+        settings = parse_settings(settings_class, sys.argv[1:] if argv is None else argv, prog=prog)
+        with own_flags(settings_class):
+            return function(settings)
+
+    return run_command(run)
 
 
 def run_command(function: Callable[[], object]) -> int:
@@ -172,5 +201,5 @@ def _run_command(function: Callable[[], object]) -> int:
 
 def _is_user_fault(error: OSError) -> bool:
     # transformers and huggingface_hub raise OSErrors without a number for an id that does not exist
-    is_named = error.errno is None or errno.errorcode[error.errno] in _USER_ERRNOS
-    return isinstance(error, FileNotFoundError) or is_named
+    is_named = error.errno is None or errno.errorcode.get(error.errno) in _USER_ERRNOS
+    return isinstance(error, (FileNotFoundError, ConnectionError, TimeoutError)) or is_named

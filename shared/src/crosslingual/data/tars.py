@@ -40,6 +40,7 @@ PARTIAL = ".partial"  # where shards are written before they are renamed into th
 EXTENSIONS = (*PICTURES, *NOT_READ, "json", "txt")
 """Members that make a sample; others are left alone."""
 
+MAX_SHARDS = 1_000_000  # that an address may name
 CUT_OFF, DAMAGED = "cut off", "damaged header"
 FOREIGN, LINK = "foreign member", "link or device"
 MAX_PICTURE, MAX_TEXT = 256 << 20, 8 << 20
@@ -69,7 +70,14 @@ def expand_shards(spec: str | Path) -> list[str]:
 
     paths = []
     for part in str(spec).split("::"):
-        expanded = [part] if Path(part).exists() else list(braceexpand.braceexpand(part))
+        expanded = [part]
+        if not Path(part).exists():
+            ranges = re.findall(r"\{(\d+)\.\.(\d+)", part)
+            is_huge = any(abs(int(b) - int(a)) >= MAX_SHARDS for a, b in ranges)
+            names = [] if is_huge else braceexpand.braceexpand(part)
+            expanded = list(itertools.islice(names, MAX_SHARDS + 1))
+            if is_huge or len(expanded) > MAX_SHARDS:
+                raise ValueError(f"{part!r} names more than {MAX_SHARDS} shards")
         for name in expanded:
             if not (found := _list(name)):
                 message = f"no shard matches {name!r}; run `crosslingual shards` first"

@@ -60,6 +60,8 @@ def moses_files(input: str, languages: Sequence[str] | None = None) -> list[Path
         if found is None:
             raise ValueError(f"{input} names no pair like '.de-en'; give --languages de en")
         languages = found.groups()[:2]
+    if len(set(languages)) < 2:
+        raise ValueError("translations are between languages; give two or more --languages")
     return [_find(input, language) for language in languages]
 
 

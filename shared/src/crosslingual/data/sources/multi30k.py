@@ -36,8 +36,9 @@ def multi30k(
     suffix = "" if task == 1 else "_images"
     names_path = root / "image_splits" / f"{split}{suffix}.txt"
     raw: dict[str, list[Path]] = {}
-    for path in sorted((root / "raw").glob(f"{split}.*.gz")):
-        raw.setdefault(path.name.split(".")[-2], []).append(path)
+    for path in sorted((root / "raw").glob("*.*.gz")):
+        if path.name.split(".")[0] == split:
+            raw.setdefault(path.name.split(".")[-2], []).append(path)
     if not raw or not names_path.is_file():
         splits = sorted(path.stem.removesuffix(suffix) for path in names_path.parent.glob("*.txt"))
         raise FileNotFoundError(
