@@ -331,7 +331,7 @@ def write_results(
         own = check_results(folder, listing, writers, known_by)
         for name in value["files"]:
             writers[name](renames.enter_context(replacing(folder / name)))
-        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         renames.enter_context(replacing(folder / listing)).write_text(text, encoding="utf-8")
         for name in sorted(own & writers.keys()):
             (folder / name).unlink(missing_ok=True)

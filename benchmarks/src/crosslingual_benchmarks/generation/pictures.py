@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from crosslingual.data.pictures import open_picture
+from crosslingual.data.text import dump_json
 from crosslingual.files import read_fields, replacing, write_json, write_text
 from crosslingual.frozen.tokens import Cut, on_cut, report_cut
 
@@ -207,5 +208,5 @@ def _write(
         Image.fromarray((pixels * 255).round().astype(np.uint8)).save(partial, "png")
     metadata = {"prompt": request.prompt, "id": request.id, "seed": sampling.seed}
     metadata |= {"number": request.number, "is_finite": is_finite, "is_cut": is_cut}
-    write_text(place / METADATA, json.dumps(metadata, ensure_ascii=False) + "\n")
+    write_text(place / METADATA, dump_json(metadata) + "\n")
     return Drawn(request, place / SAMPLE, is_finite, is_cut, False)

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from crosslingual.data.text import parse_json
+from crosslingual.data.text import dump_json, parse_json
 from crosslingual.folders import check_folder, claim_folder, publish_folder
 from crosslingual.frozen.weights import freeze
 from crosslingual.worlds import model_folder
@@ -67,7 +66,7 @@ def save_artifact(
                 for name, tensor in state.items()
             }
             save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
-        text = json.dumps({"format_version": _VERSION, **config}, indent=2, ensure_ascii=False)
+        text = dump_json({"format_version": _VERSION, **config}, indent=2)
         (partial / config_name).write_text(text + "\n", encoding="utf-8")
         (partial / "README.md").write_text(card, encoding="utf-8")
 

@@ -5,7 +5,6 @@ Attached, it works in every pipeline on the same kind of base (ControlNet, img2i
 LoRA, LCM) as it is: those call their text encoder and take what it answers.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from crosslingual.adapter.artifact import load_artifact_config
 from crosslingual.adapter.settings import GenerateSettings
 from crosslingual.adapter.text_encoder import AdaptedTextEncoder, build_adapter
+from crosslingual.data.text import dump_json
 from crosslingual.folders import publish_folder
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.denoiser import Denoiser
@@ -273,5 +273,5 @@ def _draw_prompts(
         for index, picture in enumerate(pictures):
             picture.save(samples / f"{index:04d}.png")
         metadata = {"prompt": prompt, "adapter": settings.adapter, "seed": settings.seed}
-        line = json.dumps(metadata, ensure_ascii=False) + "\n"
+        line = dump_json(metadata) + "\n"
         (folder / "metadata.jsonl").write_text(line, encoding="utf-8")

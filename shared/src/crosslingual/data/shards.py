@@ -168,7 +168,7 @@ def _write_all(
     }
     sizes = {shard["name"]: shard["num_samples"] for shard in shards}
     for name, value in ((SIZES, sizes), (INDEX, index)):
-        (folder / name).write_text(json.dumps(value, indent=1) + "\n")
+        (folder / name).write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
     return index
 
 

@@ -1,6 +1,7 @@
 """What a person sees while training, and its records: metrics.jsonl, and a tracker by name."""
 
 import json
+import math
 import resource
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
+from crosslingual.data.text import dump_json
 from crosslingual.files import write_text
 from crosslingual.training.trackers import open_tracker
 
@@ -98,7 +100,7 @@ class Progress:
         if not self._is_on:
             return
         row = {"step": step, "time_s": round(time.perf_counter() - self._start, 3), **values}
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._file.write(dump_json({name: _finite(value) for name, value in row.items()}) + "\n")
         self._file.flush()
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
         self._tracker.numbers(numbers, step)
@@ -127,6 +129,11 @@ def peak_memory_bytes() -> int:
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _finite(value: Any) -> Any:
+    """A value, or None for a NaN or an infinity, which JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _drop_rows_after(path: Path, step: int) -> None:
