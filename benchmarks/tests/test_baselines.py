@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from crosslingual.data.shards import write_shards
+from crosslingual.frozen.clip import load_clip
+from crosslingual.frozen.tokens import on_cut
 from crosslingual_benchmarks.baselines import FULL_FINETUNING, TRANSLATE_TEST, translate_test
 from crosslingual_benchmarks.baselines.full_finetuning import (
     build_joint,
@@ -100,6 +102,8 @@ def test_a_prompt_is_translated_and_what_else_is_asked_goes_to_the_pipeline():
     seen = {}
 
     class Pipe:
+        components = {}
+
         scheduler = "its scheduler"
 
         def __call__(self, **given):
@@ -115,6 +119,22 @@ def test_a_prompt_is_translated_and_what_else_is_asked_goes_to_the_pipeline():
     assert pipe.scheduler == "its scheduler"
     with pytest.raises(AttributeError):
         _ = pipe.nothing
+
+
+def test_a_translation_that_is_cut_counts_for_its_prompt():
+    tokenizer = load_clip("testbed:clip").tokenizer
+
+    class Pipe:
+        def __init__(self):
+            self.tokenizer, self.components = tokenizer, {"tokenizer": tokenizer}
+
+        def __call__(self, prompt):
+            self.tokenizer(prompt, truncation=True, max_length=9)
+
+    cuts = []
+    with on_cut(cuts.append):
+        TranslatingPipeline(Pipe(), lambda texts: ["a " * 20, "b"])(["ein langer", "zwei"])
+    assert [cut.text for cut in cuts] == ["ein langer"]
 
 
 def test_texts_are_translated_before_clip_and_pictures_are_not():

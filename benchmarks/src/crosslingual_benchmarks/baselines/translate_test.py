@@ -77,6 +77,8 @@ class TransformersTranslator:
         """Translates into English by beam search."""
         import torch
 
+        from crosslingual.frozen.tokens import tokenize
+
         if self.language is not None:
             self.tokenizer.src_lang = self.language
         into = {}
@@ -85,7 +87,8 @@ class TransformersTranslator:
             if english == self.tokenizer.unk_token_id:
                 english = self.tokenizer.get_lang_id("en")
             into = {"forced_bos_token_id": english}
-        words = self.tokenizer(texts, return_tensors="pt", padding=True, truncation=True)
+        # a tokenizer without a limit says 1e30, which is more than it takes
+        words = tokenize(self.tokenizer, texts, min(self.tokenizer.model_max_length, 10**6))
         with torch.no_grad():
             found = self.model.generate(**words, num_beams=NUM_BEAMS, **into)
         return self.tokenizer.batch_decode(found, skip_special_tokens=True)
@@ -124,13 +127,17 @@ class TranslatingPipeline:
 
     def __call__(self, prompt: str | list[str], **settings: Any) -> Any:
         """Draws the translation of `prompt`; a negative prompt is translated too."""
-        settings["prompt"] = self._translated(prompt)
-        if settings.get("negative_prompt"):
-            settings["negative_prompt"] = self._translated(settings["negative_prompt"])
-        return self.pipe(**settings)
+        from crosslingual.frozen.tokens import cut_as, report_cut
 
-    def _translated(self, texts: str | list[str]) -> str | list[str]:
-        return self.translate([texts])[0] if isinstance(texts, str) else self.translate(texts)
+        originals: dict[str, str] = {}
+        for name, given in {"prompt": prompt, **settings}.items():
+            if name in ("prompt", "negative_prompt") and given:
+                texts = [given] if isinstance(given, str) else given
+                english = self.translate(texts)
+                originals |= zip(english, texts, strict=True)
+                settings[name] = english[0] if isinstance(given, str) else english
+        with cut_as(originals), report_cut(self.pipe):
+            return self.pipe(**settings)
 
     def __getattr__(self, name: str) -> Any:
         """All other attributes are the English pipeline's."""
@@ -146,7 +153,11 @@ class TranslatingEmbedder:
 
     def embed_text(self, texts: list[str]) -> Any:
         """Unit rows (B, D), fp32."""
-        return self.clip.embed_text(self.translate(texts))
+        from crosslingual.frozen.tokens import cut_as
+
+        english = self.translate(texts)
+        with cut_as(dict(zip(english, texts, strict=True))):
+            return self.clip.embed_text(english)
 
     def embed_image(self, images: list[Any]) -> Any:
         """Unit rows (B, D), fp32."""

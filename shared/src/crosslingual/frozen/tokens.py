@@ -56,6 +56,16 @@ def on_cut(handle: Callable[[Cut], object]) -> Iterator[None]:
 
 
 @contextmanager
+def cut_as(originals: Mapping[str, str]) -> Iterator[None]:
+    """Within the block, a text that is cut is reported as the one that it was made from, such as a
+    translation's source.
+    """
+    handle = _handler.get()
+    with on_cut(lambda cut: handle(cut._replace(text=originals.get(cut.text, cut.text)))):
+        yield
+
+
+@contextmanager
 def say_cut(what: str = "texts") -> Iterator[None]:
     """For commands: says in one line how many texts were cut in the block, and shows one."""
     seen: set[int] = set()  # hashes, which are small: a long run may cut millions
