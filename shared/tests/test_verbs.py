@@ -185,3 +185,15 @@ def _all_settings() -> list[type]:
         verbs = importlib.import_module(f"{entry.module}.verbs").VERBS
         found |= {f"{entry.name} {name}": verb for name, verb in verbs.items()}
     return [pkgutil.resolve_name(verb.settings) for verb in found.values()]
+
+
+def test_a_reader_of_the_list_of_verbs_that_has_gone_is_an_exit_code() -> None:
+    script = (
+        "from crosslingual.cli.verbs import run_verbs; raise SystemExit(run_verbs('t', '', {}))"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -62,17 +62,20 @@ def run_verbs(
     while words and words[0].startswith(("--local_rank=", "--local-rank=")):
         del words[0]  # the deepspeed launcher's; the environment says the same
     if not words or words[0] in ("-h", "--help"):
-        print(f"{description}\n\nusage: {prog} VERB [--name value ...]\n")
-        width = max(map(len, verbs))
-        for name, verb in verbs.items():
-            print(f"  {name:{width}}  {verb.summary}")
-        print(f"\n{prog} VERB --help lists a verb's settings.")
-        return 0
+        return run_command(lambda: _list_verbs(prog, description, verbs))
     name, *rest = words
     code = run_command(lambda: _run_verb(prog, name, verbs, rest))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _leave_ranks(code)
     return code
+
+
+def _list_verbs(prog: str, description: str, verbs: Mapping[str, Verb]) -> None:
+    print(f"{description}\n\nusage: {prog} VERB [--name value ...]\n")
+    width = max(map(len, verbs))
+    for name, verb in verbs.items():
+        print(f"  {name:{width}}  {verb.summary}")
+    print(f"\n{prog} VERB --help lists a verb's settings.")
 
 
 def _leave_ranks(code: int) -> None:
@@ -180,6 +183,7 @@ class _Printable:
 def _run_command(function: Callable[[], object]) -> int:
     try:
         code = function()
+        sys.stdout.flush()  # here, where a reader that has gone or a full disk is an exit code
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return 130
