@@ -142,6 +142,20 @@ def test_files_and_siblings_of_others_are_left(tmp_path: Path) -> None:
         publish_folder(tmp_path / "file", put(one="1"), kind="adapter")
 
 
+@pytest.mark.parametrize(
+    "name", ["x" * 250, "ä" * 120, "lr-1e-4-batch-32-steps-10000-languages-de-zh-ja-seed-0"]
+)
+def test_names_of_any_length_are_published_apart(tmp_path: Path, name: str) -> None:
+    neighbour = tmp_path / f"{name[:-1]}1"
+    neighbour.mkdir()
+    neighbour.chmod(0o2770)
+    with claim_folder(tmp_path / name, kind="adapter"):
+        publish_folder(neighbour, put(one="1"), kind="adapter")
+        publish_folder(tmp_path / name, put(two="2"), kind="adapter")
+    assert sorted(os.listdir(tmp_path)) == sorted([name, neighbour.name])
+    assert neighbour.stat().st_mode & 0o7777 == 0o2770, "a folder that was made beforehand"
+
+
 def test_a_fill_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fill(folder: Path) -> None:
         (folder / "one.txt").write_text("1")

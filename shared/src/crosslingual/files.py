@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -94,7 +95,10 @@ def _end_of_lines(file: IO[bytes]) -> int:
 
 def stem_of(path: Path) -> str:
     """The start of the names beside `path` that a process writes to first."""
-    return f".{path.name[:50]}"  # with the token, a name may have 255 bytes
+    name = path.name
+    if len(os.fsencode(name)) > 200:  # with what follows, a name may have 255 bytes
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f".{name}"
 
 
 def temporary_sibling(path: Path) -> Path:

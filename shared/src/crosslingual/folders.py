@@ -217,6 +217,8 @@ def _check_replaceable(
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
     """Renames a folder, or exchanges two in one step; the old one then has the other's name."""
+    if folder.exists():
+        shutil.copymode(folder, temporary)
     flush(temporary, folder.parent)
     if not folder.exists() or not any(folder.iterdir()):
         temporary.rename(folder)
