@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from crosslingual.data.text import decode_text, read_text
 from crosslingual_benchmarks.datasets.retrieval_set import (
     Gallery,
     Picture,
@@ -50,8 +51,8 @@ def clip_benchmark_wds(
     texts: dict[int, list[str]] = {}
     for picture, sample in read_samples([str(path) for path in paths]):
         try:
-            lines = sample.get("txt", b"").decode("utf-8").split("\n")
-        except UnicodeDecodeError as error:
+            lines = decode_text(sample.get("txt", b"")).split("\n")
+        except ValueError as error:
             raise ValueError(f"{root}: {picture.name}.txt is no UTF-8 text: {error}") from error
         texts[len(pictures)] = [line.strip() for line in lines if line.strip()]
         pictures.append(picture)
@@ -61,4 +62,4 @@ def clip_benchmark_wds(
 def _read_word(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; --root is the folder that CLIP_benchmark exports")
-    return path.read_text(encoding="utf-8").strip()
+    return read_text(path).strip()

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from crosslingual.data.records import PICTURES
+from crosslingual.data.records import find_picture
 from crosslingual.data.tars import Shard
+from crosslingual.data.text import fault_of
 from crosslingual_benchmarks.datasets.retrieval_set import Picture
 
 
@@ -24,11 +25,11 @@ def read_samples(urls: Sequence[str]) -> Iterator[tuple[Picture, dict[str, Any]]
             raise ValueError(f"{url}: {name}: {reason}; fetch or write the shard again")
         for index in range(len(shard.samples)):
             sample = shard.read(index)
-            there = any(name in sample for name in PICTURES)
+            with fault_of(f"{url}: {sample['__key__']}", None):
+                there = find_picture(sample) is not None
             source = partial(_read_picture, shard, index) if there else None
             yield Picture(sample["__key__"], source), sample
 
 
 def _read_picture(shard: Shard, index: int) -> bytes:
-    sample = shard.read(index)
-    return next(sample[name] for name in PICTURES if name in sample)
+    return find_picture(shard.read(index)) or b""

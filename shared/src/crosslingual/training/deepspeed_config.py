@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.cli.settings import nearest_name
+from crosslingual.data.text import parse_json
 
 _KNOWN_KEYS = """
 activation_checkpointing aio amp autotuning bf16 checkpoint comms_logger communication_data_type
@@ -37,8 +38,10 @@ def read_config(config: str | Path | Mapping[str, Any], *, has_cuda: bool) -> di
         if not path.is_file():
             raise FileNotFoundError(f"no DeepSpeed config {path}; give an existing JSON file")
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+            config = parse_json(path.read_bytes())
+            if not isinstance(config, dict):
+                raise ValueError("it is no object")
+        except ValueError as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
     config = json.loads(json.dumps(config))
     for key in config:

@@ -2,10 +2,10 @@
 models' results.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from crosslingual.data.text import iter_json_lines
 from crosslingual.evaluation.embedder import evaluate_retrieval
 from crosslingual.files import write_text
 from mclip.pipeline import load_embedder
@@ -24,12 +24,16 @@ def table(settings: TableSettings) -> str:
     """`mclip table`: prints the mean recall of several models by language, and writes it.
 
     Raises:
-        ValueError: `results` has no line for one of the models and languages.
+        FileNotFoundError: there is no file of results.
+        ValueError: `results` has no line for one of the models and languages, or a broken line.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for line in Path(settings.results).read_text(encoding="utf-8").splitlines():
-        result = json.loads(line)
-        found[result["pretrained"], result["language"]] = result
+    if not Path(settings.results).is_file():
+        raise FileNotFoundError(f"no file {settings.results}; give --results what evaluate wrote")
+    for number, result in iter_json_lines(Path(settings.results)):
+        if not {"pretrained", "language", "n_images", "mean_recall"} <= result.keys():
+            raise ValueError(f"{settings.results} line {number} is no result of `mclip evaluate`")
+        found[str(result["pretrained"]), str(result["language"])] = result
     models = dict(name.split("=", 1) for name in settings.models)
     groups = dict(name.split("=", 1) for name in settings.groups)
     spoken = ["en", *",".join(groups.values()).split(",")]
