@@ -90,6 +90,12 @@ def test_inspect_of_mis_keyed_shards_says_what_they_hold(
     assert "captions: zh 1" in printed
 
 
+def float_picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("F", (8, 8)).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
 def hostile_samples() -> dict[str, tuple[str, Members]]:
     """Samples that cannot be used, by key: what is said of each, and their members."""
     jpg, deep = b"\xff\xd8\xff", b'{"captions": ' + b"[" * 5000 + b"]" * 5000 + b"}"
@@ -102,6 +108,7 @@ def hostile_samples() -> dict[str, tuple[str, Members]]:
         "two": ("rename one", [("two.jpg", jpg), ("two.png", picture()), ("two.txt", b"x")]),
         "phone": ("heic pictures are not read", [("phone.heic", b"x"), ("phone.txt", b"x")]),
         "utf16": ("UTF-16", [("utf16.txt", "a cat".encode("utf-16"))]),
+        "float": ("picture of mode F", [("float.tif", float_picture()), ("float.txt", b"x")]),
         "up": ("points outside", [("../up.txt", b"x")]),
     }
 

@@ -188,6 +188,8 @@ def survey(settings: InspectSettings) -> None:
     Raises:
         ValueError: no sample can be used, or the shards are not what their index says.
     """
+    from crosslingual.data.pictures import check_mode  # which imports torch
+
     paths = expand_shards(settings.shards)
     key_map = parse_key_map(settings.caption_keys or ()) or None
     options = {"key_map": key_map, "caption_language": settings.caption_language}
@@ -198,7 +200,7 @@ def survey(settings: InspectSettings) -> None:
         names.update(names_found(sample))
         try:
             record = sample_to_record(sample, **options)
-            record_to_sample(record)  # what could not be written again
+            check_mode(record_to_sample(record))  # what could not be written again
         except ValueError as error:
             key = sample["__key__"]
             reason = re.sub(r"\A(sample|record) '.*?': ", "", str(error))

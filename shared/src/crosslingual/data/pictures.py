@@ -8,9 +8,11 @@ numbers (Pillow's modes `I` and `F`) are refused: nothing says which number is w
 import contextlib
 import io
 import struct
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +70,15 @@ def picture_size(data: bytes) -> tuple[int, int]:
         return image.size
 
 
+def check_mode(sample: Mapping[str, Any]) -> None:
+    """Refuses what `to_rgb` refuses of a WebDataset sample's picture, by its head; of the formats
+    that are read, TIFF alone has such modes.
+    """
+    if "tif" in sample:
+        with _opened(sample["tif"], sys.maxsize) as image:
+            _refuse_mode(image)
+
+
 def picture_files(folder: Path) -> list[Path]:
     """All pictures below a folder, sorted: by their extension, or else by their first bytes.
 
@@ -113,11 +124,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: it has 32-bit numbers, which have no fixed range, or an unknown colour space.
     """
-    if image.mode not in _MODES:
-        raise ValueError(
-            f"picture of mode {image.mode}: only 8 and 16 bits a channel are read, grey, RGB or "
-            "CMYK; write it again as PNG"
-        )
+    _refuse_mode(image)
     num_bits, is_negative = 16, False
     if isinstance(image, TiffImageFile):
         num_bits = image.tag_v2.get(BITSPERSAMPLE, (16,))[0]
@@ -132,6 +139,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _refuse_mode(image: Image.Image) -> None:
+    if image.mode not in _MODES:
+        raise ValueError(
+            f"picture of mode {image.mode}: only 8 and 16 bits a channel are read, grey, RGB or "
+            "CMYK; write it again as PNG"
+        )
 
 
 def _eight_bits(image: Image.Image, num_bits: int) -> Image.Image:

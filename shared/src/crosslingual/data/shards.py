@@ -21,7 +21,7 @@ from crosslingual.data.records import (
     sample_to_record,
 )
 from crosslingual.data.tars import CUT_OFF, DAMAGED, FOREIGN, INDEX, expand_shards, iter_samples
-from crosslingual.data.text import printable
+from crosslingual.data.text import fault_of, printable
 from crosslingual.folders import publish_folder
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,9 @@ def _write_all(
     allow_missing: bool,
     faults: dict[str, str] | None,
 ) -> dict[str, Any]:
-    import webdataset  # which imports torch: seconds that only writing pays
+    import webdataset  # imports torch, as the decoder does: seconds that only writing pays
+
+    from crosslingual.data.pictures import check_mode
 
     tally, origins = Tally(), {}
     left_out: dict[str, str] = {} if faults is None else faults
@@ -133,6 +135,8 @@ def _write_all(
             origins[record.key] = origin
             try:
                 sample = record_to_sample(record)
+                with fault_of(f"record {record.key!r}", None):
+                    check_mode(sample)
             except (FileNotFoundError, ValueError) as error:
                 if not allow_missing and (faults is None or isinstance(record.image, Path)):
                     raise
