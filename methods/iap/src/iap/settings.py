@@ -1,7 +1,7 @@
 """The settings of IAP's verbs, beyond those that all methods share."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from crosslingual.cli import demo
 from crosslingual.data.languages import LanguageCode
@@ -37,6 +37,8 @@ class TrainSettings(settings.DiffusionSettings):
         lora_rank: rank of the LoRA layers.
         max_length: tokens per target caption; if not given, the encoder's own limit, at most 77.
     """
+
+    FORMER_NAMES: ClassVar[dict[str, str]] = {"languages": "target_language"}
 
     output_dir: str = "runs/iap"
     target_language: list[LanguageCode] = field(default_factory=list)
