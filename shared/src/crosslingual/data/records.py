@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.data.languages import is_english, parse_language
-from crosslingual.data.text import check_characters, decode_text, dump_json, find_file, parse_json
+from crosslingual.data.text import (
+    check_characters,
+    decode_text,
+    dump_json,
+    find_file,
+    parse_json,
+    printable,
+)
 
 PICTURES = "jpg png webp jpeg jfif jpe apng gif bmp tif tiff avif".split()
 """Extensions of pictures; their content says what they are."""
@@ -170,7 +177,7 @@ def record_from_fields(
     captions = {language: texts for language, texts in captions.items() if texts}
     if not captions:
         wanted = f" under {', '.join(key_map)}" if key_map else ""
-        found = ", ".join(sorted(fields)[:20]) or "none"
+        found = printable(", ".join(sorted(fields)[:20])) or "none"
         raise ValueError(f"no caption{wanted}; JSON keys found: {found}; see --caption_keys")
     culture = rest.pop("culture", None)
     parallel = rest.pop("parallel", None)
@@ -282,7 +289,10 @@ def names_found(sample: Mapping[str, Any]) -> list[str]:
             fields = parse_json(sample["json"])
         except ValueError:
             fields = {"(broken)": None}
-        names += [f"json:{name}" for name in fields] if isinstance(fields, dict) else ["json"]
+        if isinstance(fields, dict):
+            names += [f"json:{printable(name)}" for name in fields]
+        else:
+            names.append("json")
     return sorted(names)
 
 
