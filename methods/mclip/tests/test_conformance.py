@@ -93,6 +93,14 @@ def test_accumulated_micro_steps_are_batches_of_their_own(
     assert losses(alone)[0] < losses(sober)[0] - 0.3
 
 
+def test_ranks_draw_dropout_for_themselves(trained: Any, whole: Path) -> None:
+    """So two processes differ from one at the first step already, by masks; without dropout they
+    agree to 1e-4 (`assert_same_training`).
+    """
+    run = trained({"world_size": 2}, train_batch_size=4, max_train_steps=1)
+    assert 1e-3 < abs(losses(run)[0] - losses(whole)[0]) / losses(whole)[0] < 0.2
+
+
 def test_holding_few_activations_trains_the_same(
     trained: Any, subject: Subject, sober: Path
 ) -> None:
