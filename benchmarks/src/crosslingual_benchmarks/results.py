@@ -14,6 +14,7 @@ with their sources, and nothing here reads them.
 | `interval95` | bootstrap interval [low, high] of some of the metrics |
 | `protocol` | all that must be equal before two lines may be in one table |
 | `n_images`, `n_texts`, `n_ties` | sizes, where the task has them |
+| `num_cut_prompts`, `n_cut_texts` | texts that an encoder reads only in part |
 | `dataset_sha256`, `precision`, `versions`, `seed`, `wall_s` | to repeat the number |
 | `command` | words that repeat it |
 """

@@ -78,7 +78,8 @@ def evaluate_generation(
     languages = list(dict.fromkeys(told.languages or prompt_set.languages))
     # faults of the prompts are errors before anything is loaded or drawn
     parts = {name: parts_of(prompt_set, name, told.prompt_language) for name in languages}
-    folder = Path(told.output_dir) / f"{check_name(arm_of(told), 'arm')}-{prompt_set.name}"
+    name = check_name(f"{arm_of(told)}-{prompt_set.name}", "the pictures of --arm")
+    folder = Path(told.output_dir) / name
     with hold_folder(folder):
         _refuse_foreign(folder)
         yardstick = yardstick or yardstick_of(told, prompt_set)

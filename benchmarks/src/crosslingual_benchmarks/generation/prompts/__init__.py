@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.cli.settings import nearest_name
+from crosslingual.data.languages import parse_language
 from crosslingual.data.text import find_inside, iter_json_lines
 
 ASPECTS = ("painting", "literature", "festival", "food", "clothes", "landmark")
@@ -132,7 +133,15 @@ def _prompt(fields: dict[str, Any], folder: Path, where: str) -> Prompt:
     for name, text in told.items():
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{where}: {name} is {text!r}; a text is needed")
-    texts = {language: unicodedata.normalize("NFC", text) for language, text in texts.items()}
+    try:
+        languages = [parse_language(language) for language in texts]
+        culture = parse_language(told["culture"]) if "culture" in told else None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if len(set(languages)) < len(languages):
+        raise ValueError(f"{where} names a language twice among {', '.join(texts)}")
+    normal = (unicodedata.normalize("NFC", text) for text in texts.values())
+    texts = dict(zip(languages, normal, strict=True))
     english = told.get("english", texts.get("en"))
     if english is None:
         raise ValueError(f"{where} lacks english, which the CLIP score is measured against")
@@ -149,7 +158,7 @@ def _prompt(fields: dict[str, Any], folder: Path, where: str) -> Prompt:
         prompts=texts,
         english=unicodedata.normalize("NFC", english),
         aspect=told.get("aspect"),
-        culture=told.get("culture"),
+        culture=culture,
         about=told.get("about", ""),
         image=image,
     )
