@@ -154,6 +154,9 @@ def test_finite_losses_pass_and_parts_are_printed() -> None:
         ({"optimizer": {"type": "Adam"}}, "remove 'optimizer' from the DeepSpeed config"),
         ({"bf16": {"enabled": True}}, "bf16 at ZeRO stage 0"),
         ({"fp16": {"enabled": True}}, "fp16 needs a GPU"),
+        ({"bf16": True}, "'bf16' of the DeepSpeed config must hold names and values"),
+        ({"zero_optimization": 3}, "'zero_optimization' of the DeepSpeed config must hold"),
+        ({"zero_optimization": {"stage": "x"}}, "the ZeRO stage 'x'; there are 0 to 3"),
     ],
 )
 def test_a_config_that_trains_wrongly_is_refused(config: dict[str, Any], message: str) -> None:

@@ -37,6 +37,9 @@ def test_resume_drops_later_rows_and_a_half_line(tmp_path: Path) -> None:
         file.write('{"step": 6, "lo')
     run_steps(tmp_path, 4, 6)
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n[1]\n')
+    with pytest.raises(ValueError, match="metrics.jsonl line 2 is no row of a run; move"):
+        run_steps(tmp_path, 2, 3)
 
 
 def test_without_a_terminal_there_is_a_line_every_n_seconds(

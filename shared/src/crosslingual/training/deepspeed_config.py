@@ -52,7 +52,12 @@ def read_config(config: str | Path | Mapping[str, Any], *, has_cuda: bool) -> di
             )
         if key not in _KNOWN_KEYS:
             raise ValueError(f"unknown DeepSpeed key '{key}'{nearest_name(key, _KNOWN_KEYS)}")
+    for key in ("zero_optimization", "bf16", "fp16"):
+        if not isinstance(config.get(key, {}), dict):
+            raise ValueError(f"'{key}' of the DeepSpeed config must hold names and values")
     stage = config.get("zero_optimization", {}).get("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise ValueError(f"the DeepSpeed config has the ZeRO stage {stage!r}; there are 0 to 3")
     if stage == 0 and config.get("bf16", {}).get("enabled"):
         raise ValueError(
             "bf16 at ZeRO stage 0 spoils Adam's first step; remove 'bf16' from the DeepSpeed "

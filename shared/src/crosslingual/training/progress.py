@@ -141,11 +141,13 @@ def _drop_rows_after(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:
             continue
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise ValueError(f"{path} line {number} is no row of a run; move the file away")
         if row["step"] <= step:
-            kept.append(line + "\n")
+            kept.append(line.decode() + "\n")
     write_text(path, "".join(kept))
