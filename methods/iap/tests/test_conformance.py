@@ -9,16 +9,34 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from crosslingual.frozen.tokens import tokenize
 from crosslingual_worlds.testing import conformance
 from crosslingual_worlds.testing.conformance.command import refusal
+from crosslingual_worlds.testing.conformance.families import PROMPTS, Expected
 from crosslingual_worlds.testing.conformance.training import losses
-from crosslingual_worlds.testing.fixtures import Command, succeeded
+from crosslingual_worlds.testing.fixtures import Command, Subject, succeeded
+from iap.artifact import load_encoder
 
 WORDS = "embeddings.word_embeddings.weight"
 
 
 def encoder_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "text_encoder" / "model.safetensors")
+
+
+class TestFamilies(conformance.Families):
+    changes = {
+        "sana": {"query_positions": 8, "english_draws": 1},
+        "pixart": {"branch": "full", "noise_weight": 0.5},
+        "pixart_sigma": {},
+    }
+
+    def expected(self, subject: Subject, folder: Path) -> Expected:
+        model, tokenizer, config = load_encoder(folder)
+        tokens = tokenize(tokenizer, PROMPTS, config["max_length"], "max_length")
+        with torch.no_grad():
+            states = model(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
+        return Expected(states, None, tokens.attention_mask)
 
 
 class TestTraining(conformance.Training):

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from crosslingual.frozen.base import Base, Conditioning, Denoiser
 from crosslingual.frozen.schedule import Generators
 from crosslingual.training.processes import Ranks, row_generators
+from iap.artifact import encoder_config
 from iap.encoder import altclip_config, start_encoder
-from iap.method import AttentiveFeatures, attend, expand_states, split_heads
+from iap.method import AttentiveFeatures, attend, expand_states, mask_bias, split_heads
 from iap.settings import TrainSettings
 from iap.step import Frozen, choose_languages, iap_step, load_frozen
 
@@ -275,3 +276,36 @@ def test_settings_that_contradict_are_refused(
 def test_heads_are_split_as_diffusers_splits_them() -> None:
     projected = torch.arange(2 * 3 * 8).view(2, 3, 8)
     assert torch.equal(split_heads(projected, 4)[1, 2, 0], projected[1, 0, 4:6])
+
+
+@pytest.mark.parametrize("family", ["pixart", "sana"])
+def test_recorded_attention_is_the_models_own_under_its_mask_and_projection(
+    request: pytest.FixtureRequest, family: str
+) -> None:
+    base = Base.open(request.getfixturevalue(family))
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 4, 4, 4, generator=generator)
+    states = torch.randn(2, 5, base.text.width, generator=generator)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    text, times = Conditioning(states, mask=mask), torch.tensor([900.0, 100.0])
+    denoiser = base.load_denoiser(torch.device("cpu"), resolution=32)
+    layers = [layer for _, layer in denoiser.cross_attentions()]
+    with torch.no_grad():
+        expected = denoiser.predict(latents, times, text)
+        features = AttentiveFeatures(denoiser.predict, layers)
+        found = features.run(latents, times, text, stop_early=False)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+        read = denoiser.text_projection()(states)
+        for layer, query, output in zip(layers, features.queries, features.outputs, strict=True):
+            again = attend(layer, query, read, bias=mask_bias(mask))
+            torch.testing.assert_close(again, output, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("family", "reason"), [("sd3", "in one"), ("sdxl", "pooled text vector")])
+def test_a_base_that_the_method_cannot_use_is_refused_before_it_is_loaded(
+    request: pytest.FixtureRequest, encoder: str, family: str, reason: str
+) -> None:
+    base = request.getfixturevalue(family)
+    settings = TrainSettings(pretrained_model_name_or_path=base, text_encoder=encoder)
+    with pytest.raises(ValueError, match=reason):
+        encoder_config(settings)

@@ -48,10 +48,15 @@ def encoder_config(settings: TrainSettings) -> dict[str, Any]:
         ValueError: the base needs a pooled text vector, which AltCLIP's text model does not have.
     """
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    if not base.family.has_cross_attention:
+        raise ValueError(
+            f"{base.id} attends to text and picture in one (family {base.family.name}): IAP "
+            "compares the outputs of cross-attention, so choose a base that has it"
+        )
     if base.text.pooled_width is not None:
         raise ValueError(
             f"{base.id} takes a pooled text vector (SDXL), which IAP does not train: choose a base "
-            "of the SD 1.x or 2.x family"
+            "that takes states alone"
         )
     encoder, revision = settings.text_encoder, settings.text_encoder_revision
     altclip = altclip_config(encoder, revision, base.text.width)

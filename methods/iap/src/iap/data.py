@@ -110,6 +110,7 @@ class TripletParts:
 
     def ids(self, texts: list[str]) -> Tensor:
         """Token ids (B, max_length) int32; longer texts are truncated and keep their end token."""
+        texts = [self.base.family.prompt(text) for text in texts]
         return tokenize(self.tokenizer, texts, self.max_length, "max_length").input_ids.int()
 
     def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -130,7 +131,9 @@ class TripletParts:
     def queries(self, arrays: dict[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
         """The queries of English passes over noisy latents, seeded by the sample's key."""
         features, noising = self.english_pass
-        english = Conditioning(arrays["english_states"].to(self.device, torch.float32))
+        names = ("english_states", "english_mask")
+        states, mask = (arrays[n].to(self.device) if n in arrays else None for n in names)
+        english = Conditioning(states.float(), mask=mask)
         draws = []
         for draw in range(self.settings.english_draws):
             seeds = (zlib.crc32(f"{key} {draw}".encode()) for key in keys)

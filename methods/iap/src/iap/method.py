@@ -76,8 +76,8 @@ def choose_layers(
     """The chosen cross-attentions of a UNet with their numbers, in the order in which they run.
 
     Args:
-        attentions: all cross-attentions by name; a name starts with `down`, `mid` or `up`, as in
-            `down_blocks.0...`.
+        attentions: all cross-attentions by name; what precedes the first `_` of a name is its part,
+            such as `down` in `down_blocks.0...`.
         layers: `all`, any of `down`, `mid`, `up`, or numbers in that order.
 
     Raises:
@@ -92,7 +92,7 @@ def choose_layers(
             chosen |= {n for n, part in enumerate(parts) if layer in ("all", part)}
         else:
             raise ValueError(
-                f"the UNet has no cross-attention {layer!r}: layers are all, "
+                f"the denoiser has no cross-attention {layer!r}: layers are all, "
                 f"{', '.join(dict.fromkeys(parts))}, or 0 to {len(parts) - 1}"
             )
     if not chosen:
@@ -121,6 +121,11 @@ class AttentiveFeatures:
         self.outputs: list[Tensor] = []
         self._stops = False
         for attention in attentions:
+            if attention.norm_q is not None:
+                raise ValueError(
+                    "this base's cross-attentions normalise their queries, which IAP does not "
+                    "know: choose another base"
+                )
             attention.set_processor(self._attend)
 
     def _attend(
@@ -132,7 +137,8 @@ class AttentiveFeatures:
         temb: Tensor | None = None,
     ) -> Tensor:
         query = split_heads(attention.to_q(hidden_states), attention.heads)
-        output = attend(attention, query, encoder_hidden_states)
+        bias = None if attention_mask is None else attention_mask.unsqueeze(1)
+        output = attend(attention, query, encoder_hidden_states, bias=bias)
         self.queries.append(query)
         self.outputs.append(output)
         if self._stops and len(self.outputs) == len(self.attentions):
@@ -161,7 +167,20 @@ def split_heads(projected_BTW: Tensor, heads: int) -> Tensor:
     return projected_BTW.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def attend(attention: nn.Module, query: Tensor, states_BnD: Tensor, times_last: int = 1) -> Tensor:
+def mask_bias(mask_Bn: Tensor | None) -> Tensor | None:
+    """What is added to the logits of keys (B, 1, 1, n) so that masked ones do not count, as
+    diffusers adds it; None where no mask is given.
+    """
+    return None if mask_Bn is None else -10000.0 * (1.0 - mask_Bn.float())[:, None, None]
+
+
+def attend(
+    attention: nn.Module,
+    query: Tensor,
+    states_BnD: Tensor,
+    times_last: int = 1,
+    bias: Tensor | None = None,
+) -> Tensor:
     """A cross-attention's output (B, P, W) for given queries: K, V, attention, output projection.
 
     Args:
@@ -170,11 +189,13 @@ def attend(attention: nn.Module, query: Tensor, states_BnD: Tensor, times_last: 
         states_BnD: states of the text.
         times_last: how often the last state occurs in the prompt; m equal keys weigh as much as one
             whose logit is larger by ln m.
+        bias: of a mask, under which repeated states of padding do not count.
     """
     key = split_heads(attention.to_k(states_BnD), attention.heads)
     value = split_heads(attention.to_v(states_BnD), attention.heads)
-    bias = None
-    if times_last > 1:
+    if bias is not None:
+        bias = bias.to(query.dtype)
+    elif times_last > 1:
         bias = query.new_zeros(1, 1, 1, key.shape[2])
         bias[..., -1] = math.log(times_last)
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)

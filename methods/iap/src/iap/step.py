@@ -26,6 +26,7 @@ from iap.method import (
     choose_layers,
     expand_states,
     iap_loss,
+    mask_bias,
     split_heads,
     text_space_loss,
 )
@@ -43,6 +44,8 @@ class Frozen:
         null: the empty prompt's english_states (M, D) and target_ids (M',).
         layers: the chosen cross-attentions with their numbers; empty for `objective: text`, which
             compares the states themselves.
+        projection: what text states pass before the cross-attentions read them.
+        takes_mask: whether those are told which tokens count.
         features: runs the English pass; None if its queries come with the batch, so that the rest
             of the UNet can be freed.
     """
@@ -50,6 +53,8 @@ class Frozen:
     noising: Noising
     null: dict[str, Tensor]
     layers: list[tuple[int, nn.Module]]
+    projection: nn.Module
+    takes_mask: bool
     features: AttentiveFeatures | None
 
 
@@ -61,6 +66,7 @@ class Captions:
         english: states of the English captions, (B, M, D).
         states: states of the target captions (B K, n, D), without the repeated ones of padding.
         times_last: how often the last state occurs in the prompt.
+        english_mask, mask: which tokens count, (B, M) and (B K, n); None where the base takes none.
         has_teacher: whether a row's captions translate each other, (B K,).
         times: captions per picture, K.
     """
@@ -70,6 +76,8 @@ class Captions:
     times_last: int
     has_teacher: Tensor
     times: int
+    english_mask: Tensor | None = None
+    mask: Tensor | None = None
 
     def repeated(self, array: Tensor) -> Tensor:
         """Turns one row per picture into one row per caption."""
@@ -92,7 +100,7 @@ def load_frozen(
     )
     null = {name: array.to(device) for name, array in null.items()}
     if settings.objective == "text":
-        return Frozen(noising, null, [], None)
+        return Frozen(noising, null, [], nn.Identity(), base.text.takes_mask, None)
     denoiser = base.load_denoiser(
         device, resolution=settings.resolution, mixed_precision=settings.mixed_precision
     )
@@ -101,7 +109,8 @@ def load_frozen(
     if not settings.english_draws:
         chosen = [attention for _, attention in layers]
         features = AttentiveFeatures(denoiser.predict, chosen)
-    return Frozen(noising, null, layers, features)
+    projection = denoiser.text_projection()
+    return Frozen(noising, null, layers, projection, base.text.takes_mask, features)
 
 
 def iap_step(
@@ -136,7 +145,7 @@ def iap_step(
         if settings.branch == "full":
             compared = _full_branch(frozen, noisy, captions, bool(settings.noise_weight))
         else:
-            queries, outputs = _english_branch(frozen, batch, noisy, captions.english, draws)
+            queries, outputs = _english_branch(frozen, batch, noisy, captions, draws)
             compared = _local_branch(frozen, queries, outputs, captions)
         return iap_loss(
             **compared,
@@ -165,7 +174,13 @@ def _read_captions(
     ids = batch["target_ids"][rows, chosen].flatten(0, 1).to(device)
     ids = drop_captions(ids, null["target_ids"][None], dropped.repeat_interleave(times))
     states, times_last = encoder(ids.long())
-    return Captions(english, states, times_last, has_teacher.repeat_interleave(times), times)
+    english_mask = mask = None
+    if frozen.takes_mask:
+        english_mask = batch["english_mask"].to(device)
+        english_mask = drop_captions(english_mask, null["english_mask"][None], dropped)
+        mask = ids[:, : states.shape[1]].ne(encoder.pad_id)
+    has_teacher = has_teacher.repeat_interleave(times)
+    return Captions(english, states, times_last, has_teacher, times, english_mask, mask)
 
 
 @torch.no_grad()
@@ -173,14 +188,14 @@ def _english_branch(
     frozen: Frozen,
     batch: dict[str, Tensor],
     noisy: NoisyLatents,
-    english: Tensor,
+    captions: Captions,
     draws: Generators,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Queries (B, H, P, W / H) and outputs (B, P, W) of the chosen layers, from a pass or from
     stored queries.
     """
     if frozen.features is not None:
-        text = Conditioning(english)
+        text = Conditioning(captions.english, mask=captions.english_mask)
         frozen.features.run(noisy.latents, noisy.timesteps, text, stop_early=True)
         return frozen.features.queries, frozen.features.outputs
     kept = [batch[f"queries_{number}"] for number, _ in frozen.layers]
@@ -188,10 +203,11 @@ def _english_branch(
     rows = one_a_row(draws, num_rows)
     drawn = torch.cat([torch.randint(num_draws, (1,), generator=row) for row in rows])
     queries, outputs = [], []
+    english, bias = frozen.projection(captions.english), mask_bias(captions.english_mask)
     for stored, (_, layer) in zip(kept, frozen.layers, strict=True):
         query = stored[torch.arange(num_rows), drawn].to(english.device, torch.float32)
         queries.append(split_heads(query, layer.heads))
-        outputs.append(attend(layer, queries[-1], english))
+        outputs.append(attend(layer, queries[-1], english, bias=bias))
     return queries, outputs
 
 
@@ -199,8 +215,9 @@ def _local_branch(
     frozen: Frozen, queries: list[Tensor], outputs: list[Tensor], captions: Captions
 ) -> dict[str, Any]:
     """Inputs of `iap_loss`: attention to the target captions with the English pass's queries."""
+    states, bias = frozen.projection(captions.states), mask_bias(captions.mask)
     student = [
-        attend(layer, captions.repeated(query), captions.states, captions.times_last)
+        attend(layer, captions.repeated(query), states, captions.times_last, bias)
         for query, (_, layer) in zip(queries, frozen.layers, strict=True)
     ]
     return {"student": student, "teacher": [captions.repeated(output) for output in outputs]}
@@ -215,9 +232,12 @@ def _full_branch(
     features, repeated = frozen.features, captions.repeated
     run = partial(features.run, stop_early=not needs_noise)
     with torch.no_grad():
-        eps = run(noisy.latents, noisy.timesteps, Conditioning(captions.english))
+        text = Conditioning(captions.english, mask=captions.english_mask)
+        eps = run(noisy.latents, noisy.timesteps, text)
     teacher = [repeated(output) for output in features.outputs]
-    text = Conditioning(expand_states(captions.states, captions.times_last))
+    text = Conditioning(captions.states, mask=captions.mask)
+    if captions.mask is None:
+        text = Conditioning(expand_states(captions.states, captions.times_last))
     student_eps = run(repeated(noisy.latents), repeated(noisy.timesteps), text)
     compared = {"student": features.outputs, "teacher": teacher}
     if needs_noise:

@@ -121,6 +121,10 @@ class Denoiser(ABC):
         """
         return [pair for pair in self.model.named_modules() if pair[0].endswith("attn2")]
 
+    def text_projection(self) -> nn.Module:
+        """What text states pass before the cross-attentions read them."""
+        return nn.Identity()
+
 
 class Family(ABC):
     """One kind of base.
@@ -133,6 +137,8 @@ class Family(ABC):
         projection: the denoiser's own layer that projects text states, None where it has none.
         takes_mask: whether the denoiser is told which tokens count. Its pipelines then want as many
             states as there are tokens.
+        has_cross_attention: whether text is read by layers of its own, `cross_attentions`, or in
+            one attention with the picture.
         can_zero_empty: whether its pipelines can give zeros for an empty negative prompt.
     """
 
@@ -142,6 +148,7 @@ class Family(ABC):
     denoiser: ClassVar[type[Denoiser]]
     projection: ClassVar[str | None] = None
     takes_mask: ClassVar[bool] = False
+    has_cross_attention: ClassVar[bool] = True
     can_zero_empty: ClassVar[bool] = False
 
     def recognises(self, config: Config) -> bool:

@@ -45,6 +45,10 @@ class PixArtDenoiser(Denoiser):
         """The transformer's blocks, each of which answers the picture's tokens."""
         return list(self.model.transformer_blocks)
 
+    def text_projection(self) -> nn.Module:
+        """The projection of captions."""
+        return self.model.caption_projection
+
 
 class PixArt(Family):
     """PixArt-alpha and -sigma. An adapter takes the place of the projection of captions."""

@@ -34,6 +34,10 @@ class SanaDenoiser(Denoiser):
         """The transformer's blocks, each of which answers the picture's tokens."""
         return list(self.model.transformer_blocks)
 
+    def text_projection(self) -> nn.Module:
+        """The projection of captions and the norm after it."""
+        return nn.Sequential(self.model.caption_projection, self.model.caption_norm)
+
 
 class Sana(PixArt):
     """Sana. An adapter takes the place of the projection of captions; the norm after it stays."""

@@ -67,7 +67,7 @@ class StableDiffusion3(Family):
     """SD 3 and 3.5."""
 
     name, part, model_class = "sd3", "transformer", "SD3Transformer2DModel"
-    denoiser = SD3Denoiser
+    denoiser, has_cross_attention = SD3Denoiser, False
 
     def widths(self, config: Config) -> tuple[int, int | None, int]:
         """T5's width, and that of both CLIPs' pooled vectors together."""
@@ -116,9 +116,7 @@ class StableDiffusion3(Family):
                 for size in (width, pooled_width)
             )
             channels, pooled = halves
-            part = text_encoder.part(
-                "pooled", tokens=slice(0, 1), channels=channels, pooled=pooled
-            )
+            part = text_encoder.part("pooled", tokens=slice(0, 1), channels=channels, pooled=pooled)
             pipe.register_modules(**{slot: part})
         rest = text_encoder.part("states", tokens=slice(1, None))
         pipe.register_modules(

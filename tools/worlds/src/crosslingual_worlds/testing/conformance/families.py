@@ -36,6 +36,17 @@ class Trained(NamedTuple):
     run: Path
 
 
+class Expected(NamedTuple):
+    """What an export gives of prompts: states (B, L, D), a pooled vector (B, P) or None, the mask
+    (B, L) of the encoder, and whether it stands in the place of the denoiser's projection.
+    """
+
+    states: Tensor
+    pooled: Tensor | None
+    mask: Tensor
+    is_projected: bool = False
+
+
 def make(name: str, base: str) -> tuple[Any, dict[str, Any]]:
     """A stock pipeline on a base, and what it takes besides prompts."""
     pipe = diffusers.DiffusionPipeline.from_pretrained(base, trust_remote_code=False)
@@ -148,14 +159,17 @@ class Families:
 
         model.register_forward_hook(keep, with_kwargs=True)
 
-    def _check_seen(self, subject: Subject, folder: Path, seen: list[Any]) -> None:
+    def expected(self, subject: Subject, folder: Path) -> Expected:
+        """What an export gives of `PROMPTS`, without any pipeline."""
         adapter, config = importlib.import_module(f"{subject.name}.artifact").load_adapter(folder)
-        encoder = load_encoder(config)
-        states, mask = encoder.encode(PROMPTS)
+        states, mask = load_encoder(config).encode(PROMPTS)
         with torch.no_grad():
-            expected, pooled = adapter(states)
+            return Expected(*adapter(states), mask, bool(config.get("replaces_projection")))
+
+    def _check_seen(self, subject: Subject, folder: Path, seen: list[Any]) -> None:
+        expected, pooled, mask, is_projected = self.expected(subject, folder)
         given, projected, given_pooled, given_mask = seen[0]
-        found = projected if config.get("replaces_projection") else given
+        found = projected if is_projected else given
         if given_mask is None:
             torch.testing.assert_close(found, expected)
         else:  # padded further, under a mask
