@@ -213,6 +213,15 @@ def remove_empty(*folders: Path) -> None:
             folder.rmdir()
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of killed processes from a folder that this one holds and that is
+    this program's own.
+    """
+    for path in folder.iterdir():
+        if re.fullmatch(r"\..+\.[0-9a-f]{16}", path.name) and path.is_file():
+            path.unlink()
+
+
 def read_mark(folder: Path) -> dict[str, Any] | None:
     """A folder's mark, without `files` where it was never finished; None where it has no mark.
 

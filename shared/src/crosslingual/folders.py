@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from crosslingual.files import (
     naming_full_disk,
     read_mark,
     remove_empty,
-    replacing,
     stem_of,
     temporary_sibling,
     write_json,
+    write_text,
 )
 
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -86,26 +86,35 @@ def publish_folder(
     """
     folder = Path(folder).resolve()
     with claim_folder(folder, kind=kind, overwrite=overwrite, earlier=earlier):
-        before, temporary = _snapshot(folder), temporary_sibling(folder)
+        before = _snapshot(folder)
         kept = "the earlier one is intact" if before else "nothing is left there"
-        _live.add(temporary)
-        temporary.mkdir()
-        try:
-            unfinished = {"format_version": 1, "kind": kind}
-            (temporary / MARK).write_text(json.dumps(unfinished), encoding="utf-8")
+        with _temporary_folder(folder, kind) as temporary:
             with naming_full_disk(f"{folder} was not written, {kept}; make room and try again"):
                 known = fill(temporary) or {}
                 mark_folder(temporary, kind, _snapshot(temporary).keys() - {MARK}, known)
             if _snapshot(folder) != before:
                 raise ValueError(f"{folder} was changed meanwhile; choose another --output_dir")
             _put_in_place(temporary, folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        finally:
-            _live.remove(temporary)
         _remove(temporary, before)
     return folder
+
+
+@contextlib.contextmanager
+def _temporary_folder(path: Path, kind: str) -> Iterator[Path]:
+    """A folder beside `path`, with a mark that lists nothing; removed if the block fails."""
+    temporary = temporary_sibling(path)
+    _live.add(temporary)
+    try:
+        temporary.mkdir()
+        unfinished = {"format_version": 1, "kind": kind}
+        (temporary / MARK).write_text(json.dumps(unfinished), encoding="utf-8")
+        yield temporary
+    except BaseException:
+        with contextlib.suppress(OSError):
+            _remove(temporary, _snapshot(temporary))
+        raise
+    finally:
+        _live.remove(temporary)
 
 
 def check_folder(folder: str | Path, names: Collection[str] | None = None) -> None:
@@ -257,15 +266,16 @@ def _clear(folder: Path) -> None:
         mark = None if path.is_symlink() else read_mark(path)
         if mark and path.suffix == ".old" and not folder.exists():
             path.rename(folder)
-        elif mark and "files" not in mark:
-            shutil.rmtree(path)
         elif mark:
-            ours = {*mark["files"], MARK}
-            _remove(path, {name: s for name, s in _snapshot(path).items() if name in ours})
+            found = _snapshot(path)
+            ours = {*mark.get("files", found), MARK}
+            _remove(path, {name: state for name, state in found.items() if name in ours})
 
 
 def _remove(folder: Path, known: dict[str, tuple[int, int, int]]) -> None:
-    """Removes the files of a folder that are known, the mark last, and what is empty then."""
+    """Removes the files of a folder that are known, and what is empty then; the mark is the last,
+    so that `_clear` goes on with what a killed process left.
+    """
     found = _snapshot(folder)
     for name in sorted(found, key=lambda name: name == MARK):
         if known.get(name) == found[name]:
@@ -329,11 +339,19 @@ def write_results(
     """
     folder = Path(folder)
     value["files"] = [name for name, write in writers.items() if write is not None]
-    with hold_results(folder, listing), contextlib.ExitStack() as renames:
+    with hold_results(folder, listing):
+        _clear(folder / listing)
         own = check_results(folder, listing, writers, known_by)
-        for name in value["files"]:
-            writers[name](renames.enter_context(replacing(folder / name)))
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        renames.enter_context(replacing(folder / listing)).write_text(text, encoding="utf-8")
-        for name in sorted(own & writers.keys()):
-            (folder / name).unlink(missing_ok=True)
+        with _temporary_folder(folder / listing, "results") as temporary:
+            for name in value["files"]:
+                with naming_full_disk(f"{folder / name} was not written; make room and try again"):
+                    writers[name](temporary / name)
+                    flush(temporary / name)
+            write_text(temporary / listing, text)
+            for name in sorted(own & writers.keys()):
+                (folder / name).unlink(missing_ok=True)
+            for name in (listing, *value["files"]):
+                (temporary / name).rename(folder / name)
+            flush(folder)
+        _remove(temporary, _snapshot(temporary))

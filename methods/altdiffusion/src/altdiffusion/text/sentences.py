@@ -22,7 +22,14 @@ from torch import Tensor
 from altdiffusion.text.parallel_text import Source, tags_of
 from crosslingual.data.pictures import decode_picture
 from crosslingual.data.records import Record
-from crosslingual.files import MARK, naming_full_disk, read_fields, replacing, write_json
+from crosslingual.files import (
+    MARK,
+    naming_full_disk,
+    read_fields,
+    remove_leftovers,
+    replacing,
+    write_json,
+)
 from crosslingual.folders import mark_folder
 from crosslingual.frozen.clip import FrozenCLIP
 from crosslingual.frozen.tokens import CutCounts, say_cut, tokenize
@@ -163,7 +170,9 @@ def _claim(folder: Path) -> None:
             f"{folder} holds {foreign[0]}, which is not of these sentences; choose another "
             "--output_dir"
         )
-    if MARK not in names:
+    if MARK in names:
+        remove_leftovers(folder)
+    else:
         write_json(folder / MARK, {"format_version": 1, "kind": KIND})
 
 

@@ -20,7 +20,13 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from crosslingual.files import naming_full_disk, read_fields, replacing, write_json
+from crosslingual.files import (
+    naming_full_disk,
+    read_fields,
+    remove_leftovers,
+    replacing,
+    write_json,
+)
 from crosslingual.folders import mark_folder
 from crosslingual.frozen.weights import open_tokenizer
 from crosslingual.training.folder import lock_folder, on_first_rank
@@ -257,6 +263,7 @@ def _claim(folder: Path, made_of: dict[str, Any]) -> None:
     """Says what a folder is being filled with, or checks that it is that."""
     if (folder / CLAIM).is_file():
         check_fresh({"made_of": read_fields(folder / CLAIM, {}, ANEW)}, made_of, folder)
+        remove_leftovers(folder)
     elif foreign := sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")):
         raise ValueError(f"{folder} holds {foreign[0]}, which is no token array; {ANEW}")
     else:
