@@ -160,13 +160,6 @@ def test_what_cannot_be_priced_is_an_error(results, price, metric, message):
         point_costs(results, price, metric)
 
 
-def test_a_training_line_without_seconds_is_an_error_that_names_it():
-    line = training("pea")
-    del line["metrics"]["train_s"]
-    with pytest.raises(ValueError, match="training line of pea has no train_s"):
-        training_costs([line], 1.0)
-
-
 def test_a_published_row_implies_its_price_an_hour():
     implied = {told.row.method: told.implied_price for told in published_costs()}
     assert implied["Stable Diffusion v1.5"] == pytest.approx((32 / 15, 32 / 15))

@@ -44,6 +44,7 @@ def write(path, *lines):
         ({"protocol": {"steps": {}}}, "protocol.steps is {}, not a text"),
         ({"language": ["de"]}, r"language is \['de'\], not a text"),
         ({"language": ""}, "language is empty"),
+        ({"task": "training"}, "here: its metrics have no train_s and no num_processes"),
         ({"mean_recall": "0.5"}, "mean_recall is '0.5', not a number"),
         ({"mean_recall": 50.0}, "fractions from 0 to 1"),
         ({"interval95": {"a_ms": 1}}, "interval95.a_ms is 1, not a list"),

@@ -106,9 +106,9 @@ def check_result(result: Any, where: str) -> None:
     """Refuses what is not a result line; `where` names it in the error.
 
     Raises:
-        ValueError: a key is missing or of the wrong type, the task is unknown, a number is not
-            finite or absurd, a share lies outside 0 and 1, an interval ends before it starts, or a
-            picture lies outside the results' folder.
+        ValueError: a key is missing or of the wrong type, the task is unknown, a training lacks
+            its seconds or processes, a number is not finite or absurd, a share lies outside 0 and
+            1, an interval ends before it starts, or a picture lies outside the results' folder.
     """
     missing = [key for key in REQUIRED if not isinstance(result, dict) or key not in result]
     if missing:
@@ -116,6 +116,9 @@ def check_result(result: Any, where: str) -> None:
     check_shape(Result, result, where)
     if result["task"] not in TASKS:
         raise ValueError(f"{where}: no task {result['task']!r}; there are {', '.join(TASKS)}")
+    needed = ("train_s", "num_processes") if result["task"] == "training" else ()
+    if missing := [name for name in needed if name not in result["metrics"]]:
+        raise ValueError(f"{where}: its metrics have no {' and no '.join(missing)}")
     if result.get("language") == "":
         raise ValueError(f"{where}: language is empty; leave it out where texts have none")
     for name in {**result["metrics"], **result}:

@@ -35,9 +35,6 @@ def trade_off_section(
     """The section on quality against cost; None where nothing was trained or measured.
 
     Without a price of a device-hour, costs are device-hours.
-
-    Raises:
-        ValueError: a training line lacks its seconds or its number of processes.
     """
     price = Price(price_per_hour, currency)
     training = [result for result in results if result["task"] == "training"]
