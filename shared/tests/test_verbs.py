@@ -188,9 +188,8 @@ def _all_settings() -> list[type]:
 
 
 def test_a_reader_of_the_list_of_verbs_that_has_gone_is_an_exit_code() -> None:
-    script = (
-        "from crosslingual.cli.verbs import run_verbs; raise SystemExit(run_verbs('t', '', {}))"
-    )
+    listing = "raise SystemExit(run_verbs('tool', '', {}))"
+    script = f"from crosslingual.cli.verbs import run_verbs; {listing}"
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-c", script]
