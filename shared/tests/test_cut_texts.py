@@ -1,4 +1,4 @@
-"""Texts above an encoder's limit: what is cut is counted and said, and a host's logs are its own."""
+"""Texts above an encoder's limit: what is cut is counted and said, and a host keeps its logs."""
 
 import json
 import logging
