@@ -388,9 +388,9 @@ def test_a_result_line_embeds_no_picture_from_outside_of_its_folder(how, tmp_pat
     error = capsys.readouterr().err
     assert "outside of" in error and "--grids" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    (results / "grid.png").unlink(missing_ok=True)
-    write_lines(results / "a.json", [line | {"grids": []}])
-    assert main([*words, "--grids", str(secret)]) == 0
+    if how == "absolute":
+        write_lines(results / "a.json", [line | {"grids": []}])
+        assert main([*words, "--grids", str(secret)]) == 0
 
 
 def test_a_line_may_name_a_picture_of_its_folder(tmp_path):
@@ -401,7 +401,7 @@ def test_a_line_may_name_a_picture_of_its_folder(tmp_path):
 
 
 def test_a_report_replaces_an_earlier_one_and_nothing_else(tmp_path, capsys):
-    lines = list(generation_lines())
+    lines = list(generation_lines())[:2]
     out = report_of(tmp_path, lines)
     assert (out / "tables" / "text_to_image_fid.tex").is_file()
     for line in lines:

@@ -14,7 +14,7 @@ from crosslingual.data.pictures import open_picture
 from crosslingual.evaluation.retrieval import recall_at_k, result_json
 from crosslingual.frozen.tokens import on_cut
 from crosslingual_benchmarks.datasets import Picture, RetrievalSet
-from crosslingual_benchmarks.results import Result
+from crosslingual_benchmarks.results import Result, check_result
 from crosslingual_benchmarks.retrieval.embedders import Embedder
 from crosslingual_benchmarks.retrieval.trials import Trial
 
@@ -170,4 +170,5 @@ def score_trial(
         "subset": subset,
         "gallery": len(trial.places),
     }
+    check_result(result, "this result")
     return result
