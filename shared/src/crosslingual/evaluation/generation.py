@@ -5,9 +5,10 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from crosslingual.data.languages import match_languages
 from crosslingual.evaluation.settings import EvaluateSettings
 from crosslingual.frozen.base import Base
 from crosslingual.worlds import find_world, find_worlds
@@ -51,7 +52,9 @@ def evaluate_pipelines(
     Raises:
         ValueError: no world has this base.
     """
-    return _evaluation_of(base).evaluate_pipelines(settings, _with_base(base, arms), **options)
+    evaluation, arms = _evaluation_of(base), _with_base(base, arms)
+    languages = match_languages(settings.languages, find_world(base).languages).values()
+    return evaluation.evaluate_pipelines(replace(settings, languages=[*languages]), arms, **options)
 
 
 def _with_base(base: str, arms: Mapping[str, Arm]) -> dict[str, Arm]:
