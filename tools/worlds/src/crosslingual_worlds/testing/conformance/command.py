@@ -356,6 +356,7 @@ class Command:
         for name in subject.weights:
             folder = tmp_path / name.replace("/", "-")
             shutil.copytree(exported, folder)
+            (folder / "crosslingual.json").unlink()  # as another program writes it
             weights = folder / name
             state = load_file(weights)
             weights.unlink()
