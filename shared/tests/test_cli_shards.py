@@ -260,3 +260,29 @@ def test_a_source_of_a_world_that_is_not_installed_says_what_to_install(
     assert (code, error.count("\n")) == (2, 1)
     assert "no source 'world'; there are folder, " in error
     assert "pip install -e tools/worlds" in error
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shards": [1]},
+        {"shards": {}},
+        {"shards": []},
+        {"languages": {"en": "x"}},
+        {"languages": {"jp": 3}},
+        {"languages": []},
+        {"num_samples": None},
+        {"num_samples": 10**30},
+        {"sha256": [1]},
+        {"version": [1]},
+    ],
+)
+def test_inspect_refuses_an_index_of_other_values_in_a_line(
+    change: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--source", "world", "--languages", "en", "--num_samples", 2, "--output_dir"]
+    assert run(capsys, "shards", *words, tmp_path / "s")[0] == 0
+    path = tmp_path / "s/index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    code, _, error = run(capsys, "inspect", tmp_path / "s")
+    assert (code, error.count("\n")) == (2, 1) and "index.json" in error

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import docstring_parser
 
-from crosslingual.data.index import Tally, check_hashes, check_sizes, read_index
+from crosslingual.data.index import Tally, check_hashes, check_sizes, language_counts, read_index
 from crosslingual.data.languages import LanguageCode, match_languages
 from crosslingual.data.records import (
     Record,
@@ -222,6 +222,11 @@ def survey(settings: InspectSettings) -> None:
         raise ValueError(f"{damaged[0]}: copy or write it again")
     if (Path(settings.shards) / INDEX).is_file():
         index = read_index(settings.shards)
+        said = language_counts(paths)
+        if not faults and said != (tally.languages, tally.counts["num_samples"]):
+            raise ValueError(
+                f"{settings.shards}/{INDEX} says other numbers of samples: write the shards again"
+            )
         if settings.verify_data:
             check_hashes(settings.shards, index)
             print(f"index.json agrees with the SHA-256 of each shard; sha256 {index['sha256']}")

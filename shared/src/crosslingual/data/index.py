@@ -161,7 +161,10 @@ def language_counts(urls: list[str]) -> tuple[Counter[str], int]:
         if {shard["name"] for shard in index.get("shards", [])} != chosen:
             return Counter(), 0
         for language, count in index["languages"].items():
-            counts[parse_language(language)] += count
+            try:
+                counts[parse_language(language)] += count
+            except ValueError as error:
+                raise ValueError(f"{folder + INDEX}: {error}") from error
         num_samples += index["num_samples"]
     return counts, num_samples
 
