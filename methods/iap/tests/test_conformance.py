@@ -15,7 +15,7 @@ from crosslingual_worlds.testing.conformance.command import refusal
 from crosslingual_worlds.testing.conformance.families import PROMPTS, Expected
 from crosslingual_worlds.testing.conformance.training import losses
 from crosslingual_worlds.testing.fixtures import Command, Subject, succeeded
-from iap.artifact import load_encoder
+from iap.artifact import load_encoder, load_head
 
 WORDS = "embeddings.word_embeddings.weight"
 
@@ -29,6 +29,7 @@ class TestFamilies(conformance.Families):
         "sana": {"query_positions": 8, "english_draws": 1},
         "pixart": {"branch": "full", "noise_weight": 0.5},
         "pixart_sigma": {},
+        "sdxl": {"layers": ["mid", "up"], "pooled_weight": 0.5},
     }
 
     def expected(self, subject: Subject, folder: Path) -> Expected:
@@ -36,7 +37,9 @@ class TestFamilies(conformance.Families):
         tokens = tokenize(tokenizer, PROMPTS, config["max_length"], "max_length")
         with torch.no_grad():
             states = model(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
-        return Expected(states, None, tokens.attention_mask)
+            head = load_head(folder, config)
+            pooled = states[:, 0] @ head["linear.weight"].T + head["linear.bias"] if head else None
+        return Expected(states, pooled, tokens.attention_mask)
 
 
 class TestTraining(conformance.Training):

@@ -212,13 +212,16 @@ def test_info_counts_what_of_the_unet_training_holds(
     assert f"holds the encoder and {held:,} parameters of the UNet" in capsys.readouterr().out
 
 
-def test_a_base_with_a_pooled_vector_is_refused() -> None:
+def test_a_base_with_a_pooled_vector_gets_a_head_for_it() -> None:
     settings = TrainSettings(
         pretrained_model_name_or_path="stabilityai/stable-diffusion-xl-base-1.0",
         text_encoder="FacebookAI/xlm-roberta-base",
     )
-    with pytest.raises(ValueError, match="takes a pooled text vector .* SD 1.x or 2.x"):
-        encoder_config(settings)
+    config = encoder_config(settings)
+    with torch.device("meta"):
+        plain, pooled = (build_encoder(config["altclip"], width) for width in (None, 1280))
+    sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in (plain, pooled)]
+    assert config["pooled_width"] == 1280 and sizes[1] - sizes[0] == 2048 * 1280 + 1280
 
 
 def test_altclips_class_and_names_are_what_is_exported(

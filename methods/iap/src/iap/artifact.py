@@ -5,6 +5,7 @@ back.
     FOLDER/README.md        the model card
     FOLDER/text_encoder/    a transformers AltCLIPTextModel
     FOLDER/tokenizer/       its XLMRobertaTokenizer
+    FOLDER/model.safetensors  the head for the pooled vector, on bases that take one
     FOLDER/pipeline/        optional: the whole base with both in place
 """
 
@@ -13,12 +14,21 @@ from typing import Any
 
 from torch import Tensor
 
-from crosslingual.adapter.artifact import load_artifact_config, model_card, save_artifact
+from crosslingual.adapter.artifact import load_adapter as load_artifact
+from crosslingual.adapter.artifact import (
+    load_artifact_config,
+    load_strict,
+    model_card,
+    save_artifact,
+)
 from crosslingual.adapter.pipeline import set_text_encoder
+from crosslingual.adapter.text_encoder import AdaptedTextEncoder
 from crosslingual.frozen.base import Base
+from crosslingual.frozen.encoders import MultilingualEncoder
 from crosslingual.frozen.weights import load_frozen, locate
 from iap.data import caption_length, load_tokenizer
 from iap.encoder import altclip_config, make_encoder, merged_state, stock_model
+from iap.method import build_adapter
 from iap.settings import TrainSettings
 
 CARD = """\
@@ -39,13 +49,28 @@ pipe.register_modules(
 pipe("...", guidance_scale={guidance_scale}).images[0]
 ```
 """
+POOLED_CARD = """\
+A text encoder of {count:,} parameters for the base `{base}`, in place of its English ones: it
+started from `{text_encoder}` and was aligned through the base's cross-attention (IAP, arXiv
+2305.11540; objective {objective}, branch {branch}, distance {distance}), with a head for the pooled
+vector that this base takes.
+
+```python
+{import_base}
+import iap
+
+pipe = {load_base}
+iap.attach(pipe, "this/folder")
+pipe("...", guidance_scale={guidance_scale}).images[0]
+```
+"""
 
 
 def encoder_config(settings: TrainSettings) -> dict[str, Any]:
     """Builds the exported config.json: the encoder's shape, its base and its initial weights.
 
     Raises:
-        ValueError: the base needs a pooled text vector, which AltCLIP's text model does not have.
+        ValueError: the base has no cross-attention.
     """
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     if not base.family.has_cross_attention:
@@ -53,17 +78,12 @@ def encoder_config(settings: TrainSettings) -> dict[str, Any]:
             f"{base.id} attends to text and picture in one (family {base.family.name}): IAP "
             "compares the outputs of cross-attention, so choose a base that has it"
         )
-    if base.text.pooled_width is not None:
-        raise ValueError(
-            f"{base.id} takes a pooled text vector (SDXL), which IAP does not train: choose a base "
-            "that takes states alone"
-        )
     encoder, revision = settings.text_encoder, settings.text_encoder_revision
     altclip = altclip_config(encoder, revision, base.text.width)
     return {
         "method": "iap",
         "width": base.text.width,
-        "pooled_width": None,
+        "pooled_width": base.text.pooled_width,
         "altclip": altclip,
         "max_length": caption_length(settings),
         "null_policy": "encoder",
@@ -91,7 +111,10 @@ def save_encoder(
         folder: replaced if it already holds an adapter.
         pipeline: write the whole base with this encoder too.
     """
-    model = stock_model(config["altclip"], state)
+    head = {n.removeprefix("pooled."): t for n, t in state.items() if n.startswith("pooled.")}
+    model = stock_model(
+        config["altclip"], {n: t for n, t in state.items() if not n.startswith("pooled.")}
+    )
     tokenizer = load_tokenizer(
         config["text_encoder"], config["text_encoder_revision"], config["max_length"]
     )
@@ -101,12 +124,29 @@ def save_encoder(
         tokenizer.save_pretrained(partial / "tokenizer")
         if pipeline:
             pipe = Base.open(config["base"], config["base_revision"]).load_pipeline()
-            pipe = set_text_encoder(pipe, model, tokenizer, width=config["width"])
+            pipe = place(pipe, model, tokenizer, config, head)
             pipe.save_pretrained(partial / "pipeline")
 
     count = sum(tensor.numel() for tensor in state.values())
-    card = model_card("IAP text encoder", CARD, config, count=count)
-    return save_artifact(folder, state=None, config=config, card=card, add=add)
+    text = POOLED_CARD if head else CARD
+    card = model_card("IAP text encoder", text, config, count=count)
+    return save_artifact(folder, state=head or None, config=config, card=card, add=add)
+
+
+def place(
+    pipe: Any, model: Any, tokenizer: Any, config: dict[str, Any], head: dict[str, Tensor]
+) -> Any:
+    """Puts an encoder in a pipeline, with its head for the pooled vector where it has one, as one
+    text encoder.
+    """
+    if not head:
+        return set_text_encoder(pipe, model, tokenizer, width=config["width"])
+    adapter = build_adapter(config)
+    load_strict(adapter, head)
+    encoder = MultilingualEncoder("", model, tokenizer, config["max_length"])
+    whole = AdaptedTextEncoder.of(encoder, adapter, config, config["max_length"])
+    widths = {"width": config["width"], "pooled_width": config["pooled_width"]}
+    return set_text_encoder(pipe, whole, tokenizer, **widths)
 
 
 def save_trained(
@@ -118,8 +158,15 @@ def save_trained(
 ) -> Path:
     """Saves a run's trained tensors, after adding the frozen weights under LoRA."""
     config = encoder_config(settings)
-    encoder = make_encoder(settings, config["altclip"])
+    encoder = make_encoder(settings, config)
     return save_encoder(merged_state(encoder, trained), config, folder, pipeline=pipeline)
+
+
+def load_head(folder: str | Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of the head for the pooled vector in an export; empty where it has none."""
+    if not config["pooled_width"]:
+        return {}
+    return load_artifact(folder, "iap", build_adapter)[0].state_dict()
 
 
 def load_encoder(folder: str | Path) -> tuple[Any, Any, dict[str, Any]]:

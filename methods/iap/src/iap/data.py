@@ -131,9 +131,7 @@ class TripletParts:
     def queries(self, arrays: dict[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
         """The queries of English passes over noisy latents, seeded by the sample's key."""
         features, noising = self.english_pass
-        names = ("english_states", "english_mask")
-        states, mask = (arrays[n].to(self.device) if n in arrays else None for n in names)
-        english = Conditioning(states.float(), mask=mask)
+        english = english_text(arrays, self.device)
         draws = []
         for draw in range(self.settings.english_draws):
             seeds = (zlib.crc32(f"{key} {draw}".encode()) for key in keys)
@@ -158,6 +156,17 @@ class TripletParts:
     def null(self) -> dict[str, Tensor]:
         """The empty prompt: `english_states` (M, D) and `target_ids` (max_length,)."""
         return {**self.frozen.null(), "target_ids": self.ids([""])[0]}
+
+
+def english_text(arrays: dict[str, Tensor], device: torch.device) -> Conditioning:
+    """What the base's denoiser sees of the English captions of `FrozenParts.encode`."""
+    found = (arrays.get(f"english_{name}") for name in Conditioning._fields)
+    return Conditioning(*(None if a is None else _place(a, device) for a in found))
+
+
+def _place(array: Tensor, device: torch.device) -> Tensor:
+    """Moves an array to a device, floats in fp32."""
+    return array.to(device, torch.float32 if array.is_floating_point() else None)
 
 
 def caption_length(settings: TrainSettings) -> int:

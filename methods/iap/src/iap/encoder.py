@@ -47,24 +47,30 @@ def altclip_config(text_encoder: str, revision: str | None, width: int) -> dict[
     return {**shape, **off, "project_dim": width}
 
 
-def build_encoder(altclip: dict[str, Any]) -> TargetEncoder:
+def build_encoder(altclip: dict[str, Any], pooled_width: int | None = None) -> TargetEncoder:
     """Builds an encoder of that shape with random weights."""
     config = AltCLIPTextConfig(**altclip)
     body = AltCLIPTextModel(config).roberta
-    return TargetEncoder(
-        body, config.hidden_size, config.project_dim, config.layer_norm_eps, config.pad_token_id
-    )
+    widths = config.hidden_size, config.project_dim
+    return TargetEncoder(body, *widths, config.layer_norm_eps, config.pad_token_id, pooled_width)
 
 
 def start_encoder(
-    altclip: dict[str, Any], text_encoder: str, revision: str | None
+    altclip: dict[str, Any],
+    text_encoder: str,
+    revision: str | None,
+    pooled_width: int | None = None,
 ) -> TargetEncoder:
-    """Builds the encoder with the weights of `text_encoder`, none of which may be missing."""
-    encoder = build_encoder(altclip)
+    """Builds the encoder with the weights of `text_encoder`, none of which may be missing; a head
+    for the pooled vector is new.
+    """
+    encoder = build_encoder(altclip, pooled_width)
+    head = (
+        {f"pooled.{n}": t for n, t in encoder.pooled.state_dict().items()} if pooled_width else {}
+    )
     if encoder_config(text_encoder, revision).model_type == WITH_HEAD:
-        load_strict(
-            encoder, load_frozen(AltCLIPTextModel, text_encoder, revision=revision).state_dict()
-        )
+        found = load_frozen(AltCLIPTextModel, text_encoder, revision=revision).state_dict()
+        load_strict(encoder, found | head)
         return encoder
     found = load_frozen(XLMRobertaModel, text_encoder, revision=revision, add_pooling_layer=False)
     # the names of AltCLIP's body in transformers 5
@@ -76,10 +82,13 @@ def start_encoder(
     return encoder
 
 
-def make_encoder(settings: TrainSettings, altclip: dict[str, Any]) -> TargetEncoder:
-    """Builds the encoder that a run starts from; only its trainable tensors require gradients."""
+def make_encoder(settings: TrainSettings, config: dict[str, Any]) -> TargetEncoder:
+    """Builds the encoder that a run starts from, by the export's config; only its trainable tensors
+    require gradients.
+    """
     torch.manual_seed(settings.seed)
-    encoder = start_encoder(altclip, settings.text_encoder, settings.text_encoder_revision)
+    name, revision = settings.text_encoder, settings.text_encoder_revision
+    encoder = start_encoder(config["altclip"], name, revision, config["pooled_width"])
     return add_lora(encoder, settings.lora_rank) if settings.train_encoder == "lora" else encoder
 
 

@@ -21,14 +21,43 @@ from torch import Tensor, nn
 Distance = Literal["mse", "cosine", "smooth_l1"]
 
 
+class PooledHead(nn.Module):
+    """The pooled vector of bases that take one: a linear layer on the first token's state. The
+    paper's base has none.
+    """
+
+    def __init__(self, width: int, pooled_width: int):
+        """D and P."""
+        super().__init__()
+        self.linear = nn.Linear(width, pooled_width)
+
+    def forward(self, states_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """The states as they are, and (B, P)."""
+        return states_BLD, self.linear(states_BLD[:, 0])
+
+
+def build_adapter(config: dict[str, Any]) -> PooledHead:
+    """The head of an export for a base that takes a pooled vector, after its text encoder."""
+    return PooledHead(config["width"], config["pooled_width"])
+
+
 class TargetEncoder(nn.Module):
     """Body, LayerNorm, linear: the names and formula of `transformers.AltCLIPTextModel`, which
     stock diffusers loads.
     """
 
-    def __init__(self, body: nn.Module, encoder_width: int, width: int, eps: float, pad_id: int):
+    def __init__(
+        self,
+        body: nn.Module,
+        encoder_width: int,
+        width: int,
+        eps: float,
+        pad_id: int,
+        pooled_width: int | None = None,
+    ):
         """Puts a new head, C to D, on `body`, an XLM-R without a pooler, which takes ids and mask
-        and returns `last_hidden_state` (B, L, C); `eps` belongs to the LayerNorm.
+        and returns `last_hidden_state` (B, L, C); `eps` belongs to the LayerNorm. With
+        `pooled_width`, for bases that take a pooled vector, another head makes it from a state.
         """
         super().__init__()
         self.roberta = body
@@ -38,6 +67,7 @@ class TargetEncoder(nn.Module):
         nn.init.normal_(self.transformation.weight, std=encoder_width**-0.5)
         nn.init.zeros_(self.transformation.bias)
         self.pad_id = pad_id
+        self.pooled = PooledHead(width, pooled_width) if pooled_width else None
 
     def forward(self, ids_BM: Tensor) -> tuple[Tensor, int]:
         """States of captions padded on the right, without the repeated states of padding.

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from crosslingual.adapter.pipeline import set_text_encoder
 from crosslingual.frozen.base import Base
-from iap.artifact import load_encoder
+from iap.artifact import load_encoder, load_head, place
 
 
 def attach(pipe: Any, folder: str | Path) -> Any:
@@ -20,10 +19,10 @@ def attach(pipe: Any, folder: str | Path) -> Any:
         The pipeline.
 
     Raises:
-        ValueError: the encoder's width is not the UNet's, or the base needs a pooled vector.
+        ValueError: the encoder's width or pooled vector is not what the denoiser takes.
     """
     model, tokenizer, config = load_encoder(folder)
-    return set_text_encoder(pipe, model, tokenizer, width=config["width"])
+    return place(pipe, model, tokenizer, config, load_head(folder, config))
 
 
 def load_pipeline(path: str, base: str | None = None) -> Any:
@@ -31,4 +30,4 @@ def load_pipeline(path: str, base: str | None = None) -> Any:
     model, tokenizer, config = load_encoder(path)
     opened = Base.open(base or config["base"], None if base else config["base_revision"])
     pipe = opened.load_pipeline(with_text=False)
-    return set_text_encoder(pipe, model, tokenizer, width=config["width"])
+    return place(pipe, model, tokenizer, config, load_head(path, config))

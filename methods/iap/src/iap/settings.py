@@ -26,6 +26,8 @@ class TrainSettings(settings.DiffusionSettings):
         normalise: divide each row's features by the standard deviation of the teacher's, per layer.
         noise_weight: weight of the distance between both branches' noise predictions; needs
             --branch full.
+        pooled_weight: weight of the distance between both encoders' pooled vectors, where the base
+            takes one.
         captions_per_pass: target captions per picture and step, which share the English pass; no
             language repeats before all of the picture's languages are used.
         english_draws: noisy latents per picture whose English queries are stored with the features;
@@ -48,6 +50,7 @@ class TrainSettings(settings.DiffusionSettings):
     distance: Literal["mse", "cosine", "smooth_l1"] = "mse"
     normalise: bool = True
     noise_weight: float = 0.0
+    pooled_weight: float = 1.0
     captions_per_pass: int = 1
     english_draws: int = 0
     query_positions: int | None = None

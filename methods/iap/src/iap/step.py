@@ -19,6 +19,7 @@ from crosslingual.frozen.schedule import (
     drop_captions,
     one_a_row,
 )
+from iap.data import english_text
 from iap.encoder import add_lora, build_encoder
 from iap.method import (
     AttentiveFeatures,
@@ -27,6 +28,7 @@ from iap.method import (
     expand_states,
     iap_loss,
     mask_bias,
+    mean_over,
     split_heads,
     text_space_loss,
 )
@@ -63,21 +65,18 @@ class Captions:
     """B pictures with K captions each; the B K rows keep a picture's captions together.
 
     Attributes:
-        english: states of the English captions, (B, M, D).
-        states: states of the target captions (B K, n, D), without the repeated ones of padding.
+        english: what the denoiser sees of the English captions, B rows.
+        target: of the target captions, B K rows, without the repeated states of padding.
         times_last: how often the last state occurs in the prompt.
-        english_mask, mask: which tokens count, (B, M) and (B K, n); None where the base takes none.
         has_teacher: whether a row's captions translate each other, (B K,).
         times: captions per picture, K.
     """
 
-    english: Tensor
-    states: Tensor
+    english: Conditioning
+    target: Conditioning
     times_last: int
     has_teacher: Tensor
     times: int
-    english_mask: Tensor | None = None
-    mask: Tensor | None = None
 
     def repeated(self, array: Tensor) -> Tensor:
         """Turns one row per picture into one row per caption."""
@@ -139,21 +138,35 @@ def iap_step(
             encoder, frozen, batch, noisy.dropped, draws, settings.captions_per_pass
         )
         if not frozen.layers:
-            student = expand_states(captions.states, captions.times_last)
-            teacher = captions.repeated(captions.english)
-            return text_space_loss(student, teacher, captions.has_teacher)
+            student = expand_states(captions.target.states, captions.times_last)
+            teacher = captions.repeated(captions.english.states)
+            found = text_space_loss(student, teacher, captions.has_teacher)
+            return _with_pooled(found, captions, settings.pooled_weight)
         if settings.branch == "full":
             compared = _full_branch(frozen, noisy, captions, bool(settings.noise_weight))
         else:
             queries, outputs = _english_branch(frozen, batch, noisy, captions, draws)
             compared = _local_branch(frozen, queries, outputs, captions)
-        return iap_loss(
+        found = iap_loss(
             **compared,
             has_teacher_B=captions.has_teacher,
             distance=settings.distance,
             normalise=settings.normalise,
             noise_weight=settings.noise_weight,
         )
+        return _with_pooled(found, captions, settings.pooled_weight)
+
+
+def _with_pooled(found: Loss, captions: Captions, weight: float) -> Loss:
+    """Adds the squared error of the pooled vectors, where the base takes one: no cross-attention
+    reads it.
+    """
+    if captions.target.pooled is None:
+        return found
+    teacher = captions.repeated(captions.english.pooled)
+    squared = (captions.target.pooled.float() - teacher).square().mean(dim=1)
+    pooled = mean_over(squared, captions.has_teacher.float())
+    return found[0] + weight * pooled, {**found[1], "pooled": pooled.detach()}
 
 
 def _read_captions(
@@ -165,8 +178,14 @@ def _read_captions(
     times: int,
 ) -> Captions:
     device, null = frozen.noising.device, frozen.null
-    english = batch["english_states"].to(device, torch.float32)
-    english = drop_captions(english, null["english_states"].float()[None], dropped)
+    rows = english_text(batch, device)
+    empty = english_text({name: array[None] for name, array in null.items()}, device)
+    english = Conditioning(
+        *(
+            a if a is None else drop_captions(a, e, dropped)
+            for a, e in zip(rows, empty, strict=True)
+        )
+    )
     # A dropped row always has a teacher: the English encoder's empty prompt.
     has_teacher = (batch["has_english"] & ~batch["native"]).to(device) | dropped
     chosen = choose_languages(batch["has_language"], draws, times)
@@ -174,13 +193,10 @@ def _read_captions(
     ids = batch["target_ids"][rows, chosen].flatten(0, 1).to(device)
     ids = drop_captions(ids, null["target_ids"][None], dropped.repeat_interleave(times))
     states, times_last = encoder(ids.long())
-    english_mask = mask = None
-    if frozen.takes_mask:
-        english_mask = batch["english_mask"].to(device)
-        english_mask = drop_captions(english_mask, null["english_mask"][None], dropped)
-        mask = ids[:, : states.shape[1]].ne(encoder.pad_id)
-    has_teacher = has_teacher.repeat_interleave(times)
-    return Captions(english, states, times_last, has_teacher, times, english_mask, mask)
+    pooled = None if encoder.pooled is None else encoder.pooled(states)[1]
+    mask = ids[:, : states.shape[1]].ne(encoder.pad_id) if frozen.takes_mask else None
+    target = Conditioning(states, pooled, mask)
+    return Captions(english, target, times_last, has_teacher.repeat_interleave(times), times)
 
 
 @torch.no_grad()
@@ -195,7 +211,7 @@ def _english_branch(
     stored queries.
     """
     if frozen.features is not None:
-        text = Conditioning(captions.english, mask=captions.english_mask)
+        text = captions.english
         frozen.features.run(noisy.latents, noisy.timesteps, text, stop_early=True)
         return frozen.features.queries, frozen.features.outputs
     kept = [batch[f"queries_{number}"] for number, _ in frozen.layers]
@@ -203,7 +219,7 @@ def _english_branch(
     rows = one_a_row(draws, num_rows)
     drawn = torch.cat([torch.randint(num_draws, (1,), generator=row) for row in rows])
     queries, outputs = [], []
-    english, bias = frozen.projection(captions.english), mask_bias(captions.english_mask)
+    english, bias = frozen.projection(captions.english.states), mask_bias(captions.english.mask)
     for stored, (_, layer) in zip(kept, frozen.layers, strict=True):
         query = stored[torch.arange(num_rows), drawn].to(english.device, torch.float32)
         queries.append(split_heads(query, layer.heads))
@@ -215,7 +231,7 @@ def _local_branch(
     frozen: Frozen, queries: list[Tensor], outputs: list[Tensor], captions: Captions
 ) -> dict[str, Any]:
     """Inputs of `iap_loss`: attention to the target captions with the English pass's queries."""
-    states, bias = frozen.projection(captions.states), mask_bias(captions.mask)
+    states, bias = frozen.projection(captions.target.states), mask_bias(captions.target.mask)
     student = [
         attend(layer, captions.repeated(query), states, captions.times_last, bias)
         for query, (_, layer) in zip(queries, frozen.layers, strict=True)
@@ -232,12 +248,11 @@ def _full_branch(
     features, repeated = frozen.features, captions.repeated
     run = partial(features.run, stop_early=not needs_noise)
     with torch.no_grad():
-        text = Conditioning(captions.english, mask=captions.english_mask)
-        eps = run(noisy.latents, noisy.timesteps, text)
+        eps = run(noisy.latents, noisy.timesteps, captions.english)
     teacher = [repeated(output) for output in features.outputs]
-    text = Conditioning(captions.states, mask=captions.mask)
-    if captions.mask is None:
-        text = Conditioning(expand_states(captions.states, captions.times_last))
+    text = captions.target
+    if text.mask is None:
+        text = text._replace(states=expand_states(text.states, captions.times_last))
     student_eps = run(repeated(noisy.latents), repeated(noisy.timesteps), text)
     compared = {"student": features.outputs, "teacher": teacher}
     if needs_noise:
@@ -253,7 +268,7 @@ def estimate_memory(
     """
     check_settings(settings)
     with torch.device("meta"):
-        encoder = build_encoder(altclip)
+        encoder = build_encoder(altclip, base.text.pooled_width)
         if settings.train_encoder == "lora":
             add_lora(encoder, settings.lora_rank)
     unet = held = base.denoiser_on_meta() if settings.objective == "attention" else None
@@ -269,7 +284,8 @@ def estimate_memory(
         states = encoder.project(encoder.roberta(ids).last_hidden_state).to(dtype)
         if unet is None or settings.branch == "local":
             return states
-        return predict_on_meta(base, unet, captions, Conditioning(states))
+        pooled = None if encoder.pooled is None else encoder.pooled(states)[1]
+        return predict_on_meta(base, unet, captions, Conditioning(states, pooled))
 
     return estimate(encoder, forward, settings, held=held)
 

@@ -25,14 +25,14 @@ def train(settings: TrainSettings) -> Path:
     """Trains the target encoder and exports it to `output_dir/encoder`."""
     run = Run(settings, samples_per_row=settings.captions_per_pass)
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
-    altclip = encoder_config(settings)["altclip"]
+    config = encoder_config(settings)
     parts = TripletParts(settings, run.ranks.device)
     data = open_run_data(settings, parts, run.ranks)
     held_out = validation_batch(settings, parts)
     frozen = load_frozen(settings, base, data.null, run.ranks.device)
     # fused: a whole encoder has so many tensors that several kernel launches for each are slow
     adamw = partial(torch.optim.AdamW, fused=True)
-    encoder = run.prepare(make_encoder(settings, altclip), adamw)
+    encoder = run.prepare(make_encoder(settings, config), adamw)
     batches = data.batches(run.first_micro_step)
     for step in run.steps():
         for draws in run.micro_steps(step):

@@ -24,6 +24,7 @@ PIPELINES = {  # stock pipelines by the fixture of their base
     "sd3": ["StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline"],
     "flux": ["FluxPipeline", "FluxImg2ImgPipeline", "FluxControlNetPipeline"],
     "sana": ["SanaPipeline"],
+    "sdxl": ["StableDiffusionXLPipeline"],
     "pixart": ["PixArtAlphaPipeline"],
     "pixart_sigma": ["PixArtSigmaPipeline"],
 }
@@ -153,7 +154,10 @@ class Families:
         def keep(_: nn.Module, inputs: tuple, named: dict[str, Any], _output: Any) -> None:
             states = named.get("encoder_hidden_states", inputs[1] if len(inputs) > 1 else None)
             others = (named.get(key) for key in ("pooled_projections", "encoder_attention_mask"))
-            rest = [None if other is None else other[-2:] for other in others]
+            pooled, mask = others
+            if added := named.get("added_cond_kwargs"):  # a UNet's
+                pooled = added["text_embeds"]
+            rest = [None if other is None else other[-2:] for other in (pooled, mask)]
             own = projected[-1] if projected else states
             seen.append((states[-2:], own[-2:], *rest))
 
