@@ -388,3 +388,13 @@ def test_a_flow_is_never_replaced_by_diffusion(
 def test_a_denoiser_of_an_unknown_kind_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ValueError, match=r"AuraFlow.* of a kind that no family .*sana \(Sana"):
         find_family({"_class_name": "AuraFlowTransformer2DModel"}, "a base")
+
+
+def test_a_denoiser_that_reads_more_than_noisy_latents_is_no_base_to_train_on(
+    tmp_path: Path,
+) -> None:
+    base = write_flux(tmp_path)
+    path = tmp_path / "transformer" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "in_channels": 96}))
+    with pytest.raises(ValueError, match="denoises 96 channels, and its latents have 4"):
+        _ = Base.open(base).text

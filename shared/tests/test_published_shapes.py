@@ -10,12 +10,33 @@ SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SD21 = "stabilityai/stable-diffusion-2-1-base"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 PIXART = "PixArt-alpha/PixArt-XL-2-512x512"
+SD35 = "stabilityai/stable-diffusion-3.5-medium"
+FLUX = "black-forest-labs/FLUX.1-dev"
+SANA = "Efficient-Large-Model/Sana_1600M_1024px_diffusers"
 LARGE = "FacebookAI/xlm-roberta-large"
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.parametrize(
+    ("base", "family", "text", "denoiser", "vae", "latents"),
+    [
+        (SD35, "sd3", (4096, 2048, 333), 2_243_171_520, 83_819_683, (16, 1.5305, 0.0609, 8)),
+        (FLUX, "flux", (4096, 768, 512), 11_901_408_320, 83_819_683, (16, 0.3611, 0.1159, 8)),
+        (SANA, "sana", (2304, None, 300), 1_604_462_752, 312_250_275, (32, 0.41407, 0.0, 32)),
+    ],
+)
+def test_bases_of_flow_matching_have_their_published_sizes(
+    base: str, family: str, text: tuple, denoiser: int, vae: int, latents: tuple
+) -> None:
+    """The positions of SD 3.5's grid, 226 M numbers, are no parameters."""
+    opened = Base.open(base)
+    assert opened.family.name == family and opened.text[:3] == text
+    assert opened.count_parameters() == {"denoiser": denoiser, "vae": vae}
+    assert opened.latents == latents
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """An exported adapter in pipelines of all kinds on its base."""
 
+import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -12,11 +15,14 @@ import pea
 from crosslingual.adapter.pipeline import encode_prompts
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import load_multilingual_encoder
+from crosslingual.frozen.families import call_options
 from crosslingual_worlds.testing import conformance
 from crosslingual_worlds.testing.conformance.pipelines import PROMPTS, draw
-from pea.artifact import load_adapter, save_adapter
+from crosslingual_worlds.testing.miniatures import make_t5, t5_tokenizer
+from pea.artifact import adapter_config, load_adapter, save_adapter
 from pea.method import build_adapter
 from pea.pipeline import load_pipeline as load_with_adapter
+from pea.settings import TrainSettings
 
 
 def write(folder: Path, base: str, encoder: str, **changes: Any) -> str:
@@ -112,3 +118,58 @@ def test_an_adapter_of_another_method_or_shape_is_refused(
     (folder / "config.json").write_text(text.replace('"hidden_width": 24', '"hidden_width": 20'))
     with pytest.raises(ValueError, match=r"projector.0.weight is \(24, 12\), not \(20, 12\)"):
         load_adapter(folder)
+
+
+def test_on_flow_matching_the_drop_in_has_the_denoisers_dtype(
+    sd3: str, encoder: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "sd3", sd3, encoder, width=32, pooled_width=36)
+    pipe = Base.open(sd3).load_pipeline(torch.bfloat16)
+    pictures = draw(pea.attach(pipe, folder), prompt=PROMPTS, height=32, width=32)
+    assert pipe.text_encoder_3.dtype == torch.bfloat16 and np.isfinite(pictures).all()
+    assert pipe.tokenizer_max_length == 16
+
+
+def test_what_overflows_in_fp16_stays_in_fp32(sd: str, tmp_path: Path) -> None:
+    """As transformers loads a T5; `to` would cast it."""
+    make_t5(12).save_pretrained(tmp_path / "t5")
+    t5_tokenizer().save_pretrained(tmp_path / "t5")
+    folder = write(tmp_path / "adapter", sd, str(tmp_path / "t5"))
+    pipe = pea.attach(Base.open(sd).load_pipeline(torch.float16), folder)
+    states = pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0]
+    assert states.dtype == torch.float16 and states.isfinite().all()
+    names = {n for n, p in pipe.text_encoder.named_parameters() if p.dtype == torch.float32}
+    assert names and all(name.endswith("wo.weight") for name in names)
+
+
+def test_pixarts_cleaning_of_prompts_is_warned_of_where_it_deletes(
+    pixart: str, long_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "pixart", pixart, long_encoder, width=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        pea.attach(Base.open(pixart).load_pipeline(), folder)
+    for name in ("is_bs4_available", "is_ftfy_available"):
+        monkeypatch.setattr(diffusers.utils, name, lambda: True)
+    with pytest.warns(UserWarning, match="deletes Chinese characters.*clean_caption=False"):
+        pea.attach(Base.open(pixart).load_pipeline(), folder)
+
+
+def test_sanas_english_instruction_is_refused_and_our_own_calls_go_without_it(
+    sana: str, long_encoder: str, tmp_path: Path
+) -> None:
+    pipe = Base.open(sana).load_pipeline()
+    assert call_options(pipe) == {}, "it is for the base's own text encoder"
+    pea.attach(pipe, write(tmp_path / "sana", sana, long_encoder, width=8))
+    size = {"height": 32, "width": 32, "use_resolution_binning": False}
+    with pytest.raises(ValueError, match="complex_human_instruction=None"):
+        draw(pipe, prompt="ein Haus", **size)
+    assert np.isfinite(draw(pipe, prompt="ein Haus", **size, **call_options(pipe))).all()
+
+
+def test_a_form_that_does_not_suit_a_base_is_refused_before_anything_is_loaded(
+    sd3: str, encoder: str
+) -> None:
+    settings = TrainSettings(pretrained_model_name_or_path=sd3, text_encoder=encoder)
+    with pytest.raises(ValueError, match="seed has no pooled output"):
+        adapter_config(dataclasses.replace(settings, variant="seed"))

@@ -86,7 +86,7 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
     if not replaces_projection and any(width % settings.num_heads for width in widths):
         raise ValueError(f"num_heads {settings.num_heads} does not divide the base's {widths}")
     encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
-    return {
+    config = {
         "method": "mulan",
         "variant": settings.variant,
         "family": base.family.name,
@@ -111,6 +111,9 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
         "languages": [*_languages_before(settings), *settings.languages],
         "guidance_scale": settings.guidance_scale,
     }
+    with torch.device("meta"):  # refuses what the form cannot do, before anything is loaded
+        build_adapter(config)
+    return config
 
 
 def _languages_before(settings: TrainSettings) -> list[str]:

@@ -96,8 +96,21 @@ def _place(
 ) -> Any:
     family, denoiser = family_of(pipe)
     placed = text_encoder.to(denoiser.device, denoiser.dtype)
+    if denoiser.dtype == torch.float16:
+        _keep_fp32(placed)
     family.set_text(pipe, placed, tokenizer, zeros_for_empty=zeros_for_empty)
     return pipe
+
+
+def _keep_fp32(text_encoder: nn.Module) -> None:
+    """Puts back in fp32 what overflows in fp16 (a layer of each T5 block), as transformers does
+    when it loads such a model, and `to` does not.
+    """
+    for model in text_encoder.modules():
+        names = getattr(model, "_keep_in_fp32_modules", None) or ()
+        for name, module in model.named_modules():
+            if name.rsplit(".", 1)[-1] in names:
+                module.float()
 
 
 def check_widths(pipe: Any, width: int, pooled_width: int | None, *, inner: bool = False) -> None:

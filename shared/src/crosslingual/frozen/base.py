@@ -131,7 +131,18 @@ class Base:
 
     @cached_property
     def text(self) -> TextShape:
-        """The text conditioning that the denoiser takes."""
+        """The text conditioning that the denoiser takes.
+
+        Raises:
+            ValueError: it takes more than noisy latents, as for inpainting.
+        """
+        taken, given = self.denoiser_config.get("in_channels"), self.latents.channels
+        if taken not in (None, given * self.family.packing):
+            raise ValueError(
+                f"{self.id} denoises {taken} channels, and its latents have {given}: it reads a "
+                "mask or a picture besides (inpainting, Fill, Control). Train on the base that it "
+                "was made from; what trains there attaches to its pipelines"
+            )
         with reading(self.id, "base"):
             return self.family.text(self.config)
 

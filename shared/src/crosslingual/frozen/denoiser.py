@@ -135,6 +135,7 @@ class Family(ABC):
         model_class: its class in diffusers.
         denoiser: the model with its calls.
         projection: the denoiser's own layer that projects text states, None where it has none.
+        packing: positions of a latent that the denoiser takes as one, side by side in its channels.
         takes_mask: whether the denoiser is told which tokens count. Its pipelines then want as many
             states as there are tokens.
         has_cross_attention: whether text is read by layers of its own, `cross_attentions`, or in
@@ -147,6 +148,7 @@ class Family(ABC):
     model_class: ClassVar[str]
     denoiser: ClassVar[type[Denoiser]]
     projection: ClassVar[str | None] = None
+    packing: ClassVar[int] = 1
     takes_mask: ClassVar[bool] = False
     has_cross_attention: ClassVar[bool] = True
     can_zero_empty: ClassVar[bool] = False

@@ -62,7 +62,7 @@ class Flux(Family):
     """FLUX.1 dev, schnell and models of their shape."""
 
     name, part, model_class = "flux", "transformer", "FluxTransformer2DModel"
-    denoiser, has_cross_attention = FluxDenoiser, False
+    denoiser, packing, has_cross_attention = FluxDenoiser, 4, False
 
     def widths(self, config: Config) -> tuple[int, int | None, int]:
         """T5's width, and that of CLIP's pooled vector."""

@@ -133,7 +133,7 @@ def make_t5(width: int) -> nn.Module:
 
 def t5_tokenizer() -> T5Tokenizer:
     """T5's tokenizer over letters."""
-    letters = [(chr(code), -5.0) for code in range(33, 127)]
+    letters = [(chr(code), -5.0) for code in (*range(33, 127), *range(161, 384))]
     special = [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")]
     return T5Tokenizer(vocab=[*special, ("▁", -2.0), *letters], extra_ids=0, model_max_length=512)
 
