@@ -126,8 +126,11 @@ def test_what_is_done_is_not_done_again_and_a_changed_command_is(trainer, tmp_pa
         runner_of(suite_of([arm_of(trainer)]), folder).run()
     assert len(calls_of(folder)) == 1
     assert len((folder / "results" / "training.json").read_text().splitlines()) == 1
+    (folder / "arms" / "one" / "run" / "notes.txt").write_text("mine")
     runner_of(suite_of([arm_of(trainer, fail="0")]), folder).run()
-    assert len(calls_of(folder)) == 1  # of the new run: the old one's folder is removed
+    assert len(calls_of(folder)) == 1  # of the new run: the old one's folder is moved
+    (earlier,) = (folder / "earlier").iterdir()
+    assert (earlier / "notes.txt").read_text() == "mine"
     assert len((folder / "results" / "training.json").read_text().splitlines()) == 2
 
 
@@ -145,7 +148,7 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(trainer, tmp_path):
     assert [call.split(" ")[1] for call in calls_of(folder)] == ["", "latest"]
 
 
-def test_pictures_of_an_earlier_training_are_removed_and_others_kept(trainer, tmp_path):
+def test_pictures_of_an_earlier_training_are_moved_and_others_kept(trainer, tmp_path):
     suite = suite_of([arm_of(trainer)])
     runner = runner_of(suite, tmp_path)
     command = Command("crosslingual_benchmarks generation", {}, tmp_path / "arms/one/generation")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import secrets
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -186,10 +187,15 @@ class Runner:
         return command
 
     def _begin(self, command: Command, key: str, outputs: Path) -> None:
-        """Removes the outputs of the command's earlier run, and says which one begins."""
+        """Moves the outputs of the command's earlier run aside, where something else may be among
+        them, and says which one begins.
+        """
         begun = command.place.with_suffix(".begun")
         if begun.is_file() and outputs.is_dir():
-            shutil.rmtree(outputs)
+            aside = self.folder / "earlier" / f"{outputs.name}-{secrets.token_hex(4)}"
+            aside.parent.mkdir(exist_ok=True)
+            shutil.move(outputs, aside)
+            self.display.say(f"{outputs} is now {aside}: remove it when you no longer need it")
         begun.parent.mkdir(parents=True, exist_ok=True)
         write_text(begun, key)
 
@@ -292,7 +298,7 @@ class Runner:
         self._guarded(arm, failed, work)
 
     def _drop_stale_pictures(self, arm: Arm, command: Command, key: str) -> None:
-        """Removes the pictures of an earlier training, which `generation` would rightly refuse."""
+        """Moves the pictures of an earlier training aside, which `generation` would refuse."""
         begun = command.place.with_suffix(".begun")
         if not begun.is_file() or begun.read_text() != key:
             self._begin(command, key, self.results / f"{arm.name}-{self.suite.world}")
