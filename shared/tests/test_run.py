@@ -119,6 +119,7 @@ def begun(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"lr_scheduler": "cosine"}, "lr_scheduler was polynomial and is cosine"),
         ({"mixed_precision": "bf16"}, "mixed_precision was no and is bf16"),
         ({"use_ema": True}, "use_ema was False and is True"),
+        ({"nan_at": [1, 9], "seed": 1}, "seed was 0 and is 1"),
         ({"max_train_steps": 5}, "--max_train_steps is 5 and .*checkpoint-6 has taken 6"),
     ],
 )

@@ -137,5 +137,7 @@ def _is_same(name: str, before: Any, now: Any) -> bool:
     if not isinstance(before, str | list) or not isinstance(now, str | list):
         return False
     old, new = ([value] if isinstance(value, str) else value for value in (before, now))
+    if not all(isinstance(value, str) for value in [*old, *new]):
+        return False
     has_moved = name == "train_data" and not any(map(os.path.exists, old))
     return has_moved or list(map(os.path.realpath, old)) == list(map(os.path.realpath, new))

@@ -86,8 +86,8 @@ class Training:
     Attributes:
         golden: losses of `whole`; a change of them is a change of what is trained.
         files: every file of an export.
-        kills: see `disturb`. Of a save's operations 3 has half of the file written; that leaves a
-            folder whose removal 0 begins and takes three; 13 is then amid the removal of the oldest
+        kills: see `disturb`. Of a save's operations 6 has half of the file written; that leaves a
+            folder whose removal 0 begins and takes four; 18 is then amid the removal of the oldest
             checkpoint.
         learns: changes of the recipe under which the loss falls, a dictionary a test.
         shares: processes, ZeRO stage, batch and accumulation that train what `alone` did.
@@ -103,9 +103,9 @@ class Training:
     files: ClassVar[set[str]] = {"README.md", "config.json", "model.safetensors"}
     kills: ClassVar[Kills] = (
         ([3], 2),
-        ([4, 3], 2),
+        ([4, 6], 2),
         ([4, 0], 2),
-        ([4, 13], 4),
+        ([4, 18], 4),
     )
     learns: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     shares: ClassVar[Sequence[tuple[int, int, int, int]]] = (
