@@ -25,7 +25,6 @@ class TestFamilies(conformance.Families):
         "sd3": {"num_queries": 20, "query_width": 8},
         "flux": {"pool": "attention"},
         "sana": {"english_states": False},
-        "pixart_sigma": {"english_states": False},
     }
 
 

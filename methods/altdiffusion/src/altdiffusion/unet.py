@@ -41,11 +41,14 @@ def check_width(settings: TrainSettings, base: Base) -> None:
         ValueError: with both widths.
     """
     width = int(student_config(settings.text_encoder, settings.text_encoder_revision).project_dim)
-    if base.family.name != "sd" or width != base.text.width:
+    text = base.text
+    takes_states_alone = text.pooled_width is None and not text.takes_mask
+    if not takes_states_alone or width != text.width:
         raise ValueError(
             f"{settings.text_encoder} gives states of width {width}, and this base's UNet takes "
-            f"width {base.text.width}"
-            + (" with a pooled vector" if base.text.pooled_width else "")
+            f"width {text.width}"
+            + (" with a pooled vector" if text.pooled_width else "")
+            + (" under a mask" if text.takes_mask else "")
             + ": train the student with a teacher of that width (SD 1.x 768, SD 2.x 1024)"
         )
 

@@ -46,7 +46,7 @@ pipe.register_modules(
     text_encoder=AltCLIPTextModel.from_pretrained("this/folder", subfolder="text_encoder"),
     tokenizer=XLMRobertaTokenizer.from_pretrained("this/folder", subfolder="tokenizer"),
 )
-pipe("...", guidance_scale={guidance_scale}).images[0]
+pipe("...", guidance_scale={guidance_scale}{call}).images[0]
 ```
 """
 POOLED_CARD = """\
@@ -61,7 +61,7 @@ import iap
 
 pipe = {load_base}
 iap.attach(pipe, "this/folder")
-pipe("...", guidance_scale={guidance_scale}).images[0]
+pipe("...", guidance_scale={guidance_scale}{call}).images[0]
 ```
 """
 
@@ -80,7 +80,7 @@ def encoder_config(settings: TrainSettings) -> dict[str, Any]:
         )
     encoder, revision = settings.text_encoder, settings.text_encoder_revision
     altclip = altclip_config(encoder, revision, base.text.width)
-    return {
+    config = {
         "method": "iap",
         "width": base.text.width,
         "pooled_width": base.text.pooled_width,
@@ -98,6 +98,9 @@ def encoder_config(settings: TrainSettings) -> dict[str, Any]:
         "distance": settings.distance,
         "guidance_scale": settings.guidance_scale,
     }
+    if base.family.adapted_options:
+        config["call_options"] = dict(base.family.adapted_options)
+    return config
 
 
 def save_encoder(

@@ -26,7 +26,7 @@ import mulan
 
 pipe = {load_base}
 mulan.attach(pipe, "this/folder")
-pipe("...").images[0]
+pipe("..."{call}).images[0]
 ```
 """
 NO_ZEROS = "null_policy zeros is SDXL's: stock pipelines of other bases encode ''"
@@ -111,6 +111,8 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
         "languages": [*_languages_before(settings), *settings.languages],
         "guidance_scale": settings.guidance_scale,
     }
+    if base.family.adapted_options:
+        config["call_options"] = dict(base.family.adapted_options)
     with torch.device("meta"):  # refuses what the form cannot do, before anything is loaded
         build_adapter(config)
     return config

@@ -23,7 +23,7 @@ import pea
 
 pipe = {load_base}
 pea.attach(pipe, "this/folder")
-pipe("...").images[0]
+pipe("..."{call}).images[0]
 ```
 """
 
@@ -53,6 +53,8 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
         "languages": settings.languages,
         "guidance_scale": settings.guidance_scale,
     }
+    if base.family.adapted_options:
+        config["call_options"] = dict(base.family.adapted_options)
     with torch.device("meta"):  # refuses what the form cannot do, before anything is loaded
         build_adapter(config)
     return config

@@ -247,8 +247,9 @@ def model_card(
     Args:
         title: the heading.
         text: Markdown that says what the adapter is and how to use it, with fields to fill in: the
-            config's keys, `fields`, and `import_base` and `load_base`, two lines of Python that
-            load the base's stock pipeline, so that a snippet runs as it stands.
+            config's keys, `fields`, `import_base` and `load_base`, two lines of Python that load
+            the base's stock pipeline, and `call`, what it is called with after a prompt (the
+            config's `call_options`), so that a snippet runs as it stands.
         config: the adapter's, with `method` and `languages`.
         base_model: hub id or name of the frozen base; the config's `base` if None.
         pipeline_tag: the hub's name of the task.
@@ -272,6 +273,8 @@ def model_card(
         "tags": [config["method"], "cross-lingual", *tags],
         "license": "mit",
     }
+    options = config.get("call_options", {})
+    fields["call"] = "".join(f", {name}={value!r}" for name, value in options.items())
     body = text.format(import_base=imported, load_base=loaded, **fields, **config).strip()
     parts = [f"---\n{yaml.safe_dump(head, sort_keys=False)}---", f"# {title}", body]
     if results:

@@ -141,6 +141,7 @@ class Family(ABC):
         has_cross_attention: whether text is read by layers of its own, `cross_attentions`, or in
             one attention with the picture.
         can_zero_empty: whether its pipelines can give zeros for an empty negative prompt.
+        adapted_options: what its pipelines have to be called with where an adapter reads prompts.
     """
 
     name: ClassVar[str]
@@ -152,6 +153,7 @@ class Family(ABC):
     takes_mask: ClassVar[bool] = False
     has_cross_attention: ClassVar[bool] = True
     can_zero_empty: ClassVar[bool] = False
+    adapted_options: ClassVar[Mapping[str, Any]] = {}
 
     def recognises(self, config: Config) -> bool:
         """Whether a denoiser of this config is of this family."""
@@ -224,7 +226,7 @@ class Family(ABC):
         """What a pipeline has to be called with so that it hands a prompt in any language to its
         text encoder as it is; empty where stock pipelines do so.
         """
-        return {}
+        return dict(self.adapted_options)
 
     def set_projection(self, pipe: Any, projection: nn.Module, encoder_width: int) -> None:
         """Puts an adapter in the place of the denoiser's own projection of text states. It takes

@@ -30,7 +30,9 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 class FluxDenoiser(JointDenoiser):
-    """A `FluxTransformer2DModel`. Times are rounded by the latents' type: hand over fp32."""
+    """A `FluxTransformer2DModel`. In bf16 the model rounds times and guidance to 8 bits, by up to
+    0.4 %: teacher and student alike, and stock pipelines in bf16 too.
+    """
 
     def _call(self, latents: Tensor, timesteps: Tensor, text: Conditioning) -> Tensor:
         height, width = latents.shape[-2:]

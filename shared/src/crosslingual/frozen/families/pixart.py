@@ -55,6 +55,7 @@ class PixArt(Family):
 
     name, part, model_class = "pixart", "transformer", "PixArtTransformer2DModel"
     denoiser, projection, takes_mask = PixArtDenoiser, "caption_projection", True
+    adapted_options = {"clean_caption": False}  # the pipeline's cleaning deletes Han characters
 
     def widths(self, config: Config) -> tuple[int, int | None, int]:
         """T5's width, and that of the transformer, which the projection of captions gives."""
@@ -95,10 +96,6 @@ class PixArt(Family):
                 "ftfy are installed: call it with clean_caption=False",
                 stacklevel=2,
             )
-
-    def call_options(self, pipe: Any) -> dict[str, Any]:
-        """The pipeline's own cleaning deletes Han characters."""
-        return {"clean_caption": False}
 
     def set_projection(self, pipe: Any, projection: nn.Module, encoder_width: int) -> None:
         """A projection of diffusers' own class with the adapter's weights, so that the saved

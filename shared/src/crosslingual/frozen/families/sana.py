@@ -43,6 +43,7 @@ class Sana(PixArt):
     """Sana. An adapter takes the place of the projection of captions; the norm after it stays."""
 
     name, model_class, denoiser = "sana", "SanaTransformer2DModel", SanaDenoiser
+    adapted_options = {"complex_human_instruction": None}
 
     def text(self, config_of: PartConfig) -> TextShape:
         """Gemma's tokens, of which the pipeline keeps the first and the last 299."""
@@ -110,7 +111,7 @@ class Sana(PixArt):
     def call_options(self, pipe: Any) -> dict[str, Any]:
         """The pipeline's own instruction is for its own text encoder."""
         is_own = not getattr(pipe.text_encoder.config, "refuses_instruction", False)
-        return {} if is_own else {"complex_human_instruction": None}
+        return {} if is_own else dict(self.adapted_options)
 
 
 def _instruction(pipe: Any) -> list[str] | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from crosslingual.adapter.pipeline import load_encoder
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.families import call_options, family_of
 from crosslingual_worlds.testing.conformance.pipelines import NEGATIVE, PICTURE, draw
 from crosslingual_worlds.testing.conformance.training import files_of, rows
@@ -113,6 +114,9 @@ class Families:
         succeeded(command("export", checkpoint=run, output_dir=tmp_path / "exported"))
         expected = files_of(trained.run / subject.exported)
         assert files_of(tmp_path / "exported") == expected == files_of(run / subject.exported)
+        card = (tmp_path / "exported" / "README.md").read_text()
+        options = Base.open(settings[subject.base]).family.adapted_options
+        assert all(f", {name}={value})" in card for name, value in options.items())
         size = {"height": 32, "width": 32, "num_inference_steps": 1}
         drawing = {"prompt": "maison", "adapter": tmp_path / "exported", **size}
         succeeded(command("generate", output_dir=tmp_path / "pictures", **drawing))
@@ -156,7 +160,7 @@ class Families:
             others = (named.get(key) for key in ("pooled_projections", "encoder_attention_mask"))
             pooled, mask = others
             if added := named.get("added_cond_kwargs"):  # a UNet's
-                pooled = added["text_embeds"]
+                pooled = added.get("text_embeds")
             rest = [None if other is None else other[-2:] for other in (pooled, mask)]
             own = projected[-1] if projected else states
             seen.append((states[-2:], own[-2:], *rest))
