@@ -109,17 +109,18 @@ class StableDiffusion3(Family):
         first two slots give the halves of the first state and of the pooled vector, and the third
         the other states.
         """
-        _, pooled_width, width = self.widths(pipe.transformer.config)
-        for half, slot in enumerate(("text_encoder", "text_encoder_2")):
-            halves = (
-                slice(half * (size // 2), size if half else size // 2)
-                for size in (width, pooled_width)
-            )
-            channels, pooled = halves
-            part = text_encoder.part("pooled", tokens=slice(0, 1), channels=channels, pooled=pooled)
-            pipe.register_modules(**{slot: part})
-        rest = text_encoder.part("states", tokens=slice(1, None))
+        width, pooled_width, _ = self.widths(pipe.transformer.config)
+
+        def half(channels: slice, pooled: slice) -> Any:
+            first = slice(0, 1)
+            return text_encoder.part("pooled", tokens=first, channels=channels, pooled=pooled)
+
         pipe.register_modules(
-            text_encoder_3=rest, tokenizer=tokenizer, tokenizer_2=tokenizer, tokenizer_3=tokenizer
+            text_encoder=half(slice(width // 2), slice(pooled_width // 2)),
+            text_encoder_2=half(slice(width // 2, None), slice(pooled_width // 2, None)),
+            text_encoder_3=text_encoder.part("states", tokens=slice(1, None)),
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer,
+            tokenizer_3=tokenizer,
         )
         pipe.tokenizer_max_length = tokenizer.model_max_length  # else that of the base's tokenizer
