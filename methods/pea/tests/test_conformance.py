@@ -6,7 +6,7 @@ from crosslingual_worlds.testing import conformance
 class TestFamilies(conformance.Families):
     changes = {
         "sd3": {"feature_outputs": "attentions", "feature_blocks": [0, 2]},
-        "flux": {"gradient_checkpointing": True},
+        "flux": {"gradient_checkpointing": True, "feature_distance": "x2i"},
         "sana": {},
         "pixart": {},
         "pixart_sigma": {"feature_weight": 0.0},

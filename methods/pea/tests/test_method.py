@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pea.method import (
     pea_loss,
     seed_loss,
+    x2i_distance,
 )
 
 # Outputs of teacher and student for 3 parallel rows and 2 native ones, and of two blocks.
@@ -173,3 +175,20 @@ def test_seed_kl_is_zero_at_equality_and_positive_elsewhere() -> None:
         assert seed_loss(**given)[1]["kl"].item() > 0
         equal = {**given, "student_eps": given["teacher_eps"]}
         assert seed_loss(**equal)[1]["kl"].item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_x2is_distance_is_a_divergence_over_the_channels_of_each_position() -> None:
+    """Against a plain transcription of the authors' code, and by its invariances."""
+    student, teacher = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(0))
+
+    def shares(x: Tensor) -> Tensor:
+        mean, std = x.mean(dim=-1, keepdim=True), x.std(dim=-1, keepdim=True)
+        return ((x - mean) / std / 3).softmax(dim=-1)
+
+    found = x2i_distance(student, teacher)
+    authors = F.kl_div(shares(teacher).log(), shares(student), reduction="batchmean")
+    assert found.shape == (3,) and found.mean() * 5 == pytest.approx(authors.item(), rel=1e-5)
+    torch.testing.assert_close(x2i_distance(2 * student + 1, teacher), found)
+    torch.testing.assert_close(x2i_distance(teacher, teacher), torch.zeros(3))
+    pictures = (x.transpose(1, 2).unflatten(2, (1, 5)) for x in (student, teacher))
+    torch.testing.assert_close(x2i_distance(*pictures), found)

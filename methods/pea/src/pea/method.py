@@ -138,6 +138,32 @@ def _squared_error(a: Tensor, b: Tensor) -> Tensor:
     return (a.float() - b.float()).square().flatten(1).mean(dim=1)
 
 
+def x2i_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """X2I's distance of features (Ma et al., "X2I", ICCV 2025), a number for each row: (B,).
+
+    Each position's channels are standardised and made a distribution by a softmax at temperature 3;
+    the distance is KL(student || teacher), averaged over positions. The authors' code sums over
+    positions, so that its weight depends on the picture's size.
+
+    Args:
+        student, teacher: (B, L, W), or (B, W, h, w) of a UNet.
+    """
+
+    def log_shares(features: Tensor) -> Tensor:
+        if features.ndim == 4:
+            features = features.flatten(2).transpose(1, 2)
+        features = features.float()
+        deviation = features.std(dim=-1, keepdim=True).clamp(min=1e-6)
+        standard = (features - features.mean(dim=-1, keepdim=True)) / deviation
+        return F.log_softmax(standard / 3, dim=-1)
+
+    ours, theirs = log_shares(student), log_shares(teacher)
+    return (ours.exp() * (ours - theirs)).sum(dim=-1).mean(dim=1)
+
+
+FEATURE_DISTANCES = {"mse": _squared_error, "x2i": x2i_distance}
+
+
 def pea_loss(
     student_eps: Tensor,
     teacher_eps: Tensor,
@@ -146,6 +172,7 @@ def pea_loss(
     teacher_blocks: list[Tensor],
     native_B: Tensor,
     feature_weight: float = 0.1,
+    feature_distance: str = "mse",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The hybrid loss of the paper (section 3.3), with z = 1 for native rows and 0 for parallel
     ones.
@@ -162,12 +189,15 @@ def pea_loss(
         student_blocks, teacher_blocks: outputs of every UNet block.
         native_B: whether a row has no teacher.
         feature_weight: w.
+        feature_distance: `mse`, the paper's, or `x2i`, which replaces (F_S - F_T)^2 by
+            `x2i_distance`.
     """
+    distance = FEATURE_DISTANCES[feature_distance]
     native, parallel = native_B.float(), 1.0 - native_B.float()
     denoise = _mean_over(_squared_error(student_eps, target), native)
     output = _mean_over(_squared_error(student_eps, teacher_eps), parallel)
     pairs = zip(student_blocks, teacher_blocks, strict=True)
-    features = [_mean_over(_squared_error(s, t), parallel) for s, t in pairs]
+    features = [_mean_over(distance(s, t), parallel) for s, t in pairs]
     feature = torch.stack(features).sum() if features else torch.zeros_like(output)
     parts = {"native": denoise.detach(), "output": output.detach(), "feature": feature.detach()}
     return denoise + output + feature_weight * feature, parts

@@ -23,6 +23,8 @@ class TrainSettings(settings.DiffusionSettings):
             predictions alone.
         feature_outputs: features to match: the outputs of the denoiser's blocks, or those of the
             attentions inside them, as X2I does.
+        feature_distance: distance of features: mse, the paper's, or x2i, a KL divergence over the
+            channels of each position.
         feature_blocks: numbers of the blocks, from 0, whose features are matched; all of them if
             none is named. Fewer blocks take less memory.
         recon_weight: weight of the reconstruction term in the seed loss (alpha in the paper).
@@ -40,6 +42,7 @@ class TrainSettings(settings.DiffusionSettings):
     rank: int = 64
     feature_weight: float = 0.1
     feature_outputs: Literal["blocks", "attentions"] = "blocks"
+    feature_distance: Literal["mse", "x2i"] = "mse"
     feature_blocks: list[int] = field(default_factory=list)
     recon_weight: float = 1.0
     temperature: float = 1.0

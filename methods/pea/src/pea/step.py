@@ -156,4 +156,5 @@ def pea_step(
         teacher_blocks,
         native,
         settings.feature_weight,
+        settings.feature_distance,
     )
