@@ -1,6 +1,7 @@
 """One step: what teacher and student share, what is frozen, what the adapter learns from."""
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from crosslingual.frozen.base import Base
+from pea.artifact import adapter_config
 from pea.method import build_adapter
 from pea.settings import TrainSettings
 from pea.step import Frozen, load_frozen, pea_step
@@ -180,3 +182,16 @@ def test_seed_variant_trains_by_configuration(sd: str) -> None:
     loss.backward()
     assert set(parts) == {"kl", "recon"}
     assert all(p.grad.abs().sum() > 0 for p in built.adapter.parameters())
+
+
+def test_features_are_those_of_the_blocks_that_are_named(sd3: str) -> None:
+    named = build(sd3, feature_blocks=[2, 0], feature_outputs="attentions")
+    blocks = named.unet.transformer_blocks
+    # the first block of this model has two attentions
+    assert named.frozen.layers == [blocks[0].attn, blocks[0].attn2, blocks[2].attn]
+    assert build(sd3, feature_weight=0.0).frozen.layers == []
+    with pytest.raises(ValueError, match="no block 3: feature_blocks are numbers from 0 to 2"):
+        build(sd3, feature_blocks=[3])
+    settings = dataclasses.replace(named.settings, pretrained_model_name_or_path=sd3)
+    with pytest.raises(ValueError, match="this run matches none"):
+        adapter_config(dataclasses.replace(settings, feature_weight=0.0))

@@ -34,6 +34,11 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
     Raises:
         ValueError: the form does not suit the base.
     """
+    if settings.feature_blocks and (settings.variant == "seed" or not settings.feature_weight):
+        raise ValueError(
+            "feature_blocks names features to match, and this run matches none: use variant "
+            "published and a feature_weight above 0, or leave it out"
+        )
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
     config = {

@@ -47,6 +47,9 @@ def load_frozen(
     Raises:
         ValueError: the denoiser has no block of a number in `feature_blocks`.
     """
+    if settings.feature_blocks:  # before the weights are read
+        shape = base.wrap_denoiser(base.denoiser_on_meta(), resolution=settings.resolution)
+        choose_layers(shape, settings)
     denoiser = base.load_denoiser(
         device,
         resolution=settings.resolution,
