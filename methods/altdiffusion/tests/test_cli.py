@@ -46,7 +46,7 @@ class TestCommand(conformance.Command):
     ) -> None:
         settings = {"adapters": exported, "output_dir": tmp_path, "languages": ["en", "de"]}
         line = refusal(command("evaluate", **settings))
-        assert "text accuracy is judged on the base of a world (testbed:" in line
+        assert "text accuracy is judged on the base of a world (" in line and "testbed:" in line
         assert "adapters is empty" in refusal(command("evaluate", **{**settings, "adapters": []}))
 
     def test_a_full_disk_costs_nothing_that_was_saved(

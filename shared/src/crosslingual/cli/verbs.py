@@ -182,17 +182,25 @@ class _Printable:
 
 def _run_command(function: Callable[[], object]) -> int:
     try:
-        code = function()
-        sys.stdout.flush()  # here, where a reader that has gone or a full disk is an exit code
-        return code if isinstance(code, int) else 0
-    except KeyboardInterrupt:
-        return 130
+        code = _exit_code(function)
+        sys.stdout.flush()  # here, where a reader that has gone is an exit code
+        return code
     except BrokenPipeError:
         # Python flushes at its end, which would fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _exit_code(function: Callable[[], object]) -> int:
+    try:
+        code = function()
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and not _is_user_fault(error):
+        if isinstance(error, BrokenPipeError) or (
+            isinstance(error, OSError) and not _is_user_fault(error)
+        ):
             raise
         if os.environ.get("CROSSLINGUAL_TRACEBACK") == "1":
             traceback.print_exc()

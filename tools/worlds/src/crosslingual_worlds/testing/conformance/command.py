@@ -340,7 +340,7 @@ class Command:
         name = "adapters" if self.reading[2] == "adapters" else "adapter"
         settings = {name: exported, "output_dir": tmp_path, "languages": ["en", "de"]}
         line = refusal(command("evaluate", **settings))
-        assert "text accuracy is judged on the base of a world (testbed:" in line
+        assert "text accuracy is judged on the base of a world (" in line and "testbed:" in line
 
     def test_a_pickle_where_safetensors_is_expected_is_not_opened(
         self, subject: Subject, command: Run, exported: Path, tmp_path: Path

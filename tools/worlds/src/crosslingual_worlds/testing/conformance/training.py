@@ -282,5 +282,5 @@ class Training:
         succeeded(command("train", output_dir=tmp_path / "run", **settings))
         assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2]
         folder = tmp_path / "run" / subject.exported
-        assert set(files_of(folder)) == self.files
+        assert set(files_of(folder)) == {*self.files, "crosslingual.json"}
         assert {t.dtype for t in self.trained_tensors(subject, folder).values()} == {torch.float32}
