@@ -11,12 +11,11 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 MARK = "crosslingual.json"
 LOCK = ".lock"
-_MARK_VERSION = 1
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _WRITERS = "PytorchStreamWriter|inline_container|iostream error|os error 2[78]"
 """What the writers of torch and of safetensors say when the disk is full."""
@@ -222,27 +221,10 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
-def read_mark(folder: Path) -> dict[str, Any] | None:
-    """A folder's mark, without `files` where it was never finished; None where it has no mark.
-
-    Raises:
-        ValueError: the mark is broken, or of a version that this program does not know.
-    """
-    path = folder / MARK
-    if not path.is_file():
-        return None
-    try:
-        mark = json.loads(path.read_text(encoding="utf-8"))
-        if mark["format_version"] != _MARK_VERSION:
-            raise ValueError(f"its version is {mark['format_version']}, not {_MARK_VERSION}")
-        for name, facts in mark.get("files", {}).items():
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ValueError(f"it lists {name!r}")
-            int(facts["num_bytes"]), str(facts["sha256"])
-        str(mark["kind"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is broken ({error!s:.80}); write the folder again") from error
-    return mark
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file: a GB takes 0.8 s of one core at 2.5 GHz."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_fields(path: Path, fields: Mapping[str, Any], remedy: str) -> dict[str, Any]:
@@ -250,24 +232,32 @@ def read_fields(path: Path, fields: Mapping[str, Any], remedy: str) -> dict[str,
 
     Args:
         path: of the file.
-        fields: type hints by name; a hint that allows None may be absent.
+        fields: type hints by name, as pydantic takes them; a hint that allows None may be absent.
         remedy: what to do about a broken file, for the error.
 
     Raises:
         ValueError: it is no JSON object, or a value is missing or of another type, by name.
     """
-    import pydantic
-
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
-        if not isinstance(values, dict):
-            raise ValueError("it holds no object")
-        for name, hint in fields.items():
-            try:
-                pydantic.TypeAdapter(hint).validate_python(values.get(name), strict=True)
-            except pydantic.ValidationError as error:
-                found = repr(values[name])[:60] if name in values else "missing"
-                raise ValueError(f"its {name} is {found}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is broken ({str(error)[:200]}); {remedy}") from error
+    return check_fields(values, fields, path, remedy)
+
+
+def check_fields(
+    values: Any, fields: Mapping[str, Any], path: str | Path, remedy: str
+) -> dict[str, Any]:
+    """`read_fields` of values that were read already."""
+    import pydantic
+
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is broken (it holds no object); {remedy}")
+    for name, hint in fields.items():
+        try:
+            pydantic.TypeAdapter(hint).validate_python(values.get(name), strict=True)
+        except pydantic.ValidationError as error:
+            found = repr(values[name])[:60] if name in values else "missing"
+            reason = error.errors()[0].get("ctx", {}).get("error", f"its {name} is {found}")
+            raise ValueError(f"{path} is broken ({reason}); {remedy}") from error
     return values

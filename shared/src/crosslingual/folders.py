@@ -8,22 +8,24 @@ import contextlib
 import ctypes
 import errno
 import functools
-import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import pydantic
 
 from crosslingual.files import (
     MARK,
     flush,
     hold_folder,
     naming_full_disk,
-    read_mark,
+    read_fields,
     remove_empty,
+    sha256_of,
     stem_of,
     temporary_sibling,
     write_json,
@@ -33,6 +35,32 @@ from crosslingual.files import (
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _live: set[Path] = set()
 """Temporary folders that this process fills."""
+
+
+def _check_inside(name: str) -> str:
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise ValueError(f"it lists {name!r}")
+    return name
+
+
+FileName = Annotated[str, pydantic.AfterValidator(_check_inside)]
+"""The type of a name in a list of a folder's files."""
+
+
+class _File(pydantic.BaseModel):
+    num_bytes: int
+    sha256: str
+
+
+def read_mark(folder: Path) -> dict[str, Any] | None:
+    """A folder's mark, without `files` where it was never finished; None where it has no mark.
+
+    Raises:
+        ValueError: the mark is broken, or of a version that this program does not know.
+    """
+    fields = {"format_version": Literal[1], "kind": str, "files": dict[FileName, _File] | None}
+    path = folder / MARK
+    return read_fields(path, fields, "write the folder again") if path.is_file() else None
 
 
 def claim_folder(
@@ -121,7 +149,7 @@ def check_folder(folder: str | Path, names: Collection[str] | None = None) -> No
     """Compares files with the mark of their folder, or of one up to two folders above, by size and
     SHA-256; a folder without a mark, which an earlier version or another program wrote, passes.
 
-    The hash of a GB takes 0.8 s of one core at 2.5 GHz, once in a process.
+    It hashes a file once in a process.
 
     Args:
         folder: to check.
@@ -132,7 +160,7 @@ def check_folder(folder: str | Path, names: Collection[str] | None = None) -> No
     """
     folder = Path(folder).resolve()
     for home in (folder, *folder.parents[:2]):
-        for name, facts in (read_mark(home) or {}).get("files", {}).items():
+        for name, facts in ((read_mark(home) or {}).get("files") or {}).items():
             path = home / name
             if not path.is_relative_to(folder):
                 continue
@@ -146,17 +174,22 @@ def _check_file(path: Path, facts: dict[str, Any]) -> None:
     if size != facts["num_bytes"]:
         found = "is missing" if size is None else f"has {size} bytes, not {facts['num_bytes']}"
         raise ValueError(f"{path} {found}, against {MARK}; copy or write the folder again")
-    if _sha256(path, size, path.stat().st_mtime_ns) != facts["sha256"]:
+    if sha256_once(path) != facts["sha256"]:
         raise ValueError(
             f"{path} is not as it was written (its sha256 differs); copy or write the folder "
             f"again, or remove {MARK} if you changed the file yourself"
         )
 
 
+def sha256_once(path: Path) -> str:
+    """The SHA-256 of a file, which is read once in a process as long as it does not change."""
+    state = path.stat()
+    return _sha256(path, state.st_size, state.st_mtime_ns)
+
+
 @functools.lru_cache(maxsize=4096)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def mark_folder(
@@ -170,9 +203,8 @@ def mark_folder(
     """
     files = dict(known or {})
     for name in sorted(names - files.keys()):
-        state = (folder / name).stat()
-        sha256 = _sha256(folder / name, state.st_size, state.st_mtime_ns)
-        files[name] = {"num_bytes": state.st_size, "sha256": sha256}
+        path = folder / name
+        files[name] = {"num_bytes": path.stat().st_size, "sha256": sha256_once(path)}
     flush(*folder.rglob("*"))
     files = {name: files[name] for name in sorted(files)}
     write_json(folder / MARK, {"format_version": 1, "kind": kind, "files": files})
@@ -203,7 +235,7 @@ def _check_replaceable(
     if found and overwrite is False:
         raise ValueError(f"{folder} is not empty; choose another --output_dir or --overwrite")
     mark = read_mark(folder)
-    listed = mark.get("files", ()) if mark else earlier(folder) if found and earlier else ()
+    listed = mark.get("files") or () if mark else earlier(folder) if found and earlier else ()
     if found and not mark and not listed:
         raise ValueError(
             f"{folder} holds {min(found)} and no {MARK}, by which this program knows its folders: "
@@ -268,7 +300,7 @@ def _clear(folder: Path) -> None:
             path.rename(folder)
         elif mark:
             found = _snapshot(path)
-            ours = {*mark.get("files", found), MARK}
+            ours = {*(found if mark.get("files") is None else mark["files"]), MARK}
             _remove(path, {name: state for name, state in found.items() if name in ours})
 
 

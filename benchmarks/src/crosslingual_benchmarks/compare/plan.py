@@ -15,7 +15,8 @@ from typing import Required
 
 from typing_extensions import TypedDict
 
-from crosslingual.files import MARK, read_fields, read_mark, write_json
+from crosslingual.files import MARK, read_fields, write_json
+from crosslingual.folders import read_mark
 from crosslingual_benchmarks.compare.commands import Command, StepTime, launch, step_time
 from crosslingual_benchmarks.reading import check_shape
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from crosslingual.cli import guard
 from crosslingual.cli.verbs import run_command
-from crosslingual.files import MARK, hold_folder, read_mark, write_json
+from crosslingual.files import MARK, hold_folder, write_json
+from crosslingual.folders import read_mark
 
 KIND = "demo"
 WORLD = "testbed"  # whose defaults the settings have; another world's are in its own script

@@ -6,23 +6,37 @@ them the loader need not walk every shard at its start.
 
 import contextlib
 import functools
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
 
 from crosslingual.data.addresses import at_address
 from crosslingual.data.languages import match_language, parse_language
 from crosslingual.data.records import Record, sample_to_record
 from crosslingual.data.tars import INDEX, Shard
 from crosslingual.data.text import parse_json
+from crosslingual.files import check_fields, sha256_of
 
 SIZES = "sizes.json"
 VERSION = 1
 TEXTS = ("json", "txt")  # members that captions are in
 NUM_COUNTED = 10_000  # samples whose languages are counted where no index says them
 NUM_PROBED = 64  # the same at an address, where a sample is a request
+
+
+class _Named(pydantic.BaseModel):
+    name: Annotated[str, pydantic.Field(pattern="^[^/]*$")]
+
+
+class _Shard(_Named):
+    num_bytes: int
+    sha256: str
+
+
+_FIELDS = {"num_samples": int, "languages": dict[str, int], "sha256": str | None}
 
 
 class Tally:
@@ -59,8 +73,7 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     index = _read_json(str(path))
     if "shards" not in index or index.get("version") != VERSION:
         raise ValueError(f"{path} is no index of shards of version {VERSION}")
-    _check_index(index, str(path), {"name": str, "num_bytes": int, "sha256": str})
-    return index
+    return check_fields(index, {**_FIELDS, "shards": list[_Shard]}, path, "write the shards again")
 
 
 def check_sizes(folder: str | Path, index: Mapping[str, Any]) -> None:
@@ -94,9 +107,7 @@ def check_hash(path: Path, expected: str) -> None:
     Raises:
         ValueError: it is not what was written.
     """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+    if (found := sha256_of(path)) != expected:
         raise ValueError(
             f"{path} is damaged: its SHA-256 is {found[:12]}..., its index says "
             f"{expected[:12]}...; copy or write it again (--verify_data false reads what it can)"
@@ -110,8 +121,6 @@ def shard_hashes(urls: list[str]) -> dict[str, str]:
     for url in (url for url in urls if "://" not in url):
         folder, slash, name = url.rpartition("/")
         index = read(folder + slash + INDEX)
-        if "shards" in index:
-            _check_index(index, folder + slash + INDEX, {"name": str})
         found = {shard["name"]: shard.get("sha256") for shard in index.get("shards", [])}
         if isinstance(found.get(name), str):
             hashes[url] = found[name]
@@ -156,8 +165,6 @@ def language_counts(urls: list[str]) -> tuple[Counter[str], int]:
     num_samples = 0
     for folder, chosen in names.items():
         index = _read_json(folder + INDEX)
-        if "shards" in index:
-            _check_index(index, folder + INDEX, {"name": str})
         if {shard["name"] for shard in index.get("shards", [])} != chosen:
             return Counter(), 0
         for language, count in index["languages"].items():
@@ -198,32 +205,18 @@ def count_languages(
     return counts, num_samples, True
 
 
-def _check_index(index: Mapping[str, Any], path: str, of_shard: Mapping[str, type]) -> None:
-    """Refuses an index whose values are of other types than `write_shards` gives them."""
-    shards, counts = index["shards"], index.get("languages")
-    is_right = (
-        isinstance(shards, list)
-        and all(isinstance(each, dict) for each in shards)
-        and all(isinstance(s.get(name), kind) for s in shards for name, kind in of_shard.items())
-        and not any("/" in each["name"] for each in shards)
-        and isinstance(counts, dict)
-        and all(isinstance(n, int) for n in [index.get("num_samples"), *counts.values()])
-        and isinstance(index.get("sha256", ""), str)
-    )
-    if not is_right:
-        raise ValueError(f"{path} is broken; write the shards again")
-
-
 def _read_json(url: str) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is no file."""
+    """The object in a JSON file; an empty one where there is no file. One that lists shards is an
+    index, whose values are of the types that `write_shards` gives them.
+    """
     with at_address(url) as (filesystem, path):
         if not filesystem.exists(path):
             return {}
         data = filesystem.cat_file(path)
+    remedy = "write the shards again"
     try:
         found = parse_json(data)
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
     except ValueError as error:
-        raise ValueError(f"{url} is broken ({error}); write the shards again") from error
-    return found
+        raise ValueError(f"{url} is broken ({error}); {remedy}") from error
+    is_index = isinstance(found, dict) and "shards" in found
+    return check_fields(found, _FIELDS | {"shards": list[_Named]} if is_index else {}, url, remedy)

@@ -36,11 +36,6 @@ LanguageCode = Annotated[str, parse_language]
 """The type of a setting that holds a language."""
 
 
-def parse_languages(texts: Iterable[str]) -> list[str]:
-    """Tags in their standard form and order, each once."""
-    return list(dict.fromkeys(map(parse_language, texts)))
-
-
 def is_english(tag: str) -> bool:
     """Whether a tag names English, of whichever region."""
     return _kind(parse_language(tag)) == _kind("en")

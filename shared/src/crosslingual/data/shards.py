@@ -22,6 +22,7 @@ from crosslingual.data.records import (
 )
 from crosslingual.data.tars import CUT_OFF, DAMAGED, FOREIGN, INDEX, expand_shards, iter_samples
 from crosslingual.data.text import fault_of, printable
+from crosslingual.files import sha256_of
 from crosslingual.folders import publish_folder
 
 log = logging.getLogger(__name__)
@@ -158,10 +159,8 @@ def _write_all(
     shards = []
     for number in range(math.ceil(left / samples_per_shard)):
         path = folder / f"{number:05d}.tar"
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         count = min(left - number * samples_per_shard, samples_per_shard)
-        shard = {"name": path.name, "num_samples": count, "sha256": sha256}
+        shard = {"name": path.name, "num_samples": count, "sha256": sha256_of(path)}
         shards.append({**shard, "num_bytes": path.stat().st_size})
     index = {
         "version": VERSION,

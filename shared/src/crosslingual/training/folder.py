@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from crosslingual.files import hold_folder
+from crosslingual.files import check_fields, hold_folder
 from crosslingual.training.checkpoint import settings_file
 from crosslingual.training.manifest import read_manifest
 from crosslingual.training.processes import Ranks
@@ -114,16 +114,13 @@ def _settings_before(checkpoint: Path) -> dict[str, Any]:
     file = settings_file(checkpoint)
     if not file.is_file():
         return {}
+    remedy = "resume from another checkpoint"
     try:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if not isinstance(before, dict) or not all(isinstance(name, str) for name in before):
-            raise ValueError("it holds no lines of 'name: value'")
-        if wrong := [name for name in _SHARES if not isinstance(before.get(name, 1), int)]:
-            raise ValueError(f"{wrong[0]} is {before[wrong[0]]!r}")
     except (yaml.YAMLError, ValueError) as error:
         reason = str(error).split("\n")[0]
-        raise ValueError(f"{file} is broken ({reason}); resume from another checkpoint") from error
-    return before
+        raise ValueError(f"{file} is broken ({reason}); {remedy}") from error
+    return check_fields(before, dict.fromkeys(_SHARES, int | None), file, remedy)
 
 
 def _samples(settings: Mapping[str, Any], world_size: int) -> int:

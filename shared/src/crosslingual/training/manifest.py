@@ -1,14 +1,13 @@
 """What a checkpoint is, besides its tensors: step, ZeRO stage, processes, shapes, its files."""
 
-import functools
-import hashlib
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from crosslingual.files import read_fields
+from crosslingual.files import read_fields, sha256_of
+from crosslingual.folders import FileName, sha256_once
 from crosslingual.training.engine import trainable_shapes
 
 _VERSION = 1
@@ -19,7 +18,7 @@ _FIELDS = {
     "zero_stage": int,
     "world_size": int,
     "trainable": dict[str, list[int]],
-    "files": dict[str, int],
+    "files": dict[FileName, int],
     "sha256": dict[str, str] | None,
     "deepspeed": dict[str, Any] | None,
 }
@@ -62,7 +61,7 @@ def write_manifest(engine: Any, folder: Path, step: int) -> None:
         "world_size": world_size,
         "trainable": trainable_shapes(engine),
         "files": {name: path.stat().st_size for name, path in paths.items()},
-        "sha256": {name: _sha256(path) for name, path in paths.items()},
+        "sha256": {name: sha256_of(path) for name, path in paths.items()},
         "deepspeed": _result_keys(engine),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -87,32 +86,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if foreign := sorted(present - manifest["files"].keys()):
         raise ValueError(f"{path} holds {foreign[0]}, which is not of this checkpoint; remove it")
     for name, size in manifest["files"].items():
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ValueError(f"{path / MANIFEST} is broken (it lists {name!r}); {remedy}")
         file = path / name
         found = file.stat().st_size if file.is_file() else 0
         if found != size:
-            raise ValueError(
-                f"{file} is truncated ({found} of {size} bytes); give another checkpoint"
-            )
+            raise ValueError(f"{file} is truncated ({found} of {size} bytes); {remedy}")
         sha256 = (manifest.get("sha256") or {}).get(name)
-        if sha256 is not None and _sha256_once(file, file.stat().st_mtime_ns, size) != sha256:
-            raise ValueError(
-                f"{file} is damaged (its SHA-256 is not that of {MANIFEST}); give another "
-                "checkpoint"
-            )
+        if sha256 is not None and sha256_once(file) != sha256:
+            raise ValueError(f"{file} is damaged (its SHA-256 is not that of {MANIFEST}); {remedy}")
     return manifest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@functools.cache
-def _sha256_once(path: Path, changed: int, size: int) -> str:
-    """Of a file as it was at a time, so that a process reads each only once."""
-    return _sha256(path)
 
 
 def _result_keys(engine: Any) -> dict[str, Any]:
