@@ -154,9 +154,6 @@ def check_folder(folder: str | Path, names: Collection[str] | None = None) -> No
     Args:
         folder: to check.
         names: of the files to check; all but README.md, which may be rewritten, if None.
-
-    Raises:
-        ValueError: a file is missing or not what was written, by name.
     """
     folder = Path(folder).resolve()
     for home in (folder, *folder.parents[:2]):

@@ -39,9 +39,6 @@ class World:
     def evaluation(self) -> Any:
         """Scenes, their captions, the judge and the contact sheet of this world, which
         `crosslingual_worlds.evaluation.Evaluation` describes.
-
-        Raises:
-            ValueError: this world has none.
         """
         if self.evaluation_name is None:
             raise ValueError(f"the world {self.name} has no judged prompts: choose another world")
@@ -55,11 +52,7 @@ def find_worlds() -> dict[str, World]:
 
 
 def find_world(name: str) -> World:
-    """The world of that name, or of a model's name such as `testbed:sd`.
-
-    Raises:
-        ValueError: no such world is installed.
-    """
+    """The world of that name, or of a model's name such as `testbed:sd`."""
     prefix = name.partition(":")[0]
     worlds = find_worlds()
     if prefix not in worlds:
@@ -91,9 +84,6 @@ def contact_sheet(cells: Sequence[Sequence[tuple]], **options: Any) -> Any:
     A cell is (picture, text, language) or (picture, text, language, mark): True draws a green
     frame, False a red one. Options are column_heads, row_heads, row_languages and picture_size.
     The fonts come with the worlds; any world that is installed will do.
-
-    Raises:
-        ValueError: no world is installed.
     """
     for world in find_worlds().values():
         if world.evaluation_name is not None:

@@ -143,11 +143,7 @@ class _Config(dict[str, Any]):
 def load_adapter(
     folder: str | Path, method: str, build: Callable[[dict[str, Any]], nn.Module]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """An exported adapter as the frozen module that `build` makes of its config, and the config.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_artifact`, or keys that do not fit.
-    """
+    """An exported adapter as the frozen module that `build` makes of its config, and the config."""
     config, state = load_artifact(folder, method)
     try:
         with torch.random.fork_rng(devices=[]):  # the caller's; what is drawn here is replaced

@@ -83,9 +83,6 @@ def set_text_encoder(
         tokenizer: the encoder's.
         width: of the states that the text encoder gives.
         pooled_width: of the pooled vector, None where there is none.
-
-    Raises:
-        ValueError: the base takes other widths.
     """
     check_widths(pipe, width, pooled_width)
     return _place(pipe, text_encoder, tokenizer)

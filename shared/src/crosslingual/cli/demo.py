@@ -80,11 +80,7 @@ def _default(field: dataclasses.Field) -> object:
 
 
 def find_script(package: str) -> Path:
-    """A method's `run.sh`, in the installed package or beside its sources.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """A method's `run.sh`, in the installed package or beside its sources."""
     folder = Path(import_module(package).__file__ or "").parent
     for place in (folder, folder.parents[1]):
         if (place / "run.sh").is_file():

@@ -183,11 +183,7 @@ def read_source(settings: WriteSettings, faults: dict[str, str] | None = None) -
 
 
 def survey(settings: InspectSettings) -> None:
-    """Prints the counts, languages and key names of shards: inspect SHARDS.
-
-    Raises:
-        ValueError: no sample can be used, or the shards are not what their index says.
-    """
+    """Prints the counts, languages and key names of shards: inspect SHARDS."""
     from crosslingual.data.pictures import check_mode  # which imports torch
 
     paths = expand_shards(settings.shards)

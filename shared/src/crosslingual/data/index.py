@@ -77,11 +77,7 @@ def read_index(folder: str | Path) -> dict[str, Any]:
 
 
 def check_sizes(folder: str | Path, index: Mapping[str, Any]) -> None:
-    """Compares the shards on disk with their index, by size.
-
-    Raises:
-        ValueError: one is missing, truncated or written by something else.
-    """
+    """Compares the shards on disk with their index, by size."""
     for shard in index["shards"]:
         path = Path(folder) / shard["name"]
         found = path.stat().st_size if path.is_file() else 0
@@ -91,22 +87,14 @@ def check_sizes(folder: str | Path, index: Mapping[str, Any]) -> None:
 
 
 def check_hashes(folder: str | Path, index: Mapping[str, Any]) -> None:
-    """Compares the shards on disk with their index, byte by byte: about a second a gigabyte.
-
-    Raises:
-        ValueError: one is missing, or is not what was written.
-    """
+    """Compares the shards on disk with their index, byte by byte: about a second a gigabyte."""
     check_sizes(folder, index)
     for shard in index["shards"]:
         check_hash(Path(folder) / shard["name"], shard["sha256"])
 
 
 def check_hash(path: Path, expected: str) -> None:
-    """Compares a shard with the SHA-256 that its index says.
-
-    Raises:
-        ValueError: it is not what was written.
-    """
+    """Compares a shard with the SHA-256 that its index says."""
     if (found := sha256_of(path)) != expected:
         raise ValueError(
             f"{path} is damaged: its SHA-256 is {found[:12]}..., its index says "

@@ -85,9 +85,6 @@ def find_tags(
 ) -> dict[str, list[str]]:
     """The tags that samples with those counts have for each of the languages, and for English, of
     which any will do for a teacher. `is_whole` says that no other samples have more languages.
-
-    Raises:
-        ValueError: as for `match_languages`.
     """
     wanted = [name for name in languages if is_whole or match_language(name, counts)]
     tags = {name: [tag] for name, tag in match_languages(wanted, counts).items()}

@@ -208,7 +208,8 @@ class ShardLoader(Dataset):
         """Finds one usable sample among the first, or says what there is instead."""
         found: set[str] = set()
         reasons: dict[str, str] = {}
-        for place in self._first_places():
+        places = ((shard, i) for shard, size in enumerate(self._sizes) for i in range(size))
+        for place in itertools.islice(places, NUM_PROBED):
             self._verify(place[0])
             try:
                 self._read(*place)
@@ -238,11 +239,6 @@ class ShardLoader(Dataset):
                 f"captions are missing in {', '.join(missing)}: {self.language_line}; choose other "
                 "--languages, or write shards without the samples that lack one"
             )
-
-    def _first_places(self) -> Iterator[tuple[int, int]]:
-        """Shard and number of the first samples, in stored order."""
-        places = ((shard, i) for shard, size in enumerate(self._sizes) for i in range(size))
-        return itertools.islice(places, NUM_PROBED)
 
     def _batch(self, step: int) -> dict[str, Any]:
         epoch, place = divmod(step, len(self))
@@ -288,14 +284,6 @@ class ShardLoader(Dataset):
 
     def _read(self, shard: int, index: int) -> tuple[Record, np.ndarray | None]:
         """A sample's record and its pixels, (H, W, 3) bytes; None where no resolution is set."""
-        record = self._record(shard, index)
-        if self.resolution is None:
-            return record, None
-        if not isinstance(record.image, bytes):
-            raise ValueError("no picture")
-        return record, decode_pixels(record.image, self.resolution, self.max_pixels)
-
-    def _record(self, shard: int, index: int) -> Record:
         sample = self._sample(shard, index)
         try:
             record = sample_to_record(sample, **self._options)
@@ -303,7 +291,11 @@ class ShardLoader(Dataset):
             # the name stands beside the reason, so that equal reasons are counted together
             raise ValueError(str(error).removeprefix(f"sample {sample['__key__']!r}: ")) from error
         rename_captions(record.captions, self._tags)
-        return record
+        if self.resolution is None:
+            return record, None
+        if not isinstance(record.image, bytes):
+            raise ValueError("no picture")
+        return record, decode_pixels(record.image, self.resolution, self.max_pixels)
 
     def _sample(self, shard: int, index: int) -> dict[str, Any]:
         opened = self._shard(shard)

@@ -33,11 +33,7 @@ _DAMAGE += (OSError, RuntimeError, SyntaxError, TypeError, struct.error, zlib.er
 
 
 def decode_picture(data: bytes, resolution: int) -> Tensor:
-    """Decodes a picture as `fit_picture` fits it: (3, resolution, resolution) float32 in [-1, 1].
-
-    Raises:
-        ValueError: as for `open_picture`.
-    """
+    """A picture as `fit_picture` fits it: (3, resolution, resolution) float32 in [-1, 1]."""
     return pixels_to_images(np.stack([decode_pixels(data, resolution)]))[0]
 
 
@@ -61,11 +57,7 @@ def open_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def picture_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a picture as it is stored, by its head alone.
-
-    Raises:
-        ValueError: as for `open_picture`.
-    """
+    """Width and height of a picture as it is stored, by its head alone."""
     with _opened(data, MAX_PIXELS) as image:
         return image.size
 

@@ -65,9 +65,6 @@ class Record:
         culture: for a culture-specific sample, the language of its culture.
         extra: whatever else is known, in JSON values.
         origin: the shard or file that it was read from, for messages; not written.
-
-    Raises:
-        ValueError: a field is not as above.
     """
 
     key: str

@@ -102,11 +102,7 @@ def read_json(path: Path) -> Any:
 
 
 def dump_json(value: Any, **options: Any) -> str:
-    """JSON that every program reads.
-
-    Raises:
-        ValueError: a NaN, an infinity, or what is no JSON value.
-    """
+    """JSON that every program reads; a ValueError for NaN, infinities and what is no JSON value."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
     except (TypeError, RecursionError) as error:
@@ -157,14 +153,12 @@ def iter_json_lines(
     for number, line in enumerate(iter_lines(path), 1):
         if not line.strip():
             continue
-        reason = None
+        fields, reason = None, "is no JSON object"
         try:
             fields = parse_json(line)
-            if not isinstance(fields, dict):
-                reason = "is no JSON object"
         except ValueError as error:
             reason = f"is broken JSON: {error}"
-        if reason is None:
+        if isinstance(fields, dict):
             yield number, fields
         elif faults is None:
             raise ValueError(f"{path} line {number} {reason}")

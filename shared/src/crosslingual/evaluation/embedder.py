@@ -157,9 +157,6 @@ def evaluate_retrieval(
         settings: of the verb.
         embedder: what `settings.model` names.
         model: what a result line calls its kind, such as `clip`.
-
-    Raises:
-        ValueError: no language is named, or as `read_dataset`.
     """
     if not settings.languages:
         raise ValueError("languages is empty: name those to test, such as --languages en de")

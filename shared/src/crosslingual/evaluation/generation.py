@@ -36,9 +36,6 @@ def judge_pipelines(
 ) -> Any:
     """Judges pictures of every arm, and of the bare base on which they were trained, such as
     `testbed:sd`; the world's `judge_pipelines` describes the other arguments and the answer.
-
-    Raises:
-        ValueError: no world has this base.
     """
     return _evaluation_of(base).judge_pipelines(settings, _with_base(base, arms), *args, **options)
 
@@ -48,9 +45,6 @@ def evaluate_pipelines(
 ) -> dict[str, Any]:
     """Writes accuracy.json, table.md and grid.png, prints the table, and returns what accuracy.json
     says; the world's `evaluate_pipelines` describes the options.
-
-    Raises:
-        ValueError: no world has this base.
     """
     evaluation, arms = _evaluation_of(base), _with_base(base, arms)
     languages = match_languages(settings.languages, find_world(base).languages).values()

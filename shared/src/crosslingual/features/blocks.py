@@ -51,11 +51,7 @@ def save_block(path: Path, arrays: Arrays, keys: list[str], **notes: Any) -> Non
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """The `keys` of a block's samples and its other notes, without its arrays.
-
-    Raises:
-        ValueError: the file is truncated or no block.
-    """
+    """The `keys` of a block's samples and its other notes, without its arrays."""
     return _read(path, with_tensors=False)[1]
 
 
@@ -131,9 +127,6 @@ def gather(
 ) -> dict[str, Tensor | Ragged]:
     """Rows of several blocks as one batch: the rows `local` of each block go to the `places` in the
     batch. `names` chooses arrays.
-
-    Raises:
-        ValueError: the blocks hold no array of a name.
     """
     held = blocks[0].keys()
     if names is not None and (absent := sorted({*names} - held)):

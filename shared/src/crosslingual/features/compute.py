@@ -97,25 +97,13 @@ def _write(
     batches_per_block: int,
 ) -> None:
     shards, batch_size, verify = settings.shards, settings.encode_batch_size, settings.verify_data
-    resolution = settings.resolution if has_pictures else None
-    loader = ShardLoader(
-        shards,
-        batch_size=batch_size,
-        seed=0,
-        resolution=resolution,
-        num_workers=settings.dataloader_num_workers,
-        shuffle=False,
-        verify=verify,
-        max_corrupt=settings.max_corrupt,
-        max_pixels=settings.max_pixels,
-        key_map=parse_key_map(settings.caption_keys) or None,
-        languages=parts.languages,
-        allow_missing=True,
+    loader = open_shards(
+        settings, shards, parts, has_pictures, batch_size=batch_size, seed=0, shuffle=False
     )
     if ranks.rank == 0:
         print(loader.language_line)
-    of_run = {"resolution": resolution, "shards": shards_hash(shards), "batch_size": batch_size}
-    made_of = {**parts.made_of, **of_run}
+    of_run = {"shards": shards_hash(shards), "batch_size": batch_size}
+    made_of = {**parts.made_of, "resolution": loader.resolution, **of_run}
     on_first_rank(ranks, lambda: claim(folder, made_of))
     own = claim_hash(folder)
     firsts = range(0, len(loader), batches_per_block)
@@ -143,6 +131,24 @@ def _write(
         )
         if index.cut:
             print(CutCounts().add(index.cut))
+
+
+def open_shards(
+    settings: Any, shards: str, parts: SampleParts, has_pictures: bool, **options: Any
+) -> ShardLoader:
+    """A loader of shards, of what the parts need, with a run's settings and further options."""
+    return ShardLoader(
+        shards,
+        **options,
+        resolution=settings.resolution if has_pictures else None,
+        num_workers=settings.dataloader_num_workers,
+        verify=settings.verify_data,
+        max_corrupt=settings.max_corrupt,
+        max_pixels=settings.max_pixels,
+        key_map=parse_key_map(settings.caption_keys) or None,
+        languages=parts.languages,
+        allow_missing=True,
+    )
 
 
 def shards_hash(shards: str) -> str:

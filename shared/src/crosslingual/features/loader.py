@@ -180,9 +180,6 @@ def _read_claim(folder: Path) -> dict[str, Any]:
 def check_fresh(found: Mapping[str, Any], made_of: Mapping[str, Any], folder: str | Path) -> None:
     """Refuses features that were made of other models, settings or shards; only the keys that
     `made_of` names have to agree.
-
-    Raises:
-        ValueError: with the first difference.
     """
     for name, wanted in made_of.items():
         if found.get(name) != wanted:

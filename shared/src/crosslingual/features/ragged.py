@@ -16,9 +16,6 @@ class Ragged:
     Attributes:
         values: (T, ...), row after row.
         lengths: (B,) int64, the entries of each row; they add up to T.
-
-    Raises:
-        ValueError: they do not add up.
     """
 
     values: Tensor

@@ -14,8 +14,7 @@ from torch import Tensor
 from crosslingual.data.index import NUM_COUNTED
 from crosslingual.data.languages import describe_counts, match_languages
 from crosslingual.data.loader import ShardLoader
-from crosslingual.data.records import parse_key_map
-from crosslingual.features.compute import SampleParts
+from crosslingual.features.compute import SampleParts, open_shards
 from crosslingual.features.loader import FeatureLoader, is_features
 from crosslingual.frozen.tokens import Cut, on_cut
 from crosslingual.frozen.weights import resolve
@@ -56,9 +55,6 @@ def open_run_data(
 ) -> TrainingData:
     """Opens the settings' `train_data`, a folder of features or shards, whose samples pass, or
     passed, through `parts`. Methods that look at captions alone say that there are no pictures.
-
-    Raises:
-        FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
     """
     train_data = settings.train_data
     if not train_data:
@@ -70,28 +66,16 @@ def open_run_data(
         raise ValueError(
             "languages is not set: name those whose captions train, such as --languages de fr"
         )
-    resolution = settings.resolution if has_pictures else None
     place = {"batch_size": settings.train_batch_size, "seed": settings.seed}
     place |= {"rank": ranks.rank, "world_size": ranks.world_size}
     if is_features(resolve(train_data)):
-        made_of = parts.made_of | ({"resolution": resolution} if resolution else {})
+        made_of = parts.made_of | ({"resolution": settings.resolution} if has_pictures else {})
         features = FeatureLoader(train_data, **place, made_of=made_of, verify=settings.verify_data)
         line = _check_languages(features, parts.languages)
         if ranks.rank == 0:
             print(line)
         return TrainingData(features, parts, features.null())
-    shards = ShardLoader(
-        train_data,
-        **place,
-        num_workers=settings.dataloader_num_workers,
-        resolution=resolution,
-        verify=settings.verify_data,
-        max_corrupt=settings.max_corrupt,
-        max_pixels=settings.max_pixels,
-        key_map=parse_key_map(settings.caption_keys) or None,
-        languages=parts.languages,
-        allow_missing=True,
-    )
+    shards = open_shards(settings, train_data, parts, has_pictures, **place)
     if ranks.rank == 0:
         print(shards.language_line)
     return TrainingData(shards, parts, parts.null())
@@ -128,9 +112,6 @@ def validation_batch(
 ) -> dict[str, Tensor] | None:
     """The first rows of `validation_data`, None where nothing is validated. With `parts`, the
     features must be of pictures and captions that passed through them.
-
-    Raises:
-        FileNotFoundError, ValueError: `validation_data` is no folder of such features.
     """
     if not settings.validation_steps:
         return None

@@ -46,11 +46,7 @@ def locate(name: str) -> str:
 
 
 def refuse_code(name: str) -> None:
-    """Refuses a model on this disk that brings code of its own, which is never run here.
-
-    Raises:
-        ValueError: naming the file that asks for it.
-    """
+    """Refuses a model on this disk that brings code of its own, which is never run here."""
     folder = Path(resolve(name))
     for path in sorted(path for part in (".", "*") for path in folder.glob(f"{part}/*.json")):
         if path.name in CONFIGS:
@@ -101,11 +97,7 @@ def reading(name: str, what: str) -> Iterator[None]:
 
 
 def open_tokenizer(name: str, revision: str | None = None, **options: Any) -> Any:
-    """The tokenizer of a model: a folder, a hub id or WORLD:NAME. The options are the tokenizer's.
-
-    Raises:
-        FileNotFoundError, ValueError: as `reading`.
-    """
+    """A model's tokenizer: of a folder, a hub id or WORLD:NAME. The options are the tokenizer's."""
     from transformers import AutoTokenizer
 
     with reading(name, "tokenizer"):

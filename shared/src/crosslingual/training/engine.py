@@ -107,11 +107,7 @@ def trainable_shapes(engine: Any) -> dict[str, list[int]]:
 def check_finite(
     loss: Tensor | float, parts: Mapping[str, Tensor | float], *, step: int, keys: Sequence[str]
 ) -> None:
-    """Stops a run whose loss is not a number.
-
-    Raises:
-        ValueError: naming the step, the samples and each part, if the loss is NaN or infinite.
-    """
+    """Stops a run whose loss is not a number."""
     value = torch.as_tensor(loss).item()
     if math.isfinite(value):
         return

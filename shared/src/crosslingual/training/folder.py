@@ -42,9 +42,6 @@ def lock_folder(folder: Path, ranks: Ranks, *, flag: str = "--output_dir") -> co
 
     Returns:
         What releases the lock when it is closed; the kernel does when the process ends.
-
-    Raises:
-        ValueError: another process writes into the folder.
     """
     try:
         lock = on_first_rank(ranks, lambda: hold_folder(folder))
@@ -63,10 +60,6 @@ def check_resumable(settings: RunSettings, checkpoint: Path, ranks: Ranks) -> in
 
     Returns:
         The checkpoint's step.
-
-    Raises:
-        ValueError: naming the settings that differ, or for fewer steps than were taken, or for a
-            broken file of settings.
     """
     manifest = read_manifest(checkpoint)
     step: int = manifest["step"]

@@ -104,9 +104,6 @@ def _result_keys(engine: Any) -> dict[str, Any]:
 def check_fits(engine: Any, manifest: dict[str, Any], path: Path) -> None:
     """Refuses a checkpoint of another module, ZeRO stage or, at stages 1-3, number of processes, or
     of a DeepSpeed configuration that trains something else.
-
-    Raises:
-        ValueError: saying what differs.
     """
     here, saved = trainable_shapes(engine), manifest["trainable"]
     if here != saved:

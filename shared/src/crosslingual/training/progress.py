@@ -37,11 +37,7 @@ class Progress:
         description: str = "",
         every_s: float = 10.0,
     ) -> None:
-        """Opens the records of a run that resumes from `start_step` and has `total_steps` in all.
-
-        Raises:
-            ValueError: for an unknown tracker, or one whose package is not installed.
-        """
+        """Opens the records of a run that starts at `start_step` of `total_steps` in all."""
         self._is_on = rank == 0
         if not self._is_on:
             return

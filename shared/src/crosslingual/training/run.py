@@ -123,9 +123,6 @@ class Run:
     ) -> Any:
         """Builds the DeepSpeed engine, which is called as the module is, and the moving average,
         and loads the checkpoint; the arguments are those of `build_engine`.
-
-        Raises:
-            ValueError: the checkpoint is of another module, ZeRO stage or number of processes.
         """
         from diffusers.training_utils import EMAModel
 

@@ -50,11 +50,7 @@ def moses(input: str, *, languages: Sequence[str] | None = None) -> Iterator[Rec
 
 
 def moses_files(input: str, languages: Sequence[str] | None = None) -> list[Path]:
-    """The files of a prefix, one for each language that its end names, or those given.
-
-    Raises:
-        FileNotFoundError, ValueError: as for `moses`.
-    """
+    """The files of a prefix, one for each language that its end names, or those given."""
     if languages is None:
         found = _PAIR.search(input)
         if found is None:
