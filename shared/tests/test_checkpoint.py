@@ -293,6 +293,17 @@ def test_a_new_run_does_not_mix_with_an_old_one(saved: Path, tmp_path: Path) -> 
     assert resolve_checkpoint(tmp_path / "new", None) is None
 
 
+@pytest.mark.parametrize("text", [None, "mine: 1", "- [", ""])
+def test_a_new_run_replaces_no_files_of_others(tmp_path: Path, text: str | None) -> None:
+    (tmp_path / "metrics.jsonl").write_text("my notes\n")
+    if text is not None:
+        (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(ValueError, match="no run of this program wrote it; move it away"):
+        resolve_checkpoint(tmp_path, None)
+    (tmp_path / "settings.yaml").write_text("output_dir: runs/x\nmax_train_steps: 3\n")
+    assert resolve_checkpoint(tmp_path, None) is None  # of a run killed before its first checkpoint
+
+
 def test_a_missing_resume_path_is_an_error(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint in .*; leave out --resume"):
         resolve_checkpoint(tmp_path, "latest")

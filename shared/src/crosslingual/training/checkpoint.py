@@ -16,7 +16,6 @@ import errno
 import os
 import pickle
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +24,11 @@ from unittest import mock
 from weakref import WeakKeyDictionary
 
 import torch
+import yaml
 from torch import Tensor
 
 from crosslingual.cli.settings import write_settings
-from crosslingual.files import MARK, flush, is_full_disk
+from crosslingual.files import MARK, flush, is_full_disk, temporary_sibling
 from crosslingual.training.manifest import MANIFEST, check_fits, read_manifest, write_manifest
 
 _TAG = "deepspeed"
@@ -71,7 +71,7 @@ def save_checkpoint(
     is_first = torch.distributed.get_rank() == 0
     if _last.get(engine) == final:
         return final
-    names = [_temporary_name(final.name)]
+    names = [temporary_sibling(final).name]
     torch.distributed.broadcast_object_list(names, src=0)
     partial = output_dir / names[0]
     try:
@@ -220,7 +220,26 @@ def resolve_checkpoint(output_dir: str | Path, resume_from_checkpoint: str | Non
             f"{output_dir} holds {latest or 'checkpoints'} of another run; add "
             "--resume_from_checkpoint latest to go on with it, or choose another --output_dir"
         )
+    if latest is None:
+        _refuse_foreign(output_dir)
     return path
+
+
+def _refuse_foreign(output_dir: Path) -> None:
+    """Refuses a folder without checkpoints whose files a run would replace, unless an earlier run,
+    which ended before its first checkpoint, wrote its settings there.
+    """
+    found = [name for name in ("settings.yaml", "metrics.jsonl") if (output_dir / name).exists()]
+    settings = None
+    if "settings.yaml" in found:
+        with contextlib.suppress(ValueError, OSError, yaml.YAMLError, RecursionError):
+            settings = yaml.safe_load((output_dir / "settings.yaml").read_text(encoding="utf-8"))
+    is_ours = isinstance(settings, dict) and {"output_dir", "max_train_steps"} <= settings.keys()
+    if found and not is_ours:
+        raise ValueError(
+            f"{output_dir / found[0]} is there, and no run of this program wrote it; move it away, "
+            "or choose another --output_dir"
+        )
 
 
 def _merged_shards(checkpoint: Path) -> dict[str, Tensor]:
@@ -289,10 +308,6 @@ def _named_latest(output_dir: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else None
 
 
-def _temporary_name(name: str) -> str:
-    return f".{name}.{secrets.token_hex(8)}"
-
-
 def _remove_leftovers(output_dir: Path) -> None:
     """Removes what killed processes left: folders of our temporary names that hold our mark, or
     nothing.
@@ -334,7 +349,7 @@ def _publish(partial: Path, final: Path, last: Path | None) -> None:
 
 def _remove(checkpoint: Path) -> None:
     """Removes a checkpoint, first from under its name, so that no half of one has it."""
-    _delete(checkpoint.rename(checkpoint.with_name(_temporary_name(checkpoint.name))))
+    _delete(checkpoint.rename(temporary_sibling(checkpoint)))
 
 
 def _delete(folder: Path) -> None:
