@@ -113,3 +113,10 @@ def test_other_state_dicts_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"not QueryAdapter's; (missing|unexpected): {name}"):
             import_published(given(tmp_path))
     assert not (tmp_path / "adapter").exists()
+
+
+def test_a_pixart_adapter_of_an_earlier_version_is_built_as_it_was() -> None:
+    """Its config names the family alone."""
+    now = KINDS["pixart"]
+    before = {name: value for name, value in now.items() if name != "replaces_projection"}
+    assert type(build_adapter(before)) is type(build_adapter(now))

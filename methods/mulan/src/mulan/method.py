@@ -181,7 +181,9 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
     """
     encoder_width, width = config["encoder_width"], config["width"]
     queries = {"num_queries": config["num_queries"], "num_heads": config["num_heads"]}
-    replaces_projection, query_width = config.get("replaces_projection"), config.get("query_width")
+    # adapters of earlier versions say it by their family alone
+    replaces_projection = config.get("replaces_projection", config.get("family") == "pixart")
+    query_width = config.get("query_width")
     if config["variant"] == "seed":
         if config["pooled_width"] or replaces_projection:
             raise ValueError("variant seed drives SD 1.x and 2.x alone: use variant published")
