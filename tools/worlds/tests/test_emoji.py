@@ -258,6 +258,9 @@ def test_the_encoder_becomes_a_transformers_folder(cached):
     # U+200B is a space by the file's table, full-width letters are NFKC's.
     assert encoder.tokenizer("h\uff41i\u200bhai").input_ids == [0, 4, 4, 2]
     assert encoder.max_length == 8
+    standardised = load_multilingual_encoder(str(WORLD.models["e5-standardised"]))
+    states = standardised.encode(["shark"])[0]  # the one taught name, over its tokens
+    assert states.mean(dim=(0, 1)).abs().max() < 1e-2
 
 
 def test_a_file_of_another_layout_is_refused():
@@ -271,7 +274,7 @@ def test_a_file_of_another_layout_is_refused():
 
 def test_the_world_speaks_well_formed_languages():
     assert len(set(LANGUAGES)) == len(LANGUAGES) == 120
-    assert list(WORLD.models) == ["sd", "clip", "e5"]
+    assert list(WORLD.models) == ["sd", "clip", "e5", "e5-standardised"]
 
 
 shipped = pytest.mark.skipif(not WORLD.models["sd"].is_dir(), reason="emoji:sd is not exported yet")

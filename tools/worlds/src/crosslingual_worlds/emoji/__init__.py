@@ -9,20 +9,26 @@ from pathlib import Path
 
 from crosslingual.worlds import World
 from crosslingual_worlds.emoji.languages import LANGUAGES
-from crosslingual_worlds.emoji.packages import E5_FOLDER, FETCH, cache_folder
+from crosslingual_worlds.emoji.packages import (
+    E5_FOLDER,
+    FETCH,
+    STANDARDISED_FOLDER,
+    cache_folder,
+)
 from crosslingual_worlds.emoji.source import emoji
 
 WEIGHTS = Path(__file__).parent / "weights"
+FETCHED = {"e5": E5_FOLDER, "e5-standardised": STANDARDISED_FOLDER}
 
 
 class _Models(Mapping[str, Path]):
     """The world's model folders; one that has to be fetched says so when it is asked for."""
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("sd", "clip", "e5"))
+        return iter(("sd", "clip", *FETCHED))
 
     def __len__(self) -> int:
-        return 3
+        return 2 + len(FETCHED)
 
     def __contains__(self, name: object) -> bool:
         return name in tuple(self)
@@ -30,9 +36,7 @@ class _Models(Mapping[str, Path]):
     def __getitem__(self, name: str) -> Path:
         if name in ("sd", "clip"):
             return WEIGHTS / name
-        if name != "e5":
-            raise KeyError(name)
-        folder = cache_folder() / E5_FOLDER
+        folder = cache_folder() / FETCHED[name]
         if not folder.exists():
             raise FileNotFoundError(f"emoji:{name} is not in {cache_folder()}: {FETCH}")
         return folder

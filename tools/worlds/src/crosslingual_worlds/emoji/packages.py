@@ -21,6 +21,7 @@ from typing import Any
 VARIABLE = "CROSSLINGUAL_CACHE"
 FETCH = "crosslingual-worlds fetch emoji"
 E5_FOLDER = "e5-xlm-r"  # of the converted encoder, in the cache
+STANDARDISED_FOLDER = "e5-standardised"
 
 
 @dataclass(frozen=True)
