@@ -29,7 +29,6 @@ from crosslingual.files import (
     stem_of,
     temporary_sibling,
     write_json,
-    write_text,
 )
 
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -371,13 +370,12 @@ def write_results(
     with hold_results(folder, listing):
         _clear(folder / listing)
         own = check_results(folder, listing, writers, known_by)
-        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         with _temporary_folder(folder / listing, "results") as temporary:
             for name in value["files"]:
                 with naming_full_disk(f"{folder / name} was not written; make room and try again"):
                     writers[name](temporary / name)
                     flush(temporary / name)
-            write_text(temporary / listing, text)
+            write_json(temporary / listing, value)
             for name in sorted(own & writers.keys()):
                 (folder / name).unlink(missing_ok=True)
             for name in (listing, *value["files"]):

@@ -16,12 +16,14 @@ from importlib import import_module
 from pathlib import Path
 
 from crosslingual.cli import guard
+from crosslingual.cli.settings import default_of
 from crosslingual.cli.verbs import run_command
 from crosslingual.files import MARK, hold_folder, write_json
 from crosslingual.folders import read_mark
 
 KIND = "demo"
 WORLD = "testbed"  # whose defaults the settings have; another world's are in its own script
+ALWAYS = ("output_dir", "num_processes", "seed", "world")
 
 
 @dataclass
@@ -57,7 +59,7 @@ def run_demo(settings: DemoSettings) -> None:
         field.name.upper(): _words(value)
         for field in dataclasses.fields(settings)
         if (value := getattr(settings, field.name)) is not None
-        and (settings.world == WORLD or field.name in ALWAYS or value != _default(field))
+        and (settings.world == WORLD or field.name in ALWAYS or value != default_of(field))
     }
     commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, **variables, "PATH": commands}
@@ -69,14 +71,6 @@ def run_demo(settings: DemoSettings) -> None:
         raise ValueError(
             f"{package} demo ended with code {done.returncode}; its verb's message stands above"
         )
-
-
-ALWAYS = ("output_dir", "num_processes", "seed", "world")
-
-
-def _default(field: dataclasses.Field) -> object:
-    made = field.default_factory
-    return field.default if made is dataclasses.MISSING else made()
 
 
 def find_script(package: str) -> Path:

@@ -80,7 +80,7 @@ def parse_settings(
             name = former.get(name, name)
             values[name] = _read(name, words, folder.absolute(), hints)
     for field in dataclasses.fields(cls):
-        if field.name not in values and _is_required(field):
+        if field.name not in values and default_of(field) is dataclasses.MISSING:
             raise ValueError(
                 f"{prog} needs --{field.name} (by flag or in the --config file); see {prog} --help"
             )
@@ -225,8 +225,10 @@ def _describe(hint: Any) -> str:
     return " or ".join(words)
 
 
-def _is_required(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+def default_of(field: dataclasses.Field) -> Any:
+    """A field's default; `dataclasses.MISSING` where the setting is required."""
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def _help(cls: type, prog: str, description: str) -> str:
@@ -251,10 +253,9 @@ def _help(cls: type, prog: str, description: str) -> str:
 
 
 def _default(field: dataclasses.Field) -> str:
-    if _is_required(field):
+    value = default_of(field)
+    if value is dataclasses.MISSING:
         return "required"
-    has_factory = field.default_factory is not dataclasses.MISSING
-    value = field.default_factory() if has_factory else field.default
     if isinstance(value, list):
         return f"default: {' '.join(map(str, value)) or 'none'}"
     if isinstance(value, bool):

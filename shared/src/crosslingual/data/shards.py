@@ -187,7 +187,6 @@ def _twice(key: str, first: str, second: str) -> str:
 def _written_before(folder: Path) -> list[str]:
     """The files that an earlier version, which left no mark, wrote into a folder of shards."""
     try:
-        shards = read_index(folder)["shards"]
-        return [INDEX, SIZES, *(str(shard["name"]) for shard in shards)]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return [INDEX, SIZES, *(shard["name"] for shard in read_index(folder)["shards"])]
+    except (FileNotFoundError, ValueError):
         return []

@@ -2,7 +2,6 @@
 `TrainingData` hands the same straight on where training reads shards.
 """
 
-import errno
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +23,7 @@ from crosslingual.features.loader import (
     is_written,
 )
 from crosslingual.features.ragged import Ragged
-from crosslingual.files import is_full_disk
+from crosslingual.files import naming_full_disk
 from crosslingual.frozen.tokens import CutCounts
 from crosslingual.training.folder import lock_folder, on_first_rank
 from crosslingual.training.processes import Ranks
@@ -76,15 +75,12 @@ def write_run_features(
     if not (settings.shards and settings.features_dir and parts.languages):
         raise ValueError("`features` needs --shards, --features_dir and --languages")
     folder = Path(settings.features_dir)
-    with lock_folder(folder, ranks, flag="--features_dir"):
-        try:
-            _write(settings, parts, ranks, folder, has_pictures, batches_per_block)
-        except Exception as error:
-            if not is_full_disk(error):
-                raise
-            message = f"the disk is full: the features in {folder} are not complete"
-            message += "; make room and run `features` again, which goes on"
-            raise OSError(errno.ENOSPC, message) from error
+    message = f"the features in {folder} are not complete; make room and run `features` again"
+    with (
+        lock_folder(folder, ranks, flag="--features_dir"),
+        naming_full_disk(f"{message}, which goes on"),
+    ):
+        _write(settings, parts, ranks, folder, has_pictures, batches_per_block)
     return folder
 
 

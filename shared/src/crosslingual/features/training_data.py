@@ -2,7 +2,7 @@
 are read. Both give the same arrays, by the same flag.
 """
 
-import warnings
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from crosslingual.data.languages import describe_counts, match_languages
 from crosslingual.data.loader import ShardLoader
 from crosslingual.features.compute import SampleParts, open_shards
 from crosslingual.features.loader import FeatureLoader, is_features
-from crosslingual.frozen.tokens import Cut, on_cut
+from crosslingual.frozen.tokens import on_cut
 from crosslingual.frozen.weights import resolve
 from crosslingual.training.processes import Ranks
 from crosslingual.training.settings import RunSettings
@@ -41,7 +41,7 @@ class TrainingData:
         """Endless batches of the arrays of `parts.encode` from a micro-step on."""
         for batch in self.loader.batches(start_step):
             is_stored = isinstance(self.loader, FeatureLoader)
-            with on_cut(_warn_once):
+            with on_cut(lambda cut: _say_once(cut.max_length)):
                 arrays = batch if is_stored else self.parts.encode(batch) | {"keys": batch["keys"]}
             yield arrays
 
@@ -100,11 +100,9 @@ def _check_languages(features: FeatureLoader, languages: list[str]) -> str:
     return describe_counts(languages, counts, num_rows, features.index.num_rows)
 
 
-def _warn_once(cut: Cut) -> None:
-    warnings.warn(
-        f"captions longer than {cut.max_length} tokens are cut: `features` counts them by language",
-        stacklevel=2,
-    )
+@functools.cache
+def _say_once(max_length: int) -> None:
+    print(f"captions longer than {max_length} tokens are cut: `features` counts them by language")
 
 
 def validation_batch(

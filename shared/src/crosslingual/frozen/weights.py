@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from crosslingual.files import is_full_disk
+from crosslingual.files import is_full_disk, sha256_of
 from crosslingual.folders import check_folder
 from crosslingual.worlds import model_folder
 
@@ -216,6 +216,5 @@ def weights_hash(name: str, subfolders: tuple[str, ...] = ("",)) -> str | None:
     whole = hashlib.sha256()
     for path in files:
         whole.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
+        whole.update(bytes.fromhex(sha256_of(path)))
     return whole.hexdigest()
