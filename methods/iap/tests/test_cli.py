@@ -19,7 +19,7 @@ class TestCommand(conformance.Command):
         ({"target_language": []}, "target_language is not set: .* --target_language zh"),
         (
             {"train_data": "{shards}", "target_language": ["ja"]},
-            "choose others by --target_language",
+            "no sample has captions in .ja.; there are captions in de, en, fr",
         ),
         (EMPTY, "no complete features in"),
         (STALE, "are stale: english_draws was None and is 1"),
