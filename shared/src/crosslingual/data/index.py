@@ -17,7 +17,7 @@ from crosslingual.data.addresses import at_address
 from crosslingual.data.languages import match_language, parse_language
 from crosslingual.data.records import Record, sample_to_record
 from crosslingual.data.tars import INDEX, Shard
-from crosslingual.data.text import parse_json
+from crosslingual.data.text import fault_of, parse_json
 from crosslingual.files import check_fields, sha256_of
 
 SIZES = "sizes.json"
@@ -156,10 +156,8 @@ def language_counts(urls: list[str]) -> tuple[Counter[str], int]:
         if {shard["name"] for shard in index.get("shards", [])} != chosen:
             return Counter(), 0
         for language, count in index["languages"].items():
-            try:
+            with fault_of(folder + INDEX):
                 counts[parse_language(language)] += count
-            except ValueError as error:
-                raise ValueError(f"{folder + INDEX}: {error}") from error
         num_samples += index["num_samples"]
     return counts, num_samples
 

@@ -20,6 +20,7 @@ from crosslingual.data.text import (
     check_characters,
     decode_text,
     dump_json,
+    fault_of,
     find_file,
     parse_json,
     printable,
@@ -83,21 +84,16 @@ class Record:
             raise ValueError(f"key {self.key!r} must be a relative path inside, without a dot")
         if not self.captions:
             raise ValueError(f"record {self.key!r} has no captions")
-        try:
+        with fault_of(f"record {self.key!r}"):
             captions: dict[str, list[str]] = {}
             for language, texts in self.captions.items():
                 captions.setdefault(parse_language(language), []).extend(map(str.strip, texts))
             culture = None if self.culture is None else parse_language(str(self.culture))
-        except ValueError as error:
-            raise ValueError(f"record {self.key!r}: {error}") from error
+            check_characters("".join(map("".join, captions.values())))
         object.__setattr__(self, "captions", captions)
         object.__setattr__(self, "culture", culture)
         if not all(texts and all(texts) for texts in self.captions.values()):
             raise ValueError(f"record {self.key!r} has an empty caption")
-        try:
-            check_characters("".join(map("".join, self.captions.values())))
-        except ValueError as error:
-            raise ValueError(f"record {self.key!r}: {error}") from error
         if clash := set(RESERVED) & set(self.extra):
             raise ValueError(f"record {self.key!r}: extra may not hold {', '.join(sorted(clash))}")
 
@@ -208,10 +204,8 @@ def record_to_sample(record: Record) -> dict[str, Any]:
             raise ValueError(f"record {record.key!r}: the picture is {what}")
         sample[kind] = image
     fields = {name: getattr(record, name) for name in RESERVED} | record.extra
-    try:
+    with fault_of(f"record {record.key!r}"):
         sample["json"] = dump_json(fields, sort_keys=True).encode()
-    except ValueError as error:
-        raise ValueError(f"record {record.key!r}: {error}") from error
     if english := sorted(filter(is_english, record.captions)):
         sample["txt"] = record.captions[english[0]][0].encode()
     return sample
@@ -234,7 +228,7 @@ def sample_to_record(
             not read; the sample is named.
     """
     key = sample["__key__"]
-    try:
+    with fault_of(f"sample {key!r}"):
         fields = parse_json(sample.get("json", b"{}"))
         if not isinstance(fields, dict):
             raise ValueError("the JSON is no object")
@@ -248,8 +242,6 @@ def sample_to_record(
             caption_language=caption_language,
             origin=sample.get("__url__", ""),
         )
-    except ValueError as error:
-        raise ValueError(f"sample {key!r}: {error}") from error
 
 
 def find_picture(sample: Mapping[str, Any]) -> bytes | None:

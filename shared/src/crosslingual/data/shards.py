@@ -136,7 +136,7 @@ def _write_all(
             origins[record.key] = origin
             try:
                 sample = record_to_sample(record)
-                with fault_of(f"record {record.key!r}", None):
+                with fault_of(f"record {record.key!r}"):
                     check_mode(sample)
             except (FileNotFoundError, ValueError) as error:
                 if not allow_missing and (faults is None or isinstance(record.image, Path)):

@@ -130,7 +130,7 @@ def iter_lines(path: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def fault_of(name: str, faults: dict[str, str] | None) -> Iterator[None]:
+def fault_of(name: str, faults: dict[str, str] | None = None) -> Iterator[None]:
     """What is wrong with a sample, a ValueError in the block, goes into `faults` by the sample's
     name; where there are none to go to, it is raised with the name.
     """

@@ -71,7 +71,7 @@ def folder(
         if not isinstance(file_name, str) or not file_name:
             raise ValueError(f"{where} has no 'file_name'")
         text = None if "captions" in fields or caption_keys else fields.pop("text", None)
-        with fault_of(where, None):
+        with fault_of(where):
             image = find_inside(root, file_name, allow_outside)
         with fault_of(where, faults):
             yield record_from_fields(make_key(file_name), image, fields, text=text, **options)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from crosslingual.data.languages import match_languages
 from crosslingual.data.records import Record, make_key
-from crosslingual.data.text import find_inside, iter_lines
+from crosslingual.data.text import fault_of, find_inside, iter_lines
 
 
 def multi30k(
@@ -44,10 +44,8 @@ def multi30k(
         raise FileNotFoundError(
             f"no Multi30K split {split!r} in {root}; there are: {', '.join(splits) or 'none'}"
         )
-    try:
+    with fault_of(f"Multi30K's {split}"):
         columns_of = match_languages(languages or raw, raw)
-    except ValueError as error:
-        raise ValueError(f"Multi30K's {split}: {error}") from error
     names = list(iter_lines(names_path))
     columns = {
         language: [_read_column(path, len(names), names_path) for path in raw[column]]
