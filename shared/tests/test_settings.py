@@ -1,6 +1,7 @@
 """Settings from YAML and flags: types, errors, and a file that runs again."""
 
 import errno
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -134,6 +135,48 @@ def test_a_wrong_setting_is_named(words: list[str], message: str) -> None:
     with pytest.raises(ValueError) as raised:
         parse("--train_data", "x", *words)
     assert message in str(raised.value)
+
+
+@dataclass
+class Numbers:
+    """Settings with a range.
+
+    Attributes:
+        train_batch_size: samples.
+        embed_batch_size: samples; 0 for all.
+        lr_warmup_steps: steps.
+        caption_dropout: a share.
+        seed: any number.
+    """
+
+    train_batch_size: int = 4
+    embed_batch_size: int = 0
+    lr_warmup_steps: int = 50
+    caption_dropout: float | None = None
+    seed: int = 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("train_batch_size", "0", "'train_batch_size' must be at least 1, not 0"),
+        ("embed_batch_size", "-1", "'embed_batch_size' must be at least 1, not -1"),
+        ("lr_warmup_steps", "-1", "'lr_warmup_steps' must be at least 0, not -1"),
+        ("caption_dropout", "2", "'caption_dropout' must be from 0 to 1, not 2.0"),
+        ("caption_dropout", "-0.1", "'caption_dropout' must be from 0 to 1, not -0.1"),
+    ],
+)
+def test_a_number_that_no_setting_of_its_kind_can_have_is_refused(
+    name: str, value: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_settings(Numbers, [f"--{name}", value], prog="example")
+
+
+def test_numbers_at_the_ends_of_their_ranges_pass() -> None:
+    words = "--train_batch_size 1 --embed_batch_size 0 --lr_warmup_steps 0 --caption_dropout 1"
+    found = parse_settings(Numbers, f"{words} --seed -1".split(), prog="example")
+    assert found == Numbers(1, 0, 0, 1.0, -1)
 
 
 def test_an_unknown_key_of_the_file_is_refused(tmp_path: Path) -> None:

@@ -32,6 +32,14 @@ _Words = str | list[str]
 _NULLS = ("null", "~", "None", "")
 _COMMA_LIST = re.compile(r"[\w./:-]+(?:,[\w./:-]+)+", re.ASCII)
 _NO_SETTINGS = ("local_rank", "verb")
+_COUNTS = re.compile(
+    r"(\w+_)?(batch_size|height|width|resolution|rank|heads|beams|max_length|checkpointing_steps)"
+    "|(max_train|num_inference|gradient_accumulation)_steps|(validation|chunk)_rows|gallery"
+    "|num_(prompts|images_per_prompt|seeds|processes|devices|pictures|queries|references|test|texts)"
+)
+"""Whole numbers with which nothing happens, or a division by zero, below 1."""
+_SHARES = re.compile(r"(\w+_)?dropout|max_corrupt|ema_decay|label_smoothing")
+"""Numbers from 0 to 1."""
 
 
 def parse_settings(
@@ -80,6 +88,8 @@ def parse_settings(
             name = former.get(name, name)
             values[name] = _read(name, words, folder.absolute(), hints)
     for field in dataclasses.fields(cls):
+        if field.name in values:
+            _check_range(field, values[field.name])
         if field.name not in values and default_of(field) is dataclasses.MISSING:
             raise ValueError(
                 f"{prog} needs --{field.name} (by flag or in the --config file); see {prog} --help"
@@ -185,6 +195,17 @@ def _read(name: str, words: _Words, folder: Path, hints: Mapping[str, Any]) -> A
     except pydantic.ValidationError:
         kind = _describe(hints[name])
         raise ValueError(f"setting '{name}' must be {kind}, not '{words}'") from None
+
+
+def _check_range(field: dataclasses.Field, value: Any) -> None:
+    """Refuses a number that no such setting can have; 0 passes where it is the default."""
+    name, is_whole = field.name, type(value) is int
+    if is_whole and value < 1 and _COUNTS.fullmatch(name) and (value, field.default) != (0, 0):
+        raise ValueError(f"setting '{name}' must be at least 1, not {value}")
+    if is_whole and value < 0 and not name.endswith("seed"):
+        raise ValueError(f"setting '{name}' must be at least 0, not {value}")
+    if isinstance(value, float) and _SHARES.fullmatch(name) and not 0 <= value <= 1:
+        raise ValueError(f"setting '{name}' must be from 0 to 1, not {value}")
 
 
 def _placed(word: str, folder: Path) -> str:
