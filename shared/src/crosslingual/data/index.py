@@ -76,6 +76,12 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     return check_fields(index, {**_FIELDS, "shards": list[_Shard]}, path, "write the shards again")
 
 
+def shards_hash(folder: str | Path) -> str | None:
+    """The hash that the index of a folder of shards says; None where it has no index."""
+    has_index = (Path(folder) / INDEX).is_file()
+    return str(read_index(folder)["sha256"]) if has_index else None
+
+
 def check_sizes(folder: str | Path, index: Mapping[str, Any]) -> None:
     """Compares the shards on disk with their index, by size."""
     for shard in index["shards"]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from crosslingual.data.index import INDEX, read_index
+from crosslingual.data.index import shards_hash
 from crosslingual.data.loader import ShardLoader
 from crosslingual.data.pictures import fit_picture, pixels_to_images
 from crosslingual.evaluation.retrieval import append_result, recall_at_k, result_json
@@ -162,14 +162,13 @@ def evaluate_retrieval(
         raise ValueError("languages is empty: name those to test, such as --languages en de")
     started = time.perf_counter()
     images_ID, captions = read_dataset(embedder, settings)
-    has_index = (Path(settings.dataset) / INDEX).is_file()
     common = {
         "dataset": settings.dataset,
         "model": model,
         "pretrained": settings.model,
         "captions": settings.captions,
         "precision": "fp32",
-        "dataset_sha256": read_index(settings.dataset)["sha256"] if has_index else None,
+        "dataset_sha256": shards_hash(settings.dataset),
         "seed": settings.seed,
         "num_bootstrap": settings.num_bootstrap,
         "resolution": embedder.resolution,

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from crosslingual.data.index import INDEX
-from crosslingual.data.index import read_index as read_shard_index
+from crosslingual.data.index import shards_hash
 from crosslingual.data.loader import ShardLoader
 from crosslingual.data.records import parse_key_map
 from crosslingual.features.blocks import join, save_block
@@ -98,7 +97,7 @@ def _write(
     )
     if ranks.rank == 0:
         print(loader.language_line)
-    of_run = {"shards": shards_hash(shards), "batch_size": batch_size}
+    of_run = {"shards": shards_hash(shards) or shards, "batch_size": batch_size}
     made_of = {**parts.made_of, "resolution": loader.resolution, **of_run}
     on_first_rank(ranks, lambda: claim(folder, made_of))
     own = claim_hash(folder)
@@ -145,9 +144,3 @@ def open_shards(
         languages=parts.languages,
         allow_missing=True,
     )
-
-
-def shards_hash(shards: str) -> str:
-    """The hash in the shards' own index, or their names where there is none."""
-    has_index = (Path(shards) / INDEX).is_file()
-    return str(read_shard_index(shards)["sha256"]) if has_index else shards

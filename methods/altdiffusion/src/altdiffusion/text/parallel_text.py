@@ -9,13 +9,12 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from crosslingual.data.index import count_languages
+from crosslingual.data.index import count_languages, shards_hash
 from crosslingual.data.languages import find_tags, rename_captions
 from crosslingual.data.records import Record
 from crosslingual.data.shards import iter_usable
 from crosslingual.data.sources.moses import moses
 from crosslingual.data.tars import expand_shards
-from crosslingual.features.compute import shards_hash
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Source:
                 with path.open("rb") as file:
                     total.update(hashlib.file_digest(file, "sha256").digest())
             return total.hexdigest()
-        index = shards_hash(self.name)
+        index = shards_hash(self.name) or self.name
         urls = expand_shards(self.name) if index == self.name else []
         sizes = [(url, os.path.getsize(url)) for url in urls if "://" not in url]
         total.update(repr((index, sizes)).encode())

@@ -16,10 +16,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from crosslingual.data.index import count_languages, read_index
+from crosslingual.data.index import count_languages, shards_hash
 from crosslingual.data.languages import find_tags, rename_captions
 from crosslingual.data.shards import iter_shards
-from crosslingual.data.tars import INDEX, expand_shards
+from crosslingual.data.tars import expand_shards
 from crosslingual.evaluation.retrieval import TIES, append_result, recall_at_k
 from crosslingual.frozen.encoders import MultilingualEncoder, load_multilingual_encoder
 from mclip.stage1.artifact import ENCODER_FOLDER
@@ -159,7 +159,6 @@ def report(
     recalls, num_ties = recall_of_pairs(texts, vectors_of_pair)
     print(format_table(recalls, list(texts), bleu))
     metrics = {"recall@1": recalls, "mean_recall@1": fmean(recalls.values())}
-    has_index = (Path(settings.data) / INDEX).is_file()
     result = {
         "dataset": settings.data,
         "model": model,
@@ -171,7 +170,7 @@ def report(
         "n_texts": len(next(iter(texts.values()))),
         "n_ties": num_ties,
         "precision": "fp32",
-        "dataset_sha256": read_index(settings.data)["sha256"] if has_index else None,
+        "dataset_sha256": shards_hash(settings.data),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "wall_s": round(time.perf_counter() - started, 2),
     }

@@ -16,13 +16,12 @@ from functools import cached_property
 from itertools import islice, permutations
 from pathlib import Path
 
-from crosslingual.data.index import count_languages
+from crosslingual.data.index import count_languages, shards_hash
 from crosslingual.data.languages import find_tags, match_language, rename_captions
 from crosslingual.data.shards import iter_usable
 from crosslingual.data.sources.moses import moses, moses_files
 from crosslingual.data.tars import expand_shards
 from crosslingual.data.text import iter_lines
-from crosslingual.features.compute import shards_hash
 
 Pair = tuple[str, str]
 """Source and target language. A sorted pair stands for both directions."""
@@ -84,9 +83,8 @@ class ParallelText:
                     for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):  # noqa: B023
                         digest.update(chunk)
             return digest.hexdigest()
-        digest = shards_hash(self.name)
-        if digest != self.name:
-            return digest
+        if found := shards_hash(self.name):
+            return found
         urls = [url for url in expand_shards(self.name) if "://" not in url]
         sizes = [(url, Path(url).stat().st_size) for url in urls]
         return hashlib.sha256(repr((self.name, sizes)).encode()).hexdigest()
