@@ -304,6 +304,15 @@ def test_a_line_is_appended_after_whole_lines(tmp_path: Path, before: bytes, aft
     assert path.read_bytes() == after + '{"ü": 3}\n'.encode()
 
 
+@pytest.mark.parametrize("text", ['[\n {"a": 1}\n]', "my notes", "[1]\n", '{\n "a": 1\n}'])
+def test_no_line_is_appended_to_what_holds_something_else(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="results.json holds something else than results"):
+        append_line(path, "{}")
+    assert path.read_text() == text
+
+
 def test_a_full_disk_takes_a_part_of_a_line_back(small_disk: Path) -> None:
     path = small_disk / "results.jsonl"
     append_line(path, '{"a": 1}')

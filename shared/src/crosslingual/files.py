@@ -57,10 +57,12 @@ def append_line(path: Path, text: str) -> None:
 
     Raises:
         OSError: the disk is full; the file is as before.
+        ValueError: the file holds something else than lines of JSON objects.
     """
     with path.open("a+b", buffering=0) as file:
         with contextlib.suppress(OSError):  # on a disk without locks
             fcntl.lockf(file, fcntl.LOCK_EX)
+        _check_lines(file, path)
         line = text.encode() + b"\n"
         with naming_full_disk(f"a line of {path} was not written; make room and try again"):
             end = _end_of_lines(file)
@@ -71,6 +73,20 @@ def append_line(path: Path, text: str) -> None:
             except OSError:
                 os.ftruncate(file.fileno(), end)
                 raise
+
+
+def _check_lines(file: IO[bytes], path: Path) -> None:
+    """Refuses a file whose first line is no JSON object, nor the half of one."""
+    file.seek(0)
+    first = file.readline()
+    is_ours = not first.strip() or (first.startswith(b"{") and not first.endswith(b"\n"))
+    with contextlib.suppress(ValueError, RecursionError):
+        is_ours = is_ours or isinstance(json.loads(first), dict)
+    if not is_ours:
+        raise ValueError(
+            f"{path} holds something else than results, which are lines of JSON; move it, or "
+            "choose another --output_dir"
+        )
 
 
 def _end_of_lines(file: IO[bytes]) -> int:
