@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from crosslingual.cli.shards import InspectSettings, survey
 from crosslingual.data.index import check_hashes, read_index, shard_sizes
 from crosslingual.data.loader import ShardLoader
 from crosslingual.data.records import Record
@@ -125,6 +126,22 @@ def test_an_absurd_count_of_samples_is_refused(shards: Path, tmp_path: Path, cou
     (tmp_path / "sizes.json").write_text(json.dumps({"00000.tar": count}))
     with pytest.raises(ValueError, match=r"sizes.json says .* for 00000.tar, which cannot be"):
         shard_sizes([str(tmp_path / "00000.tar")])
+
+
+@pytest.mark.parametrize("name", ["index.json", "sizes.json"])
+def test_a_changed_number_beside_shards_is_refused(shards: Path, tmp_path: Path, name: str) -> None:
+    """A bit more or less makes 0 of 8: the samples of a shard would be lost in silence."""
+    folder = shutil.copytree(shards, tmp_path / "shards")
+    text = (folder / name).read_text()
+    (folder / name).write_text(text.replace(": 22", ": 20"))
+    for read in (
+        lambda: ShardLoader(str(folder), batch_size=2, seed=0, resolution=None),
+        lambda: survey(InspectSettings(str(folder))),
+    ):
+        with pytest.raises(ValueError, match=f"{name} is not as it was written"):
+            read()
+    (folder / "crosslingual.json").unlink()  # what the message says
+    ShardLoader(str(folder), batch_size=2, seed=0, resolution=None)
 
 
 def test_every_flipped_byte_of_a_block_is_refused_or_means_the_same(copy: Path) -> None:

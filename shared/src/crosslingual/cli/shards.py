@@ -12,7 +12,14 @@ from typing import Any, ClassVar
 
 import docstring_parser
 
-from crosslingual.data.index import Tally, check_hashes, check_sizes, language_counts, read_index
+from crosslingual.data.index import (
+    Tally,
+    check_hashes,
+    check_sizes,
+    language_counts,
+    read_index,
+    shard_sizes,
+)
 from crosslingual.data.languages import LanguageCode, match_languages
 from crosslingual.data.records import (
     Record,
@@ -218,6 +225,7 @@ def survey(settings: InspectSettings) -> None:
         raise ValueError(f"{damaged[0]}: copy or write it again")
     if (Path(settings.shards) / INDEX).is_file():
         index = read_index(settings.shards)
+        shard_sizes(paths)  # raises where the loader would
         said = language_counts(paths)
         if not faults and said != (tally.languages, tally.counts["num_samples"]):
             raise ValueError(

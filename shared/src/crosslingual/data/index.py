@@ -19,6 +19,7 @@ from crosslingual.data.records import Record, sample_to_record
 from crosslingual.data.tars import INDEX, Shard
 from crosslingual.data.text import fault_of, parse_json
 from crosslingual.files import check_fields, sha256_of
+from crosslingual.folders import check_folder
 
 SIZES = "sizes.json"
 VERSION = 1
@@ -78,8 +79,7 @@ def read_index(folder: str | Path) -> dict[str, Any]:
 
 def shards_hash(folder: str | Path) -> str | None:
     """The hash that the index of a folder of shards says; None where it has no index."""
-    has_index = (Path(folder) / INDEX).is_file()
-    return str(read_index(folder)["sha256"]) if has_index else None
+    return read_index(folder).get("sha256") if (Path(folder) / INDEX).is_file() else None
 
 
 def check_sizes(folder: str | Path, index: Mapping[str, Any]) -> None:
@@ -199,7 +199,8 @@ def count_languages(
 
 def _read_json(url: str) -> dict[str, Any]:
     """The object in a JSON file; an empty one where there is no file. One that lists shards is an
-    index, whose values are of the types that `write_shards` gives them.
+    index, whose values are of the types that `write_shards` gives them. Index and sizes are as the
+    folder's mark, if it has one, says: a changed number would lose samples in silence.
     """
     with at_address(url) as (filesystem, path):
         if not filesystem.exists(path):
@@ -211,4 +212,7 @@ def _read_json(url: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{url} is broken ({error}); {remedy}") from error
     is_index = isinstance(found, dict) and "shards" in found
-    return check_fields(found, _FIELDS | {"shards": list[_Named]} if is_index else {}, url, remedy)
+    check_fields(found, _FIELDS | {"shards": list[_Named]} if is_index else {}, url, remedy)
+    if "://" not in url and Path(url).name in (INDEX, SIZES):
+        check_folder(Path(url).parent, [Path(url).name])
+    return found
