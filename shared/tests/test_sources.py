@@ -51,7 +51,7 @@ def test_folder_with_a_column_a_language(tmp_path: Path) -> None:
     [
         ('{"file_name": "b.jpg", "text"', "line 2 is broken JSON"),
         ("[]", "line 2 is no JSON object"),
-        ('{"text": "x"}', "line 2 has no 'file_name'"),
+        ('{"text": "x"}', "line 2: it has no 'file_name'"),
         ('{"file_name": "b.jpg", "title": "x"}', "line 2: no caption; JSON keys found: title"),
     ],
 )
@@ -85,9 +85,9 @@ def test_folder_with_a_csv(tmp_path: Path) -> None:
         ("", "metadata.csv needs a first line .* not nothing"),
         ("file_name;text\na.jpg;x", "parted by commas"),
         ("file_name,text,text\na.jpg,x,y", "different column names"),
-        ("file_name,text\na.jpg,x,y", "line 2 has 3 cells for 2 columns"),
+        ("file_name,text\na.jpg,x,y", "line 2: it has 3 cells for 2 columns"),
         ('file_name,text\na.jpg,"x', "line 2 is broken CSV"),
-        ("file_name,text\n,x", "line 2 has no 'file_name'"),
+        ("file_name,text\n,x", "line 2: it has no 'file_name'"),
         ("file_name,text\na.jpg,", "line 2: no caption"),
         ("file_name,text,culture\na.jpg,x,jp", "line 2: record 'a': 'jp' is .* mean 'ja'"),
         ("file_name,text,parallel\na.jpg,x,maybe", "line 2: 'parallel' must be true or false"),
@@ -399,6 +399,8 @@ def test_conceptual_captions_become_a_table(
     source, target = tmp_path / "in.tsv", tmp_path / "new/out.tsv"
     source.write_text(f"{line}\n{line}\n")
     url_table(UrlTableSettings(dataset, str(source), str(target)))
+    with pytest.raises(ValueError, match="is an input, which would be lost"):
+        url_table(UrlTableSettings(dataset, str(source), str(source)))
     assert f"wrote {target}: 2 addresses" in capsys.readouterr().out
     assert target.read_text().splitlines()[:2] == [
         "url\tcaption",
@@ -418,12 +420,18 @@ def test_a_malformed_row_is_its_samples_fault(tmp_path: Path) -> None:
         '{"file_name": "a.jpg", "text": " "}',
         '{"file_name": "b.jpg", "text": "\\ud83d"}',
     ]
-    rows += ["{", '{"file_name": "c.jpg", "text": "a cat"}']
+    rows += ["{", '{"text": "x"}', '{"file_name": "a\\u0000.jpg", "text": "x"}']
+    rows += ['{"file_name": "c.jpg", "text": "a cat"}']
     (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
     faults: dict[str, str] = {}
     assert [record.key for record in SOURCES["folder"](str(tmp_path), faults=faults)] == ["c"]
-    lines = [f"{tmp_path / 'metadata.jsonl'} line {number}" for number in (1, 2, 3)]
+    lines = [f"{tmp_path / 'metadata.jsonl'} line {number}" for number in range(1, 6)]
     assert [*faults] == lines
+    (tmp_path / "metadata.jsonl").unlink()
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.jpg,x,y\nb.jpg,a dog")
+    faults.clear()
+    assert [record.key for record in SOURCES["folder"](str(tmp_path), faults=faults)] == ["b"]
+    assert "3 cells for 2 columns" in faults[f"{tmp_path / 'metadata.csv'} line 2"]
     images = [{"file_name": f"{name}.jpg", "id": name} for name in "ab"]
     notes = [{"image_id": "a", "caption": ""}, {"image_id": "b", "caption": "a cat"}]
     (tmp_path / "c.json").write_text(json.dumps({"images": images, "annotations": notes}))

@@ -275,6 +275,9 @@ def test_an_index_of_another_model_or_of_texts_is_refused(
     line = refuse("search", "--model", model, "--index", tmp_path / "texts", *query)
     assert "holds texts" in line
     assert "run `mclip embed`" in refuse("search", "--model", model, "--index", "none", *query)
+    own = sorted(Path(pictures).rglob("*.png"))[0]
+    words = ["--images", pictures, "--query", "x", "--output", own]
+    assert "is an input, which would be lost" in refuse("search", "--model", model, *words)
     both = ["--index", index, "--images", pictures]
     assert "give one of" in refuse("search", "--model", model, *both, *query)
     shutil.copy(tmp_path / "texts.npy", tmp_path / "spoilt.npy")

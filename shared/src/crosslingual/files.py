@@ -49,6 +49,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def refuse_input(output: Path, *inputs: Path) -> None:
+    """Refuses an output that is one of the files it is made of, which it would replace."""
+    for path in inputs:
+        if output.exists() and path.exists() and output.samefile(path):
+            raise ValueError(f"{output} is an input, which would be lost; choose another --output")
+
+
 def append_line(path: Path, text: str) -> None:
     """Appends one line of JSON, whole or not at all.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from crosslingual.data.text import iter_lines
-from crosslingual.files import replacing
+from crosslingual.files import refuse_input, replacing
 
 COLUMNS = {"cc3m": ("caption", "url"), "cc12m": ("url", "caption")}
 """What the columns of `Train_GCC-training.tsv` and `cc12m.tsv` are; neither file says so."""
@@ -42,6 +42,7 @@ def url_table(settings: UrlTableSettings) -> None:
     dataset, source, target = settings.dataset, Path(settings.input), Path(settings.output)
     if not source.is_file():
         raise FileNotFoundError(f"no file {source}; give --input the tsv of {dataset}")
+    refuse_input(target, source)
     target.parent.mkdir(parents=True, exist_ok=True)
     url_column = COLUMNS[dataset].index("url")
     count = 0

@@ -8,6 +8,7 @@ in another format that is read (GIF, BMP, TIFF, AVIF) is kept as it is, as `KEY.
 
 import functools
 import logging
+import os.path
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -193,7 +194,7 @@ def record_to_sample(record: Record) -> dict[str, Any]:
     remedy = "add it, or leave such samples out with --allow_missing"
     if isinstance(image, Path):
         path = find_file(image)
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file, it says no to names too long
             raise FileNotFoundError(f"record {record.key!r}: picture {image} is missing; {remedy}")
         image = path.read_bytes()
     if image is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from crosslingual.data.text import iter_json_lines
 from crosslingual.evaluation.embedder import evaluate_retrieval
-from crosslingual.files import write_text
+from crosslingual.files import refuse_input, write_text
 from mclip.pipeline import load_embedder
 from mclip.settings import EvaluateSettings, TableSettings
 
@@ -58,5 +58,6 @@ def table(settings: TableSettings) -> str:
             lines.append(f"| {language} | {kind} | {cells} | {share:.0%} |")
     text = "\n".join([*lines, ""])
     print(text)
+    refuse_input(Path(settings.output), Path(settings.results))
     write_text(Path(settings.output), text)
     return text

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from crosslingual.data.text import printable
-from crosslingual.files import replacing
+from crosslingual.files import refuse_input, replacing
 from crosslingual.worlds import contact_sheet
 from mclip.pipeline import load_embedder
 from mclip.retrieval.embed import Index, decode_named, embed_source, load_index, read_pictures
@@ -83,6 +83,8 @@ def search(settings: SearchSettings) -> Answers:
         index = embed_source(embedder, "images", settings.images)
     if index.source is None:
         raise ValueError(f"{settings.index} holds texts: give an index of pictures")
+    if index.kind == "images":
+        refuse_input(Path(settings.output), *(Path(index.source) / name for name in index.names))
     answers = find(embedder.embed_text(settings.query).numpy(), index, settings.top)
     for query, found in zip(settings.query, answers, strict=True):
         print(printable(query))

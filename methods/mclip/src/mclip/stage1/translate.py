@@ -12,7 +12,7 @@ from transformers import GenerationConfig, M2M100ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from crosslingual.data.text import iter_lines
-from crosslingual.files import write_text
+from crosslingual.files import refuse_input, write_text
 from crosslingual.frozen.tokens import tokenize
 from mclip.stage1.artifact import load_translation
 from mclip.stage1.method import TranslationModel, decoder_config
@@ -160,6 +160,9 @@ def translate(settings: TranslateSettings) -> list[str]:
     """`mclip translate`: translates a file, writes or prints the translations, and prints BLEU to
     the error stream.
     """
+    if settings.output:
+        inputs = filter(None, (settings.input, settings.references))
+        refuse_input(Path(settings.output), *map(Path, inputs))
     texts = _read_lines(settings.input)
     references = _read_lines(settings.references) if settings.references else None
     if references is not None and len(references) != len(texts):

@@ -68,8 +68,10 @@ def folder(
     for number, fields in _rows(table, faults):
         where = f"{table} line {number}"
         file_name = fields.pop("file_name", None)
-        if not isinstance(file_name, str) or not file_name:
-            raise ValueError(f"{where} has no 'file_name'")
+        if not isinstance(file_name, str) or not file_name or "\0" in file_name:
+            with fault_of(where, faults):
+                raise ValueError("it has no 'file_name'")
+            continue
         text = None if "captions" in fields or caption_keys else fields.pop("text", None)
         with fault_of(where):
             image = find_inside(root, file_name, allow_outside)
@@ -116,10 +118,9 @@ def _rows(table: Path, faults: dict[str, str] | None) -> Iterator[tuple[int, dic
             )
         for cells in rows:
             if len(cells) > len(columns):
-                names = len(columns)
-                raise ValueError(
-                    f"{table} line {rows.line_num} has {len(cells)} cells for {names} columns"
-                )
+                with fault_of(f"{table} line {rows.line_num}", faults):
+                    raise ValueError(f"it has {len(cells)} cells for {len(columns)} columns")
+                continue
             fields: dict[str, Any] = {k: v for k, v in zip(columns, cells, strict=False) if v}
             if "parallel" in fields:
                 words = {"true": True, "false": False}
