@@ -251,12 +251,9 @@ def sha256_of(path: Path) -> str:
 
 
 def read_fields(path: Path, fields: Mapping[str, Any], remedy: str) -> dict[str, Any]:
-    """Reads a JSON object of this program, whose values must be there and of their types.
-
-    Args:
-        path: of the file.
-        fields: type hints by name, as pydantic takes them; a hint that allows None may be absent.
-        remedy: what to do about a broken file, for the error.
+    """Reads a JSON object of this program, whose values must be there and of their types: `fields`
+    are hints by name, as pydantic takes them, and what may be None may be absent. `remedy` says in
+    the error what to do about a broken file.
 
     Raises:
         ValueError: it is no JSON object, or a value is missing or of another type, by name.

@@ -148,11 +148,8 @@ def check_folder(folder: str | Path, names: Collection[str] | None = None) -> No
     """Compares files with the mark of their folder, or of one up to two folders above, by size and
     SHA-256; a folder without a mark, which an earlier version or another program wrote, passes.
 
-    It hashes a file once in a process.
-
-    Args:
-        folder: to check.
-        names: of the files to check; all but README.md, which may be rewritten, if None.
+    It hashes a file once in a process. `names` chooses files; None takes all but README.md, which
+    may be rewritten.
     """
     folder = Path(folder).resolve()
     for home in (folder, *folder.parents[:2]):
@@ -355,15 +352,9 @@ def write_results(
     """Writes the files of one result into a folder that may hold others, in place of those of the
     result before: no file of that one stays beside a file of this.
 
-    Args:
-        folder: made if it does not exist.
-        listing: the name of the JSON file that holds `value` and lists the others as its `files`.
-        value: what it holds.
-        writers: write a file, by name; None where this result lacks it.
-        known_by: see `check_results`.
-
-    Raises:
-        ValueError: as `check_results`, or another process writes this result.
+    `listing` names the JSON file that holds `value` and lists the others as its `files`. `writers`
+    write a file, by name; one is None where this result lacks that file. `known_by` and errors are
+    those of `check_results`.
     """
     folder = Path(folder)
     value["files"] = [name for name, write in writers.items() if write is not None]

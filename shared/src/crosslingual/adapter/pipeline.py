@@ -75,14 +75,8 @@ def set_text_encoder(
     pooled_width: int | None = None,
 ) -> Any:
     """Puts a text encoder that answers like the base's own, and its tokenizer, in a pipeline, which
-    is changed in place.
-
-    Args:
-        pipe: any diffusers pipeline.
-        text_encoder: moved to the denoiser's device and dtype.
-        tokenizer: the encoder's.
-        width: of the states that the text encoder gives.
-        pooled_width: of the pooled vector, None where there is none.
+    is changed in place. The encoder, which gives states and perhaps a pooled vector of these
+    widths, moves to the denoiser's device and dtype.
     """
     check_widths(pipe, width, pooled_width)
     return _place(pipe, text_encoder, tokenizer)

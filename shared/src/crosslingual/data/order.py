@@ -18,12 +18,7 @@ class SampleOrder:
     """
 
     def __init__(self, sizes: Sequence[int], seed: int | None):
-        """Keeps the sizes.
-
-        Args:
-            sizes: samples of each shard.
-            seed: of the permutations; None leaves everything in stored order.
-        """
+        """Keeps the samples of each shard, and the permutations' seed; None leaves all in order."""
         self.sizes, self.seed = list(sizes), seed
         self.num_samples = sum(sizes)
         self._epoch, self._window = -1, (-1, -1)

@@ -151,12 +151,8 @@ def evaluate_retrieval(
     settings: EvaluateRetrievalSettings, embedder: Embedder, model: str
 ) -> dict[str, dict[str, Any]]:
     """Prints a table, appends one line of JSON per language to `output_dir/results.json`, and
-    returns these results by language.
-
-    Args:
-        settings: of the verb.
-        embedder: what `settings.model` names.
-        model: what a result line calls its kind, such as `clip`.
+    returns these results by language. The embedder is what `settings.model` names, and `model` what
+    a result line calls its kind, such as `clip`.
     """
     if not settings.languages:
         raise ValueError("languages is empty: name those to test, such as --languages en de")

@@ -84,11 +84,7 @@ def load_clip(
     name: str, revision: str | None = None, dtype: torch.dtype = torch.float32
 ) -> FrozenCLIP:
     """Loads a CLIP (a folder, a hub id or WORLD:NAME such as `testbed:clip`) with its tokenizer and
-    the constants of its preprocessing, strictly.
-
-    Raises:
-        FileNotFoundError: there is no such folder or hub entry, or it has no safetensors.
-        ValueError: it is no CLIP, or a key is missing or unexpected.
+    the constants of its preprocessing; errors as `load_frozen` and `clip_config`.
     """
     from transformers import CLIPImageProcessorPil, CLIPModel
 

@@ -144,14 +144,8 @@ def adapter_info(
     """`info` of a method whose adapter, built from its config, maps an encoder's states to the
     denoiser's.
 
-    Args:
-        title: the line above the tables.
-        settings: of the run.
-        config: the adapter's.
-        build: makes the module that the config describes.
-        base: the adapter's.
-        through_denoiser: whether the loss passes the denoiser, which training then holds.
-        call: the adapter's answer (states, pooled) to an encoder's states (B, L, C).
+    `build` makes the module that the config describes, and `call` gives its answer (states, pooled)
+    to an encoder's states (B, L, C). Training holds the denoiser if the loss is `through_denoiser`.
     """
     model = base.denoiser_on_meta()
     counts = base.count_parameters(model)

@@ -29,17 +29,9 @@ def published_shape(name: str, part: str) -> dict[str, Any] | None:
 
 
 def model_config(name: str, revision: str | None, part: str, kind: str) -> Any:
-    """The config of a model of transformers; that of a well-known one needs no network.
-
-    Args:
-        name: a folder, a hub id or WORLD:NAME.
-        revision: of the hub entry.
-        part: of `published_shape`.
-        kind: of the model, in words.
-
-    Raises:
-        FileNotFoundError: nothing of that name can be reached.
-        ValueError: its config is broken, or asks for code of its own.
+    """The config of a model of transformers: of a folder, a hub id or WORLD:NAME. That of a
+    well-known one, a part of `published_shape`, needs no network. Errors, as those of `reading`,
+    call the model a `kind`.
     """
     from transformers import AutoConfig
 

@@ -65,11 +65,8 @@ def refuse_code(name: str) -> None:
 @contextmanager
 def reading(name: str, what: str) -> Iterator[None]:
     """Says in one line what is wrong with a model that the libraries read meanwhile. They get
-    `trust_remote_code=False`, and no model that asks for code of its own.
-
-    Args:
-        name: of the model, which the error names.
-        what: is read of it, in words.
+    `trust_remote_code=False`, and no model that asks for code of its own. The error names the model
+    and says what is read of it, in the words of `what`.
 
     Raises:
         FileNotFoundError: there is no such folder or hub entry.
@@ -121,16 +118,8 @@ def load_frozen(
     dtype: torch.dtype = torch.float32,
     **arguments: Any,
 ) -> Any:
-    """Loads one frozen model of transformers or diffusers, strictly.
-
-    Args:
-        model_class: of the model.
-        name: a folder, a hub id or WORLD:NAME.
-        subfolder: of the model in it.
-        revision: of the hub entry.
-        variant: of the weights' files, such as `fp16`.
-        dtype: of the weights.
-        arguments: of the model's constructor.
+    """Loads one frozen model of transformers or diffusers, strictly: from a folder, a hub id or
+    WORLD:NAME, with the `arguments` of its constructor.
 
     Raises:
         FileNotFoundError: there is no such folder or hub entry, or it has no readable safetensors.

@@ -161,10 +161,6 @@ def settings_file(checkpoint: Path) -> Path:
 def trained_state(path: str | Path) -> dict[str, Tensor]:
     """The trained tensors of `find_checkpoint(path)` by name, in fp32 on CPU, or their moving
     average where the run kept one; read without model, engine or other processes.
-
-    Raises:
-        FileNotFoundError: for a folder without checkpoints.
-        ValueError: for a foreign or truncated checkpoint.
     """
     checkpoint = find_checkpoint(path)
     manifest = read_manifest(checkpoint)

@@ -113,7 +113,8 @@ def _settings_before(checkpoint: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{file} is broken ({reason}); {remedy}") from error
-    return check_fields(before, dict.fromkeys(_SHARES, int | None), file, remedy)
+    fields = dict.fromkeys(_SHARES.intersection(before), int) if isinstance(before, dict) else {}
+    return check_fields(before, fields, file, remedy)
 
 
 def _samples(settings: Mapping[str, Any], world_size: int) -> int:

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -129,14 +128,10 @@ def _start_deepspeed(*, has_cuda: bool) -> None:
 
     # Its check of ZeRO's optimisers imports Muon, whose decorators load inductor: four seconds for
     # what AdamW never calls.
-    with mock.patch("torch.compile", lambda *given, **options: given[0] if given else _unchanged):
+    with mock.patch("torch.compile", lambda *given, **_: given[0] if given else lambda made: made):
         importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if not has_cuda:
         # A private table: otherwise the first start compiles an inference-only op for a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(verbose=False)
-
-
-def _unchanged(function: Callable[..., Any]) -> Callable[..., Any]:
-    return function
