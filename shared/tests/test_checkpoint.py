@@ -181,6 +181,23 @@ def test_a_checkpoint_runs_no_code_on_resume_or_export(
     assert not (tmp_path / "code ran").exists()
 
 
+@pytest.mark.parametrize("data", [b"", b"rubbish", b"\x80\x02"])
+def test_files_that_no_checkpoint_has_are_one_line(
+    saved: Path, tmp_path: Path, data: bytes
+) -> None:
+    """Though the manifest goes with them."""
+    shutil.copytree(saved, tmp_path / "run")
+    folder = tmp_path / "run/checkpoint-4"
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    del manifest["sha256"]
+    for file in folder.rglob("*model_states.pt"):
+        file.write_bytes(data)
+        manifest["files"][str(file.relative_to(folder))] = len(data)
+    (folder / "checkpoint.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="holds other things than the tensors"):
+        trained_state(folder)
+
+
 def test_one_flipped_byte_or_a_file_too_many_is_refused(saved: Path, tmp_path: Path) -> None:
     for name in ("deepspeed/*rank_1*optim_states.pt", "deepspeed/*model_states.pt"):
         run = tmp_path / name[-20]

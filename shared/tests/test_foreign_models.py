@@ -69,6 +69,15 @@ def test_a_base_with_code_of_its_own_is_refused(base: Path) -> None:
             open_anew(base)
 
 
+@pytest.mark.parametrize("name", ["__loader__", "__name__", "utils"])
+def test_a_part_of_what_is_no_class_is_one_line(base: Path, name: str) -> None:
+    index = json.loads((base / "model_index.json").read_text())
+    index["text_encoder"] = ["transformers", name]
+    (base / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=rf"\A[^\n]*transformers.{name} is no class[^\n]*\Z"):
+        open_anew(base).load_text(torch.device("cpu"))
+
+
 @pytest.mark.parametrize(
     ("file", "values"),
     [

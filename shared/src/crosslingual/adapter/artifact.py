@@ -6,8 +6,9 @@ import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
 import torch
 import yaml
 from safetensors import SafetensorError
@@ -15,12 +16,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crosslingual.data.text import dump_json, parse_json
+from crosslingual.files import check_fields
 from crosslingual.folders import check_folder, claim_folder, publish_folder
 from crosslingual.frozen.weights import freeze
 from crosslingual.worlds import model_folder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _VERSION = 1
+_COUNT = Annotated[int, pydantic.Field(ge=1)] | None
+_FIELDS = {"max_length": _COUNT, "languages": list[str] | None, "guidance_scale": float | None}
+_FIELDS |= dict.fromkeys(("base", "base_revision", "text_encoder"), str | None)
+"""Of a config, what shared code uses; what a method's own fields hold, its module says."""
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
@@ -127,6 +133,7 @@ def load_artifact_config(
         raise ValueError(f"{folder} has format_version {version}; this program reads {_VERSION}")
     if method is not None and config.get("method") != method:
         raise ValueError(f"{folder} holds an adapter of {config.get('method')!r}, not of {method}")
+    check_fields(config, _FIELDS, path, "export the adapter again")
     check_folder(folder, [config_name])
     return config
 

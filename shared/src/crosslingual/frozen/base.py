@@ -303,4 +303,7 @@ def _find_class(library: str, name: str) -> type:
     import diffusers
     import transformers
 
-    return getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
+    found = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
+    if not isinstance(found, type):
+        raise ValueError(f"{library}.{name} is no class")
+    return found

@@ -34,7 +34,7 @@ from crosslingual.training.manifest import MANIFEST, check_fits, read_manifest, 
 _TAG = "deepspeed"
 _TEMPORARY = re.compile(r"\.checkpoint-\d+\.[0-9a-f]{16}")
 _MARK = '{"format_version": 1, "kind": "checkpoint"}\n'
-_FOREIGN = (pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, TypeError, IndexError)
+_FOREIGN = (pickle.UnpicklingError, RuntimeError, LookupError, AttributeError, TypeError, EOFError)
 """What reading a file raises that holds other things than a checkpoint's."""
 
 _last: WeakKeyDictionary[Any, Path] = WeakKeyDictionary()
@@ -275,7 +275,8 @@ def _weights_only(checkpoint: Path) -> Iterator[None]:
             with torch.serialization.safe_globals(ours):
                 yield
         except _FOREIGN as error:
-            if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
+            is_of_reader = re.search("PytorchStreamReader|mmap can only be used", str(error))
+            if isinstance(error, RuntimeError) and not is_of_reader:
                 raise
             code = re.search(r"GLOBAL (\S+)", str(error))
             reason = f"the code of {code[1]}" if code else str(error).strip().split("\n")[0][:200]
