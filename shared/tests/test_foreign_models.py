@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import encoder_shape, load_multilingual_encoder
