@@ -19,6 +19,7 @@ from crosslingual.adapter.artifact import (
     load_strict,
     load_tensors,
     model_card,
+    read_state_dict,
     save_artifact,
 )
 from crosslingual.cli.verbs import run_command
@@ -113,6 +114,13 @@ def test_a_legacy_pickle_is_recognised(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(1)}, path, _use_new_zipfile_serialization=False)
     with pytest.raises(ValueError, match="is a pickle"):
         load_tensors(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x02", b"PK\x03\x04", b"text", b"(dp0\n."])
+def test_a_published_file_that_is_no_state_dict_is_one_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "published.pt").write_bytes(data)
+    with pytest.raises(ValueError, match=r"\A[^\n]*published.pt is no [^\n]*state dict[^\n]*\Z"):
+        read_state_dict(tmp_path / "published.pt")
 
 
 def test_missing_and_broken_files_are_named(adapter: Path) -> None:

@@ -28,6 +28,9 @@ _FIELDS = {"max_length": _COUNT, "languages": list[str] | None, "guidance_scale"
 _FIELDS |= dict.fromkeys(("base", "base_revision", "text_encoder"), str | None)
 """Of a config, what shared code uses; what a method's own fields hold, its module says."""
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, LookupError, AttributeError, TypeError)
+_UNREADABLE += (EOFError, ValueError, OverflowError)
+"""What `torch.load` raises of files that hold something else."""
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -179,9 +182,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     else:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        except _UNREADABLE as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(
-                f"{path} is no plain state dict ({str(error).splitlines()[0]}): it is not opened"
+                f"{path} is no plain state dict ({reason[:99]}): it is not opened"
             ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path} is no state dict of tensors")
