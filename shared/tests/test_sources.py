@@ -438,3 +438,19 @@ def test_a_malformed_row_is_its_samples_fault(tmp_path: Path) -> None:
     faults.clear()
     read = SOURCES["coco"](str(tmp_path / "c.json"), image_dir=str(tmp_path), faults=faults)
     assert [record.key for record in read] == ["b"] and "a.jpg" in [*faults][0]
+    notes += [{"image_id": "b"}, {"image_id": [1], "caption": "x"}, 5]
+    images += [{"id": "c"}, {"id": "d", "file_name": "\0"}]
+    notes += [{"image_id": name, "caption": "a cat"} for name in "cd"]
+    (tmp_path / "c.json").write_text(json.dumps({"images": images, "annotations": notes}))
+    faults.clear()
+    read = SOURCES["coco"](str(tmp_path / "c.json"), image_dir=str(tmp_path), faults=faults)
+    assert [record.key for record in read] == ["b"] and len(faults) == 6
+    right = {"filename": "b.jpg", "split": "val", "sentences": [{"raw": "a cat"}]}
+    wrong = [{"filename": 5}, {"sentences": [{}]}, {"sentences": [5]}, {"sentences": None}]
+    (tmp_path / "k.json").write_text(
+        json.dumps({"images": [right, *({**right, **w} for w in wrong)]})
+    )
+    options = {"image_dir": str(tmp_path), "split": "val"}
+    faults.clear()
+    read = SOURCES["karpathy"](str(tmp_path / "k.json"), faults=faults, **options)
+    assert [record.key for record in read] == ["b"] and len(faults) == 4

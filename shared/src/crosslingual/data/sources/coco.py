@@ -33,23 +33,32 @@ def coco(
         ValueError: the file is of another kind, or captions a picture that it does not list.
     """
     with _document(input, "COCO caption file") as document:
-        captions: dict[int, list[str]] = defaultdict(list)
-        for annotation in document["annotations"]:
-            captions[annotation["image_id"]].append(annotation["caption"])
+        captions: dict[int | str, list[Any]] = defaultdict(list)
+        for number, annotation in enumerate(document["annotations"]):
+            with fault_of(f"{input}: annotation {number}", faults):
+                captions[_value(annotation, "image_id", (int, str))].append(
+                    _value(annotation, "caption", object)
+                )
         images = document["images"]
         if unlisted := set(captions) - {image["id"] for image in images}:
             raise ValueError(f"{input} captions image {min(unlisted)}, which it does not list")
         for image in images:
-            if image["id"] in captions:
-                path = find_inside(Path(image_dir), image["file_name"], allow_outside)
-                with fault_of(f"{input}: {image['file_name']}", faults):
-                    yield record_from_fields(
-                        make_key(image["file_name"]),
-                        path,
-                        {"image_id": image["id"]},
-                        text=captions[image["id"]],
-                        caption_language=caption_language,
-                    )
+            if image["id"] not in captions:
+                continue
+            name = None
+            with fault_of(f"{input}: image {image['id']}", faults):
+                name = _value(image, "file_name", str)
+            if name is None:
+                continue
+            path = find_inside(Path(image_dir), name, allow_outside)
+            with fault_of(f"{input}: {name}", faults):
+                yield record_from_fields(
+                    make_key(name),
+                    path,
+                    {"image_id": image["id"]},
+                    text=captions[image["id"]],
+                    caption_language=caption_language,
+                )
 
 
 def karpathy(
@@ -82,18 +91,34 @@ def karpathy(
         if not chosen:
             found = ", ".join(sorted({image["split"] for image in images}))
             raise ValueError(f"{input} has no pictures in split {split!r}; it has {found}")
-        for image in chosen:
-            name = f"{image.get('filepath', '.')}/{image['filename']}"
-            path = find_inside(Path(image_dir), name, allow_outside)
-            texts = [sentence["raw"] for sentence in image["sentences"]]
-            with fault_of(f"{input}: {image['filename']}", faults):
+        for number, image in enumerate(chosen):
+            found = None
+            with fault_of(f"{input}: picture {number} of the split", faults):
+                sentences = _value(image, "sentences", list)
+                found = (
+                    _value(image, "filename", str),
+                    [_value(s, "raw", object) for s in sentences],
+                )
+            if found is None:
+                continue
+            name, texts = found
+            place = f"{image.get('filepath', '.')}/{name}"
+            path = find_inside(Path(image_dir), place, allow_outside)
+            with fault_of(f"{input}: {name}", faults):
                 yield record_from_fields(
-                    make_key(image["filename"]),
+                    make_key(name),
                     path,
                     {name: image[name] for name in ("cocoid", "split") if name in image},
                     text=texts,
                     caption_language=caption_language,
                 )
+
+
+def _value(fields: Any, name: str, kinds: type | tuple[type, ...]) -> Any:
+    value = fields.get(name) if isinstance(fields, dict) else None
+    if value is None or not isinstance(value, kinds) or (kinds is str and "\0" in value):
+        raise ValueError(f"its {name} is {value!r:.40}")
+    return value
 
 
 @contextlib.contextmanager
