@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -341,3 +342,26 @@ def test_an_index_replaces_no_file_of_others_and_a_flipped_byte_is_found(
     line = refuse(*embed, "--output", tmp_path / "index")
     assert "index.json is there and of no earlier result" in line
     assert (tmp_path / "index.json").read_text() == '{"mine": 1}'
+
+
+def test_embed_leaves_out_what_is_no_sample_and_names_it(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty caption, a broken picture and one that is missing, among two good samples."""
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(picture, "PNG")
+    good, cut = picture.getvalue(), picture.getvalue()[:40]
+    samples = {"a": (good, b"ein Stern"), "b": (good, b" "), "c": (cut, b"ein Ring")}
+    samples |= {"d": (None, b"ein Hund"), "e": (good, b"ein Haus")}
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for key, (image, text) in samples.items():
+            for name, data in ((f"{key}.png", image), (f"{key}.txt", text)):
+                if data is not None:
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+    words = ["--model", model, "--output", str(tmp_path / "out"), "--shards", str(tmp_path)]
+    assert main(["embed", *words]) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["names"] == ["a", "e"]
+    assert "3 samples are left out" in (said := capsys.readouterr().out)
+    assert "d: no picture" in said

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from crosslingual.data.pictures import decode_pixels, picture_files
-from crosslingual.data.records import PICTURES
+from crosslingual.data.records import PICTURES, describe_faults
 from crosslingual.data.shards import iter_shards
-from crosslingual.data.tars import expand_shards
+from crosslingual.data.tars import FOREIGN, expand_shards
 from crosslingual.data.text import iter_lines
 from crosslingual.files import read_fields
 from crosslingual.folders import check_results, write_results
@@ -57,40 +57,48 @@ def list_pictures(folder: str) -> list[str]:
 
 
 def read_pictures(
-    kind: str, source: str, wanted: set[str] | None = None
-) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the pictures of a folder or of shards.
+    kind: str,
+    source: str,
+    resolution: int,
+    faults: dict[str, str],
+    wanted: set[str] | None = None,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and pixels (resolution, resolution, 3) of the pictures of a folder or of shards.
 
     Args:
         kind: images or shards.
         source: the folder, or the shards.
+        resolution: of the pixels.
+        faults: gets what cannot be read, reason by name.
         wanted: the names to read, as far as they are there; all if None.
 
     Raises:
         FileNotFoundError: there is no picture and no shard.
-        ValueError: a sample of the shards has no picture.
     """
+    for name, data in _read_bytes(kind, source, faults, wanted):
+        try:
+            yield name, decode_pixels(data, resolution)
+        except ValueError as error:
+            faults[name] = str(error)
+
+
+def _read_bytes(
+    kind: str, source: str, faults: dict[str, str], wanted: set[str] | None
+) -> Iterator[tuple[str, bytes]]:
     if kind == "images":
         paths = map(Path(source).joinpath, list_pictures(source) if wanted is None else wanted)
         there = (path for path in paths if path.is_file())
         yield from ((str(path.relative_to(source)), path.read_bytes()) for path in there)
         return
     num_left = -1 if wanted is None else len(wanted)
-    records = iter_shards(expand_shards(source))
+    records = iter_shards(expand_shards(source), faults=faults)
     while num_left and (record := next(records, None)):
         if wanted is None or record.key in wanted:
-            if not isinstance(record.image, bytes):
-                raise ValueError(f"sample {record.key!r} of {source} has no picture")
             num_left -= 1
-            yield record.key, record.image
-
-
-def decode_named(name: str, data: bytes, resolution: int) -> np.ndarray:
-    """A picture as bytes (resolution, resolution, 3); a broken one is named in a ValueError."""
-    try:
-        return decode_pixels(data, resolution)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}; repair or remove it") from error
+            if isinstance(record.image, bytes):
+                yield record.key, record.image
+            else:
+                faults[record.key] = "no picture"
 
 
 def read_texts(path: str) -> list[str]:
@@ -109,19 +117,29 @@ def read_texts(path: str) -> list[str]:
 
 
 def embed_source(embedder: Embedder, kind: str, source: str) -> Index:
-    """Embeds all of a source: a folder of images, shards, or a file of texts."""
+    """Embeds all of a source: a folder of images, shards, or a file of texts. Pictures that cannot
+    be read are left out, and counted and named in a printed line.
+
+    Raises:
+        ValueError: no picture can be read.
+    """
     if kind == "texts":
         texts = read_texts(source)
         return Index(embedder.embed_text(texts).numpy(), texts, None, kind)
     names: list[str] = []
+    faults: dict[str, str] = {}
 
-    def decoded() -> Iterator[np.ndarray]:
-        for name, data in read_pictures(kind, source):
+    def pixels() -> Iterator[np.ndarray]:
+        for name, picture in read_pictures(kind, source, embedder.resolution, faults):
             names.append(name)
-            yield decode_named(name, data, embedder.resolution)
+            yield picture
 
-    rows = embedder.embed_pixels(decoded()).numpy()
-    return Index(rows, names, source, kind)
+    rows = embedder.embed_pixels(pixels())
+    if not names:
+        raise ValueError(f"{source} holds no picture that can be read ({describe_faults(faults)})")
+    if lost := {name: reason for name, reason in faults.items() if reason != FOREIGN}:
+        print(f"{source}: {len(lost)} samples are left out: {describe_faults(lost)}")
+    return Index(rows.numpy(), names, source, kind)
 
 
 def write_index(prefix: str, index: Index, model: str, weights: str | None) -> None:

@@ -10,7 +10,7 @@ from crosslingual.data.text import printable
 from crosslingual.files import refuse_input, replacing
 from crosslingual.worlds import contact_sheet
 from mclip.pipeline import load_embedder
-from mclip.retrieval.embed import Index, decode_named, embed_source, load_index, read_pictures
+from mclip.retrieval.embed import Index, embed_source, load_index, read_pictures
 from mclip.settings import SearchSettings
 
 PICTURE_SIZE = 160
@@ -48,8 +48,8 @@ def draw_answers(queries: list[str], answers: Answers, index: Index) -> Image.Im
     """
     wanted = {name for found in answers for name, _ in found}
     pictures: dict[str, Image.Image] = {}
-    for name, data in read_pictures(index.kind, index.source, wanted):
-        pictures[name] = Image.fromarray(decode_named(name, data, PICTURE_SIZE))
+    for name, pixels in read_pictures(index.kind, index.source, PICTURE_SIZE, {}, wanted):
+        pictures[name] = Image.fromarray(pixels)
     if gone := sorted(wanted - set(pictures)):
         raise FileNotFoundError(f"{index.source} no longer holds {gone[0]}: embed it again")
     rows = [
