@@ -5,7 +5,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -26,6 +26,8 @@ FOLDER = Path(__file__).parents[1]
 
 class Painter:
     """A pipeline that paints the first few of four scenes, as many as it can in each language."""
+
+    components: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, **able: int) -> None:
         scenes = WORLD.scenes("test", 4, 1)

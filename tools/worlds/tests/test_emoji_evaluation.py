@@ -8,7 +8,7 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -183,6 +183,8 @@ def test_the_judge_ranks_all_distinct_emoji(fetched_world):
 
 class Painter:
     """A pipeline that draws what names of the languages that it understands say."""
+
+    components: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, *known: str):
         world = evaluation.EVALUATION

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,6 +22,8 @@ WORLD = find_world("testbed:sd").evaluation
 
 class Painter:
     """A pipeline that paints what prompts say in the languages that it understands."""
+
+    components: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, *languages: str, seed_scenes: tuple[str, int, int] = ("test", 4, 1)):
         scenes = WORLD.scenes(*seed_scenes)

@@ -16,6 +16,7 @@ from PIL import Image
 from crosslingual.evaluation.generation import AS_IS, Arm
 from crosslingual.evaluation.settings import EvaluateSettings
 from crosslingual.folders import check_results, hold_results, write_results
+from crosslingual.frozen.tokens import report_cut
 from crosslingual.training.folder import on_first_rank
 from crosslingual.training.processes import start_processes
 from crosslingual_worlds.accuracy_table import render_table
@@ -170,16 +171,17 @@ class Evaluation:
         numbers = [number for number, text in enumerate(captions) if text is not None]
         for start in range(0, len(numbers), batch_size):
             part = numbers[start : start + batch_size]
-            pictures = pipe(
-                [captions[number] for number in part],
-                height=self.resolution,
-                width=self.resolution,
-                num_inference_steps=self.num_inference_steps,
-                guidance_scale=self.guidance_scale,
-                generator=[
-                    torch.Generator().manual_seed(seed * 1_000_003 + number) for number in part
-                ],
-            ).images
+            with report_cut(pipe):
+                pictures = pipe(
+                    [captions[number] for number in part],
+                    height=self.resolution,
+                    width=self.resolution,
+                    num_inference_steps=self.num_inference_steps,
+                    guidance_scale=self.guidance_scale,
+                    generator=[
+                        torch.Generator().manual_seed(seed * 1_000_003 + number) for number in part
+                    ],
+                ).images
             judged += [
                 self._judged(scenes[number], captions[number], picture)
                 for number, picture in zip(part, pictures, strict=True)
