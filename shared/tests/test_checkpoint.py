@@ -10,6 +10,8 @@ from unittest import mock
 
 import pytest
 import torch
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
 
 from crosslingual.training.checkpoint import find_checkpoint, resolve_checkpoint, trained_state
 
@@ -179,6 +181,39 @@ def test_a_checkpoint_runs_no_code_on_resume_or_export(
         with pytest.raises(ValueError, match="holds other things than the tensors"):
             trained_state(run)
     assert not (tmp_path / "code ran").exists()
+
+
+class Member:
+    """A pickle by `getattr`, as Python 3.11.0 to 3.11.3 write members of an enum."""
+
+    def __init__(self, of: type, name: str) -> None:
+        self.parts = of, name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, self.parts
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "is_read"),
+    [(ZeroStageEnum, "gradients", True), (ZeroStageEnum, "mro", False), (LossScaler, "mro", False)],
+)
+def test_of_getattr_a_checkpoint_may_hold_members_of_the_zero_stage_alone(
+    saved: Path, tmp_path: Path, of: type, name: str, is_read: bool
+) -> None:
+    shutil.copytree(saved, tmp_path / "run")
+    folder = tmp_path / "run/checkpoint-4"
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    del manifest["sha256"]
+    for file in folder.rglob("*model_states.pt"):
+        content = torch.load(file, weights_only=False)
+        torch.save({**content, "more": Member(of, name)}, file)
+        manifest["files"][str(file.relative_to(folder))] = file.stat().st_size
+    (folder / "checkpoint.json").write_text(json.dumps(manifest))
+    if is_read:
+        assert trained_state(tmp_path / "run")
+    else:
+        with pytest.raises(ValueError, match="holds other things than the tensors"):
+            trained_state(tmp_path / "run")
 
 
 @pytest.mark.parametrize("data", [b"", b"rubbish", b"\x80\x02"])

@@ -79,9 +79,9 @@ def _list_verbs(prog: str, description: str, verbs: Mapping[str, Verb]) -> None:
 
 
 def _leave_ranks(code: int) -> None:
-    """Ends one of several training processes without Python's own shutdown: a thread of gloo that
-    still releases a message there needs the interpreter, and aborts the process (seen with torch
-    2.13, once in some hundred runs).
+    """Ends one of several training processes without Python's own shutdown. A rank was once seen
+    to abort there after all its work was done (torch 2.13, gloo: "terminate called without an
+    active exception"), probably in a thread of gloo that needed the interpreter.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()
