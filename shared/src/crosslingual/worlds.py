@@ -7,7 +7,7 @@ Finding a world imports no torch: what is heavy is named and imported when it is
 
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,6 +27,7 @@ class World:
         sources: names to generators of records, for `crosslingual shards --source NAME`.
         evaluation_name: `module:attribute` of what asks for pictures of this world and judges them;
             None where no such evaluation exists.
+        shapes: configs by part, as `frozen.shapes` has them, of models that are fetched.
     """
 
     name: str
@@ -34,6 +35,7 @@ class World:
     models: Mapping[str, Path]
     sources: Mapping[str, Callable[..., Iterator[Any]]]
     evaluation_name: str | None = None
+    shapes: Mapping[str, Mapping[str, dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def evaluation(self) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crosslingual.frozen.weights import reading, resolve
+from crosslingual.worlds import find_worlds
 
 
 @cache
@@ -20,12 +21,14 @@ def published_shape(name: str, part: str) -> dict[str, Any] | None:
     """The config of a part of a well-known model, or None where none is written down.
 
     Args:
-        name: the hub id.
+        name: the hub id, or WORLD:NAME of a model that its world does not ship.
         part: `unet`, `vae`, `scheduler`, `text_encoder` ... of a base; `encoder` and `tokenizer` of
             a multilingual text encoder; `clip`.
     """
-    config = _shapes().get(name, {}).get(part)
-    return None if config is None else dict(config)
+    prefix, _, model = name.partition(":")
+    world = find_worlds().get(prefix) if model else None
+    shapes = _shapes().get(name, {}) if world is None else world.shapes.get(model, {})
+    return dict(shapes[part]) if part in shapes else None
 
 
 def model_config(name: str, revision: str | None, part: str, kind: str) -> Any:

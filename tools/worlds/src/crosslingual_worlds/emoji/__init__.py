@@ -4,6 +4,7 @@
 cache: `crosslingual-worlds fetch emoji`. Sources, licences and attributions are in README.md.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -48,4 +49,5 @@ WORLD = World(
     models=_Models(),
     sources={"emoji": emoji},
     evaluation_name="crosslingual_worlds.emoji.evaluation:EVALUATION",
+    shapes=json.loads(Path(__file__).with_name("shapes.json").read_text("utf-8")),
 )
