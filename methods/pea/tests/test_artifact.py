@@ -1,13 +1,16 @@
 """Published state dicts as adapters; pickles that are more than that are never run."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from pea.artifact import import_published, load_adapter
+from pea.artifact import import_published, load_adapter, published_shape
 from pea.method import build_adapter
 from pea.settings import ImportSettings
 
@@ -30,6 +33,94 @@ def test_published_state_dicts_become_adapters(
     states = torch.randn(2, 5, 12)
     for found, expected in zip(ours(states), theirs.float()(states), strict=True):
         assert (found is None and expected is None) or torch.equal(found, expected)
+
+
+def linear(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    return F.linear(x, state[f"{name}.weight"], state.get(f"{name}.bias"))
+
+
+def five_layers(state: dict[str, Tensor], x: Tensor) -> tuple[Tensor, None]:
+    """What the authors' tests/test_sd_zh.py computes."""
+    x = F.layer_norm(x, x.shape[-1:], state["layernorm.weight"], state["layernorm.bias"])
+    for number in range(0, 8, 2):
+        x = F.gelu(linear(state, f"projector.{number}", x))
+    return linear(state, "projector.8", x), None
+
+
+def fc_layers(state: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """What their LCM and ControlNet tests compute for SDXL."""
+    x = F.layer_norm(x, x.shape[-1:], state["layernorm.weight"], state["layernorm.bias"])
+    x = linear(state, "fc2", F.gelu(linear(state, "fc1", x)))
+    return linear(state, "fc3", F.gelu(x)), x.mean(1)
+
+
+def flux_layers(state: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """What users of the released FLUX.1 adapters compute."""
+    x = F.layer_norm(x, x.shape[-1:], state["layernorm.weight"], state["layernorm.bias"])
+    x = F.gelu(linear(state, "projector.0", x))
+    x = F.gelu(linear(state, "projector.2", x))
+    x = F.gelu(linear(state, "projector.4", x))
+    return x, linear(state, "fc", x).mean(1)
+
+
+LAYERS = {f"projector.{number}": (24, 24) for number in (2, 4, 6)}
+FORMS = {
+    five_layers: {"projector.0": (24, 12), **LAYERS, "projector.8": (16, 24)},
+    fc_layers: {"fc1": (24, 12, "bias"), "fc2": (20, 24, "bias"), "fc3": (32, 20, "bias")},
+    flux_layers: {
+        "projector.0": (24, 12),
+        "projector.2": (24, 24),
+        "projector.4": (32, 24),
+        "fc": (20, 32, "bias"),
+    },
+}
+
+
+def published(form: Callable) -> dict[str, Tensor]:
+    """A state dict of a published form with random weights."""
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        "layernorm.weight": torch.rand(12, generator=generator),
+        "layernorm.bias": torch.ones(12),
+    }
+    for name, (rows, columns, *bias) in FORMS[form].items():
+        state[f"{name}.weight"] = torch.randn(rows, columns, generator=generator)
+        if bias:
+            state[f"{name}.bias"] = torch.randn(rows, generator=generator)
+    return state
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_published_form_gives_what_its_authors_compute(
+    tmp_path: Path, form: Callable
+) -> None:
+    state = published(form)
+    torch.save(state, tmp_path / "proj.bin")
+    given = {"state_dict": str(tmp_path / "proj.bin"), "output_dir": str(tmp_path / "adapter")}
+    given |= {"pretrained_model_name_or_path": "a/base", "text_encoder": "an/encoder"}
+    ours, config = load_adapter(import_published(ImportSettings(**given)))
+    x = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
+    for found, expected in zip(ours(x), form(state, x), strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None:
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    defaults = (256, False, 3.5) if form is flux_layers else (77, True, 7.5)
+    found = tuple(config[name] for name in ("max_length", "mask_padding", "guidance_scale"))
+    assert found == defaults
+
+
+def test_the_released_flux_adapter_has_its_size_and_its_meaning() -> None:
+    """111.7 MB in bf16; T5's slot is 4096 wide and CLIP's pooled vector 768."""
+    with torch.device("meta"):
+        widths = {"projector.0": (4096, 4672), "projector.2": (4096, 4096)}
+        widths |= {"projector.4": (4096, 4096), "fc": (768, 4096)}
+        state = {f"{name}.weight": torch.empty(shape) for name, shape in widths.items()}
+        state |= {f"layernorm.{kind}": torch.empty(4672) for kind in ("weight", "bias")}
+        state["fc.bias"] = torch.empty(768)
+        shape = published_shape(state)
+        adapter = build_adapter(shape)
+    assert (shape["encoder_width"], shape["width"], shape["pooled_width"]) == (4672, 4096, 768)
+    assert sum(parameter.numel() for parameter in adapter.parameters()) == 55_846_784
 
 
 class Evil:
@@ -60,8 +151,26 @@ def test_other_state_dicts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no file"):
         import_published(ImportSettings(**given))
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "proj.pth")
-    with pytest.raises(ValueError, match="not a published PEA: names conv.weight"):
+    with pytest.raises(
+        ValueError, match="form of 3 linear layers; missing layernorm.bias.*conv.weight"
+    ):
         import_published(ImportSettings(**given))
+    state = published(flux_layers)
+    for changed, message in (
+        (
+            state | {"fc2.weight": torch.zeros(1)},
+            "3 linear layers and fc; missing none; unexpected fc2.weight",
+        ),
+        ({k: v for k, v in state.items() if k != "fc.bias"}, "missing fc.bias; unexpected none"),
+        (state | {"projector.4.weight": torch.zeros(3)}, r"projector.4.weight is \(3,\)"),
+        (
+            state | {"projector.4.weight": torch.zeros(32, 9)},
+            r"projector.4.weight is \(32, 9\), not",
+        ),
+    ):
+        torch.save(changed, tmp_path / "proj.pth")
+        with pytest.raises(ValueError, match=message):
+            import_published(ImportSettings(**given))
     torch.save({"state_dict": {"step": 3}}, tmp_path / "proj.pth")
     with pytest.raises(ValueError, match="no state dict of tensors"):
         import_published(ImportSettings(**given))

@@ -86,46 +86,82 @@ def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     return artifact.load_adapter(folder, "pea", build_adapter)
 
 
+FC_NAMES = {"fc1": "projector.0", "fc2": "projector.2", "fc3": "fc"}  # of an earlier code, SDXL's
+
+
+def published_names(num_linear: int, *, has_bias: bool, has_fc: bool) -> set[str]:
+    """The names of a published state dict with so many layers in `projector`."""
+    layers = [f"projector.{2 * number}" for number in range(num_linear)]
+    names = {"layernorm.weight", "layernorm.bias", *(f"{layer}.weight" for layer in layers)}
+    names |= {f"{layer}.bias" for layer in layers if has_bias}
+    return names | ({"fc.weight", "fc.bias"} if has_fc else set())
+
+
 def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Infers the adapter's widths from a published state dict, whose names are `layernorm.*`,
-    `projector.{0,2,4}.weight` and, for SDXL, `fc.*`.
+    """Infers the adapter's form and widths from a published state dict: `layernorm.*`, `projector`
+    of 3 or 5 layers without biases, or of 2 with them, and `fc.*` where the base takes a pooled
+    vector. SDXL's `fc` is wider than the projector's output and gives the states; that of FLUX.1
+    and SD 3 is narrower and gives the pooled vector.
 
     Raises:
-        ValueError: the names are not PEA's.
+        ValueError: the names are not PEA's; the nearest form is named, with what differs.
     """
-    wanted = {"layernorm.weight", "layernorm.bias", *(f"projector.{i}.weight" for i in (0, 2, 4))}
-    if set(state) not in (wanted, wanted | {"fc.weight", "fc.bias"}):
-        odd = sorted(set(state) ^ wanted)
-        raise ValueError(
-            f"this is not a published PEA: names {', '.join(odd[:4])} are too many or missing"
+    layers = {name.split(".")[1] for name in state if name.startswith("projector.")}
+    num_linear, has_bias = len(layers), "projector.0.bias" in state
+    has_fc = any(name.startswith("fc.") for name in state)
+    nearest = {"num_linear": num_linear if num_linear in (2, 5) else 3}
+    nearest |= {"has_bias": nearest["num_linear"] == 2, "has_fc": has_fc or num_linear == 2}
+    wanted = published_names(**nearest)
+    if set(state) != wanted:
+        missing, unexpected = (
+            ", ".join(sorted(names)[:4]) or "none"
+            for names in (wanted - state.keys(), state.keys() - wanted)
         )
+        raise ValueError(
+            f"this is not a published PEA: nearest is the form of {nearest['num_linear']} linear "
+            f"layers{' and fc' if nearest['has_fc'] else ''}; missing {missing}; unexpected "
+            f"{unexpected}"
+        )
+    for name in sorted(name for name in wanted if not name.startswith("layernorm")):
+        if state[name].ndim != 1 + name.endswith("weight"):
+            raise ValueError(f"this is not a published PEA: {name} is {tuple(state[name].shape)}")
     hidden_width, encoder_width = state["projector.0.weight"].shape
-    last = state["projector.4.weight"].shape[0]
-    pooled_width = last if "fc.weight" in state else None
-    width = state["fc.weight"].shape[0] if pooled_width else last
-    shape = {
-        "encoder_width": encoder_width,
-        "width": width,
-        "hidden_width": hidden_width,
-        "pooled_width": pooled_width,
-    }
-    return {"variant": "published", "rank": 0, **shape}
+    last = state[f"projector.{2 * num_linear - 2}.weight"].shape[0]
+    shape = {"variant": "published", "rank": 0, "encoder_width": encoder_width}
+    shape |= {"hidden_width": hidden_width, "num_linear": num_linear, "bias": has_bias}
+    if not has_fc:
+        return shape | {"width": last, "pooled_width": None}
+    after = state["fc.weight"].shape[0]
+    if after < last:
+        return shape | {"width": last, "pooled_width": after, "pooled_from": "states"}
+    return shape | {"width": after, "pooled_width": last}
 
 
 def import_published(settings: ImportSettings) -> Path:
     """Converts a published state dict to config.json and model.safetensors."""
-    state = artifact.read_state_dict(settings.state_dict)
+    theirs = artifact.read_state_dict(settings.state_dict)
+    state = {}
+    for name, tensor in theirs.items():
+        layer, _, kind = name.rpartition(".")
+        ours = f"{FC_NAMES.get(layer, layer)}.{kind}"
+        state[name if ours in theirs else ours] = tensor
+    shape = published_shape(state)
+    is_of_states = shape.get("pooled_from") == "states"  # FLUX.1 and SD 3, after ByT5
+    mask_padding = not is_of_states if settings.mask_padding is None else settings.mask_padding
+    scale = settings.guidance_scale
+    scale = (3.5 if is_of_states else 7.5) if scale is None else scale
     config = {
         "method": "pea",
-        **published_shape(state),
-        "max_length": settings.max_length,
+        **shape,
+        "max_length": settings.max_length or (256 if is_of_states else 77),
+        "mask_padding": mask_padding,
         "null_policy": "adapter",
         "base": settings.pretrained_model_name_or_path,
         "base_revision": None,
         "text_encoder": settings.text_encoder,
         "text_encoder_revision": None,
         "languages": settings.languages,
-        "guidance_scale": 7.5,
+        "guidance_scale": scale,
     }
-    build_adapter(config).load_state_dict(state)
+    artifact.load_strict(build_adapter(config), state)
     return save_adapter(state, config, settings.output_dir)

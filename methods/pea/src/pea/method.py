@@ -11,6 +11,7 @@ Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled wi
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,20 +24,26 @@ class PeaAdapter(nn.Module):
     1.x, 2.x).
 
     At `encoder_width` 1024, `hidden_width` 2048, `width` 768 it has 7,866,368 parameters. Its
-    parameters have the names of the published files.
+    parameters have the names of the published files. Some of these have 5 linear layers, or 2 with
+    biases.
     """
 
-    def __init__(self, encoder_width: int, width: int, hidden_width: int):
-        """C, D and the width of the hidden layers."""
+    def __init__(
+        self,
+        encoder_width: int,
+        width: int,
+        hidden_width: int,
+        *,
+        num_linear: int = 3,
+        bias: bool = False,
+    ):
+        """C, D, the width of the hidden layers, and the number of linear layers."""
         super().__init__()
         self.layernorm = nn.LayerNorm(encoder_width)
-        self.projector = nn.Sequential(
-            nn.Linear(encoder_width, hidden_width, bias=False),
-            nn.GELU(),
-            nn.Linear(hidden_width, hidden_width, bias=False),
-            nn.GELU(),
-            nn.Linear(hidden_width, width, bias=False),
-        )
+        widths = [encoder_width, *[hidden_width] * (num_linear - 1), width]
+        linear = [nn.Linear(*pair, bias=bias) for pair in pairwise(widths)]
+        between = [part for layer in linear[:-1] for part in (layer, nn.GELU())]
+        self.projector = nn.Sequential(*between, linear[-1])
 
     def forward(self, states_BLC: Tensor) -> tuple[Tensor, None]:
         """Token states to cross-attention states (B, L, D)."""
@@ -50,9 +57,11 @@ class PooledPeaAdapter(PeaAdapter):
     At 1024, 1024, pooled 1280, `width` 2048 it has 6,033,408 parameters, the paper's 6 M.
     """
 
-    def __init__(self, encoder_width: int, width: int, hidden_width: int, pooled_width: int):
-        """C, D, the width of the hidden layers, and P."""
-        super().__init__(encoder_width, pooled_width, hidden_width)
+    def __init__(
+        self, encoder_width: int, width: int, hidden_width: int, pooled_width: int, **form: Any
+    ):
+        """C, D, the width of the hidden layers, P, and the form of `PeaAdapter`."""
+        super().__init__(encoder_width, pooled_width, hidden_width, **form)
         self.fc = nn.Linear(pooled_width, width)
 
     def forward(self, states_BLC: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,6 +70,29 @@ class PooledPeaAdapter(PeaAdapter):
         """
         p_BLP = self.projector(self.layernorm(states_BLC))
         return self.fc(F.gelu(p_BLP)), p_BLP.mean(dim=1)
+
+
+class StatesPeaAdapter(PeaAdapter):
+    """The authors' form for FLUX.1 and SD 3, with the names of SDXL's form and another meaning: the
+    projector's output, after a GELU, is the sequence, and one more linear layer gives the pooled
+    vector.
+
+    At 4672 (ByT5 XXL), 4096, `width` 4096, pooled 768 it has 55,846,784 parameters.
+    """
+
+    def __init__(
+        self, encoder_width: int, width: int, hidden_width: int, pooled_width: int, **form: Any
+    ):
+        """C, D, the width of the hidden layers, P, and the form of `PeaAdapter`."""
+        super().__init__(encoder_width, width, hidden_width, **form)
+        self.fc = nn.Linear(width, pooled_width)
+
+    def forward(self, states_BLC: Tensor) -> tuple[Tensor, Tensor]:
+        """Token states to attention states (B, L, D) and the pooled vector (B, P), the mean over
+        tokens.
+        """
+        states_BLD = F.gelu(self.projector(self.layernorm(states_BLC)))
+        return states_BLD, self.fc(states_BLD).mean(dim=1)
 
 
 class BottleneckAdapter(nn.Module):
@@ -85,7 +117,8 @@ class BottleneckAdapter(nn.Module):
 
 def build_adapter(config: dict[str, Any]) -> nn.Module:
     """The adapter that a config describes: `variant` (published | seed), widths, `pooled_width` or
-    None, `rank`.
+    None, `rank`. Imported ones may have another number of linear layers (`num_linear`), biases
+    (`bias`), and a pooled vector made of the states (`pooled_from`).
     """
     encoder_width, width = config["encoder_width"], config["width"]
     if config["variant"] == "seed":
@@ -95,11 +128,13 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
                 "variant published"
             )
         return BottleneckAdapter(encoder_width, width, config["rank"])
-    if config["pooled_width"]:
-        return PooledPeaAdapter(
-            encoder_width, width, config["hidden_width"], config["pooled_width"]
-        )
-    return PeaAdapter(encoder_width, width, config["hidden_width"])
+    widths = [encoder_width, width, config["hidden_width"]]
+    form = {name: config[name] for name in ("num_linear", "bias") if name in config}
+    if not config["pooled_width"]:
+        return PeaAdapter(*widths, **form)
+    is_of_states = config.get("pooled_from") == "states"
+    pooled = StatesPeaAdapter if is_of_states else PooledPeaAdapter
+    return pooled(*widths, config["pooled_width"], **form)
 
 
 class BlockOutputs:

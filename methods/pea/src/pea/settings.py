@@ -67,7 +67,12 @@ class ImportSettings:
         pretrained_model_name_or_path: base that the adapter was trained for.
         text_encoder: multilingual encoder that the adapter was trained on.
         languages: BCP-47 codes of the languages that the adapter reads.
-        max_length: tokens per prompt.
+        max_length: tokens per prompt; if not given, 256 for FLUX.1 and SD 3 (bytes of ByT5), 77 for
+            other bases. The authors' Chinese-CLIP reads 52.
+        mask_padding: whether the encoder is told which tokens pad; if not given, false for FLUX.1
+            and SD 3, whose authors give ByT5 no mask, and true for other bases.
+        guidance_scale: guidance scale to recommend in the adapter's config; if not given, 3.5 for
+            FLUX.1 and SD 3, 7.5 for other bases.
     """
 
     state_dict: str
@@ -75,7 +80,9 @@ class ImportSettings:
     pretrained_model_name_or_path: str
     text_encoder: str
     languages: list[LanguageCode] = field(default_factory=list)
-    max_length: int = 77
+    max_length: int | None = None
+    mask_padding: bool | None = None
+    guidance_scale: float | None = None
 
 
 @dataclass(kw_only=True)
