@@ -6,6 +6,7 @@ LoRA, LCM) as it is: those call their text encoder and take what it answers.
 """
 
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ from torch import Tensor, nn
 
 from crosslingual.adapter.artifact import load_artifact_config
 from crosslingual.adapter.settings import GenerateSettings
-from crosslingual.adapter.text_encoder import AdaptedTextEncoder, build_adapter
+from crosslingual.adapter.text_encoder import (
+    AdaptedTextEncoder,
+    NotClip,
+    build_adapter,
+    mask_padding,
+)
 from crosslingual.data.text import dump_json
 from crosslingual.folders import publish_folder
 from crosslingual.frozen.base import Base
@@ -79,18 +85,50 @@ def set_text_encoder(
     widths, moves to the denoiser's device and dtype.
     """
     check_widths(pipe, width, pooled_width)
+    if not isinstance(text_encoder, AdaptedTextEncoder):
+        text_encoder.text_model = NotClip()
+        text_encoder.register_forward_pre_hook(_mask_padding, with_kwargs=True)
     return _place(pipe, text_encoder, tokenizer)
+
+
+def _mask_padding(module: nn.Module, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict]:
+    """Gives a text encoder of transformers a mask without padding, as the drop-in makes one."""
+    ids = args[0] if args else named["input_ids"]
+    given = args[1] if len(args) > 1 else named.pop("attention_mask", None)
+    mask = mask_padding(ids, given, module.config.pad_token_id)
+    return (ids, mask, *args[2:]), {n: v for n, v in named.items() if n != "input_ids"}
 
 
 def _place(
     pipe: Any, text_encoder: nn.Module, tokenizer: Any, *, zeros_for_empty: bool = False
 ) -> Any:
     family, denoiser = family_of(pipe)
+    if hasattr(denoiser, "_hf_hook") and getattr(pipe, "hf_device_map", None) is None:
+        raise ValueError(
+            "the pipeline's parts are moved between devices already: attach first, and call "
+            "enable_model_cpu_offload or enable_sequential_cpu_offload then"
+        )
     placed = text_encoder.to(denoiser.device, denoiser.dtype)
     if denoiser.dtype == torch.float16:
         _keep_fp32(placed)
     family.set_text(pipe, placed, tokenizer, zeros_for_empty=zeros_for_empty)
+    if hasattr(pipe, "load_lora_into_text_encoder"):
+        pipe.load_lora_into_text_encoder = _name_text_lora
     return pipe
+
+
+def _name_text_lora(
+    state_dict: dict[str, Tensor], *_: Any, prefix: str | None = None, **__: Any
+) -> None:
+    """Takes the place of a pipeline's own, which looks for CLIP's layers in the text encoder."""
+    prefix = prefix or "text_encoder"
+    count = sum(name.startswith(f"{prefix}.") for name in state_dict)
+    if count:
+        warnings.warn(
+            f"{count} tensors of this LoRA file belong to {prefix}, which the adapter replaced: "
+            "they are left out, and the file's other tensors are applied",
+            stacklevel=3,
+        )
 
 
 def _keep_fp32(text_encoder: nn.Module) -> None:

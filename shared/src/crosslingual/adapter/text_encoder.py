@@ -25,6 +25,49 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from crosslingual.frozen.encoders import MultilingualEncoder, encoder_of
 from crosslingual.frozen.weights import freeze
 
+NOT_CLIP = (
+    "the adapted text encoder has no layers of CLIP: leave out clip_skip, and load LoRA files "
+    "without their text_encoder weights"
+)
+
+
+class NotClip:
+    """Stands where pipelines look for CLIP's own model."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Raises a ValueError that says what to leave out."""
+        if name.startswith("__"):  # Python's own, as copying and pickling ask for
+            raise AttributeError(name)
+        raise ValueError(NOT_CLIP)
+
+
+class OneLayer(tuple):
+    """The adapter's states in the places of the last two layers, which pipelines ask for."""
+
+    def __getitem__(self, index: Any) -> Any:
+        """The states.
+
+        Raises:
+            ValueError: an earlier layer is asked for, as by `clip_skip`.
+        """
+        if isinstance(index, int) and not -len(self) <= index < len(self):
+            raise ValueError(NOT_CLIP)
+        return super().__getitem__(index)
+
+
+def mask_padding(
+    ids: Tensor, given: Tensor | None, pad: int, ends_with_padding: bool = False
+) -> Tensor:
+    """Which tokens (B, L) are read: none that pads, whatever mask is given. A prompt of padding
+    alone is read as the given mask says.
+    """
+    is_text = ids.ne(pad)
+    if ends_with_padding:  # the first one after the text is its end
+        is_text |= F.pad(is_text, (1, -1), value=False)
+    if given is None:
+        return is_text.long()
+    return given.to(ids.device) * (is_text | ~is_text.any(dim=1, keepdim=True))
+
 
 def build_adapter(config: dict[str, Any]) -> nn.Module:
     """The adapter that an exported config describes, by its method's own
@@ -57,6 +100,7 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
         prompt_length: int | None = None,
         use_attention_mask: bool = True,
         part: dict[str, Any] | None = None,
+        ends_with_padding: bool = False,
         **others: Any,
     ):
         """transformers wants each to have a default.
@@ -71,11 +115,13 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
             use_attention_mask: stock pipelines hand over the mask only then.
             part: what it answers where a pipeline has several text encoders: `first`, and the
                 ranges `tokens`, `channels` and `pooled` of `AdaptedTextEncoder.part`.
+            ends_with_padding: whether a prompt's last token is the one that pads as well.
             others: transformers' own.
         """
         self.encoder_config, self.adapter_config = encoder_config, adapter_config
         self.projection_dim, self.use_attention_mask = projection_dim, use_attention_mask
         self.prompt_length, self.part = prompt_length, part
+        self.ends_with_padding = ends_with_padding
         super().__init__(pad_token_id=pad_token_id, **others)
 
 
@@ -90,6 +136,7 @@ class AdaptedTextEncoder(PreTrainedModel):
         shape = dict(config.encoder_config)
         self.encoder = encoder_of(AutoConfig.for_model(shape.pop("model_type"), **shape))
         self.adapter = build_adapter(config.adapter_config)
+        self._latest: dict[str, Any] = {}  # the parts of one encoder share it
         self.post_init()
 
     @classmethod
@@ -103,13 +150,15 @@ class AdaptedTextEncoder(PreTrainedModel):
         """The drop-in of modules that exist: an encoder, and an adapter with its config. It reads
         `prompt_length` tokens of a prompt, or all.
         """
+        tokenizer = encoder.tokenizer
         described = AdaptedTextEncoderConfig(
             encoder.model.config.to_dict(),
             config,
-            int(encoder.tokenizer.pad_token_id),
+            int(tokenizer.pad_token_id),
             config["pooled_width"],
             prompt_length,
-            eos_token_id=encoder.tokenizer.eos_token_id or encoder.tokenizer.sep_token_id,
+            ends_with_padding=tokenizer("a").input_ids[-1] == tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id or tokenizer.sep_token_id,
         )
         return cls._around(described, encoder.model, freeze(adapter))
 
@@ -129,20 +178,27 @@ class AdaptedTextEncoder(PreTrainedModel):
         tokens: slice = slice(None),
         channels: slice = slice(None),
         pooled: slice = slice(None),
+        completes: bool = False,
     ) -> "AdaptedTextEncoder":
         """A text encoder with the same modules for one slot of a pipeline that has several. Each is
-        saved by itself.
+        saved by itself. Of slots that are asked one after the other for the same prompt, the first
+        one alone runs the modules.
 
         Args:
             first: `states` or `pooled`: the first entry of the answer.
             tokens: the states that it gives.
             channels: of the states.
             pooled: the part of the pooled vector that it gives.
+            completes: whether it gives the rest of what the first slot gave a part of, so that
+                both have to read the same prompt.
         """
         ranges = {"tokens": tokens, "channels": channels, "pooled": pooled}
         config = copy.deepcopy(self.config)
         config.part = {"first": first, **{n: [r.start, r.stop] for n, r in ranges.items()}}
-        return self._around(config, self.encoder, self.adapter)
+        config.part["completes"] = completes
+        made = self._around(config, self.encoder, self.adapter)
+        made._latest = self._latest
+        return made
 
     @property
     def dtype(self) -> torch.dtype:
@@ -154,22 +210,61 @@ class AdaptedTextEncoder(PreTrainedModel):
         """Where the weights are."""
         return next(self.adapter.parameters()).device
 
+    @property
+    def text_model(self) -> "NotClip":
+        """What pipelines ask for CLIP's own model, for `clip_skip` and a LoRA's weights."""
+        return NotClip()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's token embeddings."""
+        return self.encoder.get_input_embeddings()
+
+    def _run(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """States and pooled vector of tokens; those of the latest prompt are not computed again
+        for the next slot of a pipeline.
+        """
+        part, latest = self.config.part, self._latest
+        if latest and torch.equal(ids, latest["ids"]) and torch.equal(mask, latest["mask"]):
+            if latest["states"].dtype == self.dtype:
+                return latest["states"], latest["pooled"]
+        elif latest and latest["by"] != id(self) and part["completes"]:
+            raise ValueError(
+                "the text encoders of this pipeline were given different prompts, and the adapter "
+                "fills all of them from one: leave out prompt_2 and prompt_3"
+            )
+        states = self.encoder(ids, attention_mask=mask).last_hidden_state
+        states, pooled = self.adapter(states.to(self.dtype))
+        if part:
+            latest.update(by=id(self), ids=ids, mask=mask, states=states, pooled=pooled)
+        return states, pooled
+
     @torch.no_grad()
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
+        position_ids: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = True,
     ) -> BaseModelOutputWithPooling | tuple[Tensor, ...]:
         """Answers with the states (B, L, D) first, or, where the base wants a pooled vector, that
-        (B, P) first.
+        (B, P) first. `position_ids` count from 0 in order, as CLIP's do; the encoder has its own.
+
+        Raises:
+            ValueError: positions in another order, or attention weights are asked for.
         """
-        if attention_mask is None:
-            attention_mask = input_ids.ne(self.config.pad_token_id).long()
+        length = input_ids.shape[1]
+        if position_ids is not None and position_ids.flatten().tolist() != list(range(length)):
+            raise ValueError("the encoder has positions of its own: leave out position_ids")
+        if output_attentions:
+            raise ValueError("the adapted text encoder gives no attention weights")
+        attention_mask = mask_padding(
+            input_ids, attention_mask, self.config.pad_token_id, self.config.ends_with_padding
+        )
         # Cuts or pads prompts to the length of training, as the tokenizer does: stock pipelines pad
         # a negative prompt to the number of states, which is not that of tokens in all methods.
-        surplus = input_ids.shape[1] - (self.config.prompt_length or input_ids.shape[1])
+        surplus = length - (self.config.prompt_length or length)
         ids = F.pad(input_ids, (0, -surplus), value=self.config.pad_token_id)
         if surplus > 0:  # what is cut keeps its end token
             is_cut = attention_mask[:, -surplus].bool()
@@ -181,8 +276,7 @@ class AdaptedTextEncoder(PreTrainedModel):
                     stacklevel=2,
                 )
         mask = F.pad(attention_mask, (0, -surplus))
-        states = self.encoder(ids, attention_mask=mask).last_hidden_state
-        states, pooled = self.adapter(states.to(self.dtype))
+        states, pooled = self._run(ids, mask)
         # SDXL's pipeline takes entry 0 where it is a matrix for the pooled vector and
         # hidden_states[-2] for the states.
         first = states if pooled is None else pooled
@@ -192,7 +286,7 @@ class AdaptedTextEncoder(PreTrainedModel):
             first = {"states": states, "pooled": pooled}[part["first"]]
         if not return_dict:
             return (first,)
-        hidden_states = (states, states) if output_hidden_states else None
+        hidden_states = OneLayer((states, states)) if output_hidden_states else None
         return BaseModelOutputWithPooling(
             last_hidden_state=first, pooler_output=pooled, hidden_states=hidden_states
         )

@@ -111,14 +111,19 @@ class StableDiffusion3(Family):
         """
         width, pooled_width, _ = self.widths(pipe.transformer.config)
 
-        def half(channels: slice, pooled: slice) -> Any:
-            first = slice(0, 1)
-            return text_encoder.part("pooled", tokens=first, channels=channels, pooled=pooled)
+        def half(channels: slice, pooled: slice, completes: bool) -> Any:
+            return text_encoder.part(
+                "pooled",
+                tokens=slice(0, 1),
+                channels=channels,
+                pooled=pooled,
+                completes=completes,
+            )
 
         pipe.register_modules(
-            text_encoder=half(slice(width // 2), slice(pooled_width // 2)),
-            text_encoder_2=half(slice(width // 2, None), slice(pooled_width // 2, None)),
-            text_encoder_3=text_encoder.part("states", tokens=slice(1, None)),
+            text_encoder=half(slice(width // 2), slice(pooled_width // 2), False),
+            text_encoder_2=half(slice(width // 2, None), slice(pooled_width // 2, None), True),
+            text_encoder_3=text_encoder.part("states", tokens=slice(1, None), completes=True),
             tokenizer=tokenizer,
             tokenizer_2=tokenizer,
             tokenizer_3=tokenizer,

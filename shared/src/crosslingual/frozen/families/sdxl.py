@@ -5,6 +5,8 @@ Podell et al., "SDXL: Improving Latent Diffusion Models for High-Resolution Imag
 2307.01952.
 """
 
+import functools
+import inspect
 from typing import Any
 
 import torch
@@ -76,3 +78,22 @@ class StableDiffusionXL(StableDiffusion):
         pipe.register_modules(text_encoder_2=text_encoder, tokenizer_2=tokenizer)
         # Without zeros the empty negative prompt goes through the adapter, as in training.
         pipe.register_to_config(force_zeros_for_empty_prompt=zeros_for_empty)
+        _refuse_second_prompt(pipe)
+
+
+def _refuse_second_prompt(pipe: Any) -> None:
+    """Makes a pipeline whose first text encoder is gone refuse `prompt_2`, which it never reads."""
+    check = type(pipe).check_inputs.__get__(pipe)
+
+    @functools.wraps(check)
+    def check_inputs(*args: Any, **kwargs: Any) -> None:
+        given = inspect.signature(check).bind(*args, **kwargs).arguments
+        for name in ("prompt", "negative_prompt"):
+            if given.get(f"{name}_2") not in (None, given.get(name)):
+                raise ValueError(
+                    f"one text encoder reads all prompts here: leave out {name}_2, and say all in "
+                    f"{name}"
+                )
+        check(*args, **kwargs)
+
+    pipe.check_inputs = check_inputs

@@ -137,6 +137,13 @@ class Families:
             self._check_seen(subject, folder, seen)
             other = draw(pipe, prompt=PROMPTS[::-1], **options)
             assert np.abs(other - pictures).max() > 1e-4, "the prompt matters"
+        if family in ("sdxl", "sd3"):
+            with pytest.raises(ValueError, match="leave out prompt_2"):
+                draw(pipe, prompt=PROMPTS, prompt_2=PROMPTS[::-1], **options)
+            with pytest.raises(ValueError, match="leave out clip_skip"):
+                draw(pipe, prompt=PROMPTS, clip_skip=1, **options)
+            same = draw(pipe, prompt=PROMPTS, prompt_2=PROMPTS, **options)
+            assert np.array_equal(same, draw(pipe, prompt=PROMPTS, **options))
         pipe.save_pretrained(tmp_path / "saved")
         again = type(pipe).from_pretrained(tmp_path / "saved", trust_remote_code=False)
         np.testing.assert_allclose(draw(again, prompt=PROMPTS, **options), pictures, atol=1e-4)

@@ -180,6 +180,55 @@ class Pipelines:
         lost = [r.getMessage() for r in caplog.records if "was truncated" in r.getMessage()]
         assert len(lost) == 1 and "am ende" in lost[0].lower()
 
+    def test_what_a_replaced_text_encoder_cannot_do_is_said_in_one_sentence(
+        self, subject: Subject, sd: str, adapter: str
+    ) -> None:
+        pipe = self.attach(
+            subject, DiffusionPipeline.from_pretrained(sd, trust_remote_code=False), adapter
+        )
+        with pytest.raises(ValueError, match="leave out clip_skip"):
+            draw(pipe, prompt="ein Haus", clip_skip=1)
+        weights = lora(pipe.unet)
+        layer = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+        of_clip = {f"{layer}.lora_A.weight": torch.ones(2, 8)}
+        of_clip[f"{layer}.lora_B.weight"] = torch.ones(8, 2)
+        without = draw(pipe, prompt="ein Haus")
+        with pytest.warns(UserWarning, match="^2 tensors of this LoRA file belong to text_encoder"):
+            pipe.load_lora_weights({**weights, **of_clip}, adapter_name="both")
+        drawn = draw(pipe, prompt="ein Haus")
+        assert np.abs(drawn - without).max() > 1e-3
+        pipe.delete_adapters("both")
+        pipe.load_lora_weights(weights)
+        assert np.array_equal(draw(pipe, prompt="ein Haus"), drawn)
+        offloaded = DiffusionPipeline.from_pretrained(sd, trust_remote_code=False)
+        offloaded.unet._hf_hook = object()
+        with pytest.raises(ValueError, match="attach first"):
+            self.attach(subject, offloaded, adapter)
+
+    def test_the_text_encoder_answers_the_calls_that_clip_answers(
+        self, subject: Subject, sd: str, adapter: str
+    ) -> None:
+        """Such as those of libraries that weight words: they give no mask, or one of ones."""
+        pipe = self.attach(
+            subject, DiffusionPipeline.from_pretrained(sd, trust_remote_code=False), adapter
+        )
+        length = pipe.tokenizer.model_max_length
+        tokens = pipe.tokenizer(
+            PROMPTS, padding="max_length", max_length=length, return_tensors="pt"
+        )
+        ids = tokens.input_ids
+        expected = pipe.text_encoder(ids, attention_mask=tokens.attention_mask)[0]
+        ones = torch.ones_like(ids)
+        for options in (
+            {},
+            {"attention_mask": ones},
+            {"attention_mask": ones.bool(), "output_hidden_states": True, "return_dict": True},
+            {"position_ids": None, "output_attentions": None},
+        ):
+            torch.testing.assert_close(pipe.text_encoder(ids, **options)[0], expected)
+        torch.testing.assert_close(pipe.text_encoder(input_ids=ids, return_dict=False)[0], expected)
+        assert pipe.text_encoder.get_input_embeddings().num_embeddings >= len(pipe.tokenizer)
+
     def test_the_snippet_of_the_model_card_runs(self, adapter: str, tmp_path: Path) -> None:
         """It says `this/folder`, and is run where that is the export."""
         (tmp_path / "this").mkdir()
