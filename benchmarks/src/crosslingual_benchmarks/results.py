@@ -9,6 +9,7 @@ with their sources, and nothing here reads them.
 | `dataset` | its name; of shards the folder's with the index's hash |
 | `model` | the arm: a method's name, or a baseline's such as `as_is` |
 | `pretrained` | its weights: an id or a folder |
+| `point` | the moment of a training that the line measures; absent where it is the end |
 | `language` | of the texts, BCP-47; absent where the task has none |
 | `metrics` | name to number; shares are fractions between 0 and 1 |
 | `interval95` | bootstrap interval [low, high] of some of the metrics |
@@ -33,9 +34,16 @@ from typing_extensions import TypedDict
 from crosslingual.data.text import iter_json_lines
 from crosslingual_benchmarks.reading import check_shape
 
-TASKS = ("zeroshot_retrieval", "text_to_image", "training", "latency")
+TASKS = (
+    "zeroshot_retrieval",
+    "text_to_image",
+    "training",
+    "training_curve",
+    "latency",
+    "comparison",
+)
 """Retrieval both ways, by CLIP_benchmark's name; pictures from prompts; the cost of training an
-arm; milliseconds a query.
+arm, and its quality on the way; milliseconds a query; how a comparison's time divides.
 """
 
 REQUIRED = ("task", "dataset", "model", "metrics", "protocol")
@@ -67,6 +75,7 @@ class Result(TypedDict, total=False):
     metrics: Required[dict[str, float]]
     protocol: Required[dict[str, Scalar | list[Scalar]]]
     pretrained: str | None
+    point: str
     language: str | None
     interval95: dict[str, list[float]]
     quartiles: dict[str, list[float]]
@@ -183,7 +192,7 @@ def read_results(paths: Iterable[str | Path]) -> list[Result]:
         for number, result in iter_json_lines(file):
             check_result(result, f"{file} line {number}")
             key = json.dumps(
-                [result.get(name) for name in ("task", "dataset", "model", "pretrained")]
+                [result.get(name) for name in ("task", "dataset", "model", "pretrained", "point")]
                 + [result.get("language"), result["protocol"], result.get("seed")],
                 sort_keys=True,
             )

@@ -16,6 +16,7 @@ SUMMARIES = {
     "report": "write a page, tables and plots of result files",
     "finetune-features": "full fine-tuning: compute latents and token ids of shards, once",
     "finetune": "full fine-tuning: train UNet and text encoder by the diffusion loss",
+    "finetune-export": "full fine-tuning: write a checkpoint's pipeline",
     "perf": "list the cases that measure speed and memory",
 }
 PLACES = {
@@ -32,6 +33,7 @@ PLACES = {
         "baselines.settings:FeaturesSettings",
     ),
     "finetune": ("baselines.full_finetuning:finetune", "baselines.settings:FinetuneSettings"),
+    "finetune-export": ("baselines.full_finetuning:export", "baselines.settings:ExportSettings"),
     "perf": ("perf:perf", "perf:PerfSettings"),
 }
 VERBS = {

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AltCLIPTextConfig, AltCLIPTextModel, XLMRobertaModel
 
 from crosslingual.adapter.artifact import load_strict
+from crosslingual.cli.settings import read_settings
 from crosslingual.features.compute import write_run_features
 from crosslingual.features.training_data import open_run_data
 from crosslingual.folders import check_folder, publish_folder
@@ -26,10 +27,15 @@ from crosslingual.frozen.base import Base, Conditioning
 from crosslingual.frozen.encoders import encoder_config, encoder_shape
 from crosslingual.frozen.schedule import Noising, choose_language, drop_captions
 from crosslingual.frozen.weights import load_frozen, locate
+from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
 from crosslingual.training.processes import start_processes
 from crosslingual.training.run import Run
 from crosslingual_benchmarks.baselines.caption_ids import CaptionIdParts
-from crosslingual_benchmarks.baselines.settings import FeaturesSettings, FinetuneSettings
+from crosslingual_benchmarks.baselines.settings import (
+    ExportSettings,
+    FeaturesSettings,
+    FinetuneSettings,
+)
 
 SHAPE = (
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
@@ -136,14 +142,23 @@ def finetune(settings: FinetuneSettings) -> Path:
             loss = finetuning_step(joint, noising, data.null["ids"], batch, draws)
             run.backward(loss, {}, keys=partial(data.keys, batch))
         run.end_step()
-    return run.finish(lambda state: save_pipeline(state, settings, parts))
+    folder = Path(settings.output_dir) / "pipeline"
+    return run.finish(lambda state: save_pipeline(state, settings, parts, folder))
+
+
+def export(settings: ExportSettings) -> Path:
+    """Writes a checkpoint's pipeline to `output_dir`."""
+    checkpoint = find_checkpoint(settings.checkpoint)
+    trained = read_settings(FinetuneSettings, settings_file(checkpoint))
+    parts = caption_parts(trained, torch.device("cpu"))
+    folder = Path(settings.output_dir)
+    return save_pipeline(trained_state(checkpoint), trained, parts, folder)
 
 
 def save_pipeline(
-    state: dict[str, Tensor], settings: FinetuneSettings, parts: CaptionIdParts
+    state: dict[str, Tensor], settings: FinetuneSettings, parts: CaptionIdParts, folder: Path
 ) -> Path:
     """Writes the base's pipeline with the trained UNet and text encoder."""
-    folder = Path(settings.output_dir) / "pipeline"
     joint = build_joint(settings)
     load_strict(joint, state)
     pipe = parts.base.load_pipeline(

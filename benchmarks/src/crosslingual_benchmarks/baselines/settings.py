@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from crosslingual.data.languages import LanguageCode
+from crosslingual.training import settings
 from crosslingual.training.settings import RunSettings
 
 
@@ -64,3 +65,8 @@ class FeaturesSettings:
     verify_data: bool = True
     max_corrupt: float = 0.01
     max_pixels: int = 64 * 2**20
+
+
+@dataclass
+class ExportSettings(settings.ExportSettings):
+    """Settings of `crosslingual-bench finetune-export`."""

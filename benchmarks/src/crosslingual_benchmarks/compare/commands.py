@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ TAIL_LINES = 15
 GUARD = Path(guard.__file__)
 
 _running: set[subprocess.Popen] = set()
+_is_ending = threading.Event()
 
 
 class StepRow(TypedDict, total=False):
@@ -42,15 +44,22 @@ class StepRow(TypedDict, total=False):
 class Command:
     """The words after `python -m`, and settings, ready to run.
 
-    `place` is the path of its log and its mark, without their endings. Steps of a command that
-    `trains` are counted and paid for.
+    `place` is the path of its log and its mark, without their endings. `share` is of its arm's
+    seconds, where it trains; `spent_s` are the seconds of the steps that an interrupted run of it
+    took, up to the checkpoint that it resumes from.
     """
 
     run: str
     settings: Values
     place: Path
     num_processes: int = 1
-    trains: bool = False
+    share: float = 0.0
+    spent_s: float = 0.0
+
+    @property
+    def trains(self) -> bool:
+        """Whether its steps are counted and paid for."""
+        return self.share > 0
 
     @property
     def words(self) -> list[str]:
@@ -109,7 +118,7 @@ def run_command(command: Command, key: str) -> float:
     mark = mark_of(command.place)
     if mark is not None and mark["key"] == key:
         return float(mark["seconds"])
-    seconds = launch(command)
+    seconds = command.spent_s + launch(command)
     mark = {"key": key, "seconds": seconds, "command": " ".join(command.words)}
     write_json(command.place.with_suffix(".done.json"), mark)
     return seconds
@@ -119,7 +128,7 @@ def launch(command: Command) -> float:
     """Runs a command now, in a session of its own that ends with this process; returns its seconds.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: it failed, or `end_commands` ended it.
     """
     log = command.place.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +138,8 @@ def launch(command: Command) -> float:
         words[1:1] = ["-m", "torch.distributed.run"]
     words = [sys.executable, str(GUARD), str(os.getpid()), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if _is_ending.is_set():
+        raise RuntimeError(f"{command.run} was not started")
     started = time.monotonic()
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
@@ -143,6 +154,8 @@ def launch(command: Command) -> float:
         raise
     finally:
         _running.discard(process)
+    if _is_ending.is_set():  # a training that is told to stop saves, and ends well
+        raise RuntimeError(f"{command.run} was ended")
     if code != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         raise RuntimeError(
@@ -152,8 +165,14 @@ def launch(command: Command) -> float:
     return time.monotonic() - started
 
 
+def allow_commands() -> None:
+    """Lets commands start again after `end_commands`."""
+    _is_ending.clear()
+
+
 def end_commands() -> None:
-    """Ends the commands that other threads of this process run."""
+    """Ends the commands that other threads of this process run, and starts no other."""
+    _is_ending.set()
     for process in list(_running):
         process.terminate()
 
@@ -188,6 +207,19 @@ def step_time(metrics: Path) -> StepTime:
     if len(gaps) < 3:
         raise ValueError(f"{metrics} has {len(rows)} steps, too few to tell how long one takes")
     return StepTime(median(gaps.values()), mean(gaps.values()))
+
+
+def seconds_to_step(metrics: Path, step: float = math.inf) -> float:
+    """Seconds from the first step's start to the end of `step`, or of the last one; those between
+    an interruption and the run that resumed do not count.
+    """
+    total = last = 0.0
+    for row in _step_rows(metrics):
+        if row["step"] > step:
+            break
+        total += row["time_s"] - (last if row["time_s"] > last else 0.0)
+        last = row["time_s"]
+    return total
 
 
 def _step_rows(metrics: Path) -> list[Values]:

@@ -36,6 +36,13 @@ class Display:
             self.done += 1
             self._bar.update()
 
+    def expect(self, num_commands: int) -> None:
+        """So many commands are still to come, besides those that it was told at the start."""
+        with self._lock:
+            self.total += num_commands
+            self._bar.total = self.total
+            self._bar.refresh()
+
     def close(self) -> None:
         """Leaves the last state on the screen."""
         self._bar.close()

@@ -1,23 +1,23 @@
 """Equal budgets: how many steps each training command may take, from how long one takes here.
 
-Every arm may train for the same seconds on the same processes. A command's steps are measured by
-short runs of it, whose output is thrown away: a few steps, and from these as many as take a tenth
-of its seconds. The numbers are written to `plan.json`, which later runs of the same suite read: an
-interrupted comparison resumes with the same numbers, and a reader can repeat them by the commands
-in the results.
+Every arm may take the same seconds on the same processes, with all that a user waits for: the start
+of each command, features, steps and saving. A command's steps, and what it takes besides them, are
+measured by short runs of it, whose output is thrown away: a few steps, and from these as many as
+take a tenth of its seconds. The numbers are written to `plan.json`, which later runs of the same
+suite read: an interrupted comparison resumes with the same numbers, and a reader can repeat them by
+the commands in the results.
 """
 
-import shutil
-import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Required
 
 from typing_extensions import TypedDict
 
-from crosslingual.files import MARK, read_fields, write_json
-from crosslingual.folders import read_mark
-from crosslingual_benchmarks.compare.commands import Command, StepTime, launch, step_time
+from crosslingual.files import read_fields, write_json
+from crosslingual_benchmarks.compare.commands import Command, launch, seconds_to_step, step_time
+from crosslingual_benchmarks.compare.scratch import scratch_folder
 from crosslingual_benchmarks.reading import check_shape
 
 KIND = "calibration"
@@ -35,6 +35,7 @@ class PlannedSteps(TypedDict, total=False):
     """An entry of plan.json."""
 
     step_s: Required[float]
+    overhead_s: float
     seconds: float
     steps: int
 
@@ -42,24 +43,28 @@ class PlannedSteps(TypedDict, total=False):
 class Plan:
     """Steps by arm and command, kept in a file.
 
-    `steps` maps `ARM/NUMBER-MODULE` to its steps and the seconds that one took.
+    `steps` maps `ARM/NUMBER-MODULE` to its steps, the seconds that one took, and the seconds of its
+    start and end.
     """
 
-    def __init__(self, path: Path):
-        """Reads the file where it exists.
+    def __init__(self, path: Path, first: Path | None = None):
+        """Reads the file where it exists, else `first`, the plan of another seed.
 
         Raises:
             ValueError: it is broken.
         """
         self.path = path
         self.steps: dict[str, PlannedSteps] = {}
+        self._lock = threading.Lock()  # arms train side by side
+        path = path if path.is_file() or first is None else first
         if path.is_file():
             remedy = "remove it, and steps are measured again"
             found = read_fields(path, {}, remedy)
             self.steps = check_shape(dict[str, PlannedSteps], found, f"{path} is broken ({remedy})")
 
     def num_steps(self, name: str, command: Command, seconds: float) -> int:
-        """How many steps the command takes in `seconds`, measured at the first call.
+        """How many steps the command takes in `seconds` with its start and end, measured at the
+        first call.
 
         `name` is its name in the plan; the command has an `output_dir` of its own.
 
@@ -68,37 +73,44 @@ class Plan:
             ValueError: not even `MIN_STEPS` steps fit.
         """
         if name not in self.steps:
-            self.steps[name] = {"step_s": self._measure(command, seconds)}
-        step_s = self.steps[name]["step_s"]
+            measured = _measure(command, seconds)
+            with self._lock:
+                self.steps[name] = measured
+        step_s, overhead_s = self.steps[name]["step_s"], self.steps[name].get("overhead_s", 0.0)
         if step_s <= 0:
             raise ValueError(f"{self.path}: a step of {name} takes {step_s} s; remove the file")
-        num_steps = int(seconds / step_s)
+        num_steps = max(int((seconds - overhead_s) / step_s), 0)
         if num_steps < MIN_STEPS:
             raise ValueError(
-                f"{name}: a step takes {step_s:.2f} s, so {seconds:.0f} s are {num_steps} steps "
-                "and train nothing: raise train_s or the step's share"
+                f"{name}: a step takes {step_s:.2f} s, start and end {overhead_s:.0f} s, so "
+                f"{seconds:.0f} s are {num_steps} steps and train nothing: raise train_s or the "
+                "step's share"
             )
-        self.steps[name] |= {"seconds": seconds, "steps": num_steps}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, self.steps)
+        with self._lock:
+            self.steps[name] |= {"seconds": seconds, "steps": num_steps}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, self.steps)
         return num_steps
 
-    def _measure(self, command: Command, seconds: float) -> float:
-        first = self._short_run(command, FIRST_STEPS)
-        num_steps = int(max(SECOND_SHARE * seconds, SECOND_S) / first.median_s)
-        if num_steps <= FIRST_STEPS:
-            return first.median_s
-        return self._short_run(command, num_steps).mean_s
 
-    def _short_run(self, command: Command, num_steps: int) -> StepTime:
-        place = command.place.with_name(command.place.name + "-calibration")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for old in place.parent.iterdir():  # of a process that was killed
-            if old.name.startswith(place.name) and (read_mark(old) or {}).get("kind") == KIND:
-                shutil.rmtree(old)
-        with tempfile.TemporaryDirectory(prefix=f"{place.name}-", dir=place.parent) as folder:
-            write_json(Path(folder) / MARK, {"format_version": 1, "kind": KIND})
-            settings = {**command.settings, RUN: f"{folder}/run", STEPS: num_steps}
-            settings["checkpointing_steps"] = num_steps
-            launch(replace(command, settings=settings, place=place))
-            return step_time(Path(folder) / "run" / "metrics.jsonl")
+def _measure(command: Command, seconds: float) -> PlannedSteps:
+    step_s, overhead_s = _short_run(command, FIRST_STEPS, is_first=True)
+    num_steps = int(max(SECOND_SHARE * seconds, SECOND_S) / step_s)
+    if num_steps > FIRST_STEPS:
+        step_s, overhead_s = _short_run(command, num_steps)
+    return {"step_s": step_s, "overhead_s": overhead_s}
+
+
+def _short_run(command: Command, num_steps: int, is_first: bool = False) -> tuple[float, float]:
+    """Seconds of a step, and of the run's start and end: the median of a first run, whose starts
+    are slow, and the mean of a longer one.
+    """
+    place = command.place.with_name(command.place.name + "-calibration")
+    with scratch_folder(place, KIND) as folder:
+        run = folder / "run"
+        settings = {**command.settings, RUN: str(run), STEPS: num_steps}
+        settings["checkpointing_steps"] = num_steps
+        wall_s = launch(replace(command, settings=settings, place=place))
+        taken = step_time(run / "metrics.jsonl")
+        overhead_s = max(wall_s - seconds_to_step(run / "metrics.jsonl"), 0.0)
+        return taken.median_s if is_first else taken.mean_s, overhead_s

@@ -1,11 +1,17 @@
 """The cost of an arm's training, as a line of `training.json`."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from crosslingual.files import read_fields, write_json
 from crosslingual_benchmarks.compare.commands import Command, mark_of, training_rows
 from crosslingual_benchmarks.compare.plan import RUN
 from crosslingual_benchmarks.compare.suite import Arm, Suite
+from crosslingual_benchmarks.compare.times import ELSE
+
+BUDGET = ("train_s", "num_processes", "arms_at_once")
+"""The suite's values that decide what an arm may take."""
 
 
 def append_training(
@@ -14,13 +20,14 @@ def append_training(
     arm: Arm,
     trained_languages: list[str],
     commands: Sequence[Command],
-    size: dict[str, int],
+    further: dict[str, float],
     words: str,
 ) -> None:
     """Appends a line with the sum of an arm's trainings, and each of them under `stages`.
 
     `commands` are all that trained, also those of other arms whose outputs the arm uses: they have
-    to be paid for. `size` is the pipeline's, and `words` repeat the whole.
+    to be paid for. `further` are more metrics, such as the seconds of all the arm's commands, and
+    `words` repeat the whole.
     """
     from crosslingual.evaluation.retrieval import append_result
     from crosslingual_benchmarks.results import make_result
@@ -39,10 +46,10 @@ def append_training(
             "samples_per_s": last["samples_per_s"],
             "num_processes": suite.num_processes,
             "trainable_parameters": max(row["trainable_parameters"] for row in rows),
-            **size,
+            **further,
             **{key: max(row[key] for row in rows) for key in ("peak_gb",) if key in last},
         },
-        protocol={"train_s": suite.train_s, "num_processes": suite.num_processes},
+        protocol={**{name: asdict(suite)[name] for name in BUDGET}, "counted": "all commands"},
         about=arm.about,
         trained_languages=trained_languages,
         stages=[
@@ -53,6 +60,31 @@ def append_training(
         command=words,
     )
     append_result(results / "training.json", result)
+
+
+def append_times(
+    results: Path, place: Path, suite: Suite, seconds: dict[str, float], words: str
+) -> None:
+    """Adds seconds by kind of work to those of earlier runs of the comparison, in the file `place`,
+    and appends a line with their sums.
+    """
+    from crosslingual.evaluation.retrieval import append_result
+    from crosslingual_benchmarks.results import make_result
+
+    earlier = read_fields(place, {}, "remove it") if place.is_file() else {}
+    sums = {kind: value + earlier.get(kind, 0.0) for kind, value in seconds.items()}
+    write_json(place, sums)
+    total_s = sum(sums.values())
+    metrics = {"total_s": total_s, **{f"{kind}_s": value for kind, value in sums.items()}}
+    result = make_result(
+        "comparison",
+        dataset=suite.name,
+        model="comparison",
+        metrics=metrics | {"else_share": sums[ELSE] / total_s},
+        protocol={name: asdict(suite)[name] for name in BUDGET},
+        command=words,
+    )
+    append_result(results / "times.json", result)
 
 
 def total_parameters(results: Path, arm: Arm) -> dict[str, int]:

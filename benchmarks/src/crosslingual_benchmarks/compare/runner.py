@@ -5,18 +5,25 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from crosslingual.files import write_text
-from crosslingual_benchmarks.compare.commands import Command, end_commands, mark_of, run_command
+from crosslingual_benchmarks.compare import curve
+from crosslingual_benchmarks.compare.commands import (
+    Command,
+    mark_of,
+    run_command,
+    seconds_to_step,
+)
 from crosslingual_benchmarks.compare.display import Display
+from crosslingual_benchmarks.compare.jobs import Job, run_jobs
 from crosslingual_benchmarks.compare.plan import RUN, STEPS, Plan
 from crosslingual_benchmarks.compare.record import append_training, total_parameters
-from crosslingual_benchmarks.compare.suite import Arm, Step, Suite, Values, fill
+from crosslingual_benchmarks.compare.suite import Arm, Step, Suite, Values, arms_read, fill
+from crosslingual_benchmarks.compare.times import Times
 
 PACKAGE = "crosslingual_benchmarks"
 
@@ -25,13 +32,22 @@ PACKAGE = "crosslingual_benchmarks"
 class Runner:
     """A suite in a folder.
 
-    `folder` gets data, arms/NAME and results; `command` repeats the whole, for the results.
+    Attributes:
+        suite: what runs.
+        folder: gets data, arms/NAME and results.
+        display: what is shown.
+        command: repeats the whole, for the results.
+        first: the runner of the first seed; later ones take its seconds a step and its curve's
+            start.
+        times: of all seeds' work.
     """
 
     suite: Suite
     folder: Path
     display: Display
     command: str
+    first: "Runner | None" = None
+    times: Times = field(default_factory=Times)
 
     @property
     def results(self) -> Path:
@@ -48,7 +64,7 @@ class Runner:
             "clip": suite.clip,
             "seed": str(suite.seed),
             "trained": suite.trained_languages,
-            "foreign": [name for name in suite.trained_languages if name != "en"],
+            "foreign": suite.foreign_languages,
         }
         return words | ({"arm": str(self.folder / "arms" / arm.name)} if arm else {})
 
@@ -57,26 +73,45 @@ class Runner:
 
         An arm that fails stops only the arms that need its outputs.
         """
-        self.write_data()
+        with self.times.of("data"):
+            self.write_data()
         failed: dict[str, str] = {}
-        plan = Plan(self.folder / "plan.json")
-        for arm in self.suite.arms:
-            self._guarded(arm, failed, lambda arm=arm: self.train(arm, plan))
-        left = [arm for arm in self.suite.arms if arm.name not in failed]
-        jobs = [(arm, command) for arm in left for command in self.measurements(arm)]
-        with ThreadPoolExecutor(self.suite.num_processes) as pool:
-            try:
-                list(pool.map(lambda job: self._measure(*job, failed), jobs))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                end_commands()
-                raise
+        suite = self.suite
+        plan = Plan(self._plan_path, self.first and self.first._plan_path)
+
+        def job(name: str, arm: Arm, work: Callable[[], None], waits_for: set[str] = frozenset()):
+            return Job(name, lambda: self._guarded(arm, failed, work), frozenset(waits_for))
+
+        names = {arm.name for arm in suite.arms}
+        trainings = [
+            job(arm.name, arm, lambda arm=arm: self.train(arm, plan), names & arms_read(arm))
+            for arm in suite.arms
+        ]
+        run_jobs(trainings, suite.arms_at_once)
+        left = [arm for arm in suite.arms if arm.name not in failed]
+        jobs = [
+            job(f"{arm.name} {command.run}", arm, lambda a=arm, c=command: self._measure(a, c))
+            for arm in left
+            for command in self.measurements(arm)
+        ]
+        points = self.points(left)
+        self.display.expect(len(points))
+        jobs += [
+            job(f"{arm.name} {point.name}", arm, lambda a=arm, p=point: self._judge(a, p))
+            for arm, point in points
+        ]
+        run_jobs(jobs, max(suite.num_processes, suite.arms_at_once))
         for arm in left:  # alone, so that nothing else takes time from it
             for command in self.latencies(arm):
-                self._measure(arm, command, failed)
+                self._guarded(arm, failed, lambda a=arm, c=command: self._measure(a, c))
         for arm in left:
             self._guarded(arm, failed, lambda arm=arm: self.record_training(arm))
+        self.write_curve([each for each in points if each[0].name not in failed])
         return failed
+
+    @property
+    def _plan_path(self) -> Path:
+        return self.folder / "plan.json"
 
     def _guarded(self, arm: Arm, failed: dict[str, str], work: Callable[[], None]) -> None:
         try:
@@ -145,20 +180,50 @@ class Runner:
         key = ""
         for number, step in enumerate(arm.steps):
             command = self.command_of(arm, number, step)
-            if step.share:
+            if command.trains:
                 name = f"{arm.name}/{number}-{step.run}"
-                seconds = step.share * self.suite.train_s
+                seconds = self._seconds_left(arm, number)
                 if name not in plan.steps:
                     self.display.say(f"{arm.name}: how long a step of {step.run} takes")
-                command.settings[STEPS] = plan.num_steps(name, command, seconds)
-                command.settings["checkpointing_steps"] = max(command.settings[STEPS] // 2, 1)
+                with self.times.of("calibration"):
+                    num_steps = plan.num_steps(name, command, seconds)
+                command.settings[STEPS] = num_steps
+                step_s = plan.steps[name]["step_s"]
+                command.settings.update(curve.checkpointing(self.suite, num_steps, step_s))
             key = command.key(key, *self._keys_of_others(arm, command), *self._data_keys(command))
             mark = mark_of(command.place)
             if mark is None or mark["key"] != key:
-                steps = f", {command.settings[STEPS]} steps" if step.share else ""
+                steps = f", {command.settings[STEPS]} steps" if command.trains else ""
                 self.display.say(f"{arm.name}: {step.run}{steps}")
-            run_command(self._resumed(command, key), key)
+            with self.times.of("training"):
+                run_command(self._resumed(command, key), key)
             self.display.advance()
+
+    def _seconds_left(self, arm: Arm, number: int) -> float:
+        """Until an arm's command has to end: by its share of the seconds and those of the commands
+        that it builds on, which have taken theirs.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        behind = self.commands_behind(arm, number)
+        deadline = self._budget_s(behind)
+        clock = self._clock(behind[:-1])
+        if clock >= deadline:
+            raise ValueError(
+                f"{arm.name}: the commands before {behind[-1].run} took {clock:.0f} s, and it has "
+                f"to end at {deadline:.0f} s: raise train_s or its share, or give its features "
+                "fewer samples"
+            )
+        return deadline - clock
+
+    def _budget_s(self, commands: Sequence[Command]) -> float:
+        return min(sum(command.share for command in commands), 1.0) * self.suite.train_s
+
+    def _clock(self, commands: Sequence[Command]) -> float:
+        """Seconds that finished commands took."""
+        marks = [mark_of(command.place) for command in commands]
+        return sum(float(mark["seconds"]) for mark in marks if mark is not None)
 
     def _keys_of_others(self, arm: Arm, command: Command) -> list[str]:
         """Keys of other arms' commands whose outputs it reads: it runs again where they did."""
@@ -182,7 +247,9 @@ class Runner:
             )
         if begun.is_file() and begun.read_text() == key and (run / "latest").is_file():
             resumed = {**command.settings, "resume_from_checkpoint": "latest"}
-            return replace(command, settings=resumed)
+            step = int((run / "latest").read_text().strip().rpartition("-")[2])
+            spent_s = seconds_to_step(run / "metrics.jsonl", step)
+            return replace(command, settings=resumed, spent_s=spent_s)
         self._begin(command, key, run)
         return command
 
@@ -204,39 +271,46 @@ class Runner:
         settings = fill(step.settings, self.words(arm))
         name = f"{number}-{re.sub(r'[ .]', '-', step.run)}"
         place = self.folder / "arms" / arm.name / name
-        trains = step.share > 0
-        is_shared = trains or step.run.endswith("features")
+        is_shared = step.share > 0 or step.run.endswith("features")
         num_processes = self.suite.num_processes if is_shared else 1
-        return Command(step.run, settings, place, num_processes, trains)
+        return Command(step.run, settings, place, num_processes, step.share)
 
     def commands_of(self, arm: Arm) -> list[Command]:
         """An arm's steps as commands."""
         return [self.command_of(arm, number, step) for number, step in enumerate(arm.steps)]
 
-    def commands_behind(self, arm: Arm) -> list[Command]:
-        """The commands of all arms whose outputs made an arm's exports, in the suite's order."""
+    def commands_behind(self, arm: Arm, number: int | None = None) -> list[Command]:
+        """The commands of all arms whose outputs made an arm's exports, or those whose outputs its
+        command of that number reads, with the arm's own up to it; the arm's own come last, and the
+        others in the suite's order.
+        """
+        own = self.commands_of(arm)
         words, exports = self.words(arm), (arm.pipeline, arm.embedder)
         wanted = [fill(value, words) for value in exports if value is not None]
-        every = [command for one in self.suite.arms for command in self.commands_of(one)]
-        found = self.commands_of(arm)
-        places = {command.place for command in found}
+        if number is not None:
+            own, wanted = own[: number + 1], []
+        others = [c for one in self.suite.arms if one != arm for c in self.commands_of(one)]
+        found, places = own, set[Path]()
         while True:
             wanted += [value for command in found for value in command.inputs]
-            found = [c for c in every if c.place not in places and c.made(wanted)]
+            found = [c for c in others if c.place not in places and c.made(wanted)]
             if not found:
-                return [command for command in every if command.place in places]
+                break
             places |= {command.place for command in found}
+        return [*(command for command in others if command.place in places), *own]
 
     def record_training(self, arm: Arm) -> None:
         """Appends the cost of an arm's training, once, with the part that it shares with others."""
         mark = self.folder / "arms" / arm.name / "recorded"
         size = total_parameters(self.results, arm)
         key = self._arm_key(arm) + json.dumps(size)
-        commands = [command for command in self.commands_behind(arm) if command.trains]
+        behind = self.commands_behind(arm)
+        commands = [command for command in behind if command.trains]
         if not commands or (mark.is_file() and mark.read_text() == key):
             return
         languages = self.languages_of(arm)
-        append_training(self.results, self.suite, arm, languages, commands, size, self.command)
+        further = {**size, "budget_s": self._budget_s(behind), "wall_s": self._clock(behind)}
+        append_training(self.results, self.suite, arm, languages, commands, further, self.command)
         write_text(mark, key)
 
     def languages_of(self, arm: Arm) -> list[str]:
@@ -259,6 +333,8 @@ class Runner:
             if trained := self.languages_of(arm):
                 settings["trained_languages"] = trained
             settings["seed"] = suite.seed
+            if self.first:
+                settings["num_shown"] = 0  # the page shows the first seed's sheets
             if arm.method == "base":
                 del settings["path"]
             commands.append(Command(f"{PACKAGE} generation", settings, place / "generation"))
@@ -285,17 +361,54 @@ class Runner:
         place = self.folder / "arms" / arm.name / "latency"
         return [Command(f"{PACKAGE} latency", settings, place)]
 
-    def _measure(self, arm: Arm, command: Command, failed: dict[str, str]) -> None:
-        def work() -> None:
-            mark = mark_of(command.place)
-            key = command.key(self._arm_key(arm), *self._data_keys(command))
-            if mark is None or mark["key"] != key:
-                self.display.say(f"{arm.name}: {command.run.rpartition(' ')[2]}")
-                self._drop_stale_pictures(arm, command, key)
+    def _measure(self, arm: Arm, command: Command) -> None:
+        mark = mark_of(command.place)
+        key = command.key(self._arm_key(arm), *self._data_keys(command))
+        if mark is None or mark["key"] != key:
+            self.display.say(f"{arm.name}: {command.run.rpartition(' ')[2]}")
+            self._drop_stale_pictures(arm, command, key)
+        with self.times.of("judging"):
             run_command(command, key)
-            self.display.advance()
+        self.display.advance()
 
-        self._guarded(arm, failed, work)
+    def points(self, arms: Sequence[Arm]) -> list[tuple[Arm, curve.Point]]:
+        """The points of the arms' curves, with what they start from; none without a curve."""
+        if self.suite.curve is None or not any(arm.pipeline and arm.steps for arm in arms):
+            return []
+        found = [] if self.first else [curve.as_is_arm(self.suite)]
+        for arm in arms:
+            commands = enumerate(self.commands_of(arm))
+            stages = [
+                (command, self._clock(self.commands_behind(arm, number)[:-1]))
+                for number, command in commands
+                if command.trains
+            ]
+            pipeline = fill(arm.pipeline, self.words(arm)) or ""
+            found += [(arm, point) for point in curve.points_of(pipeline, stages)]
+        return found
+
+    def _judge(self, arm: Arm, point: curve.Point) -> None:
+        place = self._place_of(arm, point)
+        if not place.with_name(f"{place.name}.json").is_file():
+            self.display.say(f"{arm.name}: curve at {point.seconds:.0f} s")
+        with self.times.of("judging"):
+            curve.judge(self.suite, arm, point, place)
+        self.display.advance()
+
+    def _place_of(self, arm: Arm, point: curve.Point) -> Path:
+        return self.folder / "curve" / arm.name / point.name
+
+    def write_curve(self, points: Sequence[tuple[Arm, curve.Point]]) -> None:
+        """Writes the lines of all points that were judged, in the place of earlier ones."""
+        lines = []
+        for arm, point in points:
+            place = self._place_of(arm, point)
+            found = curve.judge(self.suite, arm, point, place)
+            lines.append(curve.line_of(self.suite, arm, point, found, self.command))
+        if lines:
+            self.results.mkdir(parents=True, exist_ok=True)
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            write_text(self.results / "curve.json", text)
 
     def _drop_stale_pictures(self, arm: Arm, command: Command, key: str) -> None:
         """Moves the pictures of an earlier training aside, which `generation` would refuse."""

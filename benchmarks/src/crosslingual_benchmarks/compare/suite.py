@@ -13,7 +13,8 @@ lines in a suite. Words in braces stand for places and languages:
 """
 
 import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ class Step:
     Attributes:
         run: a module and its verb, such as `pea train`; it takes `--name value`.
         settings: of the command.
-        share: of the arm's training budget; 0 for a step that does not train.
+        share: of the arm's seconds, with those of the commands since the last step that trains; 0
+            for a step that does not train.
     """
 
     __pydantic_config__ = FORBID
@@ -72,6 +74,20 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """How each arm's quality over its seconds is measured, on the validation split.
+
+    Attributes:
+        num_points: checkpoints of an arm that are judged, at equal distances of its seconds.
+        num_prompts: prompts in each trained language.
+    """
+
+    __pydantic_config__ = FORBID
+    num_points: int = 5
+    num_prompts: int = 16
+
+
+@dataclass(frozen=True)
 class Suite:
     """All of a comparison.
 
@@ -86,8 +102,10 @@ class Suite:
         retrieval: options of `crosslingual-bench retrieval`; the shards are `data: test`, unless
             `dataset` names a world.
         arms: in the order of the tables.
-        train_s: seconds that each arm may train for.
+        train_s: seconds that each arm may take: starts, features, training steps and saving.
         num_processes: that share a training step.
+        arms_at_once: arms that train side by side.
+        curve: how quality over seconds is measured; None measures the end alone.
         latency: whether a query's milliseconds are measured.
         seed: of everything.
     """
@@ -104,8 +122,15 @@ class Suite:
     arms: list[Arm]
     train_s: float
     num_processes: int = 2
+    arms_at_once: int = 1
+    curve: Curve | None = None
     latency: bool = True
     seed: int = 0
+
+    @property
+    def foreign_languages(self) -> list[str]:
+        """Those that train, but English."""
+        return [language for language in self.trained_languages if language != "en"]
 
     @property
     def languages(self) -> list[str]:
@@ -153,9 +178,19 @@ def build_suite(values: Any, where: str) -> Suite:
     for arm in suite.arms:
         if any(step.share < 0 for step in arm.steps) or sum(s.share for s in arm.steps) > 1 + 1e-6:
             raise ValueError(f"{where}, arm {arm.name}: shares are at least 0 and at most 1 in all")
-    if suite.train_s <= 0 or suite.num_processes < 1 or not suite.trained_languages:
-        raise ValueError(f"{where}: train_s, num_processes and trained_languages are empty or 0")
+    counts = [suite.num_processes, suite.arms_at_once]
+    counts += [suite.curve.num_points, suite.curve.num_prompts] if suite.curve else []
+    if suite.train_s <= 0 or min(counts) < 1 or not suite.trained_languages:
+        raise ValueError(
+            f"{where}: train_s, num_processes, arms_at_once, trained_languages or a number of the "
+            "curve is empty or below 1"
+        )
     return suite
+
+
+def arms_read(arm: Arm) -> set[str]:
+    """Names of other arms whose folders an arm's settings name."""
+    return set(re.findall(r"\{arms\}/([^/\"]+)/", json.dumps(asdict(arm)))) - {arm.name}
 
 
 def fill(value: Any, words: Values) -> Any:

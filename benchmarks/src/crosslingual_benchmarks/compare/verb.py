@@ -5,7 +5,6 @@ crosslingual-bench ablate --method pea --output_dir runs/ablate-pea
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +25,12 @@ class CompareSettings:
             command by command.
         arms: arms to run, with those whose results they need; all if none are named.
         exports: NAME=FOLDER of arms that are trained already; they are measured as they are.
-        train_s: seconds of training for each arm; the suite's own if not given.
+        train_s: seconds that each arm may take, from the start of its first command to its export;
+            the suite's own if not given.
         seeds: seeds of the comparison; the suite's own if none are given. Each of several has a
             folder of its own, seed-N, and the second one repeats only what trains.
-        num_prompts: prompts in each language; the suite's own if not given.
+        num_prompts: prompts in each language, and at most so many for the curve over seconds; the
+            suite's own if not given.
         zero_shot_languages: languages to test besides those that train; the suite's own if none are
             given.
         price_per_hour: dollars for an hour of a process, for the report's costs.
@@ -56,7 +57,7 @@ class AblateSettings:
         method: method whose choices are compared.
         output_dir: as of compare; runs/ablate-METHOD if not given.
         arms: as of compare.
-        train_s: seconds of training for each arm; the suite's own if not given.
+        train_s: seconds that each arm may take; the suite's own if not given.
         price_per_hour: dollars for an hour of a process, for the report's costs.
         report: write the page at the end.
     """
@@ -82,8 +83,12 @@ def chosen_suite(settings: CompareSettings) -> Any:
     if settings.train_s is not None:
         suite = dataclasses.replace(suite, train_s=settings.train_s)
     if settings.num_prompts is not None:
-        generation = {**suite.generation, "num_prompts": settings.num_prompts}
-        suite = dataclasses.replace(suite, generation=generation)
+        num = settings.num_prompts
+        curve = suite.curve
+        if curve is not None and curve.num_prompts > num:
+            curve = dataclasses.replace(curve, num_prompts=num)
+        generation = {**suite.generation, "num_prompts": num}
+        suite = dataclasses.replace(suite, generation=generation, curve=curve)
     if settings.zero_shot_languages:
         suite = dataclasses.replace(suite, zero_shot_languages=settings.zero_shot_languages)
     names = [arm.name for arm in suite.arms]
@@ -103,11 +108,12 @@ def chosen_suite(settings: CompareSettings) -> Any:
 
 def with_those_before(arms: Sequence[Any], names: Sequence[str]) -> set[str]:
     """Names of arms, and of the arms whose folders their settings name."""
+    from crosslingual_benchmarks.compare.suite import arms_read
+
     wanted, added = set(), set(names)
     while added:
         wanted |= added
-        told = json.dumps([dataclasses.asdict(arm) for arm in arms if arm.name in added])
-        added = {arm.name for arm in arms if f"{{arms}}/{arm.name}/" in told} - wanted
+        added = {name for arm in arms if arm.name in added for name in arms_read(arm)} - wanted
     return wanted
 
 
@@ -160,20 +166,13 @@ def ablate(settings: AblateSettings) -> Path:
 
 def _run(settings: CompareSettings, words: str, report_options: dict[str, Any]) -> Path:
     from crosslingual_benchmarks.compare.display import Display
-    from crosslingual_benchmarks.compare.runner import Runner
+    from crosslingual_benchmarks.compare.record import append_times
+    from crosslingual_benchmarks.compare.times import Times
 
-    suite = chosen_suite(settings)
-    folder = Path(settings.output_dir)
-    seeds = dict.fromkeys(settings.seeds or [suite.seed])
+    suite, folder, times = chosen_suite(settings), Path(settings.output_dir), Times()
     failed: dict[str, str] = {}
     with hold_folder(folder):
-        runners = []
-        for number, seed in enumerate(seeds):
-            one = dataclasses.replace(suite, seed=seed)
-            if number:  # what does not train, such as the English bound, is the same again
-                one = dataclasses.replace(one, arms=[arm for arm in one.arms if arm.steps])
-            place = folder / f"seed-{seed}" if len(seeds) > 1 else folder
-            runners.append(Runner(one, place, Display(0), words))
+        runners = _runners(suite, settings, words, times)
         for runner in runners:
             runner.display = Display(runner.num_commands)
             failed |= runner.run()
@@ -181,17 +180,37 @@ def _run(settings: CompareSettings, words: str, report_options: dict[str, Any]) 
         results = [runner.results for runner in runners]
         place = results[0]
         if settings.report and any(any(each.glob("*.json")) for each in results):
-            from crosslingual_benchmarks.report.verb import ReportSettings, report
-
             place = folder / "report"
-            options = {"results": list(map(str, results)), "output_dir": str(place)}
-            options |= report_options
             if settings.price_per_hour is not None:
-                options["price_per_hour"] = settings.price_per_hour
-            report(ReportSettings(**options))
+                report_options = {**report_options, "price_per_hour": settings.price_per_hour}
+            with times.of("report"):
+                _report(results, place, report_options)
+        append_times(results[0], folder / "times.json", suite, times.divided(), words)
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(suite.arms)} arms failed ({', '.join(failed)}); the others are "
             f"in {place}; the errors are above and in {folder / 'arms'}/NAME/*.log"
         )
     return place
+
+
+def _runners(suite: Any, settings: CompareSettings, words: str, times: Any) -> list[Any]:
+    """One for each seed; what does not train, such as the English bound, runs with the first."""
+    from crosslingual_benchmarks.compare.display import Display
+    from crosslingual_benchmarks.compare.runner import Runner
+
+    folder, runners = Path(settings.output_dir), []
+    seeds = dict.fromkeys(settings.seeds or [suite.seed])
+    for seed in seeds:
+        one, first = dataclasses.replace(suite, seed=seed), next(iter(runners), None)
+        if first is not None:
+            one = dataclasses.replace(one, arms=[arm for arm in one.arms if arm.steps])
+        place = folder / f"seed-{seed}" if len(seeds) > 1 else folder
+        runners.append(Runner(one, place, Display(0), words, first, times))
+    return runners
+
+
+def _report(results: list[Path], place: Path, options: dict[str, Any]) -> None:
+    from crosslingual_benchmarks.report.verb import ReportSettings, report
+
+    report(ReportSettings(results=list(map(str, results)), output_dir=str(place), **options))

@@ -51,6 +51,7 @@ class GenerationSettings:
         num_prompts: prompts of a world (200 if not given) or of mg18 (all).
         num_motif_prompts: prompts of a world for each language's own motif.
         num_references: true pictures of a world.
+        prompt_split: split of a world whose scenes are asked for: test, or val to choose settings.
         prompt_seed: seed of the choice of prompts in a world and mg18.
         num_inference_steps: steps of the sampler; 20 on testbed, 50 elsewhere if not given.
         guidance_scale: scale of classifier-free guidance; 3 on testbed, 9 elsewhere if not given.
@@ -83,6 +84,7 @@ class GenerationSettings:
     num_prompts: int | None = None
     num_motif_prompts: int = 16
     num_references: int = 2000
+    prompt_split: Literal["test", "val"] = "test"
     prompt_seed: int = 0
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
@@ -120,6 +122,8 @@ def with_defaults(settings: GenerationSettings) -> GenerationSettings:
             raise ValueError(f"data set {name} takes no --{key}")
         if value is None and name in takers and key != "num_prompts":
             raise ValueError(f"data set {name} needs --{key}")
+    if settings.prompt_split != "test" and not world:
+        raise ValueError(f"data set {name} has no splits: leave out --prompt_split")
     defaults = world_defaults(world) if world else PUBLISHED_DEFAULTS
     given = {key: value for key in defaults if (value := getattr(settings, key)) is not None}
     filled = dataclasses.replace(settings, **{**defaults, **given})
@@ -150,6 +154,7 @@ def load_prompt_set(settings: GenerationSettings) -> PromptSet:
             settings.languages or world.languages,
             settings.num_prompts,
             settings.num_motif_prompts,
+            split=settings.prompt_split,
             seed=settings.prompt_seed,
         )
     if settings.dataset == "mg18":
@@ -182,7 +187,7 @@ def references_of(
     if settings.reference_dir is not None:
         return settings.reference_dir
     if world := world_of(settings):
-        return list(reference_pictures(world.name, settings.num_references))
+        return list(reference_pictures(world.name, settings.num_references, settings.prompt_split))
     paths = [prompt.image for prompt in general if prompt.image is not None]
     if paths and len(paths) < len(general):
         raise ValueError(

@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crosslingual_benchmarks.report.measures import Number, mean_number, number_of
+from crosslingual_benchmarks.report.measures import (
+    Number,
+    mean_number,
+    number_of,
+    over_seeds,
+)
 from crosslingual_benchmarks.results import Result
 
 UPPER_BOUNDS = ("english_upper_bound", "upper_bound", "english")
@@ -29,12 +34,13 @@ LABELS = {
 @dataclass(frozen=True)
 class Arm:
     """A row: the lines of one model in one group of results, no two of which have the same metric
-    in the same language.
+    in the same language. A row over several seeds has the row of each as `seeds`.
     """
 
     label: str
     model: str
     results: list[Result]
+    seeds: tuple["Arm", ...] = ()
 
     @property
     def is_bound(self) -> bool:
@@ -45,12 +51,24 @@ class Arm:
         return is_told or self.model in UPPER_BOUNDS
 
     def number(self, name: str, language: str | None = None) -> Number | None:
-        """A metric in a language; of lines without a language if none is given."""
+        """A metric in a language; of lines without a language if none is given. Over several seeds
+        it is the mean, from the lowest to the highest.
+        """
+        if self.seeds:
+            each = [arm.number(name, language) for arm in self.seeds]
+            return over_seeds([number.value for number in each if number is not None])
         found = (number_of(r, name) for r in self.results if r.get("language") == language)
         return next((number for number in found if number is not None), None)
 
     def mean(self, name: str, languages: Sequence[str]) -> tuple[Number | None, int]:
-        """A metric's mean over those of the languages that the arm has, and how many these are."""
+        """A metric's mean over those of the languages that the arm has, and how many these are.
+
+        Over several seeds it is the mean of theirs, from the lowest to the highest.
+        """
+        if self.seeds:
+            means = [arm.mean(name, languages) for arm in self.seeds]
+            values = [number.value for number, _ in means if number is not None]
+            return over_seeds(values), max(count for _, count in means)
         found = [n for language in languages if (n := self.number(name, language)) is not None]
         return mean_number(found), len(found)
 
@@ -92,6 +110,28 @@ def arms_of(results: Sequence[Result]) -> list[Arm]:
         return arm.is_bound, known, arm.label
 
     return sorted(arms, key=place)
+
+
+def merge_seeds(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms, with those of one model that differ in their seed alone as one row."""
+    by_model: dict[str, list[Arm]] = {}
+    for arm in arms:
+        by_model.setdefault(arm.model, []).append(arm)
+    rows: list[Arm] = []
+    for model, parts in by_model.items():
+        seeds = [{line.get("seed") for line in arm.results} for arm in parts]
+        if len(parts) > 1 and len(set().union(*seeds)) == sum(map(len, seeds)) == len(parts):
+            lines = [line for arm in parts for line in arm.results]
+            label = f"{LABELS.get(model, model)} ({len(parts)} seeds)"
+            rows.append(Arm(label, model, lines, tuple(parts)))
+        else:
+            rows += parts
+    return rows
+
+
+def style_of(model: str) -> int:
+    """The number of an arm's colour and shape, the same in every plot."""
+    return list(LABELS).index(model) if model in LABELS else len(LABELS) + sum(model.encode())
 
 
 def _telling_keys(lines: Sequence[Result]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from crosslingual_benchmarks.report.arms import Arm, arms_of
+from crosslingual_benchmarks.report.arms import Arm, arms_of, merge_seeds
 from crosslingual_benchmarks.report.languages import in_order
 from crosslingual_benchmarks.results import Result, by_protocol
 
@@ -28,11 +28,21 @@ class Group:
         return in_order({r["language"] for r in self.results if r.get("language")})
 
     @property
+    def rows(self) -> list[Arm]:
+        """The arms, each one row over all of its seeds."""
+        return merge_seeds(self.arms)
+
+    @property
     def note(self) -> str:
         """The note below its tables: the protocol, and whether its lines are of one dataset."""
         hashes = {r["dataset_sha256"] for r in self.results if r.get("dataset_sha256")}
         careful = f" Careful: {len(hashes)} versions of the dataset, by dataset_sha256."
-        return f"Protocol: {self.protocol}.{careful if len(hashes) > 1 else ''}"
+        seeds = (
+            " An arm with several seeds is one row in a table by language: their mean and, in "
+            "brackets, the lowest and the highest; every seed is a row of the table of all metrics."
+        )
+        told = careful if len(hashes) > 1 else ""
+        return f"Protocol: {self.protocol}.{told}{seeds if len(self.rows) < len(self.arms) else ''}"
 
     @property
     def warnings(self) -> list[str]:

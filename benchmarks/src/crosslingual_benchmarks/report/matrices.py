@@ -13,14 +13,14 @@ from crosslingual_benchmarks.report.plots import heat_map
 def arms_by_languages(
     group: Group, measure: Measure, key: str, title: str, note: str = ""
 ) -> Table | None:
-    """A row for each arm: means over languages, then a column for each language; None if no arm has
-    the metric.
+    """A row for each arm, over its seeds: means over languages, then a column for each language;
+    None if no arm has the metric.
 
     The means are over all foreign languages and, where lines name the languages of training, over
     those and over the others. The number of languages stands behind a mean. Only means over the
     same languages, the most that an arm has, are ranked.
     """
-    arms = [arm for arm in group.arms if any(arm.number(measure.name, x) for x in group.languages)]
+    arms = [arm for arm in group.rows if any(arm.number(measure.name, x) for x in group.languages)]
     if not arms:
         return None
     languages = [x for x in group.languages if any(a.number(measure.name, x) for a in arms)]
@@ -80,7 +80,7 @@ def _mean_column(
 
 def heat_map_of(group: Group, measure: Measure, key: str, title: str) -> Figure:
     """A share of arms by languages, as a picture of the table with the same title."""
-    arms = [arm for arm in group.arms if any(arm.number(measure.name, x) for x in group.languages)]
+    arms = [arm for arm in group.rows if any(arm.number(measure.name, x) for x in group.languages)]
     languages = [x for x in group.languages if any(a.number(measure.name, x) for a in arms)]
     rows = {arm.label: [arm.number(measure.name, x) for x in languages] for arm in arms}
     words = measure.head.removesuffix(", %")

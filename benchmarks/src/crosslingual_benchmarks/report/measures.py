@@ -98,6 +98,14 @@ def mean_number(numbers: Sequence[Number]) -> Number | None:
     return Number(value, sum(lows) / len(lows), sum(highs) / len(highs))
 
 
+def over_seeds(values: Sequence[float]) -> Number | None:
+    """The mean over seeds, from the lowest to the highest where there are several."""
+    if not values:
+        return None
+    ends = (min(values), max(values)) if len(values) > 1 else ()
+    return Number(sum(values) / len(values), *ends)
+
+
 def best_of(numbers: Sequence[Number | None], better: Better, is_exact: bool) -> int | None:
     """The place of the number of a column that is better than every other.
 

@@ -38,6 +38,18 @@ class Point:
     style: int = 0
 
 
+@dataclass(frozen=True)
+class Line:
+    """An arm on the plot of quality over seconds: its quality at moments that rise; its style
+    chooses colour and shape.
+    """
+
+    label: str
+    seconds: Sequence[float]
+    qualities: Sequence[Number]
+    style: int = 0
+
+
 def heat_map(
     rows: Mapping[str, Sequence[Number | None]],
     columns: Sequence[str],
@@ -122,6 +134,78 @@ def quality_against_cost(
     axes.set_ylabel(quality_label, parse_math=False)
     _label_points(figure, axes, points, scale)
     return _png(figure)
+
+
+def quality_over_seconds(
+    lines: Sequence[Line], levels: Mapping[str, float], *, quality_label: str, scale: float = 100
+) -> bytes:
+    """A line an arm with a band from its lowest to its highest seed, and its name at its end;
+    horizontal lines for `levels`.
+    """
+    figure = Figure(figsize=(8.6, 5.2), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    for line in lines:
+        colour = COLOURS[line.style % len(COLOURS)]
+        marker = MARKERS[line.style % len(MARKERS)]
+        values = [number.value * scale for number in line.qualities]
+        axes.plot(line.seconds, values, color=colour, marker=marker, markersize=5, linewidth=1.6)
+        ends = [(n.low, n.high) for n in line.qualities if n.low is not None]
+        if len(ends) == len(values):
+            low, high = ([end * scale for end in each] for each in zip(*ends, strict=True))
+            axes.fill_between(line.seconds, low, high, color=colour, alpha=0.13, linewidth=0)
+    for place, (label, level) in enumerate(levels.items()):
+        axes.axhline(level * scale, color=PALE, linewidth=1, linestyle=DASHES[place % len(DASHES)])
+        axes.annotate(
+            label,
+            (0.005, level * scale),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            fontsize=8.5,
+            color=PALE,
+        )
+    axes.set_xlim(0, max(line.seconds[-1] for line in lines) * 1.02)
+    axes.set_ylim(-3, max([scale, *(level * scale for level in levels.values())]) * 1.06)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("seconds since the arm's first command")
+    axes.set_ylabel(quality_label, parse_math=False)
+    _label_ends(axes, lines, scale)
+    return _png(figure)
+
+
+def _label_ends(axes: Any, lines: Sequence[Line], scale: float) -> None:
+    """Writes each line's name at the right, in the order of the ends and clear of each other."""
+    low, high = axes.get_ylim()
+    gap = (high - low) * 0.048
+    ends = sorted(lines, key=lambda line: line.qualities[-1].value)
+    places: list[float] = []
+    for line in ends:
+        y = line.qualities[-1].value * scale
+        places.append(max(y, places[-1] + gap) if places else y)
+    over = max(places[-1] - high, 0.0)  # pushed out at the top: the crowd moves down
+    for place in reversed(range(len(places))):
+        above = places[place + 1] - gap if place + 1 < len(places) else places[place] - over
+        places[place] = min(places[place], above)
+    for line, y in zip(ends, places, strict=True):
+        axes.annotate(
+            _cut(line.label),
+            (line.seconds[-1], line.qualities[-1].value * scale),
+            xytext=(1.03, y),
+            textcoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+            color=INK,
+            parse_math=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": COLOURS[line.style % len(COLOURS)],
+                "linewidth": 0.8,
+                "shrinkA": 1,
+                "shrinkB": 3,
+            },
+        )
 
 
 def _ink_on(colour: Sequence[float]) -> str:

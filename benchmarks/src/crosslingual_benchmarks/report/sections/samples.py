@@ -96,9 +96,8 @@ def _prompts(results: Sequence[Result]) -> Table | None:
     """Prompts in their scripts, and whether each arm's picture was right; arms that read English
     instead are not shown.
     """
-    told: dict[tuple[str, str], dict[str, str]] = {}
+    told: dict[tuple[str, str], dict[str, list[bool | None]]] = {}
     arms: dict[str, None] = {}
-    words = {None: "not judged", True: "right", False: "wrong"}
     for result in results:
         if result.get("prompt_language") == "english":
             continue
@@ -106,7 +105,7 @@ def _prompts(results: Sequence[Result]) -> Table | None:
             arm = LABELS.get(result["model"], result["model"])
             arms[arm] = None
             key = (result.get("language") or "", sample["prompt"])
-            told.setdefault(key, {})[arm] = words[sample.get("is_right")]
+            told.setdefault(key, {}).setdefault(arm, []).append(sample.get("is_right"))
     if not told:
         return None
     order = in_order({language for language, _ in told})
@@ -114,10 +113,17 @@ def _prompts(results: Sequence[Result]) -> Table | None:
         [
             Cell(language, names=language),
             Cell(prompt, language=language),
-            *(Cell(marks.get(arm, DASH)) for arm in arms),
+            *(Cell(_word(marks.get(arm, []))) for arm in arms),
         ]
         for (language, prompt), marks in sorted(told.items(), key=lambda t: order.index(t[0][0]))
     ]
     title = "Prompts of the samples, and whether each arm's picture shows all that they say"
     heads = ["language", "prompt", *arms]
     return Table("samples", title, heads, rows, num_head_cells=2, is_folded=True)
+
+
+def _word(marks: Sequence[bool | None]) -> str:
+    """Whether a picture is right, or how many of several seeds' are."""
+    if len(marks) > 1:
+        return f"{sum(map(bool, marks))} of {len(marks)} right"
+    return {None: "not judged", True: "right", False: "wrong"}[marks[0]] if marks else DASH

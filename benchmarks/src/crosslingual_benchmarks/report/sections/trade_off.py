@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crosslingual_benchmarks.cost.measured import AS_IS, TASK_OF, PointCost, point_costs
-from crosslingual_benchmarks.report.arms import LABELS, Arm
+from crosslingual_benchmarks.report.arms import LABELS, Arm, style_of
 from crosslingual_benchmarks.report.document import Cell, Figure, Section, Table
 from crosslingual_benchmarks.report.groups import Group, groups_of
 from crosslingual_benchmarks.report.measures import Measure, Number, mean_number
@@ -120,7 +120,7 @@ def _figure(
 ) -> Figure:
     languages = next(cost.languages for cost in found if cost.languages)
     points = [
-        Point(_label(cost), cost.training.price, quality, _style(cost.training.arm))
+        Point(_label(cost), cost.training.price, quality, style_of(cost.training.arm))
         for cost in found
         if cost.points is not None
         and cost.training.price > 0
@@ -166,11 +166,6 @@ def _arms(group: Group, cost: PointCost) -> list[Arm]:
 
 def _label(cost: PointCost) -> str:
     return LABELS.get(cost.training.arm, cost.training.arm)
-
-
-def _style(arm: str) -> int:
-    """The same for an arm in every plot."""
-    return list(LABELS).index(arm) if arm in LABELS else len(LABELS) + sum(arm.encode())
 
 
 def _amount(value: float | None) -> str:
