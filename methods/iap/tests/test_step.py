@@ -15,6 +15,7 @@ from crosslingual.frozen.base import Base, Conditioning, Denoiser
 from crosslingual.frozen.schedule import Generators
 from crosslingual.training.processes import Ranks, row_generators
 from iap.artifact import encoder_config
+from iap.clip import ClipSpace
 from iap.encoder import altclip_config, start_encoder
 from iap.method import AttentiveFeatures, attend, expand_states, mask_bias, split_heads
 from iap.settings import TrainSettings
@@ -136,6 +137,28 @@ def test_frozen_unet_stays_and_every_tensor_of_the_encoder_moves(
     assert not still
 
 
+@pytest.mark.parametrize("changes", [{}, {"captions_per_pass": 2, "caption_dropout": 0.5}])
+def test_gradient_of_clip_attention_reaches_exactly_the_encoder(
+    sd: str, encoder: str, changes: dict[str, Any]
+) -> None:
+    settings = TrainSettings(objective="clip_attention", **changes)
+    project = nn.Linear(WIDTH, 12, bias=False).requires_grad_(False)
+    generator = draws()
+    null = {"english_states": torch.randn(LENGTH, WIDTH, generator=generator)}
+    null |= {"english_pooled": torch.randn(12, generator=generator), "target_ids": ids_of()}
+    noising = Base.open(sd).schedule(device=CPU, caption_dropout=settings.caption_dropout)
+    frozen = Frozen(noising, null, [], nn.Identity(), False, clip=ClipSpace(project, 10.0))
+    student = start_encoder(altclip_config(encoder, None, WIDTH), encoder, None)
+    patches = torch.randn(ROWS, 4, 12, generator=generator).half()
+    batch = batch_of(clip_patches=patches, english_pooled=torch.randn(ROWS, 12))
+    loss, parts = iap_step(student, frozen, batch, draws(), settings)
+    loss.backward()
+    torch.testing.assert_close(loss, parts["attention"] + parts["pooled"])
+    moved = {n for n, p in student.named_parameters() if p.grad.abs().sum() > 0}
+    assert moved >= {n for n, _ in student.named_parameters() if not n.endswith("key.bias")}
+    assert project.weight.grad is None
+
+
 def test_local_branch_is_its_definition(build: Any) -> None:
     """Queries of one English pass; of the target branch, keys, values and attention: by hand."""
     step, batch = build(normalise=False), batch_of()
@@ -170,6 +193,32 @@ def test_full_branch_runs_both_languages_through_the_unet(build: Any) -> None:
     first = build(branch="full", normalise=False, layers=["0"])
     same = [part.loss(batch, draws())[0] for part in (local, first)]
     torch.testing.assert_close(*same)
+
+
+@pytest.mark.parametrize(("share", "reads"), [(1.0, 0), (0.0, 1)])
+def test_rehearsal_matches_the_english_caption_to_the_english_branch(
+    build: Any, share: float, reads: int
+) -> None:
+    """With a share of 1, a row reads English captions alone; with 0, those of the others alone."""
+    step = build(target_language=["en", "de"], rehearsal=share)
+    expected, _ = step.loss(batch_of(), draws())
+    for place in (0, 1):
+        ids = batch_of()["target_ids"]
+        ids[:, place] = ids_of(ROWS, seed=7)
+        found, _ = step.loss(batch_of(target_ids=ids), draws())
+        assert torch.equal(found, expected) == (place != reads)
+
+
+def test_english_is_drawn_by_its_share_where_a_row_has_it() -> None:
+    has = torch.tensor([[True, True, True], [True, False, True], [True, True, False]])
+    chosen = choose_languages(has.repeat(1000, 1), draws(), 2, 1, 0.2)
+    rows = chosen.view(1000, 3, 2)
+    assert (rows[:, 0::2] == 1).float().mean().item() == pytest.approx(0.2, abs=0.02)
+    assert (rows[:, 1] != 1).all()
+    others = rows[:, 0][(rows[:, 0] != 1).all(dim=1)]
+    assert (others.sum(dim=1) == 2).all(), "the others take turns"
+    alone = choose_languages(torch.tensor([[False, True, False]]), draws(), 2, 1, 0.0)
+    assert alone.tolist() == [[1, 1]], "a row that has English alone reads English"
 
 
 def test_kept_queries_give_what_their_pass_gave(build: Any) -> None:
@@ -264,6 +313,10 @@ def test_languages_are_drawn_evenly_and_each_once_before_any_stands_twice() -> N
         ({"branch": "full", "english_draws": 1}, "set it to 0 for --branch full"),
         ({"captions_per_pass": 0}, "captions_per_pass must be at least 1"),
         ({"layers": ["middle"]}, "no cross-attention 'middle'"),
+        ({"rehearsal": 0.1}, "add en to --target_language"),
+        ({"rehearsal": 2.0, "target_language": ["en"]}, "must lie between 0 and 1"),
+        ({"objective": "clip_attention", "english_draws": 1}, "leave out --english_draws"),
+        ({"objective": "clip_attention", "branch": "full"}, "leave out --branch"),
     ],
 )
 def test_settings_that_contradict_are_refused(

@@ -24,9 +24,15 @@ def _load_pipeline(path: str, base: str | None = None) -> Any:
     return load_pipeline(path, base)
 
 
+def _load_embedder(path: str) -> Any:
+    from iap.pipeline import load_embedder
+
+    return load_embedder(path)
+
+
 METHOD = Method(
     name="iap",
     paper="IAP, arXiv 2305.11540",
     load_pipeline=_load_pipeline,
-    load_embedder=None,
+    load_embedder=_load_embedder,
 )

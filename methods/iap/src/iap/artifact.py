@@ -98,6 +98,8 @@ def encoder_config(settings: TrainSettings) -> dict[str, Any]:
         "distance": settings.distance,
         "guidance_scale": settings.guidance_scale,
     }
+    if settings.objective == "clip_attention":
+        config |= {"clip": locate(settings.clip), "clip_revision": settings.clip_revision}
     if base.family.adapted_options:
         config["call_options"] = dict(base.family.adapted_options)
     return config

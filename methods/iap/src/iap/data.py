@@ -17,10 +17,12 @@ from torch import Tensor
 
 from crosslingual.features.frozen_parts import STORED, FrozenParts
 from crosslingual.frozen.base import Base, Conditioning
+from crosslingual.frozen.clip import FrozenCLIP
 from crosslingual.frozen.encoders import encoder_shape
 from crosslingual.frozen.schedule import Noising
 from crosslingual.frozen.tokens import tokenize
-from crosslingual.frozen.weights import locate, open_tokenizer, resolve
+from crosslingual.frozen.weights import locate, open_tokenizer, resolve, weights_hash
+from iap.clip import open_clip, picture_patches
 from iap.method import AttentiveFeatures
 from iap.settings import TrainSettings
 
@@ -77,6 +79,13 @@ class TripletParts:
         return AttentiveFeatures(denoiser.predict, attentions), noising
 
     @cached_property
+    def clip(self) -> FrozenCLIP:
+        """The CLIP whose patches are the queries of `objective: clip_attention`."""
+        clip = open_clip(self.settings, self.frozen.null()["english_states"])
+        clip.model.to(self.device)
+        return clip
+
+    @cached_property
     def max_length(self) -> int:
         """Tokens per target caption."""
         return caption_length(self.settings)
@@ -98,6 +107,12 @@ class TripletParts:
             "tokenizer_files": tokenizer_hash(settings.text_encoder),
             "max_length": self.max_length,
         }
+        if settings.objective == "clip_attention":
+            made_of |= {
+                "clip": locate(settings.clip),
+                "clip_revision": settings.clip_revision,
+                "clip_weights": weights_hash(settings.clip),
+            }
         if not settings.english_draws:  # a run without stored queries can read features with them
             return made_of
         return {
@@ -119,13 +134,22 @@ class TripletParts:
         Returns:
             The arrays of `FrozenParts.encode`; `target_ids` (B, N, max_length) of the first caption
             in each language; with `english_draws`, the queries of each cross-attention as
-            `queries_0` and so on, (B, draws, P, W).
+            `queries_0` and so on, (B, draws, P, W); with `objective: clip_attention`, the pictures'
+            `clip_patches` (B, N, P) and CLIP's own embedding of the English caption as
+            `english_pooled` (B, P).
         """
         captions = batch["captions"]
         texts = [(c.get(name) or [""])[0] for c in captions for name in self.languages]
         ids = self.ids(texts).unflatten(0, (len(captions), len(self.languages)))
         arrays = {**self.frozen.encode(batch), "target_ids": ids}
+        if self.settings.objective == "clip_attention":
+            patches = picture_patches(self.clip, batch["images"].to(self.device))
+            arrays["clip_patches"] = patches.to("cpu", STORED)
+            arrays |= self._embeddings([(c.get("en") or [""])[0] for c in captions])
         return arrays | (self.queries(arrays, batch["keys"]) if self.settings.english_draws else {})
+
+    def _embeddings(self, english: list[str]) -> dict[str, Tensor]:
+        return {"english_pooled": self.clip.encode_texts(english).to("cpu", STORED)}
 
     @torch.no_grad()
     def queries(self, arrays: dict[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
@@ -154,8 +178,13 @@ class TripletParts:
         return stored.gather(1, places[..., None].expand(-1, -1, stored.shape[2]))
 
     def null(self) -> dict[str, Tensor]:
-        """The empty prompt: `english_states` (M, D) and `target_ids` (max_length,)."""
-        return {**self.frozen.null(), "target_ids": self.ids([""])[0]}
+        """The empty prompt: `english_states` (M, D) and `target_ids` (max_length,), and what else
+        `encode` gives of a caption.
+        """
+        null = {**self.frozen.null(), "target_ids": self.ids([""])[0]}
+        if self.settings.objective == "clip_attention":
+            null["english_pooled"] = self._embeddings([""])["english_pooled"][0]
+        return null
 
 
 def english_text(arrays: dict[str, Tensor], device: torch.device) -> Conditioning:

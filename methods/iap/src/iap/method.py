@@ -223,13 +223,42 @@ def attend(
     """
     key = split_heads(attention.to_k(states_BnD), attention.heads)
     value = split_heads(attention.to_v(states_BnD), attention.heads)
-    if bias is not None:
-        bias = bias.to(query.dtype)
-    elif times_last > 1:
-        bias = query.new_zeros(1, 1, 1, key.shape[2])
-        bias[..., -1] = math.log(times_last)
+    bias = _counted(query, key, times_last, bias)
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     return attention.to_out[0](mixed.transpose(1, 2).flatten(2))
+
+
+def _counted(query: Tensor, key: Tensor, times_last: int, bias: Tensor | None) -> Tensor | None:
+    if bias is not None:
+        return bias.to(query.dtype)
+    if times_last > 1:
+        bias = query.new_zeros(1, 1, 1, key.shape[2])
+        bias[..., -1] = math.log(times_last)
+    return bias
+
+
+def clip_attend(
+    patches_BNP: Tensor,
+    states_BnP: Tensor,
+    scale: float,
+    times_last: int = 1,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """What a picture's patches read of a caption in CLIP's joint space: (B, N, P), in fp32.
+
+    A_i = sum_j softmax_j(scale cos(patch_i, state_j)) state_j. The projections are CLIP's own, so
+    nothing here trains; the values keep their lengths, which the UNet reads later.
+
+    Args:
+        patches_BNP: projected patch states, the queries.
+        states_BnP: projected token states, keys and values.
+        scale: the inverse of CLIP's temperature.
+        times_last, bias: see `attend`.
+    """
+    values = states_BnP.float()[:, None]
+    query, key = F.normalize(patches_BNP.float()[:, None], dim=-1), F.normalize(values, dim=-1)
+    bias = _counted(query, key, times_last, bias)
+    return F.scaled_dot_product_attention(query, key, values, attn_mask=bias, scale=scale)[:, 0]
 
 
 def row_distances(student: Tensor, teacher: Tensor, distance: Distance, normalise: bool) -> Tensor:

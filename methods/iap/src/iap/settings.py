@@ -17,8 +17,13 @@ class TrainSettings(settings.DiffusionSettings):
         text_encoder: encoder to start from, an XLM-R or an AltCLIP text model: hub id, folder, or
             a world's encoder such as testbed:xlm-r.
         target_language: BCP-47 codes of the captions to train on, one or several.
-        objective: attention (IAP), or text, which compares the states with the English encoder's
-            position by position, without picture or UNet.
+        objective: unet_attention (what the UNet's cross-attention reads of both captions, also
+            called attention, its former name), clip_attention (what the patches of a frozen CLIP's
+            image encoder read of them, without a UNet), or text, which compares the states with
+            the English encoder's position by position, without picture or UNet.
+        clip: for clip_attention, the CLIP whose text encoder the base has: hub id, folder, or a
+            world's, such as testbed:clip.
+        clip_revision: commit or tag of its hub entry.
         branch: local (the target branch computes only keys, values and attention, with the queries
             of the English pass) or full (a second pass through the whole UNet).
         layers: cross-attentions to match: all, any of down mid up, or their numbers.
@@ -27,7 +32,10 @@ class TrainSettings(settings.DiffusionSettings):
         noise_weight: weight of the distance between both branches' noise predictions; needs
             --branch full.
         pooled_weight: weight of the distance between both encoders' pooled vectors, where the base
-            takes one.
+            takes one; for clip_attention, between both languages' caption embeddings.
+        rehearsal: share of the target captions that are English, from 0 to 1, so that the encoder
+            keeps English as well; needs en in target_language. If not given, English counts as any
+            other of these languages.
         captions_per_pass: target captions per picture and step, which share the English pass; no
             language repeats before all of the picture's languages are used.
         english_draws: noisy latents per picture whose English queries are stored with the features;
@@ -44,13 +52,16 @@ class TrainSettings(settings.DiffusionSettings):
 
     output_dir: str = "runs/iap"
     target_language: list[LanguageCode] = field(default_factory=list)
-    objective: Literal["attention", "text"] = "attention"
+    objective: Literal["unet_attention", "clip_attention", "text", "attention"] = "unet_attention"
+    clip: str = "testbed:clip"
+    clip_revision: str | None = None
     branch: Literal["local", "full"] = "local"
     layers: list[str] = field(default_factory=lambda: ["all"])
     distance: Literal["mse", "cosine", "smooth_l1"] = "mse"
     normalise: bool = True
     noise_weight: float = 0.0
     pooled_weight: float = 1.0
+    rehearsal: float | None = None
     captions_per_pass: int = 1
     english_draws: int = 0
     query_positions: int | None = None
@@ -58,6 +69,11 @@ class TrainSettings(settings.DiffusionSettings):
     lora_rank: int = 16
     train_batch_size: int = 16
     adam_beta2: float = 0.98
+
+    @property
+    def reads_unet(self) -> bool:
+        """Whether the objective compares what a UNet's cross-attentions read."""
+        return self.objective in ("unet_attention", "attention")
 
 
 @dataclass

@@ -19,12 +19,14 @@ from crosslingual.frozen.schedule import (
     drop_captions,
     one_a_row,
 )
+from iap.clip import ClipSpace, clip_space, open_clip
 from iap.data import english_text
 from iap.encoder import add_lora, build_encoder
 from iap.method import (
     AttentiveFeatures,
     attend,
     choose_layers,
+    clip_attend,
     expand_states,
     iap_loss,
     mask_bias,
@@ -44,12 +46,13 @@ class Frozen:
     Attributes:
         noising: the base's noise schedule, on its device.
         null: the empty prompt's english_states (M, D) and target_ids (M',).
-        layers: the chosen cross-attentions with their numbers; empty for `objective: text`, which
-            compares the states themselves.
+        layers: the chosen cross-attentions with their numbers; empty where the objective needs no
+            UNet.
         projection: what text states pass before the cross-attentions read them.
         takes_mask: whether those are told which tokens count.
         features: runs the English pass; None if its queries come with the batch, so that the rest
             of the UNet can be freed.
+        clip: the space of `objective: clip_attention`.
     """
 
     noising: Noising
@@ -57,7 +60,8 @@ class Frozen:
     layers: list[tuple[int, nn.Module]]
     projection: nn.Module
     takes_mask: bool
-    features: AttentiveFeatures | None
+    features: AttentiveFeatures | None = None
+    clip: ClipSpace | None = None
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,11 @@ class Captions:
 def load_frozen(
     settings: TrainSettings, base: Base, null: dict[str, Tensor], device: torch.device
 ) -> Frozen:
-    """Loads the base's UNet if the objective needs it.
+    """Loads what the objective needs of the base's UNet, or of a CLIP.
 
     Raises:
-        ValueError: settings contradict each other, or the UNet has no such layers.
+        ValueError: settings contradict each other, the UNet has no such layers, or the CLIP's text
+            encoder is not the base's.
     """
     check_settings(settings)
     noising = base.schedule(
@@ -98,8 +103,11 @@ def load_frozen(
         noise_offset=settings.noise_offset,
     )
     null = {name: array.to(device) for name, array in null.items()}
-    if settings.objective == "text":
-        return Frozen(noising, null, [], nn.Identity(), base.text.takes_mask, None)
+    if not settings.reads_unet:
+        space = None
+        if settings.objective == "clip_attention":
+            space = clip_space(open_clip(settings, null["english_states"]), device)
+        return Frozen(noising, null, [], nn.Identity(), base.text.takes_mask, clip=space)
     denoiser = base.load_denoiser(
         device, resolution=settings.resolution, mixed_precision=settings.mixed_precision
     )
@@ -134,15 +142,15 @@ def iap_step(
     noisy = frozen.noising.draw(batch, draws, stratified)
     is_bf16 = settings.mixed_precision == "bf16"
     with torch.autocast(frozen.noising.device.type, torch.bfloat16, enabled=is_bf16):
-        captions = _read_captions(
-            encoder, frozen, batch, noisy.dropped, draws, settings.captions_per_pass
-        )
-        if not frozen.layers:
+        captions = _read_captions(encoder, frozen, batch, noisy.dropped, draws, settings)
+        if settings.objective == "text":
             student = expand_states(captions.target.states, captions.times_last)
             teacher = captions.repeated(captions.english.states)
             found = text_space_loss(student, teacher, captions.has_teacher)
             return _with_pooled(found, captions, settings.pooled_weight)
-        if settings.branch == "full":
+        if frozen.clip is not None:
+            compared = _clip_readings(frozen.clip, batch, captions)
+        elif settings.branch == "full":
             compared = _full_branch(frozen, noisy, captions, bool(settings.noise_weight))
         else:
             queries, outputs = _english_branch(frozen, batch, noisy, captions, draws)
@@ -158,8 +166,8 @@ def iap_step(
 
 
 def _with_pooled(found: Loss, captions: Captions, weight: float) -> Loss:
-    """Adds the squared error of the pooled vectors, where the base takes one: no cross-attention
-    reads it.
+    """Adds the squared error of the pooled vectors, where the base takes one, or of the captions'
+    embeddings in CLIP's space: no attention reads them.
     """
     if captions.target.pooled is None:
         return found
@@ -175,9 +183,9 @@ def _read_captions(
     batch: dict[str, Tensor],
     dropped: Tensor,
     draws: Generators,
-    times: int,
+    settings: TrainSettings,
 ) -> Captions:
-    device, null = frozen.noising.device, frozen.null
+    device, null, times = frozen.noising.device, frozen.null, settings.captions_per_pass
     rows = english_text(batch, device)
     empty = english_text({name: array[None] for name, array in null.items()}, device)
     english = Conditioning(
@@ -188,12 +196,16 @@ def _read_captions(
     )
     # A dropped row always has a teacher: the English encoder's empty prompt.
     has_teacher = (batch["has_english"] & ~batch["native"]).to(device) | dropped
-    chosen = choose_languages(batch["has_language"], draws, times)
+    place = settings.target_language.index("en") if settings.rehearsal is not None else None
+    share = settings.rehearsal or 0.0
+    chosen = choose_languages(batch["has_language"], draws, times, place, share)
     rows = torch.arange(len(chosen))[:, None]
     ids = batch["target_ids"][rows, chosen].flatten(0, 1).to(device)
     ids = drop_captions(ids, null["target_ids"][None], dropped.repeat_interleave(times))
     states, times_last = encoder(ids.long())
     pooled = None if encoder.pooled is None else encoder.pooled(states)[1]
+    if frozen.clip is not None:  # a caption's embedding is that of its first state, as AltCLIP's
+        pooled = frozen.clip.project(states[:, 0])
     mask = ids[:, : states.shape[1]].ne(encoder.pad_id) if frozen.takes_mask else None
     target = Conditioning(states, pooled, mask)
     return Captions(english, target, times_last, has_teacher.repeat_interleave(times), times)
@@ -239,6 +251,19 @@ def _local_branch(
     return {"student": student, "teacher": [captions.repeated(output) for output in outputs]}
 
 
+def _clip_readings(clip: ClipSpace, batch: dict[str, Tensor], captions: Captions) -> dict[str, Any]:
+    """Inputs of `iap_loss`: what a picture's patches read of both captions in CLIP's space."""
+    english, target = captions.english, captions.target
+    patches = batch["clip_patches"].to(english.states.device)
+    with torch.no_grad():
+        states, bias = clip.project(english.states), mask_bias(english.mask)
+        teacher = clip_attend(patches, states, clip.scale, bias=bias)
+    states, bias = clip.project(target.states), mask_bias(target.mask)
+    patches = captions.repeated(patches)
+    student = clip_attend(patches, states, clip.scale, captions.times_last, bias)
+    return {"student": [student], "teacher": [captions.repeated(teacher)]}
+
+
 def _full_branch(
     frozen: Frozen, noisy: NoisyLatents, captions: Captions, needs_noise: bool
 ) -> dict[str, Any]:
@@ -271,7 +296,7 @@ def estimate_memory(
         encoder = build_encoder(altclip, base.text.pooled_width)
         if settings.train_encoder == "lora":
             add_lora(encoder, settings.lora_rank)
-    unet = held = base.denoiser_on_meta() if settings.objective == "attention" else None
+    unet = held = base.denoiser_on_meta() if settings.reads_unet else None
     if unet is not None and settings.english_draws:
         denoiser = base.wrap_denoiser(unet, resolution=settings.resolution)
         layers = choose_layers(denoiser.cross_attentions(), settings.layers)
@@ -296,7 +321,12 @@ def check_settings(settings: TrainSettings) -> None:
     Raises:
         ValueError: with the settings' names.
     """
-    is_full = settings.branch == "full" and settings.objective == "attention"
+    is_full = settings.branch == "full" and settings.reads_unet
+    if settings.objective == "clip_attention":
+        unused = {"branch": "local", "layers": ["all"], "english_draws": 0}
+        for name, value in unused.items():
+            if getattr(settings, name) != value:
+                raise ValueError(f"clip_attention reads no UNet: leave out --{name}")
     if settings.noise_weight and not is_full:
         raise ValueError("noise_weight needs --branch full: the local branch predicts no noise")
     if settings.english_draws and is_full:
@@ -305,11 +335,23 @@ def check_settings(settings: TrainSettings) -> None:
         )
     if settings.captions_per_pass < 1:
         raise ValueError("captions_per_pass must be at least 1")
+    if settings.rehearsal is not None:
+        if "en" not in settings.target_language:
+            raise ValueError("rehearsal draws English captions: add en to --target_language")
+        if not 0 <= settings.rehearsal <= 1:
+            raise ValueError("rehearsal is a share: it must lie between 0 and 1")
 
 
-def choose_languages(has_language_BN: Tensor, draws: Generators, times: int) -> Tensor:
+def choose_languages(
+    has_language_BN: Tensor,
+    draws: Generators,
+    times: int,
+    english: int | None = None,
+    share: float = 0.0,
+) -> Tensor:
     """Draws K = `times` languages per row (B, K), uniformly from the row's languages; none repeats
-    before all are used.
+    before all are used. With `english`, the place of English among the languages, each of the K is
+    English with probability `share` where the row has it, and the others are drawn from the rest.
 
     Raises:
         ValueError: a row has no language.
@@ -324,5 +366,11 @@ def choose_languages(has_language_BN: Tensor, draws: Generators, times: int) -> 
     for has_N, row in rows:
         there = has_N.nonzero().flatten()
         order = there[torch.randperm(len(there), generator=row)]
-        chosen.append(order[torch.arange(times) % len(order)])
+        rehearses = english is not None and bool(has_N[english])
+        if rehearses and len(order) > 1:
+            order = order[order != english]
+        found = order[torch.arange(times) % len(order)]
+        if rehearses:
+            found[torch.rand(times, generator=row) < share] = english
+        chosen.append(found)
     return torch.stack(chosen)
