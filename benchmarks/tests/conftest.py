@@ -1,7 +1,8 @@
-"""What several tests of `crosslingual-bench retrieval` use."""
+"""What several tests of `crosslingual-bench retrieval` and `compare` use."""
 
 import io
 import json
+import textwrap
 
 import pytest
 import torch
@@ -122,3 +123,46 @@ def rewrite():
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     return change
+
+
+TRAINER = '''
+"""Writes metrics and a checkpoint as a method's train does, a step in the time that it is told."""
+import argparse, json, pathlib
+parser = argparse.ArgumentParser()
+parser.add_argument("verb", nargs="?")
+NAMES = "output_dir max_train_steps step_s checkpointing_steps fail train_data"
+NAMES += " checkpoints_total_limit"
+for name in NAMES.split():
+    parser.add_argument(f"--{name}", default="0")
+parser.add_argument("--resume_from_checkpoint", default="")
+given = parser.parse_args()
+folder = pathlib.Path(given.output_dir)
+folder.mkdir(parents=True, exist_ok=True)
+with (folder / "calls.txt").open("a") as calls:
+    calls.write(f"{given.max_train_steps} {given.resume_from_checkpoint}\\n")
+rows = [
+    {"step": n + 1, "time_s": (n + 1) * float(given.step_s), "learning_rate": 0.1,
+     "samples_per_s": 8.0}
+    for n in range(int(given.max_train_steps))
+]
+(folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+last, every = int(given.max_train_steps), max(int(given.checkpointing_steps), 1)
+for step in {*range(every, last, every), last}:
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(exist_ok=True)
+    (checkpoint / "checkpoint.json").write_text(json.dumps({"trainable": {"w": [3, 4], "b": [3]}}))
+(folder / "latest").write_text(f"checkpoint-{last}")
+(folder / "adapter").mkdir(exist_ok=True)
+if given.fail != "0":
+    raise SystemExit("the disk is full")
+'''
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch):
+    """The name of a module that trains, found by the processes that are started."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "faketrainer.py").write_text(textwrap.dedent(TRAINER))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return "faketrainer"
