@@ -44,10 +44,11 @@ def test_ablation_goes_on_after_a_stop_and_every_arm_changes_what_it_says(
     runs.fails_at = "text-space-MSE/seed-1"
     with pytest.raises(ValueError, match="stopped"):
         ablate.ablate(settings)
+    unet = "unet_attention"
     trained = [(run["branch"], run["objective"], run["seed"]) for run in runs.trained]
     assert trained == [
         (branch, objective, seed)
-        for branch, objective in (("local", "attention"), ("full", "attention"), ("local", "text"))
+        for branch, objective in (("local", unet), ("full", unet), ("local", "text"))
         for seed in (0, 1)
     ]
     assert [run["max_train_steps"] for run in runs.trained] == [30, 30, 10, 10, 30, 30]
