@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from crosslingual.data.text import dump_json, parse_json
 from crosslingual.files import check_fields
 from crosslingual.folders import check_folder, claim_folder, publish_folder
-from crosslingual.frozen.weights import freeze
+from crosslingual.frozen.weights import differences, freeze
 from crosslingual.worlds import model_folder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -218,23 +218,8 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: lists what is missing, unexpected or of another shape; the module is unchanged.
     """
-    own = module.state_dict()
-    faults = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": [
-            f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
-            for name in sorted(own.keys() & state.keys())
-            if own[name].shape != state[name].shape
-        ],
-    }
-    lists = [
-        f"{kind}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if names[5:] else "")
-        for kind, names in faults.items()
-        if names
-    ]
-    if lists:
-        raise ValueError(f"these weights are not {type(module).__name__}'s; {'; '.join(lists)}")
+    if faults := differences(module.state_dict(), state):
+        raise ValueError(f"these weights are not {type(module).__name__}'s; {faults}")
     module.load_state_dict(state)
 
 
@@ -271,10 +256,10 @@ def model_card(
     else:  # a world's, whose names diffusers does not know
         imported = "from crosslingual.frozen.base import Base"
         loaded = f'Base.open("{base}").load_pipeline()'
+    is_of_hub = model_folder(base) is None and not Path(base).is_dir()
     head = {
         "library_name": "crosslingual",
-        "base_model": base,
-        "base_model_relation": "adapter",
+        **({"base_model": base, "base_model_relation": "adapter"} if is_of_hub else {}),
         "language": list(config["languages"]),
         "pipeline_tag": pipeline_tag,
         "tags": [config["method"], "cross-lingual", *tags],

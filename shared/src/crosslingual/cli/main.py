@@ -1,7 +1,9 @@
-"""The command `crosslingual`: pictures and captions into shards, and a look into them.
+"""The command `crosslingual`: pictures and captions into shards, and a look into them; exported
+folders to the hub.
 
     crosslingual shards --source world --num_samples 2000 --languages en de --output_dir shards
     crosslingual inspect shards
+    crosslingual push runs/pea/adapter --hub_model_id NAME/MODEL
 
 A verb is a line in `VERBS`.
 """
@@ -26,6 +28,18 @@ VERBS = {
         "make of CC3M or CC12M the table that img2dataset takes",
         "crosslingual.cli.url_table:url_table",
         "crosslingual.cli.url_table:UrlTableSettings",
+    ),
+    "encoder": Verb(
+        "convert a published text encoder: encoder convert --input ID_OR_FOLDER --output_dir DIR",
+        "crosslingual.cli.encoder:run",
+        "crosslingual.cli.encoder:EncoderSettings",
+        positional="action",
+    ),
+    "push": Verb(
+        "upload an exported folder to the hub",
+        "crosslingual.adapter.hub:push",
+        "crosslingual.adapter.hub:PushSettings",
+        positional="folder",
     ),
 }
 

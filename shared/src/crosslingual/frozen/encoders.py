@@ -1,7 +1,9 @@
-"""The frozen text encoders: XLM-R and its kin, AltCLIP's and CLIP's text halves, (u)mT5, and the
-hidden states of decoder-only language models.
+"""The frozen text encoders: XLM-R and its kin, the text halves of CLIPs, (u)mT5, and the hidden
+states of decoder-only language models.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,32 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from crosslingual.features.ragged import Ragged
+from crosslingual.frozen.forms import CLASSES, POOLED, READS_PADDING, offer_conversion
 from crosslingual.frozen.shapes import model_config, published_shape
 from crosslingual.frozen.tokens import tokenize
 from crosslingual.frozen.weights import load_frozen, open_tokenizer, resolve
 
 MAX_LENGTH = 77  # tokens of a prompt where nothing else is asked for, as CLIP's
-
-
-_CLASSES = {
-    "roberta": "RobertaModel",
-    "xlm-roberta": "XLMRobertaModel",
-    "xlm-roberta-xl": "XLMRobertaXLModel",
-    "altclip": "AltCLIPTextModel",
-    "altclip_text_model": "AltCLIPTextModel",
-    "clip": "CLIPTextModel",
-    "clip_text_model": "CLIPTextModel",
-    "t5": "T5EncoderModel",
-    "mt5": "MT5EncoderModel",
-    "umt5": "UMT5EncoderModel",
-    "bert": "BertModel",
-    "llama": "LlamaModel",
-    "mistral": "MistralModel",
-    "qwen2": "Qwen2Model",
-    "qwen3": "Qwen3Model",
-    "gemma": "GemmaModel",
-    "gemma2": "Gemma2Model",
-}
 
 
 def _encoder_class(config: Any) -> tuple[type, dict[str, bool]]:
@@ -45,24 +27,25 @@ def _encoder_class(config: Any) -> tuple[type, dict[str, bool]]:
     """
     import transformers
 
-    if config.model_type not in _CLASSES:
+    if config.model_type not in CLASSES:
         raise ValueError(
             f"no text encoder of type {config.model_type!r} is known; there are "
-            f"{', '.join(_CLASSES)}"
+            f"{', '.join(CLASSES)}"
         )
-    name = _CLASSES[config.model_type]
-    has_pooler = name.endswith(("RobertaModel", "XLModel", "BertModel"))
-    return getattr(transformers, name), {"add_pooling_layer": False} if has_pooler else {}
+    name = CLASSES[config.model_type]
+    return getattr(transformers, name), {"add_pooling_layer": False} if name in POOLED else {}
 
 
 def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
     """Width of an encoder's token states, and a prompt's tokens by default, without its weights."""
-    width = state_width(encoder_config(name, revision))
-    known = published_shape(name, "tokenizer")
-    if known is None:
-        tokenizer = open_tokenizer(name, revision)
-        known = {"model_max_length": tokenizer.model_max_length}
-    return width, min(MAX_LENGTH, int(known["model_max_length"]))
+    with _offering_conversion(name, revision):
+        config = encoder_config(name, revision)
+        _encoder_class(config)
+        known = published_shape(name, "tokenizer")
+        if known is None:
+            tokenizer = open_tokenizer(name, revision)
+            known = {"model_max_length": tokenizer.model_max_length}
+    return state_width(config), min(MAX_LENGTH, int(known["model_max_length"]))
 
 
 def encoder_config(name: str, revision: str | None = None) -> Any:
@@ -73,13 +56,35 @@ def encoder_config(name: str, revision: str | None = None) -> Any:
 def state_width(config: Any) -> int:
     """Width of an encoder's token states by its config, after a projection where there is one."""
     known = config.to_dict()
-    return int(known.get("project_dim") or known.get("d_model") or known["hidden_size"])
+    return int(known.get("project_dim") or known.get("d_model") or config.hidden_size)
 
 
 def encoder_of(config: Any) -> nn.Module:
     """A text encoder of a config's shape, without its weights and without a pooler."""
     model_class, arguments = _encoder_class(config)
-    return model_class(config, **arguments)
+    return _as_trained(model_class(config, **arguments))
+
+
+def _as_trained(model: nn.Module) -> nn.Module:
+    """A model that attends to the tokens that it attended to in training: without a mask, where it
+    had none.
+    """
+    if model.config.model_type in READS_PADDING:
+        model.register_forward_pre_hook(_without_mask, with_kwargs=True)
+    return model
+
+
+def _without_mask(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    return args, {**kwargs, "attention_mask": None}
+
+
+@contextmanager
+def _offering_conversion(name: str, revision: str | None) -> Iterator[None]:
+    """Says of a published model that is not read as it is by which command it is converted."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise offer_conversion(name, revision, error) from error
 
 
 def existing_encoder(name: str, starts_from: str | None) -> str:
@@ -124,8 +129,10 @@ class MultilingualEncoder:
 
         Args:
             texts: longer ones are cut to `max_length` with their end token kept, and reported.
-            padding: to `max_length`, or to the `longest` text.
+            padding: to `max_length`, or to the `longest` text; encoders that read padding get all.
         """
+        if self.model.config.model_type in READS_PADDING:
+            padding = "max_length"
         tokens = tokenize(self.tokenizer, texts, self.max_length, padding).to(self.model.device)
         return tokens.input_ids, tokens.attention_mask
 
@@ -156,8 +163,9 @@ def load_multilingual_encoder(
     """Loads a text encoder (a folder, a hub id or WORLD:NAME such as `testbed:xlm-r`) with its
     tokenizer. A prompt has `max_length` tokens; the tokenizer's own limit, and at most 77, if None.
     """
-    model_class, arguments = _encoder_class(encoder_config(name, revision))
-    model = load_frozen(model_class, name, revision=revision, dtype=dtype, **arguments)
+    with _offering_conversion(name, revision):
+        model_class, arguments = _encoder_class(encoder_config(name, revision))
+        model = load_frozen(model_class, name, revision=revision, dtype=dtype, **arguments)
     tokenizer = open_tokenizer(name, revision)
     if len(tokenizer) < 256:
         raise ValueError(
@@ -167,4 +175,4 @@ def load_multilingual_encoder(
     if tokenizer.pad_token is None:  # of language models; padding is masked
         tokenizer.pad_token = tokenizer.eos_token
     length = max_length or min(MAX_LENGTH, int(tokenizer.model_max_length))
-    return MultilingualEncoder(name, model, tokenizer, length)
+    return MultilingualEncoder(name, _as_trained(model), tokenizer, length)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from unittest import mock
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from crosslingual.files import is_full_disk, sha256_of
 from crosslingual.folders import check_folder
@@ -29,7 +29,12 @@ CONFIGS = (
 ).split()
 """Files by which the libraries choose a class."""
 
-HEADS = ("lm_head.", "pooler.", "roberta.pooler.")  # of pretraining; an encoder has none
+HEADS = (
+    "lm_head.", "pooler.", "roberta.pooler.", "bert.pooler.", "cls.", "vocab_transform.",
+    "vocab_layer_norm.", "vocab_projector.", "head.dense.", "head.norm.", "decoder.bias",
+    "decoder.weight",
+)  # fmt: skip
+"""Starts of the names of tensors of pretraining, which an encoder lacks."""
 
 
 def resolve(name: str) -> str:
@@ -101,6 +106,26 @@ def open_tokenizer(name: str, revision: str | None = None, **options: Any) -> An
         return AutoTokenizer.from_pretrained(
             resolve(name), revision=revision, trust_remote_code=False, **options
         )
+
+
+def differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What keeps a state dict from a module's own: names that are missing or unexpected, and
+    shapes; empty where they match.
+    """
+    faults = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": [
+            f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+            for name in sorted(own.keys() & state.keys())
+            if own[name].shape != state[name].shape
+        ],
+    }
+    return "; ".join(
+        f"{kind}: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if names[5:] else "")
+        for kind, names in faults.items()
+        if names
+    )
 
 
 def freeze(module: nn.Module) -> nn.Module:
