@@ -1,12 +1,12 @@
 """Runs a suite: data, then each arm's commands, then every measurement, each once."""
 
-import hashlib
 import json
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from crosslingual_benchmarks.compare.commands import (
     run_command,
     seconds_to_step,
 )
+from crosslingual_benchmarks.compare.curve import Point
+from crosslingual_benchmarks.compare.data import data_keys, write_data
 from crosslingual_benchmarks.compare.display import Display
 from crosslingual_benchmarks.compare.jobs import Job, run_jobs
 from crosslingual_benchmarks.compare.plan import RUN, STEPS, Plan
@@ -74,106 +76,61 @@ class Runner:
         An arm that fails stops only the arms that need its outputs.
         """
         with self.times.of("data"):
-            self.write_data()
+            every = {**self.words(), "all": self.suite.languages}
+            write_data(self.suite, self.folder, every, self.display.say)
         failed: dict[str, str] = {}
-        suite = self.suite
-        plan = Plan(self._plan_path, self.first and self.first._plan_path)
-
-        def job(name: str, arm: Arm, work: Callable[[], None], waits_for: set[str] = frozenset()):
-            return Job(name, lambda: self._guarded(arm, failed, work), frozenset(waits_for))
-
-        names = {arm.name for arm in suite.arms}
-        trainings = [
-            job(arm.name, arm, lambda arm=arm: self.train(arm, plan), names & arms_read(arm))
-            for arm in suite.arms
-        ]
-        run_jobs(trainings, suite.arms_at_once)
-        left = [arm for arm in suite.arms if arm.name not in failed]
-        jobs = [
-            job(f"{arm.name} {command.run}", arm, lambda a=arm, c=command: self._measure(a, c))
-            for arm in left
-            for command in self.measurements(arm)
-        ]
+        self._train_all(failed)
+        left = [arm for arm in self.suite.arms if arm.name not in failed]
         points = self.points(left)
         self.display.expect(len(points))
-        jobs += [
-            job(f"{arm.name} {point.name}", arm, lambda a=arm, p=point: self._judge(a, p))
-            for arm, point in points
-        ]
-        run_jobs(jobs, max(suite.num_processes, suite.arms_at_once))
-        for arm in left:  # alone, so that nothing else takes time from it
-            for command in self.latencies(arm):
-                self._guarded(arm, failed, lambda a=arm, c=command: self._measure(a, c))
+        self._measure_all(left, points, failed)
         for arm in left:
-            self._guarded(arm, failed, lambda arm=arm: self.record_training(arm))
+            self._guarded(arm, failed, self.record_training)
         self.write_curve([each for each in points if each[0].name not in failed])
         return failed
+
+    def _train_all(self, failed: dict[str, str]) -> None:
+        """Trains arms side by side; one that reads another's outputs waits for it."""
+        plan = Plan(self._plan_path, self.first and self.first._plan_path)
+        names = {arm.name for arm in self.suite.arms}
+        jobs = [
+            Job(
+                arm.name,
+                partial(self._guarded, arm, failed, self.train, plan),
+                frozenset(names & arms_read(arm)),
+            )
+            for arm in self.suite.arms
+        ]
+        run_jobs(jobs, self.suite.arms_at_once)
+
+    def _measure_all(
+        self, arms: Sequence[Arm], points: Sequence[tuple[Arm, Point]], failed: dict[str, str]
+    ) -> None:
+        """Measures the ends and the curves of arms, as many at once as there are cores."""
+        ends = [(arm, self._measure, c) for arm in arms for c in self.measurements(arm)]
+        works = [*ends, *((arm, self._judge, point) for arm, point in points)]
+        jobs = [
+            Job(str(number), partial(self._guarded, arm, failed, work, what))
+            for number, (arm, work, what) in enumerate(works)
+        ]
+        run_jobs(jobs, max(self.suite.num_processes, self.suite.arms_at_once))
+        for arm in arms:  # alone, so that nothing else takes time from it
+            for command in self.latencies(arm):
+                self._guarded(arm, failed, self._measure, command)
 
     @property
     def _plan_path(self) -> Path:
         return self.folder / "plan.json"
 
-    def _guarded(self, arm: Arm, failed: dict[str, str], work: Callable[[], None]) -> None:
+    def _guarded(
+        self, arm: Arm, failed: dict[str, str], work: Callable[..., None], *given: Any
+    ) -> None:
+        """Does some work on an arm, and notes its error."""
         try:
-            work()
+            work(arm, *given)
         except (RuntimeError, ValueError, FileNotFoundError) as error:
             failed[arm.name] = str(error)
             self.display.say(f"{arm.name} FAILED: {error}")
-
-    def write_data(self) -> None:
-        """Writes the suite's shards where they are missing.
-
-        Raises:
-            ValueError: shards are there that were made otherwise, a folder holds something else, or
-                the world has no such source or option.
-        """
-        from crosslingual.data.shards import write_shards
-        from crosslingual.worlds import find_world
-
-        every = {**self.words(), "all": self.suite.languages}
-        for number, (name, options) in enumerate(self.suite.data.items()):
-            place = self.folder / "data" / name
-            options = {"seed": self.suite.seed + number, **fill(options, every)}
-            key = _hash([self.suite.world, options])
-            begun = self._data_mark(name)
-            if (place / "index.json").is_file():
-                if not begun.is_file():
-                    self.display.say(f"data: {name} was there before, and is used as it is")
-                elif begun.read_text() != key:
-                    raise ValueError(
-                        f"{place} was written for a suite with other data; remove it, or choose "
-                        "another --output_dir"
-                    )
-                continue
-            self.display.say(f"data: {name}")
-            sources = find_world(self.suite.world).sources
-            source = options.pop("source", next(iter(sources)))
-            if source not in sources:
-                raise ValueError(
-                    f"data {name}: no source {source!r}; there are {', '.join(sources)}"
-                )
-            try:
-                records = sources[source](**options)
-            except TypeError as error:
-                raise ValueError(f"data {name}: {error}") from error
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_text(begun, key)
-            write_shards(records, place, overwrite=None)
-
-    def _data_mark(self, name: str) -> Path:
-        return self.folder / "data" / f"{name}.begun"
-
-    def _data_keys(self, command: Command) -> list[str]:
-        """Keys of the data that a command reads: it runs again where they have changed."""
-        marks = {
-            f"{self.folder / 'data' / name}/": self._data_mark(name) for name in self.suite.data
-        }
-        read = [f"{value}/" for value in command.inputs]
-        return [
-            mark.read_text()
-            for place, mark in marks.items()
-            if mark.is_file() and any(value.startswith(place) for value in read)
-        ]
 
     def train(self, arm: Arm, plan: Plan) -> None:
         """Runs an arm's commands."""
@@ -190,7 +147,11 @@ class Runner:
                 command.settings[STEPS] = num_steps
                 step_s = plan.steps[name]["step_s"]
                 command.settings.update(curve.checkpointing(self.suite, num_steps, step_s))
-            key = command.key(key, *self._keys_of_others(arm, command), *self._data_keys(command))
+            key = command.key(
+                key,
+                *self._keys_of_others(arm, command),
+                *data_keys(self.suite, self.folder, command),
+            )
             mark = mark_of(command.place)
             if mark is None or mark["key"] != key:
                 steps = f", {command.settings[STEPS]} steps" if command.trains else ""
@@ -363,7 +324,7 @@ class Runner:
 
     def _measure(self, arm: Arm, command: Command) -> None:
         mark = mark_of(command.place)
-        key = command.key(self._arm_key(arm), *self._data_keys(command))
+        key = command.key(self._arm_key(arm), *data_keys(self.suite, self.folder, command))
         if mark is None or mark["key"] != key:
             self.display.say(f"{arm.name}: {command.run.rpartition(' ')[2]}")
             self._drop_stale_pictures(arm, command, key)
@@ -371,7 +332,7 @@ class Runner:
             run_command(command, key)
         self.display.advance()
 
-    def points(self, arms: Sequence[Arm]) -> list[tuple[Arm, curve.Point]]:
+    def points(self, arms: Sequence[Arm]) -> list[tuple[Arm, Point]]:
         """The points of the arms' curves, with what they start from; none without a curve."""
         if self.suite.curve is None or not any(arm.pipeline and arm.steps for arm in arms):
             return []
@@ -387,7 +348,7 @@ class Runner:
             found += [(arm, point) for point in curve.points_of(pipeline, stages)]
         return found
 
-    def _judge(self, arm: Arm, point: curve.Point) -> None:
+    def _judge(self, arm: Arm, point: Point) -> None:
         place = self._place_of(arm, point)
         if not place.with_name(f"{place.name}.json").is_file():
             self.display.say(f"{arm.name}: curve at {point.seconds:.0f} s")
@@ -395,10 +356,10 @@ class Runner:
             curve.judge(self.suite, arm, point, place)
         self.display.advance()
 
-    def _place_of(self, arm: Arm, point: curve.Point) -> Path:
+    def _place_of(self, arm: Arm, point: Point) -> Path:
         return self.folder / "curve" / arm.name / point.name
 
-    def write_curve(self, points: Sequence[tuple[Arm, curve.Point]]) -> None:
+    def write_curve(self, points: Sequence[tuple[Arm, Point]]) -> None:
         """Writes the lines of all points that were judged, in the place of earlier ones."""
         lines = []
         for arm, point in points:
@@ -429,7 +390,3 @@ class Runner:
         """The number of commands of all arms."""
         arms = self.suite.arms
         return sum(len(a.steps) + len(self.measurements(a)) + len(self.latencies(a)) for a in arms)
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
