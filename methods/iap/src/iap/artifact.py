@@ -33,8 +33,8 @@ from iap.settings import TrainSettings
 
 CARD = """\
 A text encoder of {count:,} parameters for the Stable Diffusion base `{base}`, in place of its
-English one: it started from `{text_encoder}` and was aligned through the base's cross-attention
-(IAP, arXiv 2305.11540; objective {objective}, branch {branch}, distance {distance}). It is a
+English one: it started from `{text_encoder}` and was aligned with that one by IAP (arXiv
+2305.11540; objective {objective}, branch {branch}, distance {distance}). It is a
 `transformers` `AltCLIPTextModel`, which a stock diffusers pipeline takes as its text encoder:
 
 ```python
@@ -51,9 +51,9 @@ pipe("...", guidance_scale={guidance_scale}{call}).images[0]
 """
 POOLED_CARD = """\
 A text encoder of {count:,} parameters for the base `{base}`, in place of its English ones: it
-started from `{text_encoder}` and was aligned through the base's cross-attention (IAP, arXiv
-2305.11540; objective {objective}, branch {branch}, distance {distance}), with a head for the pooled
-vector that this base takes.
+started from `{text_encoder}` and was aligned with them by IAP (arXiv 2305.11540; objective
+{objective}, branch {branch}, distance {distance}), with a head for the pooled vector that this base
+takes.
 
 ```python
 {import_base}
