@@ -1,6 +1,7 @@
 """Published encoders, in their true layouts, give the states that their own library gives."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ from transformers import (
 )
 
 from crosslingual.cli.main import main
-from crosslingual.frozen.encoders import encoder_of, load_multilingual_encoder
+from crosslingual.frozen.encoders import encoder_of, encoder_shape, load_multilingual_encoder
 from crosslingual_worlds.testing.miniatures import fill, write_encoder
 
 TEXTS = ["Haus", "ein rotes Haus"]
@@ -333,3 +334,88 @@ def test_encoders_of_today_are_read_as_they_are(name: str, tmp_path: Path) -> No
     encoder = load_multilingual_encoder(str(tmp_path))
     assert encoder.width == 16
     check_states(encoder, lambda ids, mask: trunk(ids, attention_mask=mask).last_hidden_state)
+
+
+def broken(write: Callable[[Path], Original], **changes: Tensor | None) -> Callable[[Path], None]:
+    """A model whose state dict lacks a tensor, or has another."""
+
+    def make(folder: Path) -> None:
+        write(folder)
+        path = next(folder.glob("model*.safetensors"))
+        state = {**load_file(path), **changes}
+        write_state({name: value for name, value in state.items() if value is not None}, path)
+
+    return make
+
+
+def unknown(folder: Path) -> None:
+    """A model of a type that nobody knows, with names like a CLIP's."""
+    dual(CLIPModel, CLIPConfig)(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "evil"}))
+    broken(lambda _: None, **{"mystery.weight": torch.ones(2)})(folder)
+
+
+class Evil:
+    """What a pickle of code holds."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("raise SystemExit('the code of a pickle ran')",))
+
+
+def with_code(folder: Path) -> None:
+    """A pickle that is not of tensors alone."""
+    pickled("pytorch_model.bin")(folder)
+    torch.save({"weight": Evil()}, folder / "pytorch_model.bin")
+
+
+def half(folder: Path) -> None:
+    """The first of two files."""
+    internvl("bin")(folder)
+    (folder / "pytorch_model-00002-of-00002.bin").unlink()
+
+
+TABLE = "text_model.embeddings.word_embeddings.weight"
+NORM = "text_model.encoder.layer.1.output.LayerNorm.weight"
+CHINESE = dual(ChineseCLIPModel, ChineseCLIPConfig)
+FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (
+        broken(CHINESE, **{NORM: None}),
+        "nearest to a Chinese-CLIP, .* missing: encoder.*",
+    ),
+    "unexpected": (broken(CHINESE, mystery=torch.ones(2)), "unexpected: mystery"),
+    "shape": (
+        broken(CHINESE, **{TABLE: torch.ones(9, 16)}),
+        r"of another shape: \S+ is \(9, 16\), not \(300, 16\)",
+    ),
+    "unknown": (
+        unknown,
+        r"no known layout: the nearest is .*or a CLIP or.*, where 1 of \d+ tensors are not expected, such as "
+        "mystery.weight; known are a Chinese-CLIP, .*",
+    ),
+    "code": (with_code, "weights of .*pytorch_model.bin cannot be read .*"),
+    "half": (half, "1 of 2 files such as pytorch_model-00001-of-00002.bin; copy it again"),
+    "variant": (pickled("model.fp16.safetensors"), "has no weights; give --variant fp16"),
+    "empty": (lambda folder: None, "has no weights; give another model"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_differs_is_one_line_and_nothing_is_written(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    FAULTS[name][0](source)
+    words = ["--input", str(source), "--output_dir", str(target)]
+    capsys.readouterr()
+    assert main(["encoder", "convert", *words]) == 2
+    assert re.fullmatch(rf"error: .*{FAULTS[name][1]}.*\n", capsys.readouterr().err)
+    assert not target.exists()
+
+
+def test_a_config_names_an_encoder_before_it_is_converted() -> None:
+    name = "encoders/OFA-Sys/chinese-clip-vit-huge-patch14"
+    assert encoder_shape(name) == (1024, 52)
+    command = f"--input {name.removeprefix('encoders/')} --output_dir {name}`"
+    with pytest.raises(FileNotFoundError, match=f"make it by `crosslingual encoder .* {command}"):
+        load_multilingual_encoder(name)

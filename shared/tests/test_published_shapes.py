@@ -73,6 +73,31 @@ def test_xlm_r_large_has_its_published_size_and_gives_77_tokens() -> None:
     assert published_shape(LARGE, "tokenizer") == {"model_max_length": 512}
 
 
+@pytest.mark.parametrize(
+    ("encoder", "width", "length", "parameters"),
+    [
+        ("encoders/OFA-Sys/chinese-clip-vit-huge-patch14", 1024, 52, 324_472_832),
+        (
+            "encoders/laion/CLIP-ViT-H-14-frozen-xlm-roberta-large-laion5B-s13B-b90k",
+            1024,
+            77,
+            558_840_832,
+        ),
+        ("encoders/laion/CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k", 768, 77, 277_453_056),
+        ("encoders/google/mt5-large", 1024, 77, 564_446_720),
+        ("encoders/google/byt5-xxl", 4672, 77, 8_990_317_632),
+        ("encoders/OpenGVLab/InternVL-14B-224px", 4096, 77, 6_680_883_200),
+        ("Qwen/Qwen3-Embedding-0.6B", 1024, 77, 595_776_512),
+        ("setu4993/LaBSE", 768, 77, 470_336_256),
+    ],
+)
+def test_encoders_trained_with_pictures_and_large_ones_have_their_published_sizes(
+    encoder: str, width: int, length: int, parameters: int
+) -> None:
+    assert encoder_shape(encoder) == (width, length)
+    assert encoder_on_meta(encoder) == parameters
+
+
 def test_an_encoder_that_is_not_made_yet_is_counted_by_the_one_it_starts_from() -> None:
     assert existing_encoder("runs/stage-1/encoder", LARGE) == LARGE
     assert existing_encoder("testbed:xlm-r", LARGE) == "testbed:xlm-r"

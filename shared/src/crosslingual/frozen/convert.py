@@ -175,18 +175,17 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _nearest(state: dict[str, Tensor]) -> str:
-    """Names the layout whose names most tensors have, and tensors that it does not know."""
-
-    def strange(form: Form) -> list[str]:
-        return [name for name in state if not re.match(f"{form.prefix}|{form.others}", name)]
-
-    nearest = min(forms.FORMS.values(), key=lambda form: len(strange(form)))
-    names = strange(nearest)
-    titles = dict.fromkeys(form.title for form in forms.FORMS.values())
+    """Names the layouts that know the most tensors by name, and tensors that they do not know."""
+    strange: dict[str, list[str]] = {}
+    for form in forms.FORMS.values():
+        known = re.compile(f"{form.prefix}|{form.others}")
+        strange[form.title] = [name for name in state if not known.match(name)]
+    fewest = min(strange.values(), key=len)
+    nearest = [title for title, names in strange.items() if len(names) == len(fewest)]
     return (
-        f"the nearest is {nearest.title}, where {len(names)} of {len(state)} tensors are not "
-        f"expected, such as {', '.join(names[:3])}; known are {', '.join(titles)}, and models of "
-        f"the types {', '.join(forms.CLASSES)}"
+        f"the nearest is {' or '.join(nearest)}, where {len(fewest)} of {len(state)} tensors are "
+        f"not expected, such as {', '.join(fewest[:3])}; known are {', '.join(strange)}, and "
+        f"models of the types {', '.join(forms.CLASSES)}"
     )
 
 

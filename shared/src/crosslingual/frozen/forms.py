@@ -252,7 +252,7 @@ def offer_conversion(name: str, revision: str | None, error: Exception) -> Excep
     form = find_form(files, config)
     found = {(m["early"] or m["late"], m["ending"]) for m in map(_WEIGHTS.fullmatch, files) if m}
     is_misfit = form is not _PLAIN and "does not fit" in str(error)
-    is_plain = config.get("model_type") in CLASSES and (None, "safetensors") in found
+    is_plain = str(config.get("model_type")) in CLASSES and (None, "safetensors") in found
     if form is None or not found or (is_plain and not is_misfit):
         return error
     variant = None if any(known is None for known, _ in found) else min(found)[0]

@@ -18,13 +18,16 @@ def _shapes() -> dict[str, dict[str, Any]]:
 
 
 def published_shape(name: str, part: str) -> dict[str, Any] | None:
-    """The config of a part of a well-known model, or None where none is written down.
+    """The config of a part of a well-known model, or None where none is written down, or where a
+    folder has that name: `encoders/HUB_ID` is known until it is there.
 
     Args:
         name: the hub id, or WORLD:NAME of a model that its world does not ship.
         part: `unet`, `vae`, `scheduler`, `text_encoder` ... of a base; `encoder` and `tokenizer` of
             a multilingual text encoder; `clip`.
     """
+    if Path(name).is_dir():
+        return None
     prefix, _, model = name.partition(":")
     world = find_worlds().get(prefix) if model else None
     shapes = _shapes().get(name, {}) if world is None else world.shapes.get(model, {})
