@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crosslingual.adapter.artifact import load_artifact_config
+from crosslingual.adapter.prompts import NoAdapter, PromptTokenizer, encode_texts
 from crosslingual.adapter.settings import GenerateSettings
 from crosslingual.adapter.text_encoder import (
     AdaptedTextEncoder,
@@ -63,9 +64,16 @@ def attach_adapter(
     check_widths(pipe, *widths, inner=replaces_projection)
     encoder = load_encoder(config)
     encoder.tokenizer.model_max_length = encoder.max_length
+    has_prefix = bool(config.get("prompt_prefix"))
+    if has_prefix:
+        encoder.tokenizer = PromptTokenizer.of(
+            encoder.tokenizer, config, cuts_mask=family.takes_mask
+        )
     if replaces_projection:
         family.set_projection(pipe, adapter, encoder.width)
-        return _place(pipe, encoder.model, encoder.tokenizer)
+        if not has_prefix:
+            return _place(pipe, encoder.model, encoder.tokenizer)
+        adapter = NoAdapter()
     length = None if family.takes_mask else encoder.max_length
     text_encoder = AdaptedTextEncoder.of(encoder, adapter, config, length)
     zeros_for_empty = config["null_policy"] == "zeros"
@@ -231,6 +239,7 @@ def encode_prompts(
     adapter: nn.Module,
     prompts: list[str],
     negative_prompts: list[str] | None = None,
+    config: dict[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Keyword arguments for a pipeline's call: `prompt_embeds`, `negative_prompt_embeds` and, where
     the adapter gives a pooled vector, those of both.
@@ -239,7 +248,7 @@ def encode_prompts(
     """
     result = {}
     for prefix, texts in (("", prompts), ("negative_", negative_prompts or [""] * len(prompts))):
-        states, _ = encoder.encode(texts)
+        states = encode_texts(encoder, texts, config or {}, negative=bool(prefix))
         states, pooled = adapter(states.to(next(adapter.parameters()).dtype))
         result[f"{prefix}prompt_embeds"] = states
         if pooled is not None:

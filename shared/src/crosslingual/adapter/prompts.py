@@ -82,19 +82,22 @@ def drop_columns(rows: Tensor, num: int) -> Tensor:
     return torch.cat([rows[:, :1], rows[:, 1 + num :]], dim=1) if num else rows
 
 
-def num_read(config: Config, num_given: int, is_fixed: bool) -> int:
-    """Tokens that the encoder reads of `num_given` ids. With `is_fixed` they are cut or padded to
-    the number that the adapter was trained with.
+def num_read(config: Config, num_given: int, prompt_length: int | None) -> int:
+    """Tokens that the encoder reads of `num_given` ids: `prompt_length`, which they are cut or
+    padded to, or as many as are given.
 
     Raises:
         ValueError: the pipeline pads prompts to a length at which a prompt and a negative prompt
             cannot be told apart.
     """
-    length, drop = config["max_length"], config.get("drop_tokens", 0)
-    shorter = length - drop if drop and not config["prefix_negative"] else length
-    if is_fixed:
+    drop = config.get("drop_tokens", 0)
+    if not drop:
+        return prompt_length or num_given
+    length = config["max_length"]
+    shorter = length if config["prefix_negative"] else length - drop
+    if prompt_length:
         return length if num_given == length else shorter
-    if drop and num_given not in (length, shorter):
+    if num_given not in (length, shorter):
         raise ValueError(
             f"the adapter reads prompts of {length} tokens: call the pipeline with "
             f"max_sequence_length={length}"

@@ -14,6 +14,7 @@ import copy
 import pkgutil
 import warnings
 from importlib.metadata import entry_points
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from crosslingual.adapter.prompts import NoAdapter, num_read, read_states
 from crosslingual.frozen.encoders import MultilingualEncoder, encoder_of
 from crosslingual.frozen.weights import freeze
 
@@ -135,7 +137,9 @@ class AdaptedTextEncoder(PreTrainedModel):
         super().__init__(config)
         shape = dict(config.encoder_config)
         self.encoder = encoder_of(AutoConfig.for_model(shape.pop("model_type"), **shape))
-        self.adapter = build_adapter(config.adapter_config)
+        # only a format of prompts brings the drop-in where an adapter is a projection
+        is_projection = config.adapter_config.get("replaces_projection")
+        self.adapter = NoAdapter() if is_projection else build_adapter(config.adapter_config)
         self._latest: dict[str, Any] = {}  # the parts of one encoder share it
         self.post_init()
 
@@ -203,12 +207,12 @@ class AdaptedTextEncoder(PreTrainedModel):
     @property
     def dtype(self) -> torch.dtype:
         """Of the adapter's weights, which is that of the states."""
-        return next(self.adapter.parameters()).dtype
+        return next(chain(self.adapter.parameters(), self.encoder.parameters())).dtype
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.adapter.parameters()).device
+        return next(chain(self.adapter.parameters(), self.encoder.parameters())).device
 
     @property
     def text_model(self) -> "NotClip":
@@ -232,7 +236,7 @@ class AdaptedTextEncoder(PreTrainedModel):
                 "the text encoders of this pipeline were given different prompts, and the adapter "
                 "fills all of them from one: leave out prompt_2 and prompt_3"
             )
-        states = self.encoder(ids, attention_mask=mask).last_hidden_state
+        states = read_states(self.encoder, ids, mask, self.config.adapter_config)
         states, pooled = self.adapter(states.to(self.dtype))
         if part:
             latest.update(by=id(self), ids=ids, mask=mask, states=states, pooled=pooled)
@@ -259,20 +263,23 @@ class AdaptedTextEncoder(PreTrainedModel):
             raise ValueError("the encoder has positions of its own: leave out position_ids")
         if output_attentions:
             raise ValueError("the adapted text encoder gives no attention weights")
+        if attention_mask is not None and attention_mask.shape != input_ids.shape:
+            attention_mask = None  # the denoiser's, without the tokens of a prefix
         attention_mask = mask_padding(
             input_ids, attention_mask, self.config.pad_token_id, self.config.ends_with_padding
         )
         # Cuts or pads prompts to the length of training, as the tokenizer does: stock pipelines pad
         # a negative prompt to the number of states, which is not that of tokens in all methods.
-        surplus = length - (self.config.prompt_length or length)
+        read = num_read(self.config.adapter_config, length, self.config.prompt_length)
+        surplus = length - read
         ids = F.pad(input_ids, (0, -surplus), value=self.config.pad_token_id)
         if surplus > 0:  # what is cut keeps its end token
             is_cut = attention_mask[:, -surplus].bool()
             ids[:, -1] = torch.where(is_cut, self.config.eos_token_id, ids[:, -1])
             if is_cut.any():
                 warnings.warn(
-                    f"{int(is_cut.sum())} of {len(ids)} prompts are cut to the "
-                    f"{self.config.prompt_length} tokens that the adapter reads",
+                    f"{int(is_cut.sum())} of {len(ids)} prompts are cut to the {read} tokens that "
+                    "the adapter reads",
                     stacklevel=2,
                 )
         mask = F.pad(attention_mask, (0, -surplus))

@@ -19,14 +19,21 @@
 
 import functools
 import math
+import shutil
+import statistics
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from crosslingual.adapter.hub import check_login, upload
 from crosslingual.cli.settings import write_settings
 from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from crosslingual.training.engine import (
@@ -37,8 +44,10 @@ from crosslingual.training.engine import (
 )
 from crosslingual.training.folder import check_resumable, lock_folder
 from crosslingual.training.processes import Ranks, StopRequest, row_generators, start_processes
-from crosslingual.training.progress import Progress
+from crosslingual.training.progress import Progress, peak_memory_bytes
 from crosslingual.training.settings import RunSettings
+
+DRY_STEPS = 3
 
 
 class Draws(Sequence[torch.Generator]):
@@ -84,15 +93,21 @@ class Run:
     def __init__(self, settings: RunSettings, *, samples_per_row: int = 1):
         """Joins the processes, locks the folder and finds the checkpoint to resume from.
 
-        A row of a batch counts for `samples_per_row` samples in samples/s.
+        A row of a batch counts for `samples_per_row` samples in samples/s. With `dry_run`,
+        `settings` are changed: a temporary folder, few steps, and nothing besides them.
 
         Raises:
             ValueError: the folder belongs to another run, another process writes into it, or the
                 settings are not those of the checkpoint.
             FileNotFoundError: no such checkpoint or DeepSpeed configuration.
         """
-        self.settings, self.output_dir = settings, Path(settings.output_dir)
         self.ranks = start_processes()
+        self.settings, self._wanted_steps = settings, settings.max_train_steps
+        if settings.push_to_hub:
+            check_login(settings.hub_model_id)
+        if settings.dry_run:
+            self._make_dry(settings)
+        self.output_dir = Path(settings.output_dir)
         if settings.validation_steps and not settings.validation_data:
             raise ValueError(
                 f"validation_steps needs --validation_data: give held-out data like "
@@ -115,6 +130,14 @@ class Run:
         rows = settings.train_batch_size * settings.gradient_accumulation_steps
         self._samples_per_step = rows * self.ranks.world_size * samples_per_row
         self._is_stopped = False
+
+    def _make_dry(self, settings: RunSettings) -> None:
+        folder = [tempfile.mkdtemp(prefix="dry-run-") if self.ranks.rank == 0 else None]
+        torch.distributed.broadcast_object_list(folder, src=0)
+        settings.output_dir, settings.max_train_steps = str(folder[0]), DRY_STEPS
+        settings.validation_steps, settings.report_to = 0, "none"
+        settings.resume_from_checkpoint, settings.push_to_hub = None, False
+        self._times = [time.perf_counter()]
 
     def prepare(
         self,
@@ -161,7 +184,7 @@ class Run:
                 yield step
                 is_stopping = stop.requested(self.ranks)
                 is_due = step % self.settings.checkpointing_steps == 0
-                if is_stopping or is_due or step == last:
+                if (is_stopping or is_due or step == last) and not self.settings.dry_run:
                     self._save()
                 if is_stopping and step < last:
                     self._is_stopped = True
@@ -208,6 +231,8 @@ class Run:
             self._ema.step(self._trainable.values())
         rate = self.engine.get_lr()[0]
         self._progress.step(self._step, self._loss, self._parts, rate, self._samples_per_step)
+        if self.settings.dry_run:
+            self._times.append(time.perf_counter())
 
     def validates(self, step: int) -> bool:
         """Whether a validation is due after this step."""
@@ -242,12 +267,31 @@ class Run:
             What `write` returned; the run's folder where it returned None or the run was stopped.
         """
         with self._lock:
+            if self.settings.dry_run:
+                return self._end_dry()
             if self._is_stopped:
                 return self.output_dir
             state = self._trained()
             written = [write(state) if self.ranks.rank == 0 else None]
             torch.distributed.broadcast_object_list(written, src=0)
-            return written[0] or self.output_dir
+            folder = written[0] or self.output_dir
+            if self.settings.push_to_hub and self.ranks.rank == 0:
+                print(upload(folder, self.settings.hub_model_id))
+            return folder
+
+    def _end_dry(self) -> Path:
+        """Prints what three steps took, and removes their folder."""
+        if self.ranks.rank == 0:
+            step_s = statistics.median(b - a for a, b in pairwise(self._times[1:]))
+            count = sum(parameter.numel() for parameter in self._trainable.values())
+            whole = tqdm.format_interval(step_s * self._wanted_steps)
+            print(
+                f"dry run: {count:,} trainable parameters; a step of {self._samples_per_step} "
+                f"samples takes {step_s:.3g} s, {self._wanted_steps} steps about {whole}; peak "
+                f"memory {peak_memory_bytes() / 2**30:.1f} GB a process; nothing was written"
+            )
+            shutil.rmtree(self.output_dir)
+        return self.output_dir
 
     def _trained(self) -> dict[str, Tensor]:
         if self._ema is None:

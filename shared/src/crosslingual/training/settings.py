@@ -63,13 +63,18 @@ class RunSettings:
         max_pixels: pixels that a picture in shards may have; a larger one is unusable. One of 64
             million, the default, takes about 0.7 GB to decode in each process.
         report_to: tracker that gets the numbers besides metrics.jsonl.
+        dry_run: build everything, take three steps, print the memory and the time of a step, and
+            write nothing.
+        push_to_hub: upload the export to the hub when the run is done, by the login of `hf auth
+            login` or HF_TOKEN.
+        hub_model_id: repository on the hub, such as NAME/MODEL; it is made if it is not there.
     """
 
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         "output_dir max_train_steps deepspeed_config checkpointing_steps checkpoints_total_limit "
         "resume_from_checkpoint validation_steps validation_data validation_rows "
         "validation_prompts verify_data max_corrupt max_pixels report_to dataloader_num_workers "
-        "guidance_scale compile gradient_checkpointing".split()
+        "guidance_scale compile gradient_checkpointing dry_run push_to_hub hub_model_id".split()
     )
     """Settings that a resumed run may change: they do not change what is trained, except the number
     of steps, which the learning rate follows. A method adds its own."""
@@ -111,6 +116,9 @@ class RunSettings:
     max_corrupt: float = 0.01
     max_pixels: int = 64 * 2**20
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    dry_run: bool = False
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
 
 
 @dataclass

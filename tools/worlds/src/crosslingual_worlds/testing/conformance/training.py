@@ -5,6 +5,7 @@ does not depend on how the work is shared out.
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -247,6 +248,21 @@ class Training:
         exporting = {"checkpoint": run, "output_dir": tmp_path / "exported"}
         succeeded(command("export", **exporting))
         assert files_of(tmp_path / "exported") == files_of(run / subject.exported)
+
+    def test_a_dry_run_says_time_and_memory_and_writes_nothing(
+        self,
+        command: Command,
+        whole_recipe: dict[str, Any],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        settings = {**whole_recipe, "output_dir": tmp_path / "run", "dry_run": True}
+        done = succeeded(command("train", **settings))
+        assert re.search(
+            r"a step of \d+ samples takes .* s, 6 steps about .* GB", done["stdout"][0]
+        )
+        assert not list(tmp_path.glob("run*")) and not list(tmp_path.glob("dry-run*"))
 
     def test_export_of_a_checkpoint_equals_what_was_written_at_the_end(
         self, subject: Subject, command: Command, whole: Path, tmp_path: Path
