@@ -8,6 +8,7 @@ from crosslingual_benchmarks.report.languages import direction, in_order
 from crosslingual_benchmarks.report.matrices import arms_by_languages, every_metric
 from crosslingual_benchmarks.report.measures import Measure, Number, best_of, mean_number, number_of
 
+SEEDS_TASK = "text_to_image"
 SHARE = Measure("text_accuracy", "text accuracy", 100, 1, "high")
 
 
@@ -66,6 +67,32 @@ def test_a_number_beside_the_metrics_is_found_with_its_interval():
 def test_a_model_with_weights_for_each_language_is_one_row():
     lines = [line("iap", "de", pretrained="runs/de"), line("iap", "zh", pretrained="runs/zh")]
     assert [arm.label for arm in arms_of(lines)] == ["IAP"]
+
+
+def test_seeds_are_one_row_with_their_mean_and_ends_in_tables_by_language():
+    values = {0: (0.2, 0.4), 1: (0.6, 0.6), 2: (0.4, 0.8)}
+    lines = [
+        line("pea", language, value, seed=seed, pretrained=f"runs/{seed}", trained_languages=["de"])
+        for seed, pair in values.items()
+        for language, value in zip(("de", "zh"), pair, strict=True)
+    ]
+    (group,) = groups_of([*lines, line("as_is", "de", 0.1), line("as_is", "zh", 0.1)], SEEDS_TASK)
+    table = arms_by_languages(group, SHARE, "key", "title", group.note)
+    assert table.heads == [
+        "arm",
+        "mean foreign (2)",
+        "mean trained (1)",
+        "mean zero-shot (1)",
+        "de",
+        "zh",
+    ]
+    assert texts(table)[0] == ["PEA (3 seeds)", "50.0", "40.0", "60.0", "40.0", "60.0"]
+    asides = [cell.aside for cell in table.rows[0]]
+    # the mean over languages moves less over seeds than each language does
+    assert asides == ["", "30.0, 60.0", "20.0, 60.0", "40.0, 80.0", "20.0, 60.0", "40.0, 80.0"]
+    assert "the lowest and the highest" in table.note
+    every = every_metric(group, [SHARE], "key", "title")
+    assert [row[1].text for row in every.rows[:3]] == [f"PEA (seed {n})" for n in range(3)]
 
 
 def test_seeds_and_weights_that_differ_are_rows_of_their_own():

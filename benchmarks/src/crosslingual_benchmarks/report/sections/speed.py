@@ -13,6 +13,7 @@ TASK = "training_curve"
 AS_IS = "as_is"
 FOREIGN, ENGLISH = "text_accuracy", "text_accuracy_en"
 TARGET = 0.75  # of the English bound
+ROUNDING = 1e-9  # 0.75 x 0.8 is above 0.6
 SHARE = Measure(FOREIGN, "trained foreign languages, %", 100, 1)
 SECONDS = Measure("seconds", "s", 1, 0)
 
@@ -74,10 +75,9 @@ def seconds_to(curve: Curve, target: float) -> float | None:
     """The first moment at which a curve has a quality; None where it never has."""
     before_s, before = curve[0]
     for seconds, quality in curve:
-        if quality >= target:
-            rise = quality - before
-            part = (target - before) / rise if rise > 0 and before < target else 1.0
-            return before_s + part * (seconds - before_s)
+        if quality >= target - ROUNDING:
+            part = (target - before) / (quality - before) if quality > before else 1.0
+            return before_s + min(part, 1.0) * (seconds - before_s)
         before_s, before = seconds, quality
     return None
 
