@@ -2,6 +2,7 @@
 published files.
 """
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from crosslingual.adapter import artifact
+from crosslingual.files import read_fields
 from crosslingual.frozen.base import Base, Denoiser
 from crosslingual.frozen.encoders import encoder_shape
-from crosslingual.frozen.weights import locate
+from crosslingual.frozen.weights import freeze, locate, quiet_libraries
 from mulan.method import build_adapter
 from mulan.settings import ImportSettings, TrainSettings
 
@@ -127,12 +129,25 @@ def _languages_before(settings: TrainSettings) -> list[str]:
 
 
 def save_adapter(
-    state: dict[str, Tensor], config: dict[str, Any], folder: str | Path, results: list[dict] = ()
+    state: dict[str, Tensor],
+    config: dict[str, Any],
+    folder: str | Path,
+    results: list[dict] = (),
+    transformer: nn.Module | None = None,
 ) -> Path:
-    """Writes config.json, model.safetensors and the model card, which tabulates `results`."""
+    """Writes config.json, model.safetensors and the model card, which tabulates `results`; and a
+    whole `transformer` that replaces the base's.
+    """
+    add = None
+    if transformer is not None:
+        config = {**config, "has_transformer": True}
+
+        def add(partial: Path) -> None:
+            transformer.save_pretrained(partial / "transformer")
+
     num_parameters = sum(tensor.numel() for tensor in state.values())
     card = artifact.model_card("MuLan adapter", CARD, config, count=num_parameters, results=results)
-    return artifact.save_artifact(folder, state=state, config=config, card=card)
+    return artifact.save_artifact(folder, state=state, config=config, card=card, add=add)
 
 
 def load_adapter(
@@ -155,6 +170,8 @@ def load_adapter(
         raise ValueError(
             f"{folder} has one set of weights for all languages: leave out the language"
         )
+    if config.get("has_transformer"):
+        config["transformer"] = str(Path(folder).resolve() / "transformer")
     return adapter, {**config, "language": language}
 
 
@@ -208,6 +225,13 @@ def frozen_tensors(adapter: nn.Module) -> dict[str, Tensor]:
     return {name: each.detach().clone() for name, each in named if not each.requires_grad}
 
 
+def _depth(state: dict[str, Tensor], prefix: str) -> list[int]:
+    """The layers of encoder and decoder that a state dict has."""
+    starts = [f"{prefix}transformer.{part}.layers." for part in ("encoder", "decoder")]
+    layers = [{n[len(s) :].split(".")[0] for n in state if n.startswith(s)} for s in starts]
+    return [max(len(part), 1) for part in layers]
+
+
 def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
     """Infers the adapter's family and widths from a published state dict's names and shapes.
 
@@ -226,38 +250,57 @@ def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
         shape |= {"family": "pixart", "replaces_projection": True}
         return shape | {"encoder_width": encoder_width, "width": width}
     prefix = "adapter1." if "adapter1.queries" in state else ""
+    has_states_pool = "pool_caption_projection.positional_embedding" in state
+    head = "c_proj" if has_states_pool else "linear_1"
     wanted = [f"{prefix}queries", f"{prefix}proj.0.weight"]
     if prefix:
-        wanted += ["adapter2.queries", "pool_caption_projection.linear_1.weight"]
+        wanted += ["adapter2.queries", f"pool_caption_projection.{head}.weight"]
     missing = [name for name in wanted if name not in state or state[name].ndim < 2]
     if missing:
         found = ", ".join(sorted(state)[:4])
-        raise ValueError(f"this is not a published MuLan: no {missing[0]} among {found}, ...")
+        remedy = "; the authors' whole PixArt is imported from its transformer's folder"
+        raise ValueError(
+            f"this is not a published MuLan: nearest is the form for {'SDXL' if prefix else 'SD'}, "
+            f"which has {', '.join(missing)}, and the file has {found}"
+            + (remedy if any("transformer_blocks." in name for name in state) else "")
+        )
     queries = state[f"{prefix}queries"]
     shape |= {"num_queries": queries.shape[1], "width": queries.shape[2]}
+    shape |= {"depth": _depth(state, prefix)}
     shape["encoder_width"] = state[f"{prefix}proj.0.weight"].shape[1]
     if not prefix:
         return shape | {"family": "sd"}
-    pooled_width, pool_input_width = state["pool_caption_projection.linear_1.weight"].shape
+    pooled_width, pool_input_width = state[f"pool_caption_projection.{head}.weight"].shape
     split = [state[f"{name}.queries"].shape[2] for name in ("adapter1", "adapter2")]
     shape |= {"family": "sdxl", "width": sum(split), "split_widths": split}
     shape |= {"pooled_width": pooled_width, "pool_input_width": pool_input_width}
-    # A pooled head as wide as the states can read their mean; any other width needs another vector.
-    shape["pool"] = "encoder" if pool_input_width != shape["encoder_width"] else "mean"
+    if has_states_pool:
+        shape["pool"] = "states"
+    else:
+        # A pooled head as wide as the states can read their mean; any other width needs another
+        # vector.
+        shape["pool"] = "encoder" if pool_input_width != shape["encoder_width"] else "mean"
     if "add_embedding.linear_1.weight" in state:
         shape["add_embedding"] = list(reversed(state["add_embedding.linear_1.weight"].shape))
     return shape
 
 
 def import_published(settings: ImportSettings) -> Path:
-    """Converts a published adapter to config.json and model.safetensors.
+    """Converts a published adapter to config.json and model.safetensors; or the authors' whole
+    PixArt, a folder of diffusers' transformer, to an adapter that brings this transformer.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, it holds more than tensors, its names
             or shapes are not MuLan's, or an SDXL file has no null policy.
     """
-    state = artifact.read_state_dict(settings.state_dict)
-    state = {name.removeprefix("caption_projection."): tensor for name, tensor in state.items()}
+    transformer = None
+    if Path(settings.state_dict).is_dir():
+        transformer = read_transformer(settings.state_dict)
+        whole = transformer.state_dict()
+        state = {name: whole[f"caption_projection.{name}"] for name in PIXART}
+    else:
+        state = artifact.read_state_dict(settings.state_dict)
+        state = {name.removeprefix("caption_projection."): tensor for name, tensor in state.items()}
     shape = published_shape(state)
     is_sdxl = shape["family"] == "sdxl"
     if is_sdxl and settings.null_policy is None:
@@ -267,10 +310,16 @@ def import_published(settings: ImportSettings) -> Path:
         )
     if settings.null_policy == "zeros" and not is_sdxl:
         raise ValueError(NO_ZEROS)
+    if settings.pooled_policy is not None and not is_sdxl:
+        raise ValueError("pooled_policy is SDXL's: other bases take no pooled vector; leave it out")
+    drop_tokens = settings.drop_tokens if settings.prompt_prefix else 0
     config = {
         "method": "mulan",
         **shape,
-        "max_length": settings.max_length,
+        "max_length": settings.max_length or (80 if shape["family"] == "sd" else 83),
+        "prompt_prefix": settings.prompt_prefix,
+        "drop_tokens": drop_tokens,
+        "prefix_negative": is_sdxl,  # on other bases the authors read negative prompts as they are
         "null_policy": settings.null_policy or "adapter",
         "base": locate(settings.pretrained_model_name_or_path),
         "base_revision": None,
@@ -279,5 +328,39 @@ def import_published(settings: ImportSettings) -> Path:
         "languages": settings.languages,
         "guidance_scale": settings.guidance_scale,
     }
+    if is_sdxl:
+        config["pooled_policy"] = settings.pooled_policy or "zeros"
+    if shape["family"] == "pixart":
+        config["call_options"] = {"clean_caption": False}
+        if drop_tokens:
+            config["call_options"]["max_sequence_length"] = config["max_length"]
     artifact.load_strict(build_adapter(config), state)
-    return save_adapter(state, config, settings.output_dir)
+    return save_adapter(state, config, settings.output_dir, transformer=transformer)
+
+
+def read_transformer(folder: str | Path) -> nn.Module:
+    """The authors' whole PixArt as diffusers' transformer: of a folder with config.json and its
+    weights, safetensors or a pickle of tensors alone.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file.
+        ValueError: it holds another model.
+    """
+    from diffusers import PixArtTransformer2DModel
+
+    config = read_fields(Path(folder) / "config.json", {"_class_name": str | None}, "copy it again")
+    if config.get("_class_name") not in ("Transformer2DModel", "PixArtTransformer2DModel"):
+        raise ValueError(
+            f"{folder} holds a {config.get('_class_name')}, and the authors' whole model is a "
+            "PixArt transformer: give the folder of its transformer"
+        )
+    stem = "diffusion_pytorch_model"
+    names = [f"{stem}{end}" for end in (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")]
+    found = [Path(folder) / name for name in names if (Path(folder) / name).is_file()]
+    if not found:
+        raise FileNotFoundError(f"{folder} holds none of {', '.join(names)}")
+    known = inspect.signature(PixArtTransformer2DModel.__init__).parameters
+    with torch.random.fork_rng(devices=[]), quiet_libraries():  # the caller's
+        model = PixArtTransformer2DModel(**{n: v for n, v in config.items() if n in known})
+    artifact.load_strict(model, artifact.read_state_dict(found[0]))
+    return freeze(model)

@@ -15,20 +15,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mulan.variants import AddEmbedding, AttentionPool, SeedAdapter
+from mulan.variants import AddEmbedding, AttentionPool, SeedAdapter, StatesPool
 
 Adapted = tuple[Tensor, Tensor | None]  # states (B, Q, D), and a pooled vector (B, P) or None
 
 
 class QueryAdapter(nn.Module):
-    """Token MLP, then a Transformer of one encoder and one decoder layer over learned queries.
+    """Token MLP, then a Transformer of one encoder and one decoder layer over learned queries; some
+    published files have two of each.
 
     For SD 1.x and 2.x. It has no padding mask and no position embeddings. At C = 4096, Q = 120 it
     has 20,371,968 parameters for D = 768, 34,764,800 for D = 1024, with the published files' names.
     """
 
-    def __init__(self, encoder_width: int, width: int, num_queries: int, num_heads: int):
-        """C, D, Q and attention heads."""
+    def __init__(
+        self,
+        encoder_width: int,
+        width: int,
+        num_queries: int,
+        num_heads: int,
+        depth: Sequence[int] = (1, 1),
+    ):
+        """C, D, Q, attention heads, and the layers of encoder and decoder."""
         super().__init__()
         self.proj = nn.Sequential(
             nn.Linear(encoder_width, width), nn.GELU(), nn.Linear(width, width)
@@ -37,9 +45,14 @@ class QueryAdapter(nn.Module):
         layer = {"d_model": width, "nhead": num_heads, "dim_feedforward": 4 * width}
         layer |= {"dropout": 0.0, "batch_first": True, "norm_first": True}
         encoder = nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(**layer), 1, nn.LayerNorm(width), enable_nested_tensor=False
+            nn.TransformerEncoderLayer(**layer),
+            depth[0],
+            nn.LayerNorm(width),
+            enable_nested_tensor=False,
         )
-        decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(**layer), 1, nn.LayerNorm(width))
+        decoder = nn.TransformerDecoder(
+            nn.TransformerDecoderLayer(**layer), depth[1], nn.LayerNorm(width)
+        )
         self.transformer = nn.Transformer(
             width, num_heads, custom_encoder=encoder, custom_decoder=decoder, batch_first=True
         )
@@ -47,19 +60,21 @@ class QueryAdapter(nn.Module):
     def forward(self, states_BLC: Tensor) -> Adapted:
         """Token states to cross-attention states (B, Q, D), without a pooled vector.
 
-        This is what `nn.Transformer` computes with the queries as the decoder's input. The
-        decoder's self-attention sees only the queries, so it is computed once for all rows.
+        This is what `nn.Transformer` computes with the queries as the decoder's input. The first
+        decoder layer's self-attention sees only the queries: it is computed once for all rows.
         """
-        (reader,), (asker,) = self.transformer.encoder.layers, self.transformer.decoder.layers
         memory_BLD = self.proj(states_BLC)
-        normed_BLD = reader.norm1(memory_BLD)
-        memory_BLD = memory_BLD + _attend(reader.self_attn, normed_BLD, normed_BLD)
-        memory_BLD = memory_BLD + _feed_forward(reader, reader.norm2(memory_BLD))
+        for reader in self.transformer.encoder.layers:
+            normed_BLD = reader.norm1(memory_BLD)
+            memory_BLD = memory_BLD + _attend(reader.self_attn, normed_BLD, normed_BLD)
+            memory_BLD = memory_BLD + _feed_forward(reader, reader.norm2(memory_BLD))
         memory_BLD = self.transformer.encoder.norm(memory_BLD)
-        normed_1QD = asker.norm1(self.queries)
-        h_1QD = self.queries + _attend(asker.self_attn, normed_1QD, normed_1QD)
-        h_BQD = h_1QD + _attend(asker.multihead_attn, asker.norm2(h_1QD), memory_BLD)
-        h_BQD = h_BQD + _feed_forward(asker, asker.norm3(h_BQD))
+        h_BQD = self.queries  # one row, until the memory is read
+        for asker in self.transformer.decoder.layers:
+            normed_BQD = asker.norm1(h_BQD)
+            h_BQD = h_BQD + _attend(asker.self_attn, normed_BQD, normed_BQD)
+            h_BQD = h_BQD + _attend(asker.multihead_attn, asker.norm2(h_BQD), memory_BLD)
+            h_BQD = h_BQD + _feed_forward(asker, asker.norm3(h_BQD))
         return self.transformer.decoder.norm(h_BQD), None
 
 
@@ -113,8 +128,9 @@ class PooledAdapter(nn.Module):
 
     At C = 4096, Q = 120, D = 1280 + 768 and a pooled vector of 768 from the encoder it has
     75,954,688 parameters. `pool` chooses the pooled head's input: the `mean` of all token states or
-    the `first` of them (both of width C), an `attention` pool, or the `encoder`'s own pooled
-    vector, of width `pool_input_width`, as in the published files.
+    the `first` of them (both of width C), an `attention` pool, or, as in the published files, the
+    `encoder`'s own pooled vector, of width `pool_input_width`, or the adapter's `states`. With
+    `zero_pooled`, the authors' default in use, the pooled vector is zeros.
     """
 
     def __init__(
@@ -127,17 +143,23 @@ class PooledAdapter(nn.Module):
         pool: str,
         pool_input_width: int,
         out_width: int | None = None,
+        depth: Sequence[int] = (1, 1),
+        zero_pooled: bool = False,
     ):
         """C, the parts of D in the adapters' order, Q, heads, P, and the pool; D where a linear
         layer takes the states of one adapter to it.
         """
         super().__init__()
         for number, width in enumerate(widths, start=1):
-            adapter = QueryAdapter(encoder_width, width, num_queries, num_heads)
+            adapter = QueryAdapter(encoder_width, width, num_queries, num_heads, depth)
             self.add_module(f"adapter{number}", adapter)
         self.out = nn.Linear(widths[0], out_width) if out_width else None
-        self.pool = pool
-        if pool == "attention":
+        self.pool, self.zeros = pool, pooled_width if zero_pooled else 0
+        if pool == "states":
+            self.pool_caption_projection = StatesPool(
+                num_queries, out_width or sum(widths), pooled_width, num_heads
+            )
+        elif pool == "attention":
             self.pool_caption_projection = AttentionPool(encoder_width, pooled_width, num_heads)
         else:
             self.pool_caption_projection = CaptionProjection(pool_input_width, pooled_width)
@@ -156,7 +178,11 @@ class PooledAdapter(nn.Module):
         states = torch.cat([adapter(states_BLC)[0] for adapter in adapters], dim=-1)
         if self.out is not None:
             states = self.out(states)
-        if self.pool == "attention":
+        if self.zeros:
+            return states, states.new_zeros(len(states), self.zeros)
+        if self.pool == "states":
+            pooled = states
+        elif self.pool == "attention":
             pooled = states_BLC
         elif self.pool == "mean":  # over the padding too: the adapter has no mask
             pooled = states_BLC.mean(dim=1)
@@ -181,6 +207,7 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
     """
     encoder_width, width = config["encoder_width"], config["width"]
     queries = {"num_queries": config["num_queries"], "num_heads": config["num_heads"]}
+    queries["depth"] = config.get("depth", (1, 1))
     # adapters of earlier versions say it by their family alone
     replaces_projection = config.get("replaces_projection", config.get("family") == "pixart")
     query_width = config.get("query_width")
@@ -208,6 +235,7 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
         pool=config["pool"],
         pool_input_width=config["pool_input_width"],
         out_width=width if query_width else None,
+        zero_pooled=config.get("pooled_policy") == "zeros",
     )
     if config["add_embedding"]:  # the UNet's embedding of pooled vector, sizes and crops
         adapter.add_embedding = AddEmbedding(*config["add_embedding"])

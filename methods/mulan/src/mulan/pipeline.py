@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from crosslingual.adapter import pipeline
 from crosslingual.frozen.families import family_of
+from crosslingual.frozen.weights import load_frozen
 from mulan.artifact import load_adapter
 from mulan.method import CaptionProjection
 
@@ -43,10 +44,32 @@ def attach_module(pipe: Any, module: nn.Module, config: dict[str, Any]) -> Any:
             f"this adapter is of the family {config['family']}, and the pipeline denoises with a "
             f"{type(denoiser).__name__} of {family.name}: use the adapter's base"
         )
+    if config.get("transformer"):  # the authors' whole PixArt
+        _replace_transformer(pipe, config["transformer"])
     pipeline.attach_adapter(pipe, module, config, replaces_projection=replaces_projection)
     if config["add_embedding"]:  # last: an encoder that is gone leaves the pipeline as it was
         denoiser.add_embedding.load_state_dict(module.add_embedding.state_dict())
     return pipe
+
+
+def _replace_transformer(pipe: Any, folder: str) -> None:
+    """Puts the transformer that an adapter brings in the place of a pipeline's own."""
+    from diffusers import PixArtTransformer2DModel
+
+    own = pipe.transformer
+    brought = load_frozen(PixArtTransformer2DModel, folder)
+    differing = [
+        name
+        for name in ("in_channels", "out_channels", "sample_size", "use_additional_conditions")
+        if brought.config[name] != own.config[name]
+    ]
+    if differing:
+        raise ValueError(
+            f"this adapter brings its own transformer, and its {differing[0]} is "
+            f"{brought.config[differing[0]]}, not {own.config[differing[0]]}: use the adapter's "
+            "base"
+        )
+    pipe.register_modules(transformer=brought.to(own.device, own.dtype))
 
 
 def load_pipeline(path: str, base: str | None = None, language: str | None = None) -> Any:
@@ -89,7 +112,7 @@ def encode(
     encoder = pipeline.load_encoder(config)
     encoder.model.to(device, dtype)
     module = module.to(device, dtype)
-    encoded = pipeline.encode_prompts(encoder, module, prompts, negative_prompts)
+    encoded = pipeline.encode_prompts(encoder, module, prompts, negative_prompts, config)
     if config["null_policy"] == "zeros" and negative_prompts is None:
         for name in ("negative_prompt_embeds", "negative_pooled_prompt_embeds"):
             encoded[name] = torch.zeros_like(encoded[name])
@@ -97,8 +120,9 @@ def encode(
 
 
 def _check_pool(config: dict[str, Any]) -> None:
-    if config["pool"] == "encoder":
+    if config["pool"] == "encoder" and config.get("pooled_policy") != "zeros":
         raise ValueError(
             "this adapter reads the pooled vector of the encoder that it was published with, which "
-            "no encoder here gives: call the module with states and pooled vector of your own"
+            "no encoder here gives: import it with --pooled_policy zeros, as its authors use it, "
+            "or call the module with states and pooled vector of your own"
         )

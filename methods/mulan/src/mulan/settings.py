@@ -78,13 +78,20 @@ class ImportSettings:
     """Settings of `mulan import`.
 
     Attributes:
-        state_dict: the published file: .pth, .pt, .bin, .ckpt or .safetensors.
+        state_dict: the published file: .pth, .pt, .bin, .ckpt or .safetensors. For the authors'
+            whole PixArt, the folder of its transformer.
         output_dir: folder to write the adapter to.
         pretrained_model_name_or_path: base that the adapter was published for.
         text_encoder: encoder that the adapter was published with.
         null_policy: adapter or zeros; required for SDXL, whose published files differ.
+        pooled_policy: pooled vector that SDXL's UNet is given: zeros, the authors' default, or
+            adapter, what the adapter's pooled head gives. SDXL only.
+        prompt_prefix: words that are put before a prompt, without a space between; the authors'
+            negative prompts have them on SDXL alone. Empty for none.
+        drop_tokens: tokens of that prefix, whose states the adapter is not given.
         languages: BCP-47 codes for the adapter's model card.
-        max_length: tokens per prompt.
+        max_length: tokens per prompt, with the prefix; if not given, 80 on SD 1.x and 2.x, 83
+            elsewhere.
         guidance_scale: guidance scale to recommend in the adapter's config.
     """
 
@@ -93,8 +100,11 @@ class ImportSettings:
     pretrained_model_name_or_path: str
     text_encoder: str
     null_policy: Literal["adapter", "zeros"] | None = None
+    pooled_policy: Literal["adapter", "zeros"] | None = None
+    prompt_prefix: str = "summarize:"
+    drop_tokens: int = 3
     languages: list[LanguageCode] = field(default_factory=lambda: ["en"])
-    max_length: int = 77
+    max_length: int | None = None
     guidance_scale: float = 7.5
 
 

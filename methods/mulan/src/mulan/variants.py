@@ -1,5 +1,5 @@
 """Forms and parts besides the published adapters: the seed paper's form with weights for each
-language, attention pooling, and a replacement for SDXL's added embedding.
+language, attention pools, and a replacement for SDXL's added embedding.
 
 Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled width.
 """
@@ -62,6 +62,32 @@ class AttentionPool(nn.Module):
         keys = self.linear_1(states_BLC)
         query = self.query.expand(len(keys), -1, -1)
         return self.attention(query, keys, keys, need_weights=False)[0][:, 0]
+
+
+class StatesPool(nn.Module):
+    """The attention pool of some published SDXL files: the mean of the adapter's states reads them
+    and itself. Its parameters have the names of these files; 120 states of 2048 give P = 1280.
+    """
+
+    def __init__(self, num_states: int, width: int, pooled_width: int, num_heads: int):
+        """Q, D, P and attention heads."""
+        super().__init__()
+        places = torch.randn(num_states + 1, width) * width**-0.5
+        self.positional_embedding = nn.Parameter(places)
+        self.k_proj, self.q_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
+        self.c_proj = nn.Linear(width, pooled_width)
+        self.num_heads = num_heads
+
+    def forward(self, states_BQD: Tensor) -> Tensor:
+        """States to (B, P)."""
+        mean_B1D = states_BQD.mean(dim=1, keepdim=True)
+        h_BKD = torch.cat([mean_B1D, states_BQD], dim=1) + self.positional_embedding
+        heads = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in (self.q_proj(h_BKD[:, :1]), self.k_proj(h_BKD), self.v_proj(h_BKD))
+        )
+        read = F.scaled_dot_product_attention(*heads)
+        return self.c_proj(read.transpose(1, 2).flatten(2))[:, 0]
 
 
 class AddEmbedding(nn.Module):

@@ -64,8 +64,12 @@ def find_family(config: Config, base: str) -> Family:
 
 
 def call_options(pipe: Any) -> dict[str, Any]:
-    """What to call a diffusers pipeline with besides its prompts; its family says."""
-    return family_of(pipe)[0].call_options(pipe)
+    """What to call a diffusers pipeline with besides its prompts: its family says, and an adapter
+    that reads them there.
+    """
+    config = getattr(pipe.components.get("text_encoder"), "config", None)
+    adapter = getattr(config, "adapter_config", None) or {}
+    return family_of(pipe)[0].call_options(pipe) | adapter.get("call_options", {})
 
 
 def family_of(pipe: Any) -> tuple[Family, Any]:
