@@ -131,7 +131,7 @@ import argparse, json, pathlib
 parser = argparse.ArgumentParser()
 parser.add_argument("verb", nargs="?")
 NAMES = "output_dir max_train_steps step_s checkpointing_steps fail train_data"
-NAMES += " checkpoints_total_limit"
+NAMES += " checkpoints_total_limit seed"
 for name in NAMES.split():
     parser.add_argument(f"--{name}", default="0")
 parser.add_argument("--resume_from_checkpoint", default="")

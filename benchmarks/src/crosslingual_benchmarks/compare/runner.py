@@ -228,8 +228,12 @@ class Runner:
         write_text(begun, key)
 
     def command_of(self, arm: Arm, number: int, step: Step) -> Command:
-        """An arm's step as a command; those that train or compute features share processes."""
+        """An arm's step as a command; those that train or compute features share processes, and
+        those that train get the suite's seed.
+        """
         settings = fill(step.settings, self.words(arm))
+        if step.share > 0:
+            settings.setdefault("seed", self.suite.seed)
         name = f"{number}-{re.sub(r'[ .]', '-', step.run)}"
         place = self.folder / "arms" / arm.name / name
         is_shared = step.share > 0 or step.run.endswith("features")
