@@ -9,7 +9,8 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import pea
 from crosslingual.adapter.pipeline import encode_prompts
@@ -19,10 +20,10 @@ from crosslingual.frozen.families import call_options
 from crosslingual_worlds.testing import conformance
 from crosslingual_worlds.testing.conformance.pipelines import PROMPTS, draw
 from crosslingual_worlds.testing.miniatures import make_t5, t5_tokenizer
-from pea.artifact import adapter_config, load_adapter, save_adapter
+from pea.artifact import adapter_config, import_published, load_adapter, save_adapter
 from pea.method import build_adapter
 from pea.pipeline import load_pipeline as load_with_adapter
-from pea.settings import TrainSettings
+from pea.settings import ImportSettings, TrainSettings
 
 
 def write(folder: Path, base: str, encoder: str, **changes: Any) -> str:
@@ -140,6 +141,48 @@ def test_what_overflows_in_fp16_stays_in_fp32(sd: str, tmp_path: Path) -> None:
     assert states.dtype == torch.float16 and states.isfinite().all()
     names = {n for n, p in pipe.text_encoder.named_parameters() if p.dtype == torch.float32}
     assert names and all(name.endswith("wo.weight") for name in names)
+
+
+@pytest.mark.parametrize(("base", "widths"), [("flux", (16, 16)), ("sd3", (32, 36))])
+def test_released_adapters_for_flux_and_sd3_give_stock_pipelines_what_their_users_compute(
+    request: pytest.FixtureRequest, tmp_path: Path, base: str, widths: tuple[int, int]
+) -> None:
+    """ByT5 gets no mask, T5's slot the projector's output after a GELU, and CLIP's the mean of
+    fc.
+    """
+    t5, tokenizer = make_t5(12), t5_tokenizer()
+    t5.save_pretrained(tmp_path / "t5"), tokenizer.save_pretrained(tmp_path / "t5")
+    layers = [nn.Linear(12, 24), nn.Linear(24, 24), nn.Linear(24, widths[0])]
+    norm, fc = nn.LayerNorm(12), nn.Linear(*widths)
+    state = {f"projector.{2 * n}.weight": layer.weight for n, layer in enumerate(layers)}
+    state |= {f"layernorm.{n}": t for n, t in norm.state_dict().items()}
+    torch.save(state | {f"fc.{n}": t for n, t in fc.state_dict().items()}, tmp_path / "proj.bin")
+    given = {"state_dict": str(tmp_path / "proj.bin"), "output_dir": str(tmp_path / "adapter")}
+    folder = request.getfixturevalue(base)
+    given |= {"pretrained_model_name_or_path": folder, "text_encoder": str(tmp_path / "t5")}
+    pipe = load_with_adapter(str(import_published(ImportSettings(**given, max_length=20))))
+
+    ids = tokenizer(PROMPTS, padding="max_length", max_length=20, return_tensors="pt").input_ids
+    x = norm(t5(ids).last_hidden_state)
+    for layer in layers:
+        x = F.gelu(F.linear(x, layer.weight))
+    found = pipe.encode_prompt(PROMPTS, None, **{} if base == "flux" else {"prompt_3": None})
+    states, pooled = found[0], found[1 if base == "flux" else 2]
+    torch.testing.assert_close(states, x, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pooled, fc(x).mean(1), atol=1e-5, rtol=1e-5)
+    assert draw(pipe, prompt=PROMPTS).std() > 0
+
+
+def test_a_file_for_another_base_is_not_imported(sdxl: str, tmp_path: Path) -> None:
+    adapter = build_adapter(
+        {"variant": "published", "encoder_width": 12, "hidden_width": 8, "width": 32}
+        | {"pooled_width": 16, "pooled_from": "states"}
+    )
+    torch.save(adapter.state_dict(), tmp_path / "flux.bin")
+    given = {"state_dict": str(tmp_path / "flux.bin"), "output_dir": str(tmp_path / "adapter")}
+    given |= {"pretrained_model_name_or_path": sdxl, "text_encoder": "a/byt5"}
+    with pytest.raises(ValueError, match="family sdxl, the file gives states of width 16 and a p"):
+        import_published(ImportSettings(**given))
 
 
 def test_pixarts_cleaning_of_prompts_is_warned_of_where_it_deletes(

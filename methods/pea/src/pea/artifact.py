@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from crosslingual.adapter import artifact
-from crosslingual.frozen.base import Base
+from crosslingual.frozen import shapes
+from crosslingual.frozen.base import DENOISERS, Base
 from crosslingual.frozen.encoders import encoder_shape
+from crosslingual.frozen.weights import resolve
 from pea.method import build_adapter
 from pea.settings import ImportSettings, TrainSettings
 
@@ -97,14 +99,15 @@ def published_names(num_linear: int, *, has_bias: bool, has_fc: bool) -> set[str
     return names | ({"fc.weight", "fc.bias"} if has_fc else set())
 
 
-def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
+def published_shape(state: dict[str, Tensor], is_joint: bool | None = None) -> dict[str, Any]:
     """Infers the adapter's form and widths from a published state dict: `layernorm.*`, `projector`
     of 3 or 5 layers without biases, or of 2 with them, and `fc.*` where the base takes a pooled
     vector. SDXL's `fc` is wider than the projector's output and gives the states; that of FLUX.1
-    and SD 3 is narrower and gives the pooled vector.
+    and SD 3, bases of joint attention, is narrower and gives the pooled vector.
 
     Raises:
-        ValueError: the names are not PEA's; the nearest form is named, with what differs.
+        ValueError: the names are not PEA's; the nearest form is named, with what differs. Or the
+            widths do not tell which of both `fc` is, and `is_joint` is not given.
     """
     layers = {name.split(".")[1] for name in state if name.startswith("projector.")}
     num_linear, has_bias = len(layers), "projector.0.bias" in state
@@ -132,9 +135,35 @@ def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
     if not has_fc:
         return shape | {"width": last, "pooled_width": None}
     after = state["fc.weight"].shape[0]
-    if after < last:
+    if is_joint is None and after == last:
+        raise ValueError(
+            f"fc is {after} wide, as the projector's output: name a base of "
+            "--pretrained_model_name_or_path that is on this disk, which says what fc gives"
+        )
+    if after < last if is_joint is None else is_joint:
         return shape | {"width": last, "pooled_width": after, "pooled_from": "states"}
     return shape | {"width": after, "pooled_width": last}
+
+
+def _known_base(name: str) -> Base | None:
+    """The base, if its shapes can be known without a network."""
+    is_known = any(shapes.published_shape(name, part) for part in DENOISERS)
+    return Base.open(name) if is_known or Path(resolve(name)).is_dir() else None
+
+
+def _check_base(shape: dict[str, Any], base: Base) -> None:
+    found, taken = (
+        f"states of width {width} and {f'a pooled vector of {pooled}' if pooled else 'no vector'}"
+        for width, pooled in (
+            (shape["width"], shape["pooled_width"]),
+            (base.text.width, base.text.pooled_width),
+        )
+    )
+    if found != taken:
+        raise ValueError(
+            f"read as an adapter of the family {base.family.name}, the file gives {found}, and "
+            f"{base.id} takes {taken}: name the base that it was published for"
+        )
 
 
 def import_published(settings: ImportSettings) -> Path:
@@ -145,7 +174,10 @@ def import_published(settings: ImportSettings) -> Path:
         layer, _, kind = name.rpartition(".")
         ours = f"{FC_NAMES.get(layer, layer)}.{kind}"
         state[name if ours in theirs else ours] = tensor
-    shape = published_shape(state)
+    base = _known_base(settings.pretrained_model_name_or_path)
+    shape = published_shape(state, None if base is None else not base.family.has_cross_attention)
+    if base is not None:
+        _check_base(shape, base)
     is_of_states = shape.get("pooled_from") == "states"  # FLUX.1 and SD 3, after ByT5
     mask_padding = not is_of_states if settings.mask_padding is None else settings.mask_padding
     scale = settings.guidance_scale
