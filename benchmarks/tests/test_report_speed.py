@@ -38,7 +38,7 @@ def test_an_arm_is_one_row_with_the_mean_and_the_ends_of_its_seeds():
     section = speed_section(list(lines()))
     (table,), (figure,) = section.tables, section.figures
     rows = {row[0].text: row[1:] for row in table.rows}
-    assert table.heads[2] == "seconds to 75% of English"
+    assert table.heads[2] == "seconds to 75 % of English"
     pea = [(cell.text, cell.aside) for cell in rows["PEA"]]
     mean = (300 + 225 + 180) / 3
     assert pea == [

@@ -12,7 +12,9 @@ TRAINING_MEASURES = (
     Measure("trainable_parameters", "trainable parameters", 1, 0, "low", is_exact=True),
     Measure("total_parameters", "all parameters", 1, 0),
     Measure("trainable_share", "trainable, %", 100, 2),
-    Measure("train_s", "training, s", 1, 0),
+    Measure("budget_s", "wanted in all, s", 1, 0),
+    Measure("wall_s", "taken in all, s", 1, 0),
+    Measure("train_s", "training steps, s", 1, 0),
     Measure("steps", "steps", 1, 0),
     Measure("step_s", "a step, s", 1, 3),
     Measure("samples_per_s", "samples/s", 1, 1),
@@ -31,8 +33,9 @@ def training_section(results: Sequence[Result]) -> Section | None:
     """The section on parameters, time and memory; None where no line is on training."""
     text = (
         "Times and memory are of the machine that trained, and only compare with others of the "
-        "same protocol. Fewest trainable parameters are marked; times are not ranked, for they "
-        "have no interval."
+        "same protocol. Taken in all: starts, features, steps and saving, also of other arms whose "
+        "outputs an arm builds on. Fewest trainable parameters are marked; times are not ranked, "
+        "for they have no interval."
     )
     results = [_with_share(result) for result in results]
     return _section(results, "training", "Parameters and training", text, TRAINING_MEASURES)

@@ -13,6 +13,7 @@ TASK = "training_curve"
 AS_IS = "as_is"
 FOREIGN, ENGLISH = "text_accuracy", "text_accuracy_en"
 TARGET = 0.75  # of the English bound
+TARGET_WORDS = f"{100 * TARGET:.0f} %"
 ROUNDING = 1e-9  # 0.75 x 0.8 is above 0.6
 SHARE = Measure(FOREIGN, "trained foreign languages, %", 100, 1)
 SECONDS = Measure("seconds", "s", 1, 0)
@@ -50,7 +51,7 @@ def speed_section(results: Sequence[Result]) -> Section | None:
         "saving, also of other arms whose outputs an arm builds on. Checkpoints are judged "
         "afterwards, and that time is not counted. A curve starts with the English model as it "
         "is, at 0 s, and is straight between points. The first moment counts at which it is at "
-        f"{TARGET:.0%} of what the English model has on English prompts."
+        f"{TARGET_WORDS} of what the English model has on English prompts."
     )
     return Section("speed", "Quality per second", [text], tables, figures)
 
@@ -94,7 +95,7 @@ def quality_at(curve: Curve, seconds: float) -> float:
 
 
 def _table(key: str, title: str, runs: Mapping[str, list[Run]], bound: float, note: str) -> Table:
-    heads = ["arm", "seeds", f"seconds to {TARGET:.0%} of English", "seconds at the end"]
+    heads = ["arm", "seeds", f"seconds to {TARGET_WORDS} of English", "seconds at the end"]
     heads += [f"at the end: {SHARE.head}", "at the end: English, %"]
     rows = [
         [
@@ -126,7 +127,7 @@ def _reached(seconds: Sequence[float | None]) -> Cell:
 
 def _figure(key: str, title: str, runs: Mapping[str, list[Run]], bound: float) -> Figure:
     lines = [_line(arm, each) for arm, each in runs.items()]
-    levels = {"English upper bound": bound, f"{TARGET:.0%} of it": TARGET * bound}
+    levels = {"English upper bound": bound, f"{TARGET_WORDS} of it": TARGET * bound}
     png = quality_over_seconds(lines, levels, quality_label="mean text accuracy in %")
     alt = (
         f"Lines of mean text accuracy over seconds for {', '.join(line.label for line in lines)}. "
@@ -136,8 +137,14 @@ def _figure(key: str, title: str, runs: Mapping[str, list[Run]], bound: float) -
 
 
 def _line(arm: str, runs: Sequence[Run]) -> Line:
-    """The mean over seeds and their ends, at every moment of a point that all seeds come to."""
-    last = min(run.curve[-1][0] for run in runs)
-    moments = sorted({s for run in runs for s, _ in run.curve if s <= last})
+    """The mean over seeds and their ends, at the mean moments of their points; where seeds have
+    different numbers of points, at every moment of one that all come to.
+    """
+    if len({len(run.curve) for run in runs}) == 1:
+        each = zip(*(run.curve for run in runs), strict=True)
+        moments = [sum(seconds for seconds, _ in points) / len(points) for points in each]
+    else:
+        last = min(run.curve[-1][0] for run in runs)
+        moments = sorted({s for run in runs for s, _ in run.curve if s <= last})
     numbers = [over_seeds([quality_at(run.curve, s) for run in runs]) for s in moments]
     return Line(LABELS.get(arm, arm), moments, [n for n in numbers if n], style_of(arm))
