@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crosslingual_benchmarks.compare import curve
-from crosslingual_benchmarks.compare.commands import Command, seconds_to_step
+from crosslingual_benchmarks.compare import commands, curve
+from crosslingual_benchmarks.compare.commands import Command, run_command, seconds_to_step
 from crosslingual_benchmarks.compare.display import Display
 from crosslingual_benchmarks.compare.jobs import Job, run_jobs
 from crosslingual_benchmarks.compare.plan import Plan
@@ -113,6 +113,20 @@ def test_seconds_to_a_step_leave_out_the_pause_before_a_run_resumed(tmp_path):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [seconds_to_step(file, n) for n in (2, 3, 4)] == [2.0, 3.0, 3.5]
     assert seconds_to_step(file) == 4.5
+
+
+def test_the_seconds_of_a_killed_command_are_not_forgotten(tmp_path, monkeypatch):
+    command = Command("timeit", {}, tmp_path / "it")
+    monkeypatch.setattr(commands, "BEAT_S", 0.01)
+    monkeypatch.setattr(commands, "write_json", lambda *given: notes.append(given))
+    notes = []
+    taken = run_command(command, "key")
+    assert 0 < notes[0][1]["seconds"] < notes[-1][1]["seconds"] == pytest.approx(taken)
+    spent = notes[-2][1] | {"seconds": 40.0}
+    (tmp_path / "it.spent.json").write_text(json.dumps(spent))
+    assert run_command(command, "another key") < 40
+    (tmp_path / "it.spent.json").write_text(json.dumps(spent))
+    assert run_command(command, "key") > 40 and not (tmp_path / "it.spent.json").exists()
 
 
 def test_jobs_run_side_by_side_and_wait_for_those_that_they_need():

@@ -15,7 +15,7 @@ TARGET = 0.05
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints seconds and shares by kind of work, of all runs of a comparison together."""
+    """Prints seconds and shares by kind of work, of all runs that came to their end."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", required=True, help="folder of a finished comparison")
     path = Path(parser.parse_args(argv).output_dir) / "times.json"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,8 @@ from crosslingual_benchmarks.reading import check_shape
 
 PEAK = re.compile(r"peak ([0-9.]+)GB")
 TAIL_LINES = 15
+BEAT_S = 5.0
+"""Seconds between two notes of how long a command runs: what a killed comparison may forget."""
 GUARD = Path(guard.__file__)
 
 _running: set[subprocess.Popen] = set()
@@ -118,14 +120,31 @@ def run_command(command: Command, key: str) -> float:
     mark = mark_of(command.place)
     if mark is not None and mark["key"] == key:
         return float(mark["seconds"])
-    seconds = command.spent_s + launch(command)
+    notes = command.place.with_suffix(".spent.json")
+    spent_s = command.spent_s if command.trains else _spent_s(notes, key)
+
+    def beat(seconds: float) -> None:
+        write_json(notes, {"key": key, "seconds": spent_s + seconds})
+
+    seconds = spent_s + launch(command, beat)
+    notes.unlink(missing_ok=True)
     mark = {"key": key, "seconds": seconds, "command": " ".join(command.words)}
     write_json(command.place.with_suffix(".done.json"), mark)
     return seconds
 
 
-def launch(command: Command) -> float:
+def _spent_s(notes: Path, key: str) -> float:
+    """Seconds that interrupted runs of a command took; those of a training are its steps'."""
+    if not notes.is_file():
+        return 0.0
+    found = read_fields(notes, {"key": str, "seconds": float}, "remove it")
+    return found["seconds"] if found["key"] == key else 0.0
+
+
+def launch(command: Command, beat: Callable[[float], None] = lambda _: None) -> float:
     """Runs a command now, in a session of its own that ends with this process; returns its seconds.
+
+    Now and then `beat` is called with the seconds so far.
 
     Raises:
         RuntimeError: it failed, or `end_commands` ended it.
@@ -147,7 +166,8 @@ def launch(command: Command) -> float:
         )
     _running.add(process)
     try:
-        code = process.wait()
+        while (code := _code_within(process, BEAT_S)) is None:
+            beat(time.monotonic() - started)
     except BaseException:
         process.terminate()
         process.wait()
@@ -163,6 +183,14 @@ def launch(command: Command) -> float:
             + "\n".join(lines[-TAIL_LINES:])
         )
     return time.monotonic() - started
+
+
+def _code_within(process: subprocess.Popen, seconds: float) -> int | None:
+    """A process's exit code; None where it still runs after so many seconds."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def allow_commands() -> None:

@@ -189,7 +189,7 @@ def _run(settings: CompareSettings, words: str, report_options: dict[str, Any]) 
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(suite.arms)} arms failed ({', '.join(failed)}); the others are "
-            f"in {place}; the errors are above and in {folder / 'arms'}/NAME/*.log"
+            f"in {place}; the errors are above and in {results[0].parent / 'arms'}/NAME/*.log"
         )
     return place
 
