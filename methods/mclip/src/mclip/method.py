@@ -11,7 +11,7 @@ first stage, on parallel text, is `stage1/`; the contrast itself is `contrastive
 """
 
 import math
-from itertools import pairwise
+from collections import Counter
 from typing import Any
 
 import torch
@@ -64,33 +64,56 @@ class ProjectorLayer(nn.Module):
             asking: positions (B,) whose states are computed; the others are only attended to.
         """
         asking_TD = states_TD if asking is None else states_TD[asking]
-        queries, keys, values = self.query(asking_TD), self.key(states_TD), self.value(states_TD)
-        heard_TD = self.out(self._attend(queries, keys, values, lengths_B, asking is None))
+        attend = self._attend if asking is None else self._attend_once
+        heard_TD = self.out(attend(self.query(asking_TD), states_TD, lengths_B))
         asking_TD = self.attention_norm(asking_TD + self.dropout(heard_TD))
         inner_TD = self.down(F.gelu(self.up(asking_TD)))
         return self.ffn_norm(asking_TD + self.dropout(inner_TD))
 
-    def _attend(
-        self, queries: Tensor, keys: Tensor, values: Tensor, lengths_B: list[int], is_all: bool
-    ) -> Tensor:
+    def _attend(self, queries_TD: Tensor, states_TD: Tensor, lengths_B: list[int]) -> Tensor:
         """Attention inside each caption: those of one length are one dense batch, so that no pad is
         computed and no mask is needed.
         """
-        bounds = [0, *(i for i in range(1, len(lengths_B)) if lengths_B[i] != lengths_B[i - 1])]
-        counts = [end - first for first, end in pairwise([*bounds, len(lengths_B)])]
-        tokens = [count * lengths_B[first] for first, count in zip(bounds, counts, strict=True)]
-        # split and not slices: the gradient of a split is one concatenation
-        asked = queries.split(tokens if is_all else counts)
-        groups = zip(counts, asked, keys.split(tokens), values.split(tokens), strict=True)
+        counts, tokens = _groups(lengths_B)
+        parts = (queries_TD, self.key(states_TD), self.value(states_TD))
         heard, chance = [], self.attention_dropout if self.training else 0.0
-        for count, *parts in groups:
+        # split and not slices: the gradient of a split is one concatenation
+        for count, *group in zip(counts, *(part.split(tokens) for part in parts), strict=True):
             heads = (
                 part.unflatten(0, (count, -1)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-                for part in parts
+                for part in group
             )
-            group = F.scaled_dot_product_attention(*heads, dropout_p=chance)
-            heard.append(group.transpose(1, 2).flatten(2).flatten(0, 1))
+            read = F.scaled_dot_product_attention(*heads, dropout_p=chance)
+            heard.append(read.transpose(1, 2).flatten(2).flatten(0, 1))
         return torch.cat(heard)
+
+    def _attend_once(self, queries_BD: Tensor, states_TD: Tensor, lengths_B: list[int]) -> Tensor:
+        """The same for one query per caption, without keys and values of its tokens: the key map
+        takes each head's query to the states, the value map takes their weighted sum from there.
+        """
+        heads = (self.num_heads, -1)
+        maps = (self.key.weight, self.key.bias, self.value.weight, self.value.bias)
+        key_HdD, key_Hd, value_HdD, value_Hd = (part.unflatten(0, heads) for part in maps)
+        queries_BHd = queries_BD.unflatten(1, heads) * key_Hd.shape[1] ** -0.5
+        asked_BHD = torch.einsum("bhd,hdw->bhw", queries_BHd, key_HdD)
+        shift_BH1 = (queries_BHd * key_Hd).sum(dim=2, keepdim=True)
+        counts, tokens = _groups(lengths_B)
+        groups = (asked_BHD.split(counts), shift_BH1.split(counts), states_TD.split(tokens))
+        heard, shares = [], []
+        for asked_bHD, shift_bH1, states_tD in zip(*groups, strict=True):
+            states_bLD = states_tD.unflatten(0, (len(asked_bHD), -1))
+            scores_bHL = asked_bHD @ states_bLD.transpose(1, 2) + shift_bH1
+            share_bHL = F.dropout(scores_bHL.softmax(-1), self.attention_dropout, self.training)
+            heard.append(share_bHL @ states_bLD)
+            shares.append(share_bHL.sum(dim=2, keepdim=True))
+        values_BHd = torch.einsum("bhw,hdw->bhd", torch.cat(heard), value_HdD)
+        return (values_BHd + torch.cat(shares) * value_Hd).flatten(1)
+
+
+def _groups(lengths_B: list[int]) -> tuple[list[int], list[int]]:
+    """The captions of each length, and their tokens in all; the lengths are in order."""
+    counts = Counter(lengths_B)
+    return list(counts.values()), [length * count for length, count in counts.items()]
 
 
 class XProjector(nn.Module):

@@ -50,7 +50,7 @@ def choose_optimizer(
             apart; or the package of LAMB is not installed.
     """
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW
+        return partial(torch.optim.AdamW, fused=True)
     if zero_stage > 0:
         raise ValueError(
             "optimizer lamb needs the tensors whole: use ZeRO stage 0 (leave out "
