@@ -99,6 +99,7 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
         "replaces_projection": replaces_projection,
         "encoder_width": encoder_width,
         "num_queries": settings.num_queries,
+        "num_memory": settings.num_memory,
         "num_heads": settings.num_heads,
         "num_layers": settings.num_layers,
         "pool": settings.pool,
@@ -176,7 +177,10 @@ def load_adapter(
 
 
 def start_adapter(
-    settings: TrainSettings, config: dict[str, Any], denoiser: Denoiser | None = None
+    settings: TrainSettings,
+    config: dict[str, Any],
+    denoiser: Denoiser | None = None,
+    memory: Tensor | None = None,
 ) -> nn.Module:
     """Builds a new adapter, or loads `init_adapter`.
 
@@ -184,6 +188,7 @@ def start_adapter(
         settings: settings of the run; a seed adapter's languages outside `languages` are frozen.
         config: the adapter's config.
         denoiser: its added embedding initialises the replacement, which then takes its place.
+        memory: sentence states of `num_memory` samples, from `data.support_memory`.
 
     Raises:
         FileNotFoundError, ValueError: `init_adapter` does not exist or has another shape.
@@ -195,6 +200,8 @@ def start_adapter(
         denoiser.model.add_embedding = adapter.add_embedding
     if settings.init_adapter is not None:
         _load_start(adapter, settings.init_adapter, config)
+    if memory is not None:
+        adapter.memory.copy_(memory)
     if config["variant"] == "seed":
         for language, layers in zip(config["languages"], adapter.languages, strict=True):
             layers.requires_grad_(language in settings.languages)
@@ -220,8 +227,10 @@ def _load_start(adapter: nn.Module, folder: str, config: dict[str, Any]) -> None
 
 
 def frozen_tensors(adapter: nn.Module) -> dict[str, Tensor]:
-    """Copies an adapter's frozen parameters: the other languages of a seed adapter."""
-    named = adapter.named_parameters()
+    """Copies what an adapter holds and does not train: the other languages of a seed adapter, and
+    the memory.
+    """
+    named = [*adapter.named_parameters(), *adapter.named_buffers()]
     return {name: each.detach().clone() for name, each in named if not each.requires_grad}
 
 

@@ -1,9 +1,14 @@
 """MuLan's training data: the outputs of its frozen parts for each sample."""
 
+import torch
+from torch import Tensor
+
 from crosslingual.features.frozen_parts import FrozenParts
+from crosslingual.features.loader import FeatureLoader
 from crosslingual.features.training_data import TrainingData, open_run_data
 from crosslingual.frozen.base import Base
 from crosslingual.training.processes import Ranks
+from mulan.memory import sentence_states
 from mulan.settings import TrainSettings
 
 
@@ -37,3 +42,23 @@ def open_data(settings: TrainSettings, ranks: Ranks) -> TrainingData:
             "--english_states false if the alignment is image"
         )
     return data
+
+
+def support_memory(settings: TrainSettings) -> Tensor | None:
+    """Sentence states (M, C) of the empty prompt and of the first `num_memory` samples of
+    `train_data`, in the first training language; None for a run without a memory.
+
+    Raises:
+        FileNotFoundError, ValueError: `train_data` holds no features, or fewer samples.
+    """
+    if not settings.num_memory:
+        return None
+    features = FeatureLoader(settings.train_data, batch_size=1, seed=0, verify=settings.verify_data)
+    if (num_rows := features.index.num_rows) < settings.num_memory:
+        raise ValueError(
+            f"num_memory is {settings.num_memory}, but {settings.train_data} has {num_rows} "
+            f"samples: use --num_memory {num_rows}"
+        )
+    name = "multilingual_states"
+    states = features.rows(torch.arange(settings.num_memory), [name])[name][:, 0]
+    return sentence_states(torch.cat([features.null()[name][None], states]).float())

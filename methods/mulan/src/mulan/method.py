@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mulan.memory import MemoryAdapter
 from mulan.variants import AddEmbedding, AttentionPool, SeedAdapter, StatesPool
 
 Adapted = tuple[Tensor, Tensor | None]  # states (B, Q, D), and a pooled vector (B, P) or None
@@ -211,6 +212,14 @@ def build_adapter(config: dict[str, Any]) -> nn.Module:
     # adapters of earlier versions say it by their family alone
     replaces_projection = config.get("replaces_projection", config.get("family") == "pixart")
     query_width = config.get("query_width")
+    if num_memory := config.get("num_memory"):
+        if replaces_projection or config["add_embedding"] or config["variant"] == "seed":
+            raise ValueError(
+                "num_memory is for adapters of learned queries alone, without replaced layers of "
+                "the base: use --num_memory 0"
+            )
+        adapter = build_adapter({**config, "num_memory": 0})
+        return MemoryAdapter(adapter, num_memory + 1, encoder_width)
     if config["variant"] == "seed":
         if config["pooled_width"] or replaces_projection:
             raise ValueError("variant seed drives SD 1.x and 2.x alone: use variant published")

@@ -23,6 +23,10 @@ class TrainSettings(settings.DiffusionSettings):
         language_weight: weight of the language loss for --alignment both.
         num_queries: states that the denoiser reads; language alignment needs as many as the
             English encoder gives.
+        num_memory: samples of train_data whose sentence states the adapter keeps: each prompt is
+            then read as a mixture of the sentences that it is nearest to (DeCap), which suits short
+            names in languages that the encoder has only roughly aligned. 0, the published form,
+            reads token states.
         query_width: width of the learned queries, where a linear layer then takes them to the
             base's; saves parameters on bases of wide states (4096). The base's width if not given.
         num_heads: attention heads of the adapter.
@@ -49,6 +53,7 @@ class TrainSettings(settings.DiffusionSettings):
     alignment: Literal["image", "language", "both"] = "image"
     language_weight: float = 1.0
     num_queries: int = 120
+    num_memory: int = 0
     query_width: int | None = None
     num_heads: int = 8
     num_layers: int = 2

@@ -16,7 +16,7 @@ from crosslingual.features.training_data import validation_batch
 from crosslingual.frozen.base import Base
 from crosslingual.training.run import Run
 from mulan.artifact import adapter_config, frozen_tensors, save_adapter, start_adapter
-from mulan.data import open_data
+from mulan.data import open_data, support_memory
 from mulan.pipeline import attach_module
 from mulan.settings import TrainSettings
 from mulan.step import Frozen, load_frozen, mulan_step
@@ -29,9 +29,9 @@ def train(settings: TrainSettings) -> Path:
     data = open_data(settings, run.ranks)
     held_out = validation_batch(settings)
     frozen = load_frozen(settings, config, data.null, run.ranks.device)
-    module = start_adapter(settings, config, frozen.denoiser)
+    module = start_adapter(settings, config, frozen.denoiser, support_memory(settings))
     others = frozen_tensors(module)
-    adapter = run.prepare(module)
+    adapter = run.prepare(module, partial(torch.optim.AdamW, fused=True))
     batches = data.batches(run.first_micro_step)
     for step in run.steps():
         for draws in run.micro_steps(step):

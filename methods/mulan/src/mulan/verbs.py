@@ -81,13 +81,15 @@ def export(settings: "ExportSettings") -> None:
     from crosslingual.cli.settings import read_settings
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
     from mulan.artifact import adapter_config, frozen_tensors, save_adapter, start_adapter
+    from mulan.data import support_memory
     from mulan.settings import TrainSettings
 
     checkpoint = find_checkpoint(settings.checkpoint)
     with claim_artifact(settings.output_dir, "mulan"):
         trained = read_settings(TrainSettings, settings_file(checkpoint))
         config = adapter_config(trained)
-        state = frozen_tensors(start_adapter(trained, config)) | trained_state(checkpoint)
+        started = start_adapter(trained, config, memory=support_memory(trained))
+        state = frozen_tensors(started) | trained_state(checkpoint)
         print(save_adapter(state, config, settings.output_dir))
 
 
