@@ -97,3 +97,16 @@ def test_loading_leaves_the_libraries_as_talkative_as_they_were() -> None:
         ):
             log.set_verbosity(level)
             (log.enable_progress_bar if has_bar else log.disable_progress_bar)()
+
+
+def test_a_base_in_fp16_alone_is_read_and_one_in_pickles_names_the_way(tmp_path: Path) -> None:
+    folder = tmp_path / "sd"
+    shutil.copytree(TESTBED_WEIGHTS / "sd", folder)
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    whole = Base.open("testbed:sd").load_vae(torch.device("cpu")).state_dict()
+    path.rename(path.with_suffix(".fp16.safetensors"))
+    read = Base(str(folder), None, None).load_vae(torch.device("cpu")).state_dict()
+    assert all(torch.equal(read[name], whole[name]) for name in whole)
+    path.with_suffix(".fp16.safetensors").rename(path.with_suffix(".bin"))
+    with pytest.raises(FileNotFoundError, match=r"anew by `python -c .*DiffusionPipeline.*FOLDER"):
+        Base(str(folder), None, None).load_vae(torch.device("cpu"))

@@ -8,12 +8,12 @@ line in `FORMS`.
 import json
 import re
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crosslingual.frozen.weights import HEADS, resolve
+from crosslingual.frozen.weights import HEADS, WEIGHTS_FILE, only_variant, resolve
 
 CLASSES = {
     "roberta": "RobertaModel",
@@ -126,7 +126,7 @@ FORMS = {
 """Layouts by the model type in config.json. `open_clip` has none: it is known by its files."""
 
 _PLAIN = Form(
-    "a model without plain safetensors",
+    "a model without safetensors",
     "",
     r"(roberta|bert|distilbert|model|text_model)\.",
     "|".join(map(re.escape, HEADS)),
@@ -134,10 +134,6 @@ _PLAIN = Form(
 CONVERTED = "encoders/"
 """Where configs expect the encoder that was taken out of a hub entry: `encoders/HUB_ID`."""
 
-_WEIGHTS = re.compile(
-    r"(?:open_clip_)?(?:pytorch_)?model(?:\.(?P<early>[a-z]\w*))?"
-    r"(?:-\d+-of-(?P<count>\d+))?(?:\.(?P<late>[a-z]\w*))?\.(?P<ending>safetensors|bin)"
-)
 _COMPUTED = re.compile(r"(position_ids|token_type_ids|rotary_emb\.inv_freq)$")
 _OLD_LAYER = re.compile(r"(?<=roberta\.encoder\.)layer(?=\.\d)")
 
@@ -197,30 +193,30 @@ def _files_on_hub(name: str, revision: str | None) -> set[str]:
         raise FileNotFoundError(f"no folder and no reachable hub entry named {name!r}") from error
 
 
-def choose_weights(files: Iterable[str], name: str, variant: str | None = None) -> list[str]:
+def choose_weights(files: Collection[str], name: str, variant: str | None = None) -> list[str]:
     """The files among `files` that hold a model's weights: safetensors where there are any, else
     pickles.
 
     Args:
         files: names of all files of the model.
         name: of the model, for errors.
-        variant: of the weights, such as `fp16`: `model.fp16.safetensors`.
+        variant: of the weights, such as `fp16`; the only one where there is but one.
 
     Raises:
         FileNotFoundError: there are none of this variant, or a shard is missing.
     """
+    variant = variant or only_variant(files)
     found: dict[str | None, dict[str, list[re.Match[str]]]] = {}
-    for match in filter(None, map(_WEIGHTS.fullmatch, sorted(files))):
+    for match in filter(None, map(WEIGHTS_FILE.fullmatch, sorted(files))):
         kinds = found.setdefault(match["early"] or match["late"], {})
         kinds.setdefault(match["ending"], []).append(match)
     if variant not in found:
         others = " or ".join(f"--variant {known}" for known in found if known)
         raise FileNotFoundError(
-            f"{name} has no weights{f' of variant {variant}' if variant else ''}"
-            + (f"; give {others}" if others else "; give another model")
+            f"{name} has no weights{f' of variant {variant}' if variant else ''}; give "
+            f"{others or 'another model'}"
         )
-    kinds = found[variant]
-    chosen = kinds.get("safetensors") or kinds["bin"]
+    chosen = found[variant].get("safetensors") or found[variant]["bin"]
     chosen = [match for match in chosen if not match["count"]] or chosen
     count = int(chosen[0]["count"] or len(chosen))
     if len(chosen) != count:
@@ -230,11 +226,10 @@ def choose_weights(files: Iterable[str], name: str, variant: str | None = None) 
     return [match[0] for match in chosen]
 
 
-def conversion(name: str, variant: str | None = None) -> str:
+def conversion(name: str) -> str:
     """The command that converts a model, ready to paste."""
     place = CONVERTED + (Path(name).name if Path(name).is_dir() else name)
     words = ["encoder", "convert", "--input", name, "--output_dir", place]
-    words += ["--variant", variant] if variant else []
     return f"`crosslingual {shlex.join(words)}`"
 
 
@@ -250,13 +245,12 @@ def offer_conversion(name: str, revision: str | None, error: Exception) -> Excep
     except (ValueError, FileNotFoundError):
         return error
     form = find_form(files, config)
-    found = {(m["early"] or m["late"], m["ending"]) for m in map(_WEIGHTS.fullmatch, files) if m}
+    endings = {match["ending"] for match in map(WEIGHTS_FILE.fullmatch, files) if match}
+    is_plain = str(config.get("model_type")) in CLASSES and "safetensors" in endings
     is_misfit = form is not _PLAIN and "does not fit" in str(error)
-    is_plain = str(config.get("model_type")) in CLASSES and (None, "safetensors") in found
-    if form is None or not found or (is_plain and not is_misfit):
+    if form is None or not endings or (is_plain and not is_misfit):
         return error
-    variant = None if any(known is None for known, _ in found) else min(found)[0]
     return ValueError(
         f"{name} is {form.title}, of which this program reads the text encoder alone: take it out "
-        f"once by {conversion(name, variant)}, and give that folder as `--text_encoder`"
+        f"once by {conversion(name)}, and give that folder as `--text_encoder`"
     )

@@ -8,8 +8,9 @@ error: transformers would otherwise initialise the missing part at random and co
 import hashlib
 import json
 import logging
+import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ HEADS = (
     "decoder.weight",
 )  # fmt: skip
 """Starts of the names of tensors of pretraining, which an encoder lacks."""
+
+
+WEIGHTS_FILE = re.compile(
+    r"(?:open_clip_|diffusion_)?(?:pytorch_)?model(?:\.(?P<early>[a-z]\w*))?"
+    r"(?:-\d+-of-(?P<count>\d+))?(?:\.(?P<late>[a-z]\w*))?\.(?P<ending>safetensors|bin)"
+)
+"""Names of files of weights: the variant before or after the number of a shard."""
 
 
 def resolve(name: str) -> str:
@@ -152,19 +160,27 @@ def load_frozen(
     """
     options = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype}
     options |= {"revision": revision, "subfolder": subfolder or ""}
-    options |= {"variant": variant} if variant else {}
     if model_class.__module__.startswith("transformers."):
         options["trust_remote_code"] = False  # diffusers' models know no code of others
     place = f"{name}/{subfolder}" if subfolder else name
-    if Path(resolve(name)).is_dir():
-        check_folder(Path(resolve(name)) / (subfolder or ""))
+    folder = Path(resolve(name)) / (subfolder or "")
+    files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if files:
+        check_folder(folder)
+        _refuse_pickles(name, subfolder, files)
+    if variant := variant or only_variant(files):
+        options["variant"] = variant
     try:
         with reading(name, f"{subfolder or 'model'}"), quiet_libraries():
             model, info = model_class.from_pretrained(resolve(name), **options, **arguments)
     except (OSError, SafetensorError) as error:
         reason = str(error).split("\n")[0]
+        remedy = "give a folder, hub id or WORLD:NAME"
+        if not files:
+            remedy += "; what the hub has as pickles or in fp16 alone is read from a folder: "
+            remedy += f"`hf download {name} --local-dir FOLDER`"
         raise FileNotFoundError(
-            f"cannot load {place} as safetensors ({reason}); give a folder, hub id or WORLD:NAME"
+            f"cannot load {place} as safetensors ({reason}); {remedy}"
         ) from error
     missing = list(info["missing_keys"])
     unexpected = [key for key in info["unexpected_keys"] if not key.startswith(HEADS)]
@@ -175,6 +191,29 @@ def load_frozen(
             "its layers would be random, so it is not used"
         )
     return freeze(model)
+
+
+def _refuse_pickles(name: str, subfolder: str | None, files: Collection[str]) -> None:
+    """Names the libraries' own way, which reads tensors alone, to write pickled weights anew."""
+    endings = {Path(file).suffix for file in files}
+    if ".bin" in endings and ".safetensors" not in endings:
+        source = (
+            "diffusers import DiffusionPipeline" if subfolder else "transformers import AutoModel"
+        )
+        code = f"from {source} as M; M.from_pretrained('{name}').save_pretrained('FOLDER')"
+        raise FileNotFoundError(
+            f"the weights of {name} are pickles, which are not read here; write them anew by "
+            f'`python -c "{code}"`'
+        )
+
+
+def only_variant(files: Collection[str]) -> str | None:
+    """The variant of weights, such as `fp16` of `model.fp16.safetensors`, if all safetensors among
+    the files are of this one.
+    """
+    matches = [match for match in map(WEIGHTS_FILE.fullmatch, files) if match]
+    found = {match["early"] or match["late"] for match in matches if match["ending"] != "bin"}
+    return found.pop() if len(found) == 1 else None
 
 
 @contextmanager
