@@ -66,7 +66,7 @@ def append_times(
     results: Path, place: Path, suite: Suite, seconds: dict[str, float], words: str
 ) -> None:
     """Adds seconds by kind of work to those of earlier runs of the comparison, in the file `place`,
-    and appends a line with their sums.
+    appends a line with their sums, and prints their shares.
     """
     from crosslingual.evaluation.retrieval import append_result
     from crosslingual_benchmarks.results import make_result
@@ -85,6 +85,8 @@ def append_times(
         command=words,
     )
     append_result(results / "times.json", result)
+    shares = ", ".join(f"{kind} {value / total_s:.0%}" for kind, value in sums.items())
+    print(f"{total_s / 60:.0f} minutes: {shares}")
 
 
 def total_parameters(results: Path, arm: Arm) -> dict[str, int]:

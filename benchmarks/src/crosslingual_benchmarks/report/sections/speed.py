@@ -51,7 +51,8 @@ def speed_section(results: Sequence[Result]) -> Section | None:
         "saving, also of other arms whose outputs an arm builds on. Checkpoints are judged "
         "afterwards, and that time is not counted. A curve starts with the English model as it "
         "is, at 0 s, and is straight between points. The first moment counts at which it is at "
-        f"{TARGET_WORDS} of what the English model has on English prompts."
+        f"{TARGET_WORDS} of what the English model has on English prompts. A point on the way is "
+        "not what a training that is planned to end there has: its learning rate has not fallen."
     )
     return Section("speed", "Quality per second", [text], tables, figures)
 
