@@ -74,12 +74,18 @@ def save_trained(
     """
     unet, lora = trained_unet(settings, state)
     pipe = build_pipeline(settings, unet)
-    config = pipeline_config(settings)
+    return save_pipeline(pipe.to(dtype), pipeline_config(settings), folder, lora)
+
+
+def save_pipeline(pipe: Any, config: dict[str, Any], folder: str | Path, lora: Any = None) -> Path:
+    """Writes a pipeline with its `altdiffusion.json`, complete or not at all; and LoRA's tensors if
+    there are any.
+    """
     card = model_card("AltDiffusion", CARD, config, count=len(config["languages"]))
 
-    def save_pipeline(partial: Path) -> None:
+    def fill(partial: Path) -> None:
         with quiet_libraries():
-            pipe.to(dtype).save_pretrained(partial, safe_serialization=True)
+            pipe.save_pretrained(partial, safe_serialization=True)
             if lora is not None:
                 pipe.save_lora_weights(partial / "lora", unet_lora_layers=lora)
 
@@ -88,7 +94,7 @@ def save_trained(
         state=None,
         config=config,
         card=card,
-        add=save_pipeline,
+        add=fill,
         config_name=CONFIG,
         kind=KIND,
     )

@@ -78,6 +78,28 @@ class ExportSettings(settings.ExportSettings):
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
 
 
+@dataclass
+class ImportSettings:
+    """Settings of `altdiffusion import`.
+
+    Attributes:
+        input: the authors' pipeline: hub id, such as BAAI/AltDiffusion-m18, or folder.
+        output_dir: folder to write the pipeline to.
+        revision: git revision of the hub entry.
+        variant: of the weights' files, such as fp16.
+        languages: BCP-47 codes of the languages that it reads; those of m9 or m18 if the input's
+            name ends so and none is given.
+        guidance_scale: guidance scale to recommend in altdiffusion.json.
+    """
+
+    input: str
+    output_dir: str
+    revision: str | None = None
+    variant: str | None = None
+    languages: list[LanguageCode] = field(default_factory=list)
+    guidance_scale: float = 9.0
+
+
 @dataclass(kw_only=True)
 class EvaluateSettings(evaluation.EvaluateSettings):
     """Settings of `altdiffusion evaluate`: text accuracy and culture score, stage by stage.

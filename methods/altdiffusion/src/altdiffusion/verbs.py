@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 from crosslingual.cli.verbs import Verb
 
 if TYPE_CHECKING:
-    from altdiffusion.settings import ExportSettings, FeaturesSettings, TrainSettings
+    from altdiffusion.settings import (
+        ExportSettings,
+        FeaturesSettings,
+        ImportSettings,
+        TrainSettings,
+    )
     from altdiffusion.text.settings import TrainTextSettings
 
 DESCRIPTION = (
@@ -44,6 +49,11 @@ VERBS = {
         "write a checkpoint as a pipeline's folder",
         "altdiffusion.verbs:export",
         f"{_S}:ExportSettings",
+    ),
+    "import": Verb(
+        "write the authors' pipeline as one that stock diffusers loads",
+        "altdiffusion.verbs:import_pipeline",
+        f"{_S}:ImportSettings",
     ),
     "generate": Verb(
         "draw pictures from prompts",
@@ -100,6 +110,18 @@ def export(settings: "ExportSettings") -> Path:
         with claim_artifact(folder, "altdiffusion", KIND):
             trained = read_settings(TrainSettings, path)
             folder = save_trained(trained_state(checkpoint), trained, folder, dtype[settings.dtype])
+    print(folder)
+    return folder
+
+
+def import_pipeline(settings: "ImportSettings") -> Path:
+    """Converts the authors' AltDiffusion to a pipeline's folder."""
+    from altdiffusion.artifact import KIND
+    from altdiffusion.published import import_published
+    from crosslingual.adapter.artifact import claim_artifact
+
+    with claim_artifact(settings.output_dir, "altdiffusion", KIND):
+        folder = import_published(settings)
     print(folder)
     return folder
 

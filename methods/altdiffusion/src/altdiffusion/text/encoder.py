@@ -7,7 +7,6 @@ first and fills the rest with random numbers. This module reads both and fills i
 """
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,13 @@ from torch import Tensor, nn
 from crosslingual.adapter.artifact import load_strict, load_tensors
 from crosslingual.features.ragged import Ragged
 from crosslingual.frozen.encoders import encoder_config, load_multilingual_encoder
+from crosslingual.frozen.forms import is_computed, new_name
 from crosslingual.frozen.tokens import tokenize
 from crosslingual.frozen.weights import freeze, load_frozen, open_tokenizer, quiet_libraries
 
 STUDENTS = ("altclip_text_model", "altclip")
-_OLD_LAYER = re.compile(r"(?<=encoder\.)layer(?=\.\d)")
+LINEAR = "XLMRobertaForTokenClassification"
+"""What computes a student without `pre_LN`, AltDiffusion-m9's: XLM-R, then a linear layer."""
 
 
 @dataclass
@@ -61,7 +62,7 @@ class TextEncoder:
         if ids.shape[1] < self.max_length:
             ids = nn.functional.pad(ids, (0, 1), value=self.tokenizer.pad_token_id)
             mask = nn.functional.pad(mask, (0, 1))
-        states = self.model(ids, attention_mask=mask).last_hidden_state
+        states = self.model(ids, attention_mask=mask)[0]
         lengths = (mask.sum(dim=1) + 1).clamp(max=self.max_length)
         kept = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
         return Ragged(states[kept], lengths)
@@ -121,9 +122,18 @@ def new_student(name: str, width: int, revision: str | None = None) -> nn.Module
     from transformers import AltCLIPTextConfig, AltCLIPTextModel
 
     config = config_of_text(encoder_config(name, revision)).to_dict()
-    shape = {key: value for key, value in config.items() if key in _SHAPE}
+    shape = {key: value for key, value in config.items() if key in SHAPE}
     shape |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     return AltCLIPTextModel(AltCLIPTextConfig(**shape, project_dim=width))
+
+
+def new_published(shape: dict[str, Any], has_pre_norm: bool) -> nn.Module:
+    """Builds the authors' student with random weights: m18's, or m9's without `pre_LN`."""
+    import transformers
+
+    if has_pre_norm:
+        return transformers.AltCLIPTextModel(transformers.AltCLIPTextConfig(**shape))
+    return getattr(transformers, LINEAR)(transformers.XLMRobertaConfig(**shape))
 
 
 def load_text_encoder(
@@ -141,11 +151,13 @@ def load_text_encoder(
         FileNotFoundError: there is no such student, or it has no safetensors.
         ValueError: the model is not a student, or keys are missing or unexpected.
     """
-    from transformers import AltCLIPTextModel
+    from transformers import AltCLIPTextModel, XLMRobertaForTokenClassification
 
     place = student_places(name)[0]
     config = student_config(name, revision)
-    if Path(place).is_dir():
+    if is_linear(config):
+        model = load_frozen(XLMRobertaForTokenClassification, place, revision=revision)
+    elif Path(place).is_dir():
         model = _load_local(Path(place), config)
     else:
         model = load_frozen(AltCLIPTextModel, place, revision=revision)
@@ -177,12 +189,17 @@ def student_config(name: str, revision: str | None = None) -> Any:
         ValueError: the model is not a trained student.
     """
     config = encoder_config(student_places(name)[0], revision)
-    if config.model_type not in STUDENTS:
+    if config.model_type not in STUDENTS and not is_linear(config):
         raise ValueError(
             f"{name} is a {config.model_type}, not a trained AltCLIP text encoder: run "
             "`altdiffusion train-text` and give the text_encoder that it writes"
         )
     return config
+
+
+def is_linear(config: Any) -> bool:
+    """Whether a config is that of an imported student without `pre_LN`."""
+    return LINEAR in (config.architectures or ())
 
 
 def config_of_text(config: Any) -> Any:
@@ -240,11 +257,10 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 def _new_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames tensors as in transformers 5, and leaves out the buffers of old files."""
-    renamed = {_OLD_LAYER.sub("layers", name): tensor for name, tensor in state.items()}
-    return {k: v for k, v in renamed.items() if not k.endswith(("position_ids", "token_type_ids"))}
+    return {new_name(k): v for k, v in state.items() if not is_computed(k)}
 
 
-_SHAPE = (
+SHAPE = (
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
     "max_position_embeddings hidden_act layer_norm_eps pad_token_id bos_token_id eos_token_id "
     "type_vocab_size initializer_range"
