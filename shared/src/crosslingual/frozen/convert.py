@@ -131,10 +131,10 @@ def rewrite(
     own: dict[str, Tensor] = {}
     left: Counter[str] = Counter()
     for old, tensor in state.items():
-        new = forms.new_name(old)
-        if new not in wanted:
-            new = forms.new_name(re.sub(rf"^(?:{form.prefix})", "", old))
-        if new in wanted and new not in own:
+        bare = re.sub(rf"^(?:{form.prefix})", "", old)
+        names = (old, bare, forms.new_name(old), forms.new_name(bare))
+        new = next((name for name in names if name in wanted and name not in own), None)
+        if new is not None:
             own[new] = tensor
         elif found := re.match(form.others, old):
             left[re.sub(r"\.\d+\.", ".N.", found[0])] += 1

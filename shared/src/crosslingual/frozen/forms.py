@@ -135,12 +135,12 @@ CONVERTED = "encoders/"
 """Where configs expect the encoder that was taken out of a hub entry: `encoders/HUB_ID`."""
 
 _COMPUTED = re.compile(r"(position_ids|token_type_ids|rotary_emb\.inv_freq)$")
-_OLD_LAYER = re.compile(r"(?<=roberta\.encoder\.)layer(?=\.\d)")
+_OLD_LAYER = re.compile(r"(?<=encoder\.)layer(?=\.\d)")
 
 
 def new_name(name: str) -> str:
-    """The name of a tensor of AltCLIP's text half in transformers 5: older files, and whole
-    AltCLIPs, call a layer `layer.N` there instead of `layers.N`.
+    """The name of a tensor of AltCLIP's text half in transformers 5. Older files, whole AltCLIPs
+    and XLM-R call a layer `layer.N` instead of `layers.N`.
     """
     return _OLD_LAYER.sub("layers", name)
 
