@@ -87,6 +87,18 @@ def test_unet_and_text_encoder_train_whole_and_stock_diffusers_loads_them(traine
     assert pipe("ein Stern", num_inference_steps=2, output_type="np").images.shape == (1, 32, 32, 3)
 
 
+def test_an_exported_checkpoint_is_the_pipeline_that_training_wrote(trained):
+    place = trained.folder / "exported"
+    run("finetune-export", checkpoint=trained.folder / "run", output_dir=place)
+    written, exported = (
+        FULL_FINETUNING.load_pipeline(str(folder), None)
+        for folder in (trained.folder / "run" / "pipeline", place)
+    )
+    for part in ("unet", "text_encoder"):
+        states = [getattr(pipe, part).state_dict() for pipe in (written, exported)]
+        assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
 def test_the_mask_reaches_the_encoder_through_the_pipeline(trained):
     pipe = FULL_FINETUNING.load_pipeline(str(trained.folder / "run" / "pipeline"), None)
     assert pipe.text_encoder.config.use_attention_mask is True

@@ -390,6 +390,10 @@ def test_a_pipeline_that_draws_another_size_is_refused(tmp_path):
         ({"dataset": "prompts", "num_prompts": None}, "data set prompts needs --prompts"),
         ({"dataset": "mc18"}, "data set mc18 takes no --num_prompts"),
         ({"root": "x"}, "data set testbed takes no --root"),
+        (
+            {"dataset": "mc18", "num_prompts": None, "prompt_split": "val"},
+            "data set mc18 has no splits: leave out --prompt_split",
+        ),
         ({"resolution": 128}, "the judge of the testbed reads pictures of 64 pixels"),
         ({"batch_size": 0}, "must be at least 1"),
         ({"num_prompts": 1}, "FID of 1 picture means nothing"),

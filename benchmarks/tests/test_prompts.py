@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from crosslingual_benchmarks.generation.prompts import ASPECTS, mc18, read_prompts
 from crosslingual_benchmarks.generation.prompts.mg18 import mg18
 from crosslingual_benchmarks.generation.prompts.world import reference_pictures, world_prompts
+from crosslingual_benchmarks.generation.settings import GenerationSettings, load_prompt_set
 from crosslingual_worlds.drawn.captions import caption
 from crosslingual_worlds.drawn.judge import shows
 from crosslingual_worlds.drawn.languages import LANGUAGES
@@ -223,11 +225,15 @@ def test_mg18_refuses_entries_without_a_key_of_their_own(xm3600, line):
         mg18(xm3600, ["en"])
 
 
-def test_testbed_prompts_are_held_out_scenes_alike_in_every_language():
-    told = world_prompts("testbed", ["de", "ja"], 12, 0, seed=3)
-    assert [p.scene for p in told.prompts] == sample_scenes("test", 12, 3)
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_testbed_prompts_are_held_out_scenes_alike_in_every_language(split):
+    settings = GenerationSettings("base", "testbed", languages=["de", "ja"], prompt_split=split)
+    settings = replace(settings, num_prompts=12, num_motif_prompts=0, prompt_seed=3)
+    told = load_prompt_set(settings)
+    assert told.protocol["split"] == split
+    assert [p.scene for p in told.prompts] == sample_scenes(split, 12, 3)
     for prompt in told.prompts:
-        assert split_of(prompt.scene) == "test" and prompt.culture is None
+        assert split_of(prompt.scene) == split and prompt.culture is None
         assert prompt.english == caption(prompt.scene, "en")
         assert prompt.prompts == {name: caption(prompt.scene, name) for name in ("de", "ja")}
 
