@@ -1,6 +1,8 @@
 """Published projectors as a model's folder; pickles that are more than tensors are never run."""
 
 import os
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,10 @@ from torch import Tensor, nn
 from transformers import XLMRobertaConfig
 from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaLayer
 
-from mclip.artifact import import_published, load_model
+from crosslingual.frozen.encoders import load_multilingual_encoder
+from mclip.artifact import load_model
+from mclip.pipeline import load_embedder
+from mclip.published import import_published, write_encoder
 from mclip.settings import ImportSettings
 
 LENGTHS = torch.tensor([4, 6, 3])
@@ -119,6 +124,137 @@ def test_published_layers_say_the_same_from_our_folder(tmp_path: Path, make: Any
     torch.testing.assert_close(found, expected, atol=close, rtol=close)
 
 
+NAMES = {"self_attn.out_proj": "self_attn.out_proj", **FROM_TORCH}
+
+
+def as_fairseq(layer: nn.Module) -> dict[str, Tensor]:
+    """A layer's tensors by fairseq's names."""
+    state = {}
+    for name, value in layer.state_dict().items():
+        part, _, kind = name.rpartition(".")
+        if "in_proj" in kind:
+            for third, own in zip("qkv", value.chunk(3), strict=True):
+                state[f"self_attn.{third}_proj.{kind.removeprefix('in_proj_')}"] = own
+        else:
+            state[f"{NAMES[part]}.{kind}"] = value
+    return state
+
+
+class Xlmr(nn.Module):
+    """XLM-R as fairseq computes it, of torch's layers."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(num_tokens, WIDTH), nn.Embedding(30, WIDTH)
+        self.norm = nn.LayerNorm(WIDTH)
+        options = {"dropout": 0.0, "activation": "gelu", "batch_first": True}
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(WIDTH, HEADS, FFN_WIDTH, **options) for _ in range(2)
+        )
+
+    def forward(self, ids: Tensor) -> Tensor:
+        is_pad = ids == 1
+        places = torch.where(is_pad, 1, (~is_pad).cumsum(1) + 1)
+        states = self.norm(self.tokens(ids) + self.positions(places))
+        for layer in self.layers:
+            states = layer(states, src_key_padding_mask=is_pad)
+        return states
+
+    def published(self) -> dict[str, Tensor]:
+        state = {
+            "embed_tokens.weight": self.tokens.weight,
+            "embed_positions.weight": self.positions.weight,
+        }
+        state |= {f"layernorm_embedding.{n}": t for n, t in self.norm.state_dict().items()}
+        for number, layer in enumerate(self.layers):
+            state |= {f"layers.{number}.{n}": t for n, t in as_fairseq(layer).items()}
+        state = {f"encoder.sentence_encoder.{name}": tensor for name, tensor in state.items()}
+        return {
+            **state,
+            "encoder.lm_head.bias": torch.zeros(3),
+            "encoder.sentence_encoder.version": torch.ones(1),
+        }
+
+
+@pytest.mark.parametrize("has_own_file", [True, False])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_whole_checkpoint_embeds_as_the_authors_code(
+    tmp_path: Path, clip: str, encoder: str, has_own_file: bool, is_new: bool, capsys: Any
+) -> None:
+    """The authors' trainer's file, and their enhanced XLM-R: in a file of its own, or in it."""
+    tokenizer = load_multilingual_encoder(encoder).tokenizer
+    xlmr, theirs = filled(Xlmr(len(tokenizer))), torch_adapter()[0]
+    weight = torch.randn(WIDTH, CLIP_WIDTH, generator=torch.Generator().manual_seed(3))
+    layers = {}
+    for number, layer in enumerate(theirs.layers):
+        layers |= {
+            f"encoder.{'x_projector' if is_new else 'encoder_adapter'}.{number}.{n}": t
+            for n, t in as_fairseq(layer).items()
+        }
+    model = {f"encoder.{'c_projector' if is_new else 'dim_proj'}.weight": weight, **layers}
+    model |= {"encoder.version": torch.ones(1), "encoder.clip.visual.proj": torch.zeros(2)}
+    model |= {f"encoder.xlmr.model.{name}": tensor for name, tensor in xlmr.published().items()}
+    arguments = Namespace(
+        encoder_attention_heads=HEADS, activation_fn="gelu", arch="multimodal_encoder_base"
+    )
+    whole = {
+        "args": arguments,
+        "model": model,
+        "criterion": {"it_logit_scale": torch.tensor([3.0])},
+    }
+    torch.save({**whole, "extra_state": {"epoch": 15}}, tmp_path / "checkpoint_best.pt")
+    torch.save({"model": xlmr.published(), "args": arguments}, tmp_path / "mte_mclip.pt")
+    changes = {"clip": clip, "tokenizer": encoder, "num_heads": None}
+    changes["text_encoder"] = str(
+        tmp_path / ("mte_mclip.pt" if has_own_file else "checkpoint_best.pt")
+    )
+    given = replace(settings(tmp_path, "checkpoint_best.pt"), **changes, max_length=20)
+    folder = import_published(given)
+    said = capsys.readouterr().err
+    assert "encoder.xlmr (" in said and "encoder.clip (1)" in said and "lm_head (1)" in said
+
+    embedder = load_embedder(str(folder))
+    assert embedder.projectors.logit_scale.item() == pytest.approx(3.0)
+    texts = ["a red house", "ein Haus", "m"]
+    tokens = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = theirs(xlmr(tokens.input_ids), src_key_padding_mask=tokens.input_ids == 1)
+        expected = states[torch.arange(3), tokens.attention_mask.sum(1) - 1]
+        picture = torch.rand(2, 3, 32, 32)
+        torch.testing.assert_close(embedder.encode_texts(texts), expected, atol=1e-5, rtol=1e-5)
+        ours = embedder.encode_images(picture)
+        torch.testing.assert_close(ours, embedder.clip.encode_images(picture) @ weight.T)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"odd.weight": torch.zeros(1)}, "is not fairseq's XLM-R: not expected odd.weight"),
+        ({"encoder.sentence_encoder.layers.0.odd.weight": torch.zeros(1)}, "layers.0.odd.weight"),
+        ({"encoder.sentence_encoder.layers.1.fc1.weight": torch.zeros(3, 3)}, "of another shape"),
+    ],
+)
+def test_what_is_no_xlmr_of_fairseq_is_refused(
+    tmp_path: Path, encoder: str, changes: dict[str, Tensor], message: str
+) -> None:
+    tokenizer = load_multilingual_encoder(encoder).tokenizer
+    state = filled(Xlmr(len(tokenizer))).published() | changes
+    arguments = Namespace(encoder_attention_heads=HEADS)
+    torch.save({"model": state, "args": arguments}, tmp_path / "mte_mclip.pt")
+    with pytest.raises(ValueError, match=message):
+        write_encoder(str(tmp_path / "mte_mclip.pt"), str(tmp_path / "encoder"), encoder)
+
+
+def test_projectors_of_other_layers_are_refused(tmp_path: Path) -> None:
+    whole = {"args": Namespace(activation_fn="relu"), "model": in_fairseqs_names()[1]}
+    whole["model"]["dim_proj.weight"] = torch.zeros(WIDTH, CLIP_WIDTH)
+    torch.save(whole, tmp_path / "projectors.pt")
+    with pytest.raises(
+        ValueError, match="trained with activation_fn relu, and mCLIP's layers have"
+    ):
+        import_published(settings(tmp_path))
+
+
 class Evil:
     """A pickle that makes a file when it is opened."""
 
@@ -158,7 +294,7 @@ def change(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("frozen", "not the published projectors: visual.conv1.weight; keep only dim_proj"),
+        ("frozen", "not the published projectors: visual.conv1.weight; they are dim_proj"),
         ("cut", r"missing: x_projector.layers.0.ffn_norm.bias, x_projector.layers.1"),
         ("no projector", "no dim_proj.weight"),
         ("no adapter", "no encoder_adapter, layer 0"),

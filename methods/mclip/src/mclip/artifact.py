@@ -1,6 +1,5 @@
-"""The projectors as a folder: its config, writing, reading, and the import of published files."""
+"""The projectors as a folder: its config, writing and reading."""
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,18 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.adapter.artifact import (
-    claim_artifact,
-    load_artifact,
-    load_strict,
-    model_card,
-    read_state_dict,
-    save_artifact,
-)
+from crosslingual.adapter.artifact import load_artifact, load_strict, model_card, save_artifact
 from crosslingual.frozen.clip import clip_shape
 from crosslingual.frozen.encoders import encoder_shape, load_multilingual_encoder
 from crosslingual.frozen.weights import freeze, locate, resolve, weights_hash
-from mclip.method import INITIAL_LOGIT_SCALE, TriKD
+from mclip.method import TriKD
 from mclip.settings import ImportSettings, TrainSettings
 
 BUNDLED = "encoder"
@@ -82,6 +74,7 @@ def save_model(
     folder: str | Path,
     *,
     bundle_encoder: bool = False,
+    source: str | None = None,
 ) -> Path:
     """Writes config.json, model.safetensors and the model card.
 
@@ -91,6 +84,7 @@ def save_model(
         folder: replaced if it holds a model already.
         bundle_encoder: put a copy of the multilingual encoder into the folder, which config.json
             then names, so that the folder can be moved.
+        source: folder of that encoder, where the config names another form of it.
     """
     card = model_card(
         "mCLIP projectors",
@@ -106,7 +100,7 @@ def save_model(
         config = {**config, "text_encoder": BUNDLED, "text_encoder_revision": None}
 
     def add_encoder(partial: Path) -> None:
-        _copy_encoder(name, revision, partial / BUNDLED)
+        _copy_encoder(source or name, revision, partial / BUNDLED)
         # save_artifact writes the config after this
         config["text_encoder_weights"] = weights_hash(str(partial / BUNDLED))
         config["has_encoder"] = True
@@ -155,91 +149,3 @@ def load_model(folder: str | Path) -> tuple[TriKD, dict[str, Any]]:
         trikd = TriKD(config)
     load_strict(trikd, state)
     return freeze(trikd), config
-
-
-# Published files hold `dim_proj.weight` and the two layers of `encoder_adapter`, behind any prefix.
-# The layers are named as in fairseq, in torch's nn.TransformerEncoderLayer or in transformers'
-# Roberta, three spellings of the same layer.
-SPELLINGS = {
-    "query": "self_attn.q_proj attention.self.query",
-    "key": "self_attn.k_proj attention.self.key",
-    "value": "self_attn.v_proj attention.self.value",
-    "out": "self_attn.out_proj attention.output.dense",
-    "attention_norm": "self_attn_layer_norm norm1 attention.output.LayerNorm",
-    "up": "fc1 linear1 intermediate.dense",
-    "down": "fc2 linear2 output.dense",
-    "ffn_norm": "final_layer_norm norm2 output.LayerNorm",
-}
-OURS = {theirs: ours for ours, names in SPELLINGS.items() for theirs in names.split()}
-JOINT = re.compile(r"self_attn\.in_proj_(weight|bias)")  # torch's query, key and value in one
-LAYER = re.compile(r"(?:.*\.)?encoder_adapter\.(?:layers?\.)?(\d+)\.(.+)")
-
-
-def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published tensors by `TriKD`'s names. Where the file has no temperature, which only further
-    training would use, it is the initial one.
-
-    Raises:
-        ValueError: tensors that belong to no projector, by name, or no projector at all.
-    """
-    renamed: dict[str, Tensor] = {}
-    unknown = []
-    for name, tensor in state.items():
-        ours = _names(name)
-        parts = tensor.chunk(len(ours)) if len(ours) > 1 else [tensor]
-        if not ours or any(part in renamed for part in ours):
-            unknown.append(name)
-        renamed |= dict(zip(ours, parts, strict=False))
-    if unknown or "clip_projector.weight" not in renamed:
-        named = ", ".join(unknown[:4]) or "no dim_proj.weight"
-        more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
-        raise ValueError(
-            f"these are not the published projectors: {named}{more}; keep only dim_proj and "
-            "encoder_adapter"
-        )
-    scale = renamed.get("logit_scale", tensor.new_tensor(INITIAL_LOGIT_SCALE))
-    return {**renamed, "logit_scale": scale.reshape(1)}
-
-
-def _names(published: str) -> list[str]:
-    """`TriKD`'s names of a published tensor: none, one, or three of a joint projection."""
-    if published.endswith("dim_proj.weight"):
-        return ["clip_projector.weight"]
-    if published.split(".")[-1] == "logit_scale":
-        return ["logit_scale"]
-    found = LAYER.fullmatch(published)
-    if found is None:
-        return []
-    layer, rest = f"x_projector.layers.{found[1]}", found[2]
-    if joint := JOINT.fullmatch(rest):
-        return [f"{layer}.{part}.{joint[1]}" for part in ("query", "key", "value")]
-    part, _, kind = rest.rpartition(".")
-    return [f"{layer}.{OURS[part]}.{kind}"] if part in OURS else []
-
-
-def import_published(settings: ImportSettings) -> Path:
-    """`mclip import`: writes published projectors as config.json + model.safetensors.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a pickle of more than tensors, or tensors that are not the published ones.
-    """
-    claim_artifact(settings.output_dir, "mclip").close()  # a refusal comes before the work
-    state = rename(read_state_dict(settings.state_dict))
-    if "x_projector.layers.0.up.weight" not in state:
-        raise ValueError("these are not the published projectors: no encoder_adapter, layer 0")
-    width, clip_width = state["clip_projector.weight"].shape
-    layers = {name.split(".")[2] for name in state if name.startswith("x_projector.")}
-    shape = {
-        "clip_width": clip_width,
-        "width": width,
-        "num_layers": len(layers),
-        "num_heads": settings.num_heads,  # no tensor tells them
-        "ffn_width": state["x_projector.layers.0.up.weight"].shape[0],
-        "dropout": 0.3,
-        "attention_dropout": 0.1,
-    }
-    load_strict(TriKD(shape), state)
-    folder = save_model(state, model_config(settings, shape), settings.output_dir)
-    print(folder)
-    return folder

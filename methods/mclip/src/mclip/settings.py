@@ -104,28 +104,35 @@ class ImportSettings:
     """Settings of `mclip import`.
 
     Attributes:
-        state_dict: published file, .safetensors, .pt, .pth, .bin or .ckpt.
+        state_dict: published file, .safetensors, .pt, .pth, .bin or .ckpt: the projectors, or the
+            authors' whole checkpoint.
         output_dir: folder that gets the model.
         clip: the CLIP that the projectors were trained on.
-        text_encoder: the encoder that they were trained after.
+        text_encoder: the encoder that they were trained after: hub id, folder, or a file of
+            fairseq's XLM-R (mte_mclip.pt, or the whole checkpoint again), which is copied into the
+            model's folder.
+        tokenizer: XLM-R's tokenizer, of such a file: hub id or folder; XLM-R base's or large's by
+            the width if not given.
         clip_revision: git revision of the CLIP on the hub.
         text_encoder_revision: git revision of the encoder on the hub.
         languages: BCP-47 codes of the languages that it reads.
         max_length: tokens per caption.
         resolution: edge of the pictures in pixels, before CLIP's centre crop.
-        num_heads: attention heads of the X-projector's layers, which no tensor tells.
+        num_heads: attention heads of the X-projector's layers, which no tensor tells; as in the
+            checkpoint's arguments, or 12, if not given.
     """
 
     state_dict: str
     output_dir: str
     clip: str
     text_encoder: str
+    tokenizer: str | None = None
     clip_revision: str | None = None
     text_encoder_revision: str | None = None
     languages: list[LanguageCode] = field(default_factory=list)
     max_length: int = 77
     resolution: int = 248
-    num_heads: int = 12
+    num_heads: int | None = None
 
 
 @dataclass

@@ -58,7 +58,7 @@ VERBS = {
     ),
     "import": Verb(
         "write a published state dict as a model",
-        "mclip.artifact:import_published",
+        "mclip.published:import_published",
         f"{_S}:ImportSettings",
     ),
     "evaluate": Verb(

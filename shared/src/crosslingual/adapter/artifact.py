@@ -177,19 +177,30 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    if path.suffix == ".safetensors":
-        state = load_tensors(path)
-    else:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except _UNREADABLE as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"{path} is no plain state dict ({reason[:99]}): it is not opened"
-            ) from error
+    state = load_tensors(path) if path.suffix == ".safetensors" else open_pickle(path)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path} is no state dict of tensors")
     return {name.removeprefix("module."): value.float() for name, value in state.items()}
+
+
+def open_pickle(path: str | Path, allowed: Sequence[type] = ()) -> Any:
+    """What a published pickle holds, on the CPU: tensors, plain values, and classes of data alone
+    that are `allowed`. Of other classes nothing runs.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a pickle that holds more, or no pickle.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{path} is no plain state dict ({reason[:99]}): it is not opened"
+        ) from error
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
