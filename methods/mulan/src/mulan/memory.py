@@ -1,9 +1,11 @@
 """A support memory: prompts of any language are read as English sentences that they resemble.
 
-DeCap (Li et al., ICLR 2023, arXiv 2303.03032, equation 4) decodes vectors of one modality by a
-decoder that only knows another: it projects each onto sentences that training saw. Here a prompt's
-sentence state is projected onto English ones, so that the adapter never meets a state that is far
-from those it was trained on. It cannot say more than its sentences do.
+DeCap (Li et al., ICLR 2023, arXiv 2303.03032) decodes pictures by a decoder that has seen only
+texts: it projects each picture's vector onto vectors of texts. Here a prompt's sentence state is
+projected onto English ones, so that the adapter never meets a state that is far from those it was
+trained on. It cannot say more than its sentences do: it is for names and set phrases, not for
+scenes. Unlike the authors' code it takes the memory's mean from all states before it compares them,
+since those of such encoders lie close together, and leaves the mixtures' lengths as they are.
 
 Shapes: B batch, L tokens, C encoder width, M sentences.
 """
@@ -14,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SHARPNESS = 40.0  # of the softmax over cosines: an English name keeps 0.999 of its own weight
+SHARPNESS = 100.0  # of the softmax over cosines, that of the authors' code
 
 
 class MemoryAdapter(nn.Module):
