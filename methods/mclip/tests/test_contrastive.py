@@ -30,10 +30,14 @@ def plain(x: Tensor, y: Tensor, log_scale: Tensor) -> Tensor:
     return (F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right)) / 2
 
 
-def chunked(x: Tensor, y: Tensor, log_scale: Tensor, chunk_rows: int) -> Tensor:
-    return info_nce(
-        F.normalize(x, dim=1), F.normalize(y, dim=1), log_scale.exp(), chunk_rows=chunk_rows
-    )
+PICTURES = torch.arange(NUM_ROWS) // 5 * 10**15  # no share of a rank ends where one of them does
+
+
+def chunked(
+    x: Tensor, y: Tensor, log_scale: Tensor, chunk_rows: int, ids: Tensor | None = None
+) -> Tensor:
+    rows = F.normalize(x, dim=1), F.normalize(y, dim=1)
+    return info_nce(*rows, log_scale.exp(), chunk_rows=chunk_rows, ids_b=ids)
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, NUM_ROWS, 1000])
@@ -41,6 +45,26 @@ def test_loss_and_gradients_equal_the_plain_transcription(chunk_rows: int) -> No
     leaves, twins = inputs(), inputs()
     loss = chunked(*leaves, chunk_rows)
     expected = plain(*twins)
+    torch.testing.assert_close(loss, expected)
+    (3 * loss).backward()
+    (3 * expected).backward()
+    for leaf, twin in zip(leaves, twins, strict=True):
+        torch.testing.assert_close(leaf.grad, twin.grad)
+
+
+def of_pictures(x: Tensor, y: Tensor, log_scale: Tensor, pictures: Tensor) -> Tensor:
+    """The loss of the authors' fine-tuning on COCO: each positive of a row counts."""
+    scores = log_scale.exp() * F.normalize(x, dim=1) @ F.normalize(y, dim=1).T
+    is_same = (pictures[:, None] == pictures).float()
+    there, back = scores.log_softmax(dim=1), scores.T.log_softmax(dim=1)
+    return -((there * is_same).sum(1).mean() + (back * is_same).sum(1).mean()) / 2
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 1000])
+def test_several_positives_a_row_equal_the_plain_transcription(chunk_rows: int) -> None:
+    leaves, twins = inputs(), inputs()
+    loss = chunked(*leaves, chunk_rows, PICTURES)
+    expected = of_pictures(*twins, PICTURES)
     torch.testing.assert_close(loss, expected)
     (3 * loss).backward()
     (3 * expected).backward()
@@ -70,11 +94,13 @@ def test_equals_open_clips_loss() -> None:
 def work(rank: int, world_size: int, folder: Path) -> None:
     """A rank's share of the rows; its gradients go to a file as an engine would average them."""
     join_ranks(rank, world_size, folder)
-    x, y, log_scale = inputs()
     share = slice(rank * NUM_ROWS // world_size, (rank + 1) * NUM_ROWS // world_size)
-    loss = chunked(x[share], y[share], log_scale, 5)
-    loss.backward()
-    values = [loss.detach(), x.grad, y.grad, log_scale.grad]
+    values = []
+    for ids in (None, PICTURES[share]):
+        x, y, log_scale = inputs()
+        loss = chunked(x[share], y[share], log_scale, 5, ids)
+        loss.backward()
+        values += [loss.detach(), x.grad, y.grad, log_scale.grad]
     for value in values:
         dist.all_reduce(value)
         value /= world_size
@@ -87,10 +113,12 @@ def test_the_mean_over_ranks_has_the_gradient_of_the_global_batch(
     world_size: int, tmp_path: Path
 ) -> None:
     run_ranks(__file__, world_size, tmp_path)
-    leaves = inputs()
-    loss = plain(*leaves)
-    loss.backward()
-    expected = [loss.detach(), *(leaf.grad for leaf in leaves)]
+    expected = []
+    for loss_of in (plain, lambda *leaves: of_pictures(*leaves, PICTURES)):
+        leaves = inputs()
+        loss = loss_of(*leaves)
+        loss.backward()
+        expected += [loss.detach(), *(leaf.grad for leaf in leaves)]
     for rank in range(world_size):
         for value, right in zip(torch.load(tmp_path / f"{rank}.pt"), expected, strict=True):
             assert (value - right).norm() / right.norm() < 1e-5

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from crosslingual_worlds.testing.fork_server import join_ranks, run_ranks
 from mclip.method import CLIPProjector, TriKD, XProjector, trikd_loss
+from mclip.step import picture_ids
 
 CONFIG = {"clip_width": 10, "width": 12, "num_layers": 2, "num_heads": 3, "ffn_width": 20}
 CONFIG |= {"dropout": 0.0, "attention_dropout": 0.0}
@@ -160,6 +161,26 @@ def test_loss_equals_the_papers_equations(ttc_scale: str, second: float) -> None
     expected = plain_loss(captions, images, texts, (1 / 0.07, second))
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert parts["itc"] + 0.1 * parts["ttc"] == pytest.approx(loss.item())
+
+
+def test_captions_of_one_picture_are_positives_of_each_other_in_the_authors_fine_tuning() -> None:
+    images, texts, captions, scale = (value.detach() for value in make()(**inputs()))
+    pictures = torch.arange(len(captions)) // 2
+    is_same = (pictures[:, None] == pictures).float()
+
+    def contrast(left: Tensor, right: Tensor, factor: float) -> Tensor:
+        scores = factor * left @ right.T
+        both = (s.log_softmax(1).mul(is_same).sum(1).mean() for s in (scores, scores.T))
+        return -sum(both) / 2
+
+    teacher = torch.where(ENGLISH[:, None], texts, images)
+    expected = contrast(captions, images, scale.item())
+    expected = expected + 0.1 * contrast(captions, teacher, math.log(1 / 0.01))
+    options = {"ttc_scale": "released", "pictures_B": pictures}
+    loss, _ = trikd_loss(captions, images, texts, ENGLISH, scale, **options)
+    torch.testing.assert_close(loss, expected)
+    ids = picture_ids(torch.randn(4, 10).repeat_interleave(3, dim=0))
+    assert [ids.tolist().count(number) for number in ids.tolist()] == [3] * 12
 
 
 def test_loss_of_two_samples_by_hand() -> None:

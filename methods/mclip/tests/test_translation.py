@@ -13,7 +13,7 @@ from crosslingual.frozen.encoders import load_multilingual_encoder
 from mclip.stage1.artifact import build_translation, load_translation, save_translation
 from mclip.stage1.method import TranslationModel, set_trainable
 from mclip.stage1.settings import TrainEncoderSettings
-from mclip.stage1.step import enhancement_loss, nmt_loss
+from mclip.stage1.step import enhancement_loss, nmt_loss, sentence_vectors
 
 PAD = 1
 SHAPE = {"num_decoder_layers": 2, "decoder_ffn_width": 16, "num_decoder_heads": 2}
@@ -91,6 +91,19 @@ def test_gradients_reach_exactly_what_the_step_trains(
     output = model(batch, contrast=step == "b", both_ways=both_ways)
     enhancement_loss(*output, model.embedding_weight)[0].backward()
     assert reached(model) == expected
+
+
+def test_the_mapped_states_are_those_that_the_decoder_reads(
+    model: TranslationModel, batch: dict[str, Any]
+) -> None:
+    """The authors' code pools the source after its map, and the target before any."""
+    torch.nn.init.normal_(model.language_maps.weight)
+    ours, theirs = (model(batch, contrast=True, ctl_states=n) for n in ("encoder", "mapped"))
+    states = model.encode(batch["source_ids"], batch["source_mask"])
+    mapped = model.language_maps(states, model.language_index(batch["target_language"]))
+    torch.testing.assert_close(theirs.source_BD, sentence_vectors(mapped, batch["source_mask"]))
+    assert not torch.allclose(ours.source_BD, theirs.source_BD)
+    assert torch.equal(ours.target_BD, theirs.target_BD)
 
 
 def test_languages_share_one_parameter_of_which_a_batch_moves_its_own_map(

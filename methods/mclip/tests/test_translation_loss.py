@@ -129,6 +129,21 @@ def test_enhancement_is_nmt_plus_the_weight_times_ctl() -> None:
         assert torch.equal(alone, nmt) and "ctl" not in parts
 
 
+def test_the_released_scale_is_that_of_the_authors_code() -> None:
+    """fairseq divides by the tokens what the code sums: NMT, and CTL x tokens / sentences."""
+    states, labels, weight = tokens()
+    source, target = F.normalize(torch.randn(2, 6, 8), dim=-1)
+    log_p = (states @ weight.T).log_softmax(dim=-1)
+    right, smooth = -log_p.gather(1, labels[:, None]).sum(), -log_p.sum() / VOCABULARY
+    scores, places = source @ target.T / 0.1, torch.arange(6)
+    ctl = (F.cross_entropy(scores, places) + F.cross_entropy(scores.T, places)) / 2
+    theirs = 0.9 * right + 0.1 * smooth + 2.0 * ctl * len(labels) / len(source)
+    loss, _ = enhancement_loss(states, labels, source, target, weight, ctl_scale="released")
+    torch.testing.assert_close(loss, theirs / len(labels))
+    with pytest.raises(ValueError, match="ctl_scale must be paper or released"):
+        enhancement_loss(states, labels, source, target, weight, ctl_scale="sum")
+
+
 if __name__ == "__main__":
     work(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
 

@@ -230,6 +230,7 @@ def trikd_loss(
     ttc_weight: float = 0.1,
     ttc_scale: str = "paper",
     chunk_rows: int = 1024,
+    pictures_B: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L = itc_weight ITC(h_X, h_I) + ttc_weight TTC(h_X, h_T), both symmetric InfoNCE over all
     ranks.
@@ -245,6 +246,9 @@ def trikd_loss(
         itc_weight, ttc_weight: 0 leaves a term out (the paper's ablations).
         ttc_scale: paper or released.
         chunk_rows: rows of the similarity matrices that are in memory at a time.
+        pictures_B: which picture a row shows, for the loss of the authors' fine-tuning on COCO:
+            rows of one picture are positives of each other. Its code multiplies the cosines of TTC
+            by ln(1/0.01) = 4.605. None where each row is its own.
 
     Raises:
         ValueError: both weights are 0, or `ttc_scale` is neither.
@@ -255,16 +259,18 @@ def trikd_loss(
         raise ValueError("itc_weight and ttc_weight are both 0: nothing would be learnt")
     loss, parts = captions_BD.new_zeros(()), {}
     if itc_weight:
-        itc = info_nce(captions_BD, images_BD, scale, chunk_rows=chunk_rows)
+        itc = info_nce(captions_BD, images_BD, scale, chunk_rows=chunk_rows, ids_b=pictures_B)
         loss, parts["itc"] = loss + itc_weight * itc, itc.detach()
     if ttc_weight:
         teacher_BD = torch.where(is_english_B[:, None], texts_BD, images_BD)
         released = ttc_scale == "released"
+        fixed = INITIAL_LOGIT_SCALE if pictures_B is None else MAX_LOGIT_SCALE
         ttc = info_nce(
             captions_BD,
             teacher_BD,
-            torch.full_like(scale, INITIAL_LOGIT_SCALE) if released else scale,
+            torch.full_like(scale, fixed) if released else scale,
             chunk_rows=chunk_rows,
+            ids_b=pictures_B,
         )
         loss, parts["ttc"] = loss + ttc_weight * ttc, ttc.detach()
     return loss, parts

@@ -37,6 +37,8 @@ class TrainSettings(RunSettings):
         ttc_weight: weight of the contrast between texts and English teacher texts (lambda).
         ttc_scale: paper (the learned temperature, as for pictures) or released (the fixed 2.659
             that the released code multiplies by).
+        positives: rows that a caption is drawn to: its own (row), or all of its picture (picture),
+            as in the authors' fine-tuning on COCO, for data that repeats a picture by caption.
         chunk_rows: rows of the similarity matrix that are in memory at a time.
         embed_batch_size: captions whose activations are in memory at a time; 0 for the whole batch.
         gradient_accumulation_steps: micro-steps per optimiser step; they do not enlarge the
@@ -72,6 +74,7 @@ class TrainSettings(RunSettings):
     itc_weight: float = 1.0
     ttc_weight: float = 0.1
     ttc_scale: Literal["paper", "released"] = "paper"
+    positives: Literal["row", "picture"] = "row"
     chunk_rows: int = 1024
     embed_batch_size: int = 0
     train_batch_size: int = 256

@@ -28,6 +28,7 @@ def trikd_step(
         batch[name].to(device).float() for name in ("image_embeds", "text_embeds", "states")
     )
     lengths = batch["lengths"].to(device)
+    pictures = picture_ids(images) if settings.positives == "picture" else None
     images, texts, captions, scale = trikd(
         images, texts, states, lengths, settings.embed_batch_size
     )
@@ -41,7 +42,17 @@ def trikd_step(
         ttc_weight=settings.ttc_weight,
         ttc_scale=settings.ttc_scale,
         chunk_rows=settings.chunk_rows,
+        pictures_B=pictures,
     )
+
+
+def picture_ids(image_embeds_BC: Tensor) -> Tensor:
+    """A number for each picture (B,), the same on all ranks: a hash of CLIP's embedding, which is
+    the same for the same picture.
+    """
+    bits = image_embeds_BC.contiguous().view(torch.int32).long()
+    factors = torch.arange(1, bits.shape[1] + 1, device=bits.device) * 0x9E3779B97F4A7C1
+    return (bits * factors).sum(dim=1)  # both wrap around
 
 
 def suspects(data: TriKDData, batch: dict[str, Any]) -> list[str]:

@@ -174,7 +174,12 @@ class TranslationModel(nn.Module):
         ).last_hidden_state
 
     def forward(
-        self, batch: dict[str, Any], *, contrast: bool = False, both_ways: bool = False
+        self,
+        batch: dict[str, Any],
+        *,
+        contrast: bool = False,
+        both_ways: bool = False,
+        ctl_states: str = "encoder",
     ) -> TranslationOutput:
         """States, labels and vectors of a batch for `enhancement_loss`.
 
@@ -184,6 +189,8 @@ class TranslationModel(nn.Module):
             contrast: whether to return sentence vectors for CTL; the targets are encoded too.
             both_ways: whether to translate the targets back as well. With `contrast`, which
                 encodes both anyway, this costs a pass of the decoder alone.
+            ctl_states: states of the source whose mean is its vector: XLM-R's (`encoder`) or those
+                that the decoder reads (`mapped`); those of the target are XLM-R's.
         """
         source_ids, source_mask = batch["source_ids"], batch["source_mask"]
         target_ids, target_mask = batch["target_ids"], batch["target_mask"]
@@ -199,6 +206,9 @@ class TranslationModel(nn.Module):
         states, labels = (torch.cat(parts) for parts in zip(*predicted, strict=True))
         if not contrast:
             return TranslationOutput(states, labels, None, None)
+        if ctl_states == "mapped":
+            index = self.language_index(batch["target_language"])
+            source_BLD = self.language_maps(source_BLD, index)
         return TranslationOutput(
             states,
             labels,

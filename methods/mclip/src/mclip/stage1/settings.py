@@ -57,6 +57,10 @@ class TrainEncoderSettings(RunSettings):
         label_smoothing: share of the label that the translation loss spreads over the vocabulary.
         ctl_weight: weight of the contrast between translations, in step b.
         ctl_temperature: temperature of that contrast.
+        ctl_scale: paper (the sum of both means, with ctl_weight) or released (the authors' code,
+            which divides CTL by the sentences of a process as well).
+        ctl_states: states whose mean is a sentence's vector: encoder, XLM-R's on both sides; or
+            mapped, the source's after its target language's map, as in the authors' code.
         chunk_rows: rows of its similarity matrix that are in memory at a time.
         chunk_tokens: target tokens whose scores over the vocabulary are in memory at a time.
         train_batch_size: sentence pairs per process and micro-step.
@@ -92,6 +96,8 @@ class TrainEncoderSettings(RunSettings):
     label_smoothing: float = 0.1
     ctl_weight: float = 2.0
     ctl_temperature: float = 0.1
+    ctl_scale: Literal["paper", "released"] = "paper"
+    ctl_states: Literal["encoder", "mapped"] = "encoder"
     chunk_rows: int = 1024
     chunk_tokens: int = 256
     train_batch_size: int = 64

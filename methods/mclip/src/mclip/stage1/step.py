@@ -127,6 +127,7 @@ def enhancement_loss(
     *,
     ctl_weight: float = 2.0,
     ctl_temperature: float = 0.1,
+    ctl_scale: str = "paper",
     chunk_rows: int = 1024,
     **nmt_options: Any,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -140,18 +141,26 @@ def enhancement_loss(
         target_BD: the translations' vectors.
         ctl_weight: weight of CTL; 0 leaves it out.
         ctl_temperature: tau, fixed.
+        ctl_scale: paper, the sum of both means; or released, the authors' code, which divides CTL
+            by this rank's sentences as well: at their batches, CTL weighs some 30 times less there.
         chunk_rows: rows of CTL's similarity matrix that are in memory at a time.
         nmt_options: of `nmt_loss`.
 
     Returns:
         The loss and its parts: `nmt`, `nll`, and `ctl` where it is part of the loss.
+
+    Raises:
+        ValueError: `ctl_scale` is neither.
     """
+    if ctl_scale not in ("paper", "released"):
+        raise ValueError(f"ctl_scale must be paper or released, not {ctl_scale!r}")
     loss, parts = nmt_loss(states_TD, labels_T, weight_VD, **nmt_options)
     if source_BD is None or not ctl_weight:
         return loss, parts
     scale = source_BD.new_tensor(1 / ctl_temperature)
     ctl = info_nce(source_BD, target_BD, scale, chunk_rows=chunk_rows)
-    return loss + ctl_weight * ctl, {**parts, "ctl": ctl.detach()}
+    weight = ctl_weight / len(source_BD) if ctl_scale == "released" else ctl_weight
+    return loss + weight * ctl, {**parts, "ctl": ctl.detach()}
 
 
 def sentence_vectors(states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
@@ -175,12 +184,18 @@ def encoder_step(
     """
     device = embedding_weight.device
     batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-    output = model(batch, contrast=settings.step == "b", both_ways=settings.both_ways)
+    output = model(
+        batch,
+        contrast=settings.step == "b",
+        both_ways=settings.both_ways,
+        ctl_states=settings.ctl_states,
+    )
     return enhancement_loss(
         *output,
         embedding_weight,
         ctl_weight=settings.ctl_weight,
         ctl_temperature=settings.ctl_temperature,
+        ctl_scale=settings.ctl_scale,
         chunk_rows=settings.chunk_rows,
         label_smoothing=settings.label_smoothing,
         chunk_tokens=settings.chunk_tokens,
