@@ -371,6 +371,9 @@ TWO_STEPS = {"steps": [{"run": "x", "share": 0.7}] * 2}
         ({"arms": [ARM | {"steps": [{"run": 3}]}]}, "arms.0.steps.0.run is 3, not a text"),
         ({"trained_languages": ["en", False]}, "trained_languages.1 is False, not a text"),
         ({"train_s": "soon"}, "train_s is 'soon', not"),
+        ({"arms_at_once": 0}, "arms_at_once, trained_languages or a number of the curve"),
+        ({"curve": {"num_points": 0}}, "a number of the curve is empty or below 1"),
+        ({"curve": {}, "trained_languages": ["en"]}, "a curve needs English and another"),
     ],
 )
 def test_a_suite_that_is_wrong_is_refused(changes, message):

@@ -1,9 +1,17 @@
 """Quality per second: seconds to a share of English, over seeds, and what a page shows of them."""
 
+from dataclasses import replace
+
 import pytest
 
 from crosslingual_benchmarks.report.sections.samples import samples_section
-from crosslingual_benchmarks.report.sections.speed import quality_at, seconds_to, speed_section
+from crosslingual_benchmarks.report.sections.speed import (
+    _line,
+    quality_at,
+    runs_of,
+    seconds_to,
+    speed_section,
+)
 
 CURVE = [(0.0, 0.0), (100.0, 0.5), (200.0, 0.9), (300.0, 0.7)]
 
@@ -51,6 +59,20 @@ def test_an_arm_is_one_row_with_the_mean_and_the_ends_of_its_seeds():
     assert rows["MuLan"][1].text == "250 (2 of 3 seeds)" and rows["MuLan"][1].aside == "200, 300"
     assert rows["English upper bound"][-1].text == "80.0"
     assert figure.png.startswith(b"\x89PNG") and "PEA" in figure.alt
+
+
+def test_a_plotted_line_goes_through_the_means_that_the_table_has():
+    runs = runs_of([line for line in lines() if line["model"] == "pea"], start=0.0)["pea"]
+    line = _line(
+        "pea",
+        [replace(run, curve=[*run.curve[:-1], (290.0 + n, 0.1 * n)]) for n, run in enumerate(runs)],
+    )
+    assert line.seconds == pytest.approx([0, 150, 291])
+    assert [n.value for n in line.qualities] == pytest.approx([0, 0.4, 0.1])
+    assert (line.qualities[-1].low, line.qualities[-1].high) == pytest.approx((0, 0.2))
+    line = _line("pea", [runs[0], replace(runs[1], curve=[(0.0, 0.0), (200.0, 0.8)])])
+    assert line.seconds == [0, 150, 200]  # up to where all seeds come
+    assert [n.value for n in line.qualities] == pytest.approx([0, 0.45, 0.6])
 
 
 def test_an_arm_that_never_comes_there_is_said_so_and_one_seed_has_no_ends():

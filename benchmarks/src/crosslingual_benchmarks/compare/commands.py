@@ -27,7 +27,7 @@ from crosslingual_benchmarks.reading import check_shape
 PEAK = re.compile(r"peak ([0-9.]+)GB")
 TAIL_LINES = 15
 BEAT_S = 5.0
-"""Seconds between two notes of how long a command runs: what a killed comparison may forget."""
+"""Seconds between two notes of how long a command runs; a killed comparison forgets fewer."""
 GUARD = Path(guard.__file__)
 
 _running: set[subprocess.Popen] = set()

@@ -1,9 +1,9 @@
 """Quality over seconds: an arm's checkpoints, judged on the validation split after it has trained.
 
-A point's seconds are all that a user would have waited for if the training had ended there: the
-arm's earlier commands, the start, the steps, and the end with its export. What an arm can draw with
-before the end is what its trainings wrote under the same name as its pipeline: a stage that wrote
-no such folder, such as a text encoder's, only adds its seconds.
+A point's seconds are the time that a user would have waited if the training had ended there: the
+arm's earlier commands, the start, the steps, and the end with its export. A stage gives points if
+it wrote a folder of the same name as the arm's pipeline. Another stage, such as that of a text
+encoder, only adds its seconds.
 """
 
 import hashlib
@@ -37,8 +37,8 @@ class Point:
         name: of its files.
         step: of its stage.
         seconds: from the arm's first command on.
-        path: what `load_pipeline` is given, with `{export}` in the place of a checkpoint's export.
-        checkpoint: its folder; None where the stage's own export is drawn with.
+        path: argument of `load_pipeline`, with `{export}` in the place of a checkpoint's export.
+        checkpoint: its folder; None at the stage's end, where the stage's own export is drawn with.
         export: the command that exports checkpoints of its stage.
         key: changes with the stage.
     """
@@ -100,8 +100,8 @@ def _points_of_stage(command: Command, before_s: float, head: str, export: str) 
 
 
 def judge(suite: Suite, arm: Arm, point: Point, place: Path) -> Values:
-    """Draws and judges a point, unless `PLACE.json` holds what was judged before; the pictures and
-    the export are thrown away.
+    """Draws and judges a point, unless `PLACE.json` holds its result; the pictures and the export
+    are thrown away.
 
     Returns:
         `text_accuracy` by language, and the `protocol` of the measurement.
@@ -141,7 +141,7 @@ def read_point(path: Path) -> Values | None:
 
 
 def _generation(suite: Suite, arm: Arm) -> Values:
-    """What `generation` is given, but the pipeline and the folder."""
+    """The settings of `generation`, without the pipeline and the folder."""
     return {
         **suite.generation,
         "method": arm.method,

@@ -167,7 +167,7 @@ def build_suite(values: Any, where: str) -> Suite:
 
     Raises:
         ValueError: a key is unknown, missing or of another type, a name stands twice or cannot name
-            a folder, or shares are above 1.
+            a folder, shares are above 1, a number is below 1, or a curve has no languages.
     """
     suite: Suite = check_shape(Suite, values, where, strict=False)
     names = [arm.name for arm in suite.arms]
@@ -185,6 +185,8 @@ def build_suite(values: Any, where: str) -> Suite:
             f"{where}: train_s, num_processes, arms_at_once, trained_languages or a number of the "
             "curve is empty or below 1"
         )
+    if suite.curve and not ("en" in suite.trained_languages and suite.foreign_languages):
+        raise ValueError(f"{where}: a curve needs English and another language that train")
     return suite
 
 

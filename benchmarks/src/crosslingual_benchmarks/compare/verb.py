@@ -195,7 +195,7 @@ def _run(settings: CompareSettings, words: str, report_options: dict[str, Any]) 
 
 
 def _runners(suite: Any, settings: CompareSettings, words: str, times: Any) -> list[Any]:
-    """One for each seed; what does not train, such as the English bound, runs with the first."""
+    """One for each seed; arms that do not train, such as the English bound, run with the first."""
     from crosslingual_benchmarks.compare.display import Display
     from crosslingual_benchmarks.compare.runner import Runner
 

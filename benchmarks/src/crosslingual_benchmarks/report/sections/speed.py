@@ -138,14 +138,18 @@ def _figure(key: str, title: str, runs: Mapping[str, list[Run]], bound: float) -
 
 
 def _line(arm: str, runs: Sequence[Run]) -> Line:
-    """The mean over seeds and their ends, at the mean moments of their points; where seeds have
-    different numbers of points, at every moment of one that all come to.
+    """The means over seeds of each point's moment and quality, with the seeds' ends; where seeds
+    have different numbers of points, their qualities at every moment of one that all come to.
     """
     if len({len(run.curve) for run in runs}) == 1:
-        each = zip(*(run.curve for run in runs), strict=True)
-        moments = [sum(seconds for seconds, _ in points) / len(points) for points in each]
+        points = [
+            list(zip(*each, strict=True)) for each in zip(*(r.curve for r in runs), strict=True)
+        ]
+        moments = [sum(seconds) / len(seconds) for seconds, _ in points]
+        values = [list(qualities) for _, qualities in points]
     else:
         last = min(run.curve[-1][0] for run in runs)
         moments = sorted({s for run in runs for s, _ in run.curve if s <= last})
-    numbers = [over_seeds([quality_at(run.curve, s) for run in runs]) for s in moments]
-    return Line(LABELS.get(arm, arm), moments, [n for n in numbers if n], style_of(arm))
+        values = [[quality_at(run.curve, s) for run in runs] for s in moments]
+    numbers = [number for each in values if (number := over_seeds(each))]
+    return Line(LABELS.get(arm, arm), moments, numbers, style_of(arm))
