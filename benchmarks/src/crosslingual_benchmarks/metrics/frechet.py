@@ -16,6 +16,8 @@ from crosslingual_benchmarks.metrics.sample import Sample
 
 # N, M rows of the two sets, D width of the features, R rows of a factor of a covariance
 
+Distance = Callable[[np.ndarray], float]  # of a set to another one
+
 CHUNK_ROWS = 2048  # kernel rows that exist at a time in `kernel_distance`
 
 
@@ -60,8 +62,13 @@ def frechet_distance(features_a_ND: Rows, features_b_MD: Rows) -> FrechetDistanc
         ValueError: fewer than 2 rows, a row that is not finite, different widths.
     """
     a_ND, b_MD = checked_pair(features_a_ND, features_b_MD)
-    value = _distance(a_ND.mean(axis=0), _row_factor(a_ND), b_MD.mean(axis=0), _row_factor(b_MD))
-    return FrechetDistance(value, len(a_ND), len(b_MD), a_ND.shape[1])
+    return FrechetDistance(_frechet_to(b_MD)(a_ND), len(a_ND), len(b_MD), a_ND.shape[1])
+
+
+def _frechet_to(b_MD: np.ndarray) -> Distance:
+    """The distance to a set whose mean and factor are computed once."""
+    mu_b, b_RD = b_MD.mean(axis=0), _row_factor(b_MD)
+    return lambda a_ND: _distance(a_ND.mean(axis=0), _row_factor(a_ND), mu_b, b_RD)
 
 
 def _row_factor(rows_ND: np.ndarray) -> np.ndarray:
@@ -89,8 +96,18 @@ def kernel_distance(features_a_ND: Rows, features_b_MD: Rows) -> float:
         ValueError: fewer than 2 rows, a row that is not finite, different widths.
     """
     a_ND, b_MD = checked_pair(features_a_ND, features_b_MD)
-    within = sum(_mean_off_diagonal(rows) for rows in (a_ND, b_MD))
-    return float(within - 2 * _kernel_sum(a_ND, b_MD) / (len(a_ND) * len(b_MD)))
+    return _kernel_to(b_MD)(a_ND)
+
+
+def _kernel_to(b_MD: np.ndarray) -> Distance:
+    """The distance to a set whose own kernels are summed once."""
+    within_b = _mean_off_diagonal(b_MD)
+
+    def distance(a_ND: np.ndarray) -> float:
+        between = _kernel_sum(a_ND, b_MD) / (len(a_ND) * len(b_MD))
+        return float(_mean_off_diagonal(a_ND) + within_b - 2 * between)
+
+    return distance
 
 
 def _mean_off_diagonal(rows_ND: np.ndarray) -> float:
@@ -113,7 +130,7 @@ def _kernel(products: np.ndarray, width: int) -> np.ndarray:
 
 
 def _measure_fid(sample: Sample) -> Score | None:
-    score = _measure(sample, lambda a, b: frechet_distance(a, b).value)
+    score = _measure(sample, _frechet_to)
     if score is not None:
         sizes = len(sample.general), len(sample.yardstick.references_MD)
         warning = FrechetDistance(score.value, *sizes, sample.features_ND.shape[1]).warning
@@ -121,21 +138,15 @@ def _measure_fid(sample: Sample) -> Score | None:
     return score
 
 
-def _measure(sample: Sample, distance: Callable[[Rows, Rows], float]) -> Score | None:
+def _measure(sample: Sample, distance_to: Callable[[np.ndarray], Distance]) -> Score | None:
     """The general pictures against the references; None without either."""
-    references_MD = sample.yardstick.references_MD
-    if references_MD is None or not sample.general:
+    if sample.yardstick.references_MD is None or not sample.general:
         return None
-    rows_ND = sample.features_ND
-    interval = None
+    rows_ND, references_MD = checked_pair(sample.features_ND, sample.yardstick.references_MD)
+    distance, interval = distance_to(references_MD), None
     if sample.num_fid_bootstrap:
-        interval = interval_of_statistic(
-            lambda rows: distance(rows, references_MD),
-            rows_ND,
-            sample.num_fid_bootstrap,
-            sample.seed,
-        )
-    return Score(distance(rows_ND, references_MD), interval, sample.yardstick.words)
+        interval = interval_of_statistic(distance, rows_ND, sample.num_fid_bootstrap, sample.seed)
+    return Score(distance(rows_ND), interval, sample.yardstick.words)
 
 
 METRICS = (
@@ -143,7 +154,7 @@ METRICS = (
     Metric(
         "kid",
         "KID × 1000 ↓",
-        lambda sample: _measure(sample, kernel_distance),
+        lambda sample: _measure(sample, _kernel_to),
         scale=1000,
         better="low",
         place=5,
