@@ -7,8 +7,9 @@ class TestFamilies(conformance.Families):
     changes = {
         "sd3": {"feature_outputs": "attentions", "feature_blocks": [0, 2]},
         "flux": {"gradient_checkpointing": True, "feature_distance": "x2i"},
-        "sana": {},
-        "pixart": {},
+        "sana": {"warm_start_share": 1.0, "optimizer": "muon"},
+        "sdxl": {"warm_start_share": 0.5},
+        "pixart": {"warm_start_share": 0.5},
         "pixart_sigma": {"feature_weight": 0.0},
     }
 

@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pea.method import (
     pea_loss,
     seed_loss,
+    warm_start_loss,
     x2i_distance,
 )
+from pea.optimizer import Muon, orthogonal
 
 # Outputs of teacher and student for 3 parallel rows and 2 native ones, and of two blocks.
 NATIVE = torch.tensor([False, True, False, True, False])
@@ -192,3 +194,32 @@ def test_x2is_distance_is_a_divergence_over_the_channels_of_each_position() -> N
     torch.testing.assert_close(x2i_distance(teacher, teacher), torch.zeros(3))
     pictures = (x.transpose(1, 2).unflatten(2, (1, 5)) for x in (student, teacher))
     torch.testing.assert_close(x2i_distance(*pictures), found)
+
+
+def test_warm_start_loss_of_two_rows_by_hand() -> None:
+    """Each row's error of 4 is divided by its teacher's variance, 2 and 8."""
+    teacher = [torch.tensor([[[0.0, 2.0]], [[0.0, 4.0]]])]
+    student = [teacher[0] + 2.0]
+    for counts, expected in (([True, True], (4 / 2 + 4 / 8) / 2), ([False, True], 4 / 8)):
+        loss, parts = warm_start_loss(student, teacher, torch.tensor(counts))
+        assert loss.item() == parts["warm_start"].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
+def test_muons_updates_are_orthogonal_and_those_of_vectors_are_adams(
+    shape: tuple[int, int],
+) -> None:
+    torch.manual_seed(0)
+    singular = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+    assert 0.6 < singular.min() and singular.max() < 1.3
+    matrix, ours, theirs = (nn.Parameter(torch.ones(size)) for size in (shape, (3,), (3,)))
+    muon, adam = Muon([matrix, ours], lr=0.1), torch.optim.AdamW([theirs], lr=0.1, weight_decay=0)
+    for _ in range(3):
+        matrix.grad = torch.randn(shape)
+        ours.grad = theirs.grad = torch.randn(3)
+        before = matrix.detach().clone()
+        muon.step()
+        adam.step()
+        size = (matrix - before).square().mean().sqrt().item()
+        assert size == pytest.approx(0.2 * 0.1, rel=0.3)  # as large as AdamW's
+    torch.testing.assert_close(ours, theirs)

@@ -13,7 +13,7 @@ from crosslingual.frozen.base import Base
 from pea.artifact import adapter_config
 from pea.method import build_adapter
 from pea.settings import TrainSettings
-from pea.step import Frozen, load_frozen, pea_step
+from pea.step import Frozen, load_frozen, pea_step, warm_start_step
 
 ROWS, ENCODER_WIDTH, RESOLUTION = 6, 12, 32
 
@@ -195,3 +195,36 @@ def test_features_are_those_of_the_blocks_that_are_named(sd3: str) -> None:
     settings = dataclasses.replace(named.settings, pretrained_model_name_or_path=sd3)
     with pytest.raises(ValueError, match="this run matches none"):
         adapter_config(dataclasses.replace(settings, feature_weight=0.0))
+
+
+@pytest.mark.parametrize(("base", "pooled_width"), [("sd", None), ("sdxl", 20)])
+def test_a_warm_start_is_over_where_every_caption_reads_as_english(
+    request: pytest.FixtureRequest, base: str, pooled_width: int | None
+) -> None:
+    built = build(request.getfixturevalue(base))
+    batch = batch_of(built.unet.config.cross_attention_dim, pooled_width)
+    batch["native"][0] = True
+    draws = torch.Generator().manual_seed(0)
+    loss, parts = warm_start_step(built.adapter, built.frozen, batch, draws)
+    loss.backward()
+    assert parts["warm_start"] > 0 and all(
+        p.grad.abs().sum() > 0 for p in built.adapter.parameters()
+    )
+    assert all(p.grad is None for p in built.unet.parameters())
+    (teacher,) = built.calls  # the adapter's text passes the cross-attentions alone
+    assert len(teacher["latents"]) == ROWS - 1
+
+    def perfect(states: Tensor) -> tuple[Tensor, Tensor | None]:
+        english = batch["english_states"][1:].repeat_interleave(2, dim=0)
+        pooled = batch["english_pooled"][1:].repeat_interleave(2, dim=0) if pooled_width else None
+        return english, pooled
+
+    built.frozen.noising.caption_dropout = 0.0
+    assert warm_start_step(perfect, built.frozen, batch, draws)[0] < 1e-9
+    batch["native"][:] = True
+    assert warm_start_step(built.adapter, built.frozen, batch, draws)[0] == 0
+
+
+def test_a_warm_start_needs_cross_attentions(sd3: str) -> None:
+    with pytest.raises(ValueError, match="one attention: leave it out"):
+        build(sd3, warm_start_share=0.5)

@@ -164,6 +164,44 @@ class BlockOutputs:
             handle.remove()
 
 
+class CrossAttentions:
+    """Keeps what a denoiser's cross-attentions are asked and what they answer while it is entered,
+    and asks the same of other texts.
+
+    Attributes:
+        answers: of each layer, (B, P, W).
+    """
+
+    def __init__(self, layers: Sequence[nn.Module]):
+        """`layers` are diffusers' `Attention`."""
+        self.layers = layers
+        self.asked: list[Tensor] = []
+        self.answers: list[Tensor] = []
+
+    def _keep(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.asked.append(inputs[0])
+        self.answers.append(output)
+
+    def __enter__(self) -> "CrossAttentions":
+        """Starts keeping."""
+        self.handles = [layer.register_forward_hook(self._keep) for layer in self.layers]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops keeping."""
+        for handle in self.handles:
+            handle.remove()
+
+    def read(self, rows_N: Tensor, states_NLD: Tensor, mask_NL: Tensor | None) -> list[Tensor]:
+        """Each layer's answers (N, P, W) to what it was asked in `rows_N`, from other states."""
+        bias = None if mask_NL is None else -10000.0 * (1.0 - mask_NL.float())[:, None]
+        pairs = zip(self.layers, self.asked, strict=True)
+        return [
+            layer(asked[rows_N], encoder_hidden_states=states_NLD, attention_mask=bias)
+            for layer, asked in pairs
+        ]
+
+
 def _mean_over(errors_B: Tensor, rows_B: Tensor) -> Tensor:
     """The mean over the chosen rows, or 0 without any, so that every rank has the same graph."""
     return (errors_B * rows_B).sum() / rows_B.sum().clamp(min=1)
@@ -236,6 +274,31 @@ def pea_loss(
     feature = torch.stack(features).sum() if features else torch.zeros_like(output)
     parts = {"native": denoise.detach(), "output": output.detach(), "feature": feature.detach()}
     return denoise + output + feature_weight * feature, parts
+
+
+def warm_start_loss(
+    student: list[Tensor], teacher: list[Tensor], has_teacher_N: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The distance of what the frozen cross-attentions read from a caption and from its English
+    translation, for the same questions; no paper's, but IAP's loss (arXiv 2305.11540) on PEA's
+    adapter. Unlike a distance of the states, it compares no positions of the texts, whose words
+    may stand in another order.
+
+    L = mean_layers mean_rows (A_S - A_T)^2 / Var(A_T)
+
+    Args:
+        student, teacher: answers of each layer (N, P, W), and pooled vectors (N, 1, P) last where
+            the base takes them. Each row is divided by the variance of its teacher.
+        has_teacher_N: rows that count.
+    """
+    weight = has_teacher_N.float()
+
+    def relative(ours: Tensor, theirs: Tensor) -> Tensor:
+        variance = theirs.float().flatten(1).var(dim=1).clamp(min=1e-6)
+        return _mean_over(_squared_error(ours, theirs) / variance, weight)
+
+    loss = torch.stack([relative(s, t) for s, t in zip(student, teacher, strict=True)]).mean()
+    return loss, {"warm_start": loss.detach()}
 
 
 def seed_loss(

@@ -27,6 +27,10 @@ class TrainSettings(settings.DiffusionSettings):
             channels of each position.
         feature_blocks: numbers of the blocks, from 0, whose features are matched; all of them if
             none is named. Fewer blocks take less memory.
+        warm_start_share: share of the run's steps, its first ones, in which the denoiser's
+            cross-attentions alone compare every caption of a picture with the English one; 0, as
+            published, distils from the first step.
+        optimizer: adamw, or muon, whose updates of matrices are orthogonal; it needs ZeRO stage 0.
         recon_weight: weight of the reconstruction term in the seed loss (alpha in the paper).
         temperature: temperature of both softmaxes in the seed loss's KL term.
         gradient_checkpointing: recompute the UNet's activations in the backward pass; slower, but
@@ -44,6 +48,8 @@ class TrainSettings(settings.DiffusionSettings):
     feature_outputs: Literal["blocks", "attentions"] = "blocks"
     feature_distance: Literal["mse", "x2i"] = "mse"
     feature_blocks: list[int] = field(default_factory=list)
+    warm_start_share: float = 0.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
     recon_weight: float = 1.0
     temperature: float = 1.0
     adam_weight_decay: float = 0.1

@@ -17,7 +17,7 @@ from crosslingual.frozen.schedule import (
     choose_language,
     drop_captions,
 )
-from pea.method import BlockOutputs, pea_loss, seed_loss
+from pea.method import BlockOutputs, CrossAttentions, pea_loss, seed_loss, warm_start_loss
 from pea.settings import TrainSettings
 
 
@@ -45,8 +45,14 @@ def load_frozen(
     """Loads the base's denoiser; `null` comes from the data, without a batch axis.
 
     Raises:
-        ValueError: the denoiser has no block of a number in `feature_blocks`.
+        ValueError: the denoiser has no block of a number in `feature_blocks`, or no
+            cross-attention for a warm start.
     """
+    if settings.warm_start_share and not base.family.has_cross_attention:
+        raise ValueError(
+            f"warm_start_share needs cross-attentions, and {base.id} reads text and picture in one "
+            "attention: leave it out"
+        )
     if settings.feature_blocks:  # before the weights are read
         shape = base.wrap_denoiser(base.denoiser_on_meta(), resolution=settings.resolution)
         choose_layers(shape, settings)
@@ -161,3 +167,49 @@ def pea_step(
         settings.feature_weight,
         settings.feature_distance,
     )
+
+
+def warm_start_step(
+    adapter: nn.Module, frozen: Frozen, batch: dict[str, Tensor], draws: Generators
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the loss of a batch, and its parts, in the warm start.
+
+    The English pipeline denoises the parallel rows, and its cross-attentions are then asked the
+    same of every caption of theirs. No other part of the denoiser runs for the adapter, so that
+    several captions cost as much as one in `pea_step`. The arguments are those of `pea_step`.
+    """
+    denoiser, null = frozen.denoiser, frozen.null
+    device = denoiser.device
+    noisy = frozen.noising.draw(batch, draws)
+    parallel = ~batch["native"] & batch["has_english"]
+    # Without a parallel row all rows run, with weight 0: every rank has the same graph.
+    rows = (parallel if parallel.any() else torch.ones_like(parallel)).nonzero()[:, 0]
+    of_row, language = batch["has_language"][rows].nonzero(as_tuple=True)
+    dropped = noisy.dropped[rows.to(device)]
+
+    def with_empty(name: str, chosen: Tensor, is_dropped: Tensor) -> Tensor:
+        return drop_captions(_place(chosen, device), null[name], is_dropped)
+
+    names = [name for name in ("english_states", "english_pooled", "english_mask") if name in batch]
+    english = {
+        name.removeprefix("english_"): with_empty(name, batch[name][rows], dropped)
+        for name in names
+    }
+    layers = [layer for _, layer in denoiser.cross_attentions()]
+    with torch.no_grad(), CrossAttentions(layers) as attentions:
+        denoiser.predict(noisy.latents[rows], noisy.timesteps[rows], Conditioning(**english))
+
+    def read(name: str) -> Tensor | None:
+        if name not in batch:
+            return None
+        return with_empty(name, batch[name][rows[of_row], language], dropped[of_row])
+
+    states, pooled = adapter(read("multilingual_states"))
+    with denoiser.autocast():
+        projected = denoiser.text_projection()(states)
+        student = attentions.read(of_row, projected, read("multilingual_mask"))
+    teacher = [answer[of_row] for answer in attentions.answers]
+    if pooled is not None:
+        student.append(pooled[:, None])
+        teacher.append(english["pooled"][of_row, None])
+    return warm_start_loss(student, teacher, parallel[rows[of_row]].to(device))

@@ -18,8 +18,9 @@ from crosslingual.training.run import Run
 from pea.artifact import adapter_config, save_adapter
 from pea.data import frozen_parts
 from pea.method import build_adapter
+from pea.optimizer import Muon
 from pea.settings import TrainSettings
-from pea.step import Frozen, load_frozen, pea_step
+from pea.step import Frozen, load_frozen, pea_step, warm_start_step
 
 
 def train(settings: TrainSettings) -> Path:
@@ -31,12 +32,16 @@ def train(settings: TrainSettings) -> Path:
     held_out = validation_batch(settings)
     frozen = load_frozen(settings, base, data.null, run.ranks.device)
     torch.manual_seed(settings.seed)
-    adapter = run.prepare(build_adapter(config))
+    adapter = run.prepare(build_adapter(config), optimizer_of(settings, run.zero_stage))
     batches = data.batches(run.first_micro_step)
+    warm_start = int(settings.warm_start_share * settings.max_train_steps)
     for step in run.steps():
         for draws in run.micro_steps(step):
             batch = next(batches)
-            loss, parts = pea_step(adapter, frozen, batch, draws, settings)
+            if step <= warm_start:
+                loss, parts = warm_start_step(adapter, frozen, batch, draws)
+            else:
+                loss, parts = pea_step(adapter, frozen, batch, draws, settings)
             run.backward(loss, parts, keys=partial(data.keys, batch))
         run.end_step()
         if run.validates(step) and run.ranks.rank == 0:
@@ -46,6 +51,20 @@ def train(settings: TrainSettings) -> Path:
                 strip = draw(base, frozen.denoiser, adapter.module, config, prompts)
                 run.pictures("validation", strip, step)
     return run.finish(lambda state: save_adapter(state, config, run.output_dir / "adapter"))
+
+
+def optimizer_of(settings: TrainSettings, zero_stage: int) -> type[torch.optim.Optimizer]:
+    """The optimiser's class.
+
+    Raises:
+        ValueError: Muon at a ZeRO stage that cuts matrices into pieces.
+    """
+    if settings.optimizer == "muon" and zero_stage > 0:
+        raise ValueError(
+            f"optimizer muon needs whole matrices, and ZeRO stage {zero_stage} cuts them: leave "
+            "out --deepspeed_config, or use --optimizer adamw"
+        )
+    return {"adamw": torch.optim.AdamW, "muon": Muon}[settings.optimizer]
 
 
 @torch.no_grad()

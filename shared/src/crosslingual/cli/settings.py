@@ -38,7 +38,7 @@ _COUNTS = re.compile(
     "|num_(prompts|images_per_prompt|seeds|processes|devices|pictures|queries|references|test|texts)"
 )
 """Whole numbers with which nothing happens, or a division by zero, below 1."""
-_SHARES = re.compile(r"(\w+_)?dropout|max_corrupt|ema_decay|label_smoothing")
+_SHARES = re.compile(r"(\w+_)?dropout|\w+_share|max_corrupt|ema_decay|label_smoothing")
 """Numbers from 0 to 1."""
 
 
