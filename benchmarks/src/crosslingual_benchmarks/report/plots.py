@@ -200,6 +200,7 @@ def _label_ends(axes: Any, lines: Sequence[Line], scale: float) -> None:
             parse_math=False,
             arrowprops={
                 "arrowstyle": "-",
+                "relpos": (0, 0.5),
                 "color": COLOURS[line.style % len(COLOURS)],
                 "linewidth": 0.8,
                 "shrinkA": 1,
