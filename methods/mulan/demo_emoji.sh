@@ -12,7 +12,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 OUTPUT_DIR=${OUTPUT_DIR:-runs/mulan-demo}
 NUM_PROCESSES=${NUM_PROCESSES:-$(($(env -u OMP_NUM_THREADS nproc) < 2 ? 1 : 2))}
-MAX_TRAIN_STEPS=${MAX_TRAIN_STEPS:-600}
+MAX_TRAIN_STEPS=${MAX_TRAIN_STEPS:-1000}
 NUM_PROMPTS=${NUM_PROMPTS:-24}
 LANGUAGES=${LANGUAGES-de fr hi ja sw chr}  # all zero-shot; the encoder has never seen chr
 SEED=${SEED:-0}
