@@ -1,6 +1,7 @@
 """Published encoders, in their true layouts, give the states that their own library gives."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -52,7 +53,14 @@ from transformers import (
 )
 
 from crosslingual.cli.main import main
-from crosslingual.frozen.encoders import encoder_of, encoder_shape, load_multilingual_encoder
+from crosslingual.frozen.convert import OPEN_CLIP_CONFIG, body_of, convert, rewrite
+from crosslingual.frozen.encoders import (
+    encoder_config,
+    encoder_of,
+    encoder_shape,
+    load_multilingual_encoder,
+)
+from crosslingual.frozen.forms import FORMS
 from crosslingual_worlds.testing.miniatures import fill, write_encoder
 
 TEXTS = ["Haus", "ein rotes Haus"]
@@ -431,3 +439,55 @@ def test_a_config_names_an_encoder_before_it_is_converted() -> None:
     command = f"--input {name.removeprefix('encoders/')} --output_dir {name}`"
     with pytest.raises(FileNotFoundError, match=f"make it by `crosslingual encoder .* {command}"):
         load_multilingual_encoder(name)
+
+
+def test_a_hub_entry_is_converted_from_the_files_that_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = CHINESE(tmp_path)
+    (tmp_path / "README.md").write_text("not needed")
+    asked = []
+    patch = monkeypatch.setattr
+    patch("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    patch("huggingface_hub.list_repo_files", lambda name, revision: os.listdir(tmp_path))
+    patch("huggingface_hub.hf_hub_download", lambda name, file, **_: str(tmp_path / file))
+    patch("huggingface_hub.snapshot_download", lambda name, **o: asked.append(o) or str(tmp_path))
+    with pytest.raises(
+        ValueError, match="--input someone/clip --output_dir encoders/someone/clip`"
+    ):
+        load_multilingual_encoder("someone/clip")
+    made = convert("someone/clip", tmp_path / "encoder", revision="abc")
+    check_states(load_multilingual_encoder(str(made.folder)), original)
+    files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert asked == [{"revision": "abc", "allow_patterns": sorted(files | {OPEN_CLIP_CONFIG})}]
+
+
+def whole_on_meta(kind: str) -> tuple[Any, dict[str, Tensor]]:
+    """A published encoder's config, and the names and shapes of the whole model at full size."""
+    name = {"chinese_clip": "OFA-Sys/chinese-clip-vit-huge-patch14"}
+    name |= {"internvl": "OpenGVLab/InternVL-14B-224px"}
+    config = encoder_config(f"encoders/{name[kind]}")
+    with torch.device("meta"):
+        if kind == "internvl":
+            llama = LlamaForCausalLM(config)
+            return config, {f"qllama.{n}": t for n, t in llama.state_dict().items()}
+        whole = ChineseCLIPConfig(text_config={**config.to_dict(), "model_type": "x"})
+        return config, ChineseCLIPModel(whole).state_dict()
+
+
+@pytest.mark.parametrize("kind", ["chinese_clip", "internvl"])
+def test_published_sizes_have_the_names_that_are_taken(kind: str) -> None:
+    config, state = whole_on_meta(kind)
+    model, left = rewrite(FORMS[kind], config, state, kind)
+    with torch.device("meta"):
+        assert model.state_dict().keys() == encoder_of(config).state_dict().keys() and left
+
+
+@pytest.mark.parametrize(("width", "size"), [(768, "base"), (1024, "large")])
+def test_an_open_clip_without_a_config_is_known_by_its_width(
+    width: int, size: str, tmp_path: Path
+) -> None:
+    """As LAION's hub entries are."""
+    table = {"text.transformer.embeddings.word_embeddings.weight": torch.empty(9, width)}
+    body = (f"FacebookAI/xlm-roberta-{size}", 77)
+    assert body_of(FORMS["open_clip"], {}, tmp_path, table) == body

@@ -32,6 +32,7 @@ from crosslingual.frozen.weights import (
 )
 
 KIND = "text encoder"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 _TOKENIZER = re.compile(
     r"tokenizer.*|vocab.*|merges.*|added_tokens.*|special_tokens_map.*|.*\.model"
 )
@@ -94,7 +95,7 @@ def convert(
     state = {key: tensor for file in weights for key, tensor in _read(folder / file).items()}
     if form is None:
         raise ValueError(f"{name} is of no known layout: {_nearest(state)}")
-    body, length = _body(form, config, folder, state)
+    body, length = body_of(form, config, folder, state)
     model, left = rewrite(form, _encoder_config(form, config, body), state, name)
     tokenizer = _tokenizer(form, model.config, folder, body, length)
 
@@ -158,7 +159,7 @@ def _fetch(name: str, revision: str | None, files: set[str], weights: list[str])
         return folder
     from huggingface_hub import snapshot_download
 
-    needed = {"config.json", "open_clip_config.json", *weights}
+    needed = {"config.json", OPEN_CLIP_CONFIG, *weights}
     needed |= {file for file in files if _TOKENIZER.fullmatch(file)}
     return Path(snapshot_download(name, revision=revision, allow_patterns=sorted(needed)))
 
@@ -189,7 +190,7 @@ def _nearest(state: dict[str, Tensor]) -> str:
     )
 
 
-def _body(
+def body_of(
     form: Form, config: dict[str, Any], folder: Path, state: dict[str, Tensor]
 ) -> tuple[str | None, int | None]:
     """The model whose config and tokenizer the encoder has, if the layout names one, and the tokens
@@ -200,7 +201,7 @@ def _body(
         return _BODIES.get(name, name), form.max_length
     if form.part != "hf_model_name":
         return None, form.max_length
-    path = folder / "open_clip_config.json"
+    path = folder / OPEN_CLIP_CONFIG
     if not path.is_file():
         table = state.get("text.transformer.embeddings.word_embeddings.weight")
         name = None if table is None else _TOWERS.get(table.shape[1])
