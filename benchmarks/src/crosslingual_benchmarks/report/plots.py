@@ -176,10 +176,12 @@ def quality_over_seconds(
 
 
 def _label_ends(axes: Any, lines: Sequence[Line], scale: float) -> None:
-    """Writes each line's name at the right, in the order of the ends and clear of each other."""
+    """Writes each line's mark and name at the right, in the order of the ends and clear of each
+    other; of equal ends the line that was higher before stands higher.
+    """
     low, high = axes.get_ylim()
     gap = (high - low) * 0.048
-    ends = sorted(lines, key=lambda line: line.qualities[-1].value)
+    ends = sorted(lines, key=lambda line: [n.value for n in reversed(line.qualities)])
     places: list[float] = []
     for line in ends:
         y = line.qualities[-1].value * scale
@@ -189,23 +191,32 @@ def _label_ends(axes: Any, lines: Sequence[Line], scale: float) -> None:
         above = places[place + 1] - gap if place + 1 < len(places) else places[place] - over
         places[place] = min(places[place], above)
     for line, y in zip(ends, places, strict=True):
+        colour = COLOURS[line.style % len(COLOURS)]
         axes.annotate(
-            _cut(line.label),
+            "",
             (line.seconds[-1], line.qualities[-1].value * scale),
             xytext=(1.03, y),
             textcoords=("axes fraction", "data"),
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkB": 3},
+        )
+        axes.plot(
+            [1.03],
+            [y],
+            color=colour,
+            marker=MARKERS[line.style % len(MARKERS)],
+            markersize=5,
+            transform=axes.get_yaxis_transform(),
+            clip_on=False,
+        )
+        axes.text(
+            1.045,
+            y,
+            _cut(line.label),
+            transform=axes.get_yaxis_transform(),
             va="center",
             fontsize=9,
             color=INK,
             parse_math=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "relpos": (0, 0.5),
-                "color": COLOURS[line.style % len(COLOURS)],
-                "linewidth": 0.8,
-                "shrinkA": 1,
-                "shrinkB": 3,
-            },
         )
 
 
