@@ -225,24 +225,6 @@ def test_a_warm_start_is_over_where_every_caption_reads_as_english(
     assert warm_start_step(built.adapter, built.frozen, batch, draws)[0] == 0
 
 
-def test_padding_that_is_folded_is_read_as_if_it_were_there(
-    sd: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built, batch = build(sd), batch_of(16)
-    for language, num_tokens in enumerate((5, 9)):
-        states = batch["multilingual_states"][:, language]
-        states[:, num_tokens:] = states[:, num_tokens:][:, :1]
-    built.frozen.null["multilingual_states"][:, 3:] = 0.5
-    draws = [torch.Generator().manual_seed(0) for _ in range(2)]
-    seen = []
-    built.adapter.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0].shape[1]))
-    folded = warm_start_step(built.adapter, built.frozen, batch, draws[0])[0]
-    monkeypatch.setattr("pea.step.fold_padding", lambda states: (states, None))
-    whole = warm_start_step(built.adapter, built.frozen, batch, draws[1])[0]
-    assert seen == [10, 16]
-    torch.testing.assert_close(folded, whole)
-
-
 def test_a_warm_start_needs_cross_attentions(sd3: str) -> None:
     with pytest.raises(ValueError, match="one attention: leave it out"):
         build(sd3, warm_start_share=0.5)

@@ -10,7 +10,6 @@ translation (native captions) the student learns from the noise itself.
 Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled width.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -193,28 +192,14 @@ class CrossAttentions:
         for handle in self.handles:
             handle.remove()
 
-    def read(self, rows_N: Tensor, states_NLD: Tensor, bias_NL: Tensor | None) -> list[Tensor]:
-        """Each layer's answers (N, P, W) to what it was asked in `rows_N`, from other states, whose
-        logits get a bias.
-        """
-        bias = None if bias_NL is None else bias_NL[:, None]
+    def read(self, rows_N: Tensor, states_NLD: Tensor, mask_NL: Tensor | None) -> list[Tensor]:
+        """Each layer's answers (N, P, W) to what it was asked in `rows_N`, from other states."""
+        bias = None if mask_NL is None else -10000.0 * (1.0 - mask_NL.float())[:, None]
         pairs = zip(self.layers, self.asked, strict=True)
         return [
             layer(asked[rows_N], encoder_hidden_states=states_NLD, attention_mask=bias)
             for layer, asked in pairs
         ]
-
-
-def fold_padding(states_NLC: Tensor) -> tuple[Tensor, Tensor]:
-    """States (N, n, C) without the repeated last ones of padding, and a bias of their logits
-    (N, n): m equal keys weigh as much as one whose logit is larger by ln m.
-    """
-    differs_NL = (states_NLC != states_NLC[:, -1:]).any(dim=-1)
-    num_kept = int(differs_NL.sum(dim=1).max()) + 1
-    kept = states_NLC[:, :num_kept]
-    bias = kept.new_zeros(kept.shape[:2])
-    bias[:, -1] = math.log(states_NLC.shape[1] - num_kept + 1)
-    return kept, bias
 
 
 def _mean_over(errors_B: Tensor, rows_B: Tensor) -> Tensor:

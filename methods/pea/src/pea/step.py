@@ -17,14 +17,7 @@ from crosslingual.frozen.schedule import (
     choose_language,
     drop_captions,
 )
-from pea.method import (
-    BlockOutputs,
-    CrossAttentions,
-    fold_padding,
-    pea_loss,
-    seed_loss,
-    warm_start_loss,
-)
+from pea.method import BlockOutputs, CrossAttentions, pea_loss, seed_loss, warm_start_loss
 from pea.settings import TrainSettings
 
 
@@ -211,13 +204,10 @@ def warm_start_step(
             return None
         return with_empty(name, batch[name][rows[of_row], language], dropped[of_row])
 
-    states, mask = read("multilingual_states"), read("multilingual_mask")
-    bias = None if mask is None else -10000.0 * (1.0 - mask.float())
-    if mask is None and "english_pooled" not in batch:  # the pooled vector is a mean over padding
-        states, bias = fold_padding(states)
-    states, pooled = adapter(states)
+    states, pooled = adapter(read("multilingual_states"))
     with denoiser.autocast():
-        student = attentions.read(of_row, denoiser.text_projection()(states), bias)
+        projected = denoiser.text_projection()(states)
+        student = attentions.read(of_row, projected, read("multilingual_mask"))
     teacher = [answer[of_row] for answer in attentions.answers]
     if pooled is not None:
         student.append(pooled[:, None])
