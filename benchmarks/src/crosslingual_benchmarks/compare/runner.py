@@ -81,7 +81,7 @@ class Runner:
         failed: dict[str, str] = {}
         self._train_all(failed)
         left = [arm for arm in self.suite.arms if arm.name not in failed]
-        points = self.points(left)
+        points = self.points(left, failed)
         self.display.expect(len(points))
         self._measure_all(left, points, failed)
         for arm in left:
@@ -336,21 +336,23 @@ class Runner:
             run_command(command, key)
         self.display.advance()
 
-    def points(self, arms: Sequence[Arm]) -> list[tuple[Arm, Point]]:
+    def points(self, arms: Sequence[Arm], failed: dict[str, str]) -> list[tuple[Arm, Point]]:
         """The points of the arms' curves, with what they start from; none without a curve."""
         if self.suite.curve is None or not any(arm.pipeline and arm.steps for arm in arms):
             return []
         found = [] if self.first else [curve.as_is_arm(self.suite)]
         for arm in arms:
-            commands = enumerate(self.commands_of(arm))
-            stages = [
-                (command, self._clock(self.commands_behind(arm, number)[:-1]))
-                for number, command in commands
-                if command.trains
-            ]
-            pipeline = fill(arm.pipeline, self.words(arm)) or ""
-            found += [(arm, point) for point in curve.points_of(pipeline, stages)]
+            self._guarded(arm, failed, self._add_points, found)
         return found
+
+    def _add_points(self, arm: Arm, found: list[tuple[Arm, Point]]) -> None:
+        stages = [
+            (command, self._clock(self.commands_behind(arm, number)[:-1]))
+            for number, command in enumerate(self.commands_of(arm))
+            if command.trains
+        ]
+        pipeline = fill(arm.pipeline, self.words(arm)) or ""
+        found += [(arm, point) for point in curve.points_of(pipeline, stages)]
 
     def _judge(self, arm: Arm, point: Point) -> None:
         place = self._place_of(arm, point)
