@@ -109,6 +109,19 @@ def test_a_pickle_is_never_opened(tmp_path: Path, name: str) -> None:
         load_tensors(folder / name)
 
 
+@pytest.mark.parametrize("length", [640, 1152])
+def test_safetensors_whose_header_is_as_long_as_a_pickle_starts_are_loaded(
+    tmp_path: Path, length: int
+) -> None:
+    """640 and 1152 are written as the first two bytes of pickles of protocol 2 and 4."""
+    path, value = tmp_path / "adapter.safetensors", torch.ones(2)
+    for size in range(length):
+        save_file({"a": value}, path, {"note": "x" * size})
+        if path.read_bytes()[:8] == length.to_bytes(8, "little"):
+            break
+    assert torch.equal(load_tensors(path)["a"], value)
+
+
 def test_a_legacy_pickle_is_recognised(tmp_path: Path) -> None:
     path = tmp_path / "old.safetensors"
     torch.save({"w": torch.zeros(1)}, path, _use_new_zipfile_serialization=False)

@@ -299,7 +299,9 @@ def _written_before(folder: Path, method: str | None) -> set[str]:
 def _refuse_pickle(path: Path) -> None:
     """Raises ValueError for a pickle by its name, or by its first bytes where the name lies."""
     with path.open("rb") as file:
-        is_pickle = file.read(4).startswith(_PICKLE_STARTS)
+        start = file.read(9)
+    # safetensors start with 8 bytes of a length, such as 640, that may look like a pickle's start
+    is_pickle = start.startswith(_PICKLE_STARTS) and start[8:] != b"{"
     if is_pickle or path.suffix in _PICKLE_ENDINGS:
         raise ValueError(
             f"{path} is a pickle, which can run code; run the method's `import` verb to convert it"
