@@ -29,6 +29,7 @@ LABELS = {
     "iap_aligned": "IAP, aligned encoder",
     "iap_clip_attention": "IAP, CLIP's attention",
     "altdiffusion": "AltDiffusion",
+    "altdiffusion_published": "AltDiffusion, published form",
     "as_is": "as-is",
     "clip": "CLIP, as-is",
     "translate_test": "translate-test",
