@@ -270,7 +270,7 @@ def test_what_a_method_can_do_is_what_its_entry_point_says():
     for method in methods:
         told = facts[method.name]
         assert told["generates"] == (method.load_pipeline is not None), method.name
-        # IAP's second reading searches and hardly draws: advice is on the first, which cannot search
+        # IAP's second reading searches and hardly draws: the advice is on its first one
         can_search = method.load_embedder is not None and method.name != "iap"
         assert told["retrieves"] == can_search, method.name
 
