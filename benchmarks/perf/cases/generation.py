@@ -1,8 +1,5 @@
 """Generation for evaluation against the bare pipeline in a loop, of one language's prompts.
 
-    python benchmarks/perf/run.py generation
-    python benchmarks/perf/run.py generation --base emoji:sd
-
 - bare: a stock pipeline of diffusers on the same prompts, in the same batches; nothing is kept.
 - drawn: `draw_pictures`, which writes each picture with its metadata.
 - judged: all that `crosslingual-bench generation` does for a language: it draws, judges, measures
