@@ -3,7 +3,6 @@
 import ast
 import importlib.util
 import io
-import re
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load
 
 from crosslingual.folders import publish_folder
 from crosslingual.frozen.base import Base
+from crosslingual_worlds.testing.conformance.pages import FENCE, check_page, help_of
 
 testclient = pytest.importorskip("fastapi.testclient", reason="fastapi comes with gradio")
 
@@ -117,9 +117,15 @@ def test_a_folder_without_a_mark_and_one_that_was_changed_are_not_served(serve, 
 
 def test_code_on_the_page_imports_what_there_is():
     text = (TOOLS / "deploy.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) >= 2
+    blocks = [code for language, code in FENCE.findall(text) if language == "python"]
+    assert len(blocks) >= 4
     for node in (node for code in blocks for node in ast.walk(ast.parse(code))):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("crosslingual"):
             module = importlib.import_module(node.module)
             assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_commands_on_the_page_exist_with_their_settings_and_files():
+    skips = dict.fromkeys(["cd ", "METHOD=", "curl "], "they start a server and ask it")
+    ours = dict.fromkeys("pea mulan iap altdiffusion mclip".split(), lambda *_: "--config")
+    check_page(TOOLS / "deploy.md", {"crosslingual-bench": help_of, **ours}, skips)

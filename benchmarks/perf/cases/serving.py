@@ -7,8 +7,9 @@
 A pipeline or an embedder is what a method exported; a shape is an encoder of that published size
 with random weights, which reads 77 tokens. Each precision has a process of its own with one thread;
 those of one export take turns, and a figure is the median of the rounds. bf16 casts the whole
-pipeline. int8 is torchao's, of all linear layers on the text side: `weights` multiplies in fp32,
-`dynamic` rounds the activations too. What fails is named with its error.
+pipeline. int8 is torchao's, of the linear layers on the text side: `weights` multiplies in fp32,
+`dynamic` rounds the activations too. An arm that fails is named with its error. Pictures of the
+testbed's test prompts in German are judged: the share that shows all that its prompt says.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from transformers import PreTrainedModel
 
 from cases import peak_mib
 from crosslingual.frozen.encoders import MultilingualEncoder, encoder_config, encoder_of
@@ -38,6 +40,7 @@ INT8 = {
     "int8 weights": "Int8WeightOnlyConfig",
     "int8 dynamic": "Int8DynamicActivationInt8WeightConfig",
 }
+Prompts = dict[str, Any]  # scenes by the prompts that ask for them
 PRECISIONS = ("fp32", "bf16", *INT8)
 IMPORTED = [  # once, by the process that the arms are forked from
     "crosslingual.adapter.pipeline",
@@ -54,7 +57,7 @@ class Served:
     """What a process serves.
 
     Attributes:
-        text: the modules of the text side; of an embedder, those that read pictures too.
+        text: the models of the text side; of an embedder, those that read pictures too.
         others: a pipeline's denoiser and VAE.
         encode: the states (B, L, D) or rows (B, D) of prompts.
         draw: pictures of 20 steps with guidance; None where there is no pipeline.
@@ -72,8 +75,7 @@ def open_pipeline(method: str, path: str) -> Served:
 
     def draw(texts: list[str]) -> Any:
         noise = [torch.Generator().manual_seed(number) for number in range(len(texts))]
-        options = {"num_inference_steps": 20, "guidance_scale": 3.0, "output_type": "np"}
-        return pipe(texts, generator=noise, **options)
+        return pipe(texts, generator=noise, num_inference_steps=20, guidance_scale=3.0).images
 
     def encode(texts: list[str]) -> Tensor:
         options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
@@ -101,24 +103,36 @@ OPEN = {"pipelines": open_pipeline, "embedders": open_embedder, "shapes": open_s
 served: Served  # in the process of an arm
 
 
-def start(kind: str, name: str, path: str, precision: str, texts: list[str]) -> dict[str, Any]:
-    """Loads and converts what an arm serves; returns the prompts' states, and sizes in MiB."""
+def start(kind: str, name: str, path: str, precision: str, prompts: Prompts) -> dict[str, Any]:
+    """Loads and converts what an arm serves; returns the prompts' states, the share of pictures
+    that are right, and sizes in MiB.
+    """
     global served
     torch.set_num_threads(1)
     imported = peak_mib()
     served = OPEN[kind](name, path)
     if precision == "bf16":
         for module in (*served.text, *served.others):
-            module.to(torch.bfloat16)
+            nn.Module.to(module, torch.bfloat16)  # past the libraries' own, which warn
     elif precision in INT8:
         from torchao import quantization
 
         for module in served.text:
-            quantization.quantize_(module, getattr(quantization, INT8[precision])())
+            if isinstance(module, PreTrainedModel):  # mCLIP's projectors read their weights
+                quantization.quantize_(module, getattr(quantization, INT8[precision])())
     tensors = [tensor for module in served.text for tensor in module.state_dict().values()]
     weights = sum(num_bytes(tensor) for tensor in tensors) / 2**20
+    texts = list(prompts)
     states = served.encode(texts).float().numpy()
-    return {"states": states, "weights": weights, "imported": imported}
+    found = {"states": states, "weights": weights, "imported": imported}
+    if served.draw is not None:
+        pictures = [p for i in range(0, len(texts), 8) for p in served.draw(texts[i : i + 8])]
+        shows = find_world("testbed").evaluation.shows
+        right = [
+            shows(picture, prompts[text]) for picture, text in zip(pictures, texts, strict=True)
+        ]
+        found["right"] = sum(right) / len(right)
+    return found
 
 
 def num_bytes(tensor: Tensor) -> int:
@@ -165,21 +179,23 @@ class Arm:
         found = self.started.result()
         held, most = (mib - found["imported"] for mib in self.pool.submit(memory).result())
         largest = np.abs(found["states"] - reference).max() / np.sqrt((reference**2).mean())
-        cells = [f"{found['weights']:.1f}", f"{held:.0f}", f"{most:.0f}", f"{largest:.3f}"]
+        right = f"{found['right']:.2f}" if "right" in found else ""
+        cells = [f"{found['weights']:.1f}", f"{held:.0f}", f"{most:.0f}", f"{largest:.3f}", right]
         return cells + [f"{statistics.median(each):.1f}" for each in zip(*self.rounds, strict=True)]
 
 
 def measure(kind: str, name: str, path: str, options: argparse.Namespace) -> None:
     """Prints a row of Markdown a precision, or the error of one that does not work."""
     world, count = find_world("testbed").evaluation, max(options.num_prompts)
-    texts = [world.caption(scene, "de") for scene in world.scenes("test", count, seed=1)]
+    scenes = world.distinct_scenes("test", count, seed=1)
+    prompts = {world.caption(scene, "de"): scene for scene in scenes}
     context = get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
     with ExitStack() as stack:
         arms = {}
         for precision in PRECISIONS:
             pool = stack.enter_context(ProcessPoolExecutor(1, context))
-            arms[precision] = Arm(pool, pool.submit(start, kind, name, path, precision, texts))
+            arms[precision] = Arm(pool, pool.submit(start, kind, name, path, precision, prompts))
         reference = arms["fp32"].started.result()["states"]
         wait([arm.started for arm in arms.values()])
         for number in range(options.num_rounds):
@@ -187,7 +203,7 @@ def measure(kind: str, name: str, path: str, options: argparse.Namespace) -> Non
                 arm = arms[PRECISIONS[(number + place) % len(arms)]]
                 if arm.started.exception() is None:
                     sizes = options.num_prompts, options.num_pictures
-                    arm.rounds.append(arm.pool.submit(take_turn, texts, *sizes).result())
+                    arm.rounds.append(arm.pool.submit(take_turn, list(prompts), *sizes).result())
         for precision, arm in arms.items():
             if error := arm.started.exception():
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -208,6 +224,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--num_rounds", type=int, default=3)
     options = parser.parse_args(argv)
     columns = ["", "precision", "weights, MiB", "held, MiB", "most, MiB", "largest difference"]
+    columns += ["right pictures"]
     columns += [f"prompts x {size}, ms" for size in options.num_prompts]
     columns += [f"pictures x {size}, ms" for size in options.num_pictures]
     print("|", " | ".join(columns), "|\n|", " | ".join("---" for _ in columns), "|", flush=True)
