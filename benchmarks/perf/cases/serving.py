@@ -151,7 +151,7 @@ def take_turn(texts: list[str], num_prompts: list[int], num_pictures: list[int])
     return found + [median_ms(served.draw, texts[:size]) for size in num_pictures]
 
 
-def median_ms(call: Callable[[list[str]], Any], texts: list[str], seconds: float = 0.3) -> float:
+def median_ms(call: Callable[[list[str]], Any], texts: list[str], seconds: float = 0.2) -> float:
     """CPU milliseconds of a call, the median of as many as fit into `seconds`, at least one."""
     spent: list[float] = []
     while sum(spent) < seconds:
