@@ -58,22 +58,22 @@ class LoadedAdapter:
             ValueError: the text holds half a character.
         """
         check_characters(text)
+        has_negative = "negative states" in self.kind.answer
         options = {"device": self.device, "num_images_per_prompt": 1, **self.kind.options}
-        reads_negative = negative and "negative states" in self.kind.answer
-        if "negative states" in self.kind.answer:
-            options["do_classifier_free_guidance"] = reads_negative
+        if has_negative:
+            options["do_classifier_free_guidance"] = negative
             options["negative_prompt"] = text if text.strip() else None
-        if not _family(self.kind).has_cross_attention:  # else that many tokens of T5 are read
+        if not _family(self.kind).has_cross_attention:  # T5's, which is longer by default
             options["max_sequence_length"] = self.pipe.tokenizer.model_max_length
-        cuts: dict[str, Cut] = {}
+        cuts: dict[str, Cut] = {}  # by the text, which several tokenizers may cut
         with self._on_device(), report_cut(self.pipe), on_cut(lambda c: cuts.setdefault(c.text, c)):
             answer = self.pipe.encode_prompt(text, **options)
-        found = dict(zip(self.kind.answer, answer, strict=False))
-        prefix = "negative " if reads_negative else ""
-        states, pooled = found[f"{prefix}states"], found.get(f"{prefix}pooled")
-        return Conditioning(_plain(states), None if pooled is None else _plain(pooled)), [
-            *cuts.values()
-        ]
+        found = dict(zip(self.kind.answer, answer, strict=True))
+        prefix = "negative " if negative and has_negative else ""
+        pooled = found.get(f"{prefix}pooled")
+        states = _plain(found[f"{prefix}states"])
+        given = Conditioning(states, None if pooled is None else _plain(pooled))
+        return given, list(cuts.values())
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
