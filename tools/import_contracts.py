@@ -2,7 +2,8 @@
 
     benchmarks -> (entry points) methods -> shared <- worlds
 
-Worlds are found by name: only tests import them. This script writes the contracts from the folders
+Worlds are found by name: only tests import them. The nodes of ComfyUI find methods by entry point,
+as the benchmarks do. This script writes the contracts from the folders
 on disk, because pyproject.toml would need a line by hand for each new method.
 """
 

@@ -50,6 +50,7 @@ PACK = Path(__file__).parents[1]
 PROMPT, NEGATIVE = "ein haus", "grün"
 WRITERS: dict[str, Callable[[Path], str]] = {
     "SD 1.x": write_sd,
+    "SD 2.x": write_sd,
     "SDXL": write_sdxl,
     "SD 3": write_sd3,
     "FLUX": write_flux,
@@ -60,11 +61,20 @@ METHODS = [
     ("pea", "SD 3"),
     ("pea", "FLUX"),
     ("mulan", "SD 1.x"),
+    ("mulan", "SDXL"),
     ("mulan", "SD 3"),
+    ("mulan", "FLUX"),
     ("iap", "SD 1.x"),
     ("iap", "SDXL"),
     ("altdiffusion", "SD 1.x"),
+    ("altdiffusion", "SD 2.x"),
 ]
+EXTRAS = {
+    "SDXL": {"pooled_output", "width", "height"},
+    "SD 3": {"pooled_output"},
+    "FLUX": {"pooled_output", "guidance"},
+}
+"""The keys of the conditioning, by base: none for the others."""
 Export = Callable[[str, str], str]
 load = NODE_CLASS_MAPPINGS["CrosslingualLoadAdapter"]
 text_encode = NODE_CLASS_MAPPINGS["CrosslingualTextEncode"]
@@ -105,15 +115,19 @@ def write_pea(folder: Path, base: str, encoder: str, **changes: Any) -> str:
 
 
 def write_mulan(folder: Path, base: str, encoder: str) -> str:
+    text = Base.open(base).text
+    has_parts = len(text.part_widths) > 1
     settings = mulan.settings.TrainSettings(
         pretrained_model_name_or_path=base,
         text_encoder=encoder,
         languages=["en"],
         num_queries=20,
         num_heads=2,
-        query_width=16 if Base.open(base).text.pooled_width else None,
+        query_width=16 if text.pooled_width and not has_parts else None,
     )
     config = mulan.artifact.adapter_config(settings)
+    if has_parts:  # SDXL's published ones: the miniature's text encoders are narrow
+        config["split_widths"] = [1280, 768]
     mulan.artifact.save_adapter(mulan.method.build_adapter(config).state_dict(), config, folder)
     return str(folder)
 
@@ -131,7 +145,8 @@ def write_iap(folder: Path, base: str, encoder: str) -> str:
 
 
 def write_altdiffusion(folder: Path, base: str, encoder: str) -> str:
-    student = altdiffusion.text.encoder.build_student(encoder, 768)
+    width = Base.open(base).text.width
+    student = altdiffusion.text.encoder.build_student(encoder, width)
     altdiffusion.text.encoder.save_text_encoder(student, folder / "student")
     settings = altdiffusion.settings.TrainSettings(
         pretrained_model_name_or_path=base,
@@ -190,8 +205,7 @@ def test_the_conditioning_is_what_diffusers_gives_the_denoiser(
     width, pooled_width = widths(BASES[base])
     assert states.shape == (1, 20 if method == "mulan" else 16, width)
     assert states.dtype == torch.float32 and states.device.type == "cpu" and cut == ""
-    keys = {"pooled_output"} if pooled_width else set()
-    assert set(extras) == keys | ({"guidance"} if base == "FLUX" else set())
+    assert set(extras) == EXTRAS.get(base, set())
     if pooled_width:
         torch.testing.assert_close(extras["pooled_output"], expected[1], atol=1e-4, rtol=0)
         assert extras["pooled_output"].shape == (1, pooled_width)
@@ -224,12 +238,18 @@ def test_an_empty_negative_prompt_is_zeros_where_the_adapter_was_trained_so(
         assert states.any() and extras["pooled_output"].any()
 
 
-def test_flux_is_told_the_guidance(exported: Export) -> None:
-    (loaded,) = load().load(exported("pea", "FLUX"), "FLUX", "cpu")
-    [[_, extras]], _ = text_encode().encode(loaded, PROMPT, "positive", guidance=2.0)
-    assert extras["guidance"] == 2.0
+@pytest.mark.parametrize(
+    ("base", "inputs"), [("FLUX", {"guidance": 2.0}), ("SDXL", {"width": 640, "height": 896})]
+)
+def test_flux_reads_the_guidance_and_sdxl_the_size(
+    exported: Export, base: str, inputs: dict[str, Any]
+) -> None:
+    (loaded,) = load().load(exported("pea", base), base, "cpu")
+    [[_, extras]], _ = text_encode().encode(loaded, PROMPT, "positive", **inputs)
+    assert {name: extras[name] for name in inputs} == inputs
 
 
+@pytest.mark.filterwarnings("error:.*prompts are cut:UserWarning")  # said by the node alone
 @pytest.mark.parametrize("base", WRITERS)
 def test_what_is_cut_of_a_prompt_is_said_once(
     exported: Export, base: str, caplog: pytest.LogCaptureFixture
@@ -259,6 +279,18 @@ def test_weights_wait_on_the_cpu_and_nothing_of_the_host_changes(exported: Expor
     assert not any(p.requires_grad for p in loaded.pipe.text_encoder_2.parameters())
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_prompts_are_encoded_on_the_gpu_that_the_machine_has(
+    exported: Export, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """A torch that is built for a GPU names it on machines without one too."""
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: is_there)
+    for device, expected in (("default", "cuda" if is_there else "cpu"), ("cpu", "cpu")):
+        (loaded,) = load().load(exported("pea", "SD 1.x"), "SD 1.x", device)
+        assert loaded.device.type == expected
+
+
 @pytest.mark.parametrize(
     ("adapter", "base", "reason"),
     [
@@ -284,8 +316,9 @@ def test_what_only_loading_shows_is_one_sentence_too(
     moved = str(tmp_path / "moved")
     gone = write_pea(tmp_path / "gone", bases["SD 1.x"], encoder, text_encoder=moved)
     assert load.VALIDATE_INPUTS(gone, "SD 1.x") is True
-    with pytest.raises(FileNotFoundError, match="moved"):
+    with pytest.raises(FileNotFoundError, match="moved") as raised:
         load().load(gone, "SD 1.x")
+    assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="takes width 1024 without a pooled vector"):
         load().load(exported("altdiffusion", "SD 1.x"), "SD 2.x")
     (loaded,) = load().load(exported("pea", "SD 1.x"), "SD 1.x")
@@ -312,6 +345,8 @@ def test_comfyui_loads_again_what_is_exported_again(
     assert load.IS_CHANGED(folder, base="SDXL", device="cpu") == before
     write_pea(tmp_path / "it", bases["SD 1.x"], encoder, guidance_scale=3.0)
     assert load.IS_CHANGED(folder, base="SD 1.x") != before
+    named_by_a_node = load.IS_CHANGED(None, base="SD 1.x")
+    assert named_by_a_node != named_by_a_node
 
 
 def test_an_adapter_in_comfyuis_models_is_found_by_its_name(

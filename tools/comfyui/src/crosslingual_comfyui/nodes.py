@@ -6,7 +6,8 @@ from typing import Any
 
 from crosslingual_comfyui.bases import BASES
 
-GUIDANCE = 3.5  # what FLUX is told where nobody says otherwise
+GUIDANCE = 3.5  # of FLUX, by default
+SIZE = 1024  # pixels of an edge of SDXL's pictures, by default
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 MODELS = Path(__file__).parents[4] / "models" / "crosslingual"
 """Of the ComfyUI whose `custom_nodes` this pack lies in."""
@@ -67,20 +68,23 @@ class LoadAdapter:
         return True
 
     @classmethod
-    def IS_CHANGED(cls, adapter: str, **_: Any) -> int:
-        """When the folder was exported: ComfyUI keeps what it loaded until this changes."""
-        return find_folder(adapter).stat().st_mtime_ns
+    def IS_CHANGED(cls, adapter: str | None, **_: Any) -> float:
+        """When the folder was exported: ComfyUI keeps what it loaded until this changes. An adapter
+        that another node names is loaded each time, as NaN never equals itself.
+        """
+        return float("nan") if adapter is None else find_folder(adapter).stat().st_mtime_ns
 
     def load(
         self, adapter: str, base: str, device: str = "default", dtype: str = "fp32"
     ) -> tuple[Any]:
-        """Loads it."""
+        """The adapter with its encoder, as `conditioning.load_adapter`."""
         import torch
 
         from crosslingual_comfyui.conditioning import load_adapter
 
-        found = None if device == "cpu" else torch.accelerator.current_accelerator()
-        place = found or torch.device("cpu")
+        place = torch.device("cpu")
+        if device == "default" and torch.accelerator.is_available():
+            place = torch.accelerator.current_accelerator()
         return (load_adapter(find_folder(adapter), base, place, getattr(torch, PRECISIONS[dtype])),)
 
 
@@ -99,27 +103,41 @@ class TextEncode:
         role = "Adapters may read a negative prompt, and an empty one, in a way of their own."
         tooltip = "Guidance of FLUX; other models have KSampler's cfg."
         guidance = {"default": GUIDANCE, "min": 0.0, "max": 100.0, "step": 0.1, "tooltip": tooltip}
+        tooltip = "Pixels of the picture, which SDXL reads beside the prompt; others do not."
+        size = {"default": SIZE, "min": 0, "max": 16384, "tooltip": tooltip}
         return {
             "required": {
                 "adapter": ("CROSSLINGUAL_ADAPTER",),
                 "text": ("STRING", {"multiline": True, "dynamicPrompts": True}),
                 "role": (["positive", "negative"], {"tooltip": role}),
             },
-            "optional": {"guidance": ("FLOAT", guidance)},
+            "optional": {
+                "guidance": ("FLOAT", guidance),
+                "width": ("INT", size),
+                "height": ("INT", size),
+            },
         }
 
     def encode(
-        self, adapter: Any, text: str, role: str, guidance: float = GUIDANCE
+        self,
+        adapter: Any,
+        text: str,
+        role: str,
+        guidance: float = GUIDANCE,
+        width: int = SIZE,
+        height: int = SIZE,
     ) -> tuple[list[Any], str]:
         """Conditioning, and what was cut of the text: a sentence, or nothing."""
         (states, pooled, _), cuts = adapter.encode(text, negative=role == "negative")
         extras = {} if pooled is None else {"pooled_output": pooled}
         if adapter.kind.family == "flux":
             extras["guidance"] = guidance
-        told = "\n".join(map(str, cuts))
-        if told:
-            logger.warning(told)
-        return [[states, extras]], told
+        if adapter.kind.family == "sdxl":  # ComfyUI's own default is 768
+            extras |= {"width": width, "height": height}
+        report = "\n".join(map(str, cuts))
+        if report:
+            logger.warning(report)
+        return [[states, extras]], report
 
 
 NODE_CLASS_MAPPINGS = {
