@@ -86,7 +86,7 @@ def export(settings: "ExportSettings") -> Path:
 def import_adapter(settings: "ImportSettings") -> Path:
     """Converts a published state dict to an adapter's folder."""
     from crosslingual.adapter.artifact import claim_artifact
-    from pea.artifact import import_published
+    from pea.published import import_published
 
     with claim_artifact(settings.output_dir, "pea"):
         return _said(import_published(settings))
