@@ -131,6 +131,8 @@ def test_a_method_is_known_by_its_config(tmp_path, registered):
         (["--exports", "nowhere"], "no NAME=FOLDER"),
         (["--exports", "fake={}/shards"], "holds no export of an installed method"),
         (["--exports", "fake={}/translation"], "give --translator fake:"),
+        (["--exports", "fake={}/emoji", "--base", "testbed:sd"], "give --base emoji:sd"),
+        (["--exports", "a={}/emoji", "a={}/emoji"], "names a twice"),
         (["--base", "testbed:none"], "no embedded model"),
         (["--world", "nowhere"], "not installed"),
         (["--report", "nowhere.html"], "no page nowhere.html"),
@@ -141,6 +143,7 @@ def test_a_method_is_known_by_its_config(tmp_path, registered):
 def test_bad_input_is_one_line_in_the_terminal(tmp_path, registered, capsys, words, said):
     write_export(tmp_path / "shards", name="not an export")
     write_export(tmp_path / "translation", method="fake", kind="translation")
+    write_export(tmp_path / "emoji", method="fake", base="emoji:sd")
     words = [word.format(tmp_path) for word in words]
     if "--server_port" not in words:
         words += ["--server_port", "0"]

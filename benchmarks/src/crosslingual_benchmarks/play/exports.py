@@ -16,6 +16,7 @@ from crosslingual.worlds import World, find_world, model_folder
 from crosslingual_benchmarks.methods import find_method, installed_methods
 from crosslingual_benchmarks.play.settings import PlaySettings
 
+AS_IS, TRANSLATED = "as-is", "translate-test"  # pictures that no export draws
 DEFAULT_BASE = "testbed:sd"
 REPORT = "report.html"
 OWN_REPORT = Path(__file__).parents[3] / "testbed" / REPORT  # of a checkout
@@ -86,8 +87,9 @@ def plan_page(settings: PlaySettings) -> Plan:
     own = base.partition(":")[0] if model_folder(base) else None
     name = settings.world or own
     world = find_world(name) if name else None
-    notes: list[str] = []
-    if not settings.exports:
+    if settings.exports:
+        notes = check_exports(exports, base)
+    else:
         exports, notes = fitting(found, base, world)
     if not exports:
         notes.append(
@@ -193,6 +195,31 @@ def read_pair(pair: str) -> Export:
     return replace(export, name=name)
 
 
+def check_exports(exports: list[Export], base: str) -> list[str]:
+    """Sentences on named exports that were trained for another base, as a fine-tuned one may be.
+
+    Raises:
+        ValueError: a name comes twice or is the page's own; or an export and the base belong to
+            different worlds.
+    """
+    names = Counter([AS_IS, TRANSLATED, *(each.name for each in exports)])
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"--exports names {twice[0]} twice: give each folder another NAME")
+    others = [each for each in exports if each.base and locate(each.base) != locate(base)]
+    for each in others:
+        if model_folder(each.base) or model_folder(base):
+            raise ValueError(
+                f"{each.folder} is an adapter for {each.base}, not for {base}: give --base "
+                f"{each.base}, or leave it out of --exports"
+            )
+    return [f"{e.name} was trained for {e.base} and draws with {base} here." for e in others]
+
+
+def locate(base: str) -> str:
+    """A local folder's absolute path, as configs name it; another base's name as it is."""
+    return str(Path(base).resolve()) if Path(base).is_dir() else base
+
+
 def fitting(found: list[Export], base: str, world: World | None) -> tuple[list[Export], list[str]]:
     """Of exports that were found, the newest of each method for the base, and for the world's CLIP;
     and sentences that say how many others were left out.
@@ -201,7 +228,7 @@ def fitting(found: list[Export], base: str, world: World | None) -> tuple[list[E
     searches: dict[str, Export] = {}
     others: Counter[str] = Counter()
     for each in found:
-        if each.base == base:
+        if each.base and locate(each.base) == locate(base):
             draws.setdefault(each.method, replace(each, clip=None))
         elif each.base is not None:
             others[each.base] += 1

@@ -20,12 +20,11 @@ from crosslingual.frozen.tokens import Cut, on_cut, report_cut
 from crosslingual_benchmarks.baselines.translate_test import load_translator
 from crosslingual_benchmarks.methods import find_method
 from crosslingual_benchmarks.play.cards import Card
-from crosslingual_benchmarks.play.exports import Export, Plan
+from crosslingual_benchmarks.play.exports import AS_IS, TRANSLATED, Export, Plan, locate
 from crosslingual_benchmarks.play.prompts import scenes_by_caption
 from crosslingual_benchmarks.play.settings import PlaySettings
 from crosslingual_benchmarks.retrieval.embedders import CLIP, load_embedder
 
-AS_IS, TRANSLATED = "as-is", "translate-test"
 NUM_FOUND = 8
 BATCH = 50
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -176,9 +175,9 @@ class Studio:
             pipe = Base.open(base).load_pipeline()
         else:
             export = self._exports[name]
-            pipe = find_method(export.method).load_pipeline(
-                str(export.folder), None if export.base == base else base
-            )
+            is_own = locate(export.base) == locate(base)
+            load = find_method(export.method).load_pipeline
+            pipe = load(str(export.folder), None if is_own else base)
         pipe.to("cuda" if torch.cuda.is_available() else "cpu")
         if self.settings.mixed_precision in DTYPES:
             pipe.to(DTYPES[self.settings.mixed_precision])
