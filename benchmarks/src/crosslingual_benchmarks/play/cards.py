@@ -23,7 +23,7 @@ CSS = """
 .play-small .play-card {width: 104px; font-size: 12px} .play-small .play-card img {width: 96px}
 .play-prompt {margin: 4px 0 8px; font-size: 16px}
 .play-fault {color: #b3261e}
-textarea, #examples button, #examples td {unicode-bidi: plaintext; text-align: start}
+textarea, input, .gallery-item, #pictures p, #found p {unicode-bidi: plaintext; text-align: start}
 iframe.play-report {width: 100%; height: 80vh; border: 0; background: white}
 """
 
