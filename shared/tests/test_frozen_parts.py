@@ -1,5 +1,6 @@
 """Which arrays the frozen parts make of a batch, and that features of other arrays are others."""
 
+import pytest
 import torch
 
 from crosslingual.features.frozen_parts import FrozenParts
@@ -38,3 +39,16 @@ def test_the_mask_tells_the_tokens_of_each_caption_from_padding() -> None:
     assert mask.dtype == torch.bool and mask.flatten(0, 1).sum(1).tolist() == lengths
     assert mask[:, :, 0].all() and null.sum() == len(tokenizer("").input_ids)
     assert masked.made_of == {**parts(with_english=False).made_of, "with_mask": True}
+
+
+def test_equal_captions_and_absent_ones_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, read = parts(with_english=False, with_mask=True), []
+    encode = whole.multilingual.encode
+    monkeypatch.setattr(
+        whole.multilingual, "encode", lambda texts: read.append(texts) or encode(texts)
+    )
+    captions = [{"de": ["ein Ring"]}, {"en": ["a ring"]}, {"en": ["a ring"]}]
+    arrays = whole.encode({**BATCH, "captions": captions, "parallel": torch.ones(3).bool()})
+    assert read == [["", "ein Ring", "a ring"]]
+    states = encode(["", "ein Ring", "a ring", "", "a ring", ""])[0].unflatten(0, (3, 2))
+    assert torch.equal(arrays["multilingual_states"], states.half())

@@ -169,7 +169,7 @@ def test_flags_that_messages_name_are_settings_of_some_verb() -> None:
     for verb in main.VERBS.values():  # some of whose settings are arguments of sources
         settings |= {each.name for each in dataclasses.fields(pkgutil.resolve_name(verb.settings))}
     assert {"learning_rate", "caption_keys"} <= settings
-    quoted = re.compile(r"img2dataset .*|--local.rank|--name|--config|--help")
+    quoted = re.compile(r"img2dataset .*|--local.rank|--local-dir FOLDER|--name|--config|--help")
     for path in shared.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -4,11 +4,17 @@
 - local: the English pass at every step; of the target's, keys, values and attention alone.
 - kept: local, with the English pass's queries read from the features (`english_draws: 1`).
 - text: text-space MSE, without a UNet: the cost of the encoder itself.
+- floor: what local cannot do without: one forward of the UNet, and forward and backward of the
+  multilingual encoder on the captions' tokens with the gradients of all its weights.
 """
 
 from collections.abc import Mapping
 
-from cases import Arm, Case, Ratio, Setup
+import torch
+
+from cases import Arm, Case, Ratio, Setup, Step, random_batch
+from crosslingual.frozen.encoders import load_multilingual_encoder
+from crosslingual.worlds import find_world
 
 ARMS = {
     "full": {"branch": "full"},
@@ -24,10 +30,28 @@ def prepare(setup: Setup) -> Mapping[str, Arm]:
     shards, features = setup.write_shards(["en", "zh"]), setup.folder / "features"
     zh = {"target_language": ["zh"]}
     setup.run("iap features", shards=shards, features_dir=features, **zh, **ARMS["kept"])
-    return {
+    arms = {
         name: setup.train("iap train", features, **zh, **{"english_draws": 0, **changes})
         for name, changes in ARMS.items()
     }
+    return {**arms, "floor": floor}
+
+
+def floor(setup: Setup) -> Step:
+    """One forward of the UNet, then both passes of the encoder."""
+    batch, encoder = random_batch(setup), load_multilingual_encoder(setup.text_encoder)
+    world = find_world("testbed").sources["world"]
+    records = world(languages=["zh"], num_samples=setup.batch_size)
+    ids, mask = encoder.tokenize([r.captions["zh"][0] for r in records], padding="longest")
+    weights = list(encoder.model.requires_grad_().parameters())
+
+    def step() -> None:
+        with torch.no_grad():
+            batch.predict()
+        states = encoder.model(ids, attention_mask=mask).last_hidden_state
+        torch.autograd.grad(states, weights, torch.ones_like(states))
+
+    return step
 
 
 CASE = Case(
@@ -36,6 +60,7 @@ CASE = Case(
         Ratio("samples/s, kept / full", "full", "kept", ">= 3"),
         Ratio("samples/s, local / full", "full", "local"),
         Ratio("time, kept / text", "kept", "text"),
+        Ratio("time, local / floor", "local", "floor", "<= 1.25"),
     ],
     batch_size=32,
 )

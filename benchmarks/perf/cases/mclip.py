@@ -28,6 +28,6 @@ def prepare(setup: Setup) -> Mapping[str, Arm]:
 
 CASE = Case(
     prepare,
-    [Ratio("samples/s, features / online", "online", "features", ">= 10")],
+    [Ratio("samples/s, features / online", "online", "features", ">= 8")],
     batch_size=256,
 )

@@ -34,4 +34,4 @@ def floor(setup: Setup) -> Step:
     return step
 
 
-CASE = Case(prepare, [Ratio("time, train / floor", "train", "floor", "<= 1.25")])
+CASE = Case(prepare, [Ratio("time, train / floor", "train", "floor", "<= 1.2")])

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from mulan.artifact import import_published, load_adapter
+from mulan.artifact import load_adapter, start_adapter
 from mulan.method import build_adapter
 from mulan.pipeline import attach
-from mulan.settings import ImportSettings
+from mulan.published import import_published
+from mulan.settings import ImportSettings, TrainSettings
 
 SD = {"variant": "published", "family": "sd", "encoder_width": 12, "width": 16, "num_queries": 9}
 SD |= {"num_heads": 8, "pooled_width": None, "split_widths": None, "add_embedding": None}
@@ -58,6 +59,15 @@ def test_published_state_dicts_become_adapters(tmp_path: Path, kind: str) -> Non
     if kind == "sdxl-embedding":
         sample = torch.randn(2, 44)
         assert torch.equal(ours.add_embedding(sample), theirs.add_embedding(sample))
+
+
+def test_training_does_not_start_from_an_adapter_that_reads_prompts_after_a_prefix(
+    tmp_path: Path,
+) -> None:
+    torch.save(build_adapter(SD).state_dict(), tmp_path / "adapter.pth")
+    settings = TrainSettings(init_adapter=str(import_published(given(tmp_path))))
+    with pytest.raises(ValueError, match="after the words 'summarize:'.*--prompt_prefix ''"):
+        start_adapter(settings, SD)
 
 
 def test_sdxl_files_must_say_their_null_policy_and_others_have_one(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import load_multilingual_encoder
 from crosslingual_worlds.testing.conformance.pipelines import draw
 from crosslingual_worlds.testing.miniatures import fill
-from mulan.artifact import import_published, load_adapter
+from mulan.artifact import load_adapter
+from mulan.published import import_published
 from mulan.settings import ImportSettings
 
 PREFIX, LENGTH = "red:", 15

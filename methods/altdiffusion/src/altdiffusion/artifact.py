@@ -74,7 +74,9 @@ def save_trained(
     """
     unet, lora = trained_unet(settings, state)
     pipe = build_pipeline(settings, unet)
-    return save_pipeline(pipe.to(dtype), pipeline_config(settings), folder, lora)
+    with quiet_libraries():  # diffusers warns of casting parts that keep nothing in fp32
+        pipe.to(dtype)
+    return save_pipeline(pipe, pipeline_config(settings), folder, lora)
 
 
 def save_pipeline(pipe: Any, config: dict[str, Any], folder: str | Path, lora: Any = None) -> Path:

@@ -96,7 +96,7 @@ def export(settings: "ExportSettings") -> None:
 def import_adapter(settings: "ImportSettings") -> None:
     """Converts a published state dict to an adapter's folder."""
     from crosslingual.adapter.artifact import claim_artifact
-    from mulan.artifact import import_published
+    from mulan.published import import_published
 
     with claim_artifact(settings.output_dir, "mulan"):
         print(import_published(settings))

@@ -12,7 +12,7 @@ Shapes: B batch, L tokens, C encoder width, D cross-attention width, P pooled wi
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -153,7 +153,7 @@ class BlockOutputs:
     def _keep(self, module: nn.Module, _inputs: Any, output: Any) -> None:
         self.outputs.append(self.read(module, output))
 
-    def __enter__(self) -> "BlockOutputs":
+    def __enter__(self) -> Self:
         """Starts collecting."""
         self.handles = [block.register_forward_hook(self._keep) for block in self.blocks]
         return self
@@ -164,38 +164,24 @@ class BlockOutputs:
             handle.remove()
 
 
-class CrossAttentions:
-    """Keeps what a denoiser's cross-attentions are asked and what they answer while it is entered,
-    and asks the same of other texts.
-
-    Attributes:
-        answers: of each layer, (B, P, W).
+class CrossAttentions(BlockOutputs):
+    """Keeps what a denoiser's cross-attentions are asked and what they answer (B, P, W), as
+    `outputs`, while it is entered; and asks the same of other texts.
     """
 
     def __init__(self, layers: Sequence[nn.Module]):
         """`layers` are diffusers' `Attention`."""
-        self.layers = layers
+        super().__init__(layers, lambda _layer, answer: answer)
         self.asked: list[Tensor] = []
-        self.answers: list[Tensor] = []
 
-    def _keep(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self.asked.append(inputs[0])
-        self.answers.append(output)
+        super()._keep(module, inputs, output)
 
-    def __enter__(self) -> "CrossAttentions":
-        """Starts keeping."""
-        self.handles = [layer.register_forward_hook(self._keep) for layer in self.layers]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stops keeping."""
-        for handle in self.handles:
-            handle.remove()
-
-    def read(self, rows_N: Tensor, states_NLD: Tensor, mask_NL: Tensor | None) -> list[Tensor]:
+    def answers(self, rows_N: Tensor, states_NLD: Tensor, mask_NL: Tensor | None) -> list[Tensor]:
         """Each layer's answers (N, P, W) to what it was asked in `rows_N`, from other states."""
         bias = None if mask_NL is None else -10000.0 * (1.0 - mask_NL.float())[:, None]
-        pairs = zip(self.layers, self.asked, strict=True)
+        pairs = zip(self.blocks, self.asked, strict=True)
         return [
             layer(asked[rows_N], encoder_hidden_states=states_NLD, attention_mask=bias)
             for layer, asked in pairs

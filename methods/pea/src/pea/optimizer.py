@@ -1,8 +1,8 @@
 """Muon, for the adapter's matrices: momentum whose update is made orthogonal.
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the scale of the
-update is that of Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, so that
-learning rates of AdamW suit. Vectors are left to AdamW, in the same optimiser.
+update is that of Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, which makes it
+as large as AdamW's at the same learning rate. Vectors are left to AdamW, in the same optimiser.
 """
 
 from collections.abc import Iterable

@@ -207,8 +207,8 @@ def warm_start_step(
     states, pooled = adapter(read("multilingual_states"))
     with denoiser.autocast():
         projected = denoiser.text_projection()(states)
-        student = attentions.read(of_row, projected, read("multilingual_mask"))
-    teacher = [answer[of_row] for answer in attentions.answers]
+        student = attentions.answers(of_row, projected, read("multilingual_mask"))
+    teacher = [answer[of_row] for answer in attentions.outputs]
     if pooled is not None:
         student.append(pooled[:, None])
         teacher.append(english["pooled"][of_row, None])

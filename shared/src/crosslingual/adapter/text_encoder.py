@@ -234,7 +234,8 @@ class AdaptedTextEncoder(PreTrainedModel):
         elif latest and latest["by"] != id(self) and part["completes"]:
             raise ValueError(
                 "the text encoders of this pipeline were given different prompts, and the adapter "
-                "fills all of them from one: leave out prompt_2 and prompt_3"
+                "fills all of them from one: leave out prompt_2 and prompt_3, and a "
+                "max_sequence_length that cuts the prompt for one of them"
             )
         states = read_states(self.encoder, ids, mask, self.config.adapter_config)
         states, pooled = self.adapter(states.to(self.dtype))

@@ -2,6 +2,7 @@
 becomes arrays.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -105,8 +106,9 @@ class FrozenParts:
         shape = (len(captions), len(self.languages))
         english = [(c.get("en") or [""])[0] for c in captions]
         texts = [(c.get(name) or [""])[0] for c in captions for name in self.languages]
-        arrays |= self._english(english)
-        arrays |= {n: array.unflatten(0, shape) for n, array in self._multilingual(texts).items()}
+        arrays |= _once(self._english, english)
+        states = _once(self._multilingual, texts)
+        arrays |= {name: array.unflatten(0, shape) for name, array in states.items()}
         has_language = [[bool(c.get(name)) for name in self.languages] for c in captions]
         arrays["has_english"] = torch.tensor([bool(c.get("en")) for c in captions])
         arrays["has_language"] = torch.tensor(has_language)
@@ -132,6 +134,13 @@ class FrozenParts:
         states, mask = self.multilingual.encode([self.base.family.prompt(t) for t in texts])
         masks = {"multilingual_mask": mask.bool()} if self.with_mask else {}
         return {"multilingual_states": states, **masks}
+
+
+def _once(encode: Callable[[list[str]], dict[str, Tensor]], texts: list[str]) -> dict[str, Tensor]:
+    """Encodes equal texts once, such as the empty ones in the place of absent captions."""
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    rows = torch.tensor([places[text] for text in texts], dtype=torch.long)
+    return {name: array[rows] for name, array in encode(list(places)).items()}
 
 
 def _stored(arrays: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,6 @@
 
 import functools
 import math
-import shutil
 import statistics
 import tempfile
 import time
@@ -132,9 +131,12 @@ class Run:
         self._is_stopped = False
 
     def _make_dry(self, settings: RunSettings) -> None:
-        folder = [tempfile.mkdtemp(prefix="dry-run-") if self.ranks.rank == 0 else None]
+        folder = [None]
+        if self.ranks.rank == 0:
+            self._scratch = tempfile.TemporaryDirectory(prefix="dry-run-")
+            folder = [self._scratch.name]
         torch.distributed.broadcast_object_list(folder, src=0)
-        settings.output_dir, settings.max_train_steps = str(folder[0]), DRY_STEPS
+        settings.output_dir, settings.max_train_steps = folder[0], DRY_STEPS
         settings.validation_steps, settings.report_to = 0, "none"
         settings.resume_from_checkpoint, settings.push_to_hub = None, False
         self._times = [time.perf_counter()]
@@ -280,8 +282,12 @@ class Run:
             return folder
 
     def _end_dry(self) -> Path:
-        """Prints what three steps took, and removes their folder."""
+        """Prints what three steps took, unless they were stopped, and removes their folder; after
+        an error that goes with the process.
+        """
         if self.ranks.rank == 0:
+            self._scratch.cleanup()
+        if self.ranks.rank == 0 and not self._is_stopped:
             step_s = statistics.median(b - a for a, b in pairwise(self._times[1:]))
             count = sum(parameter.numel() for parameter in self._trainable.values())
             whole = tqdm.format_interval(step_s * self._wanted_steps)
@@ -290,7 +296,6 @@ class Run:
                 f"samples takes {step_s:.3g} s, {self._wanted_steps} steps about {whole}; peak "
                 f"memory {peak_memory_bytes() / 2**30:.1f} GB a process; nothing was written"
             )
-            shutil.rmtree(self.output_dir)
         return self.output_dir
 
     def _trained(self) -> dict[str, Tensor]:
