@@ -3,18 +3,23 @@
 import json
 import os
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from crosslingual.files import MARK
-from crosslingual.worlds import find_world
+from crosslingual.worlds import find_world, model_folder
 from crosslingual_benchmarks import methods
 from crosslingual_benchmarks.__main__ import main
 from crosslingual_benchmarks.play import models
 from crosslingual_benchmarks.play.cards import Card, card_html, escape, report_html
-from crosslingual_benchmarks.play.exports import plan_page, read_export
+from crosslingual_benchmarks.play.exports import read_export
 from crosslingual_benchmarks.play.models import Studio
+from crosslingual_benchmarks.play.plan import OWN_REPORT, plan_page
 from crosslingual_benchmarks.play.prompts import (
     SHOWN,
     check_prompt,
@@ -23,6 +28,7 @@ from crosslingual_benchmarks.play.prompts import (
     scenes_by_caption,
 )
 from crosslingual_benchmarks.play.settings import PlaySettings
+from crosslingual_benchmarks.play.turns import Ask, Turns
 from crosslingual_benchmarks.play.verb import check_address
 
 
@@ -116,7 +122,11 @@ def test_the_newest_export_of_each_method_that_fits_the_base_is_found(tmp_path, 
     assert [each.folder for each in plan.draws] == [newest]
     assert [each.folder for each in plan.searches] == [newest]
     assert plan.translator == f"fake:{tmp_path / 'f/translation'}"
-    assert plan.notes == ["1 for emoji:sd left out: give --base emoji:sd to use them."]
+    assert plan.report == OWN_REPORT and OWN_REPORT.is_file()
+    (tmp_path / "e/shards/config.json").write_text("{")
+    broken, *left_out = reversed(plan_page(PlaySettings(runs=str(tmp_path))).notes)
+    assert left_out == ["1 for emoji:sd left out: give --base emoji:sd to use them."]
+    assert "e/shards/config.json is broken" in broken
 
 
 def test_a_method_is_known_by_its_config(tmp_path, registered):
@@ -133,10 +143,12 @@ def test_a_method_is_known_by_its_config(tmp_path, registered):
         (["--exports", "fake={}/translation"], "give --translator fake:"),
         (["--exports", "fake={}/emoji", "--base", "testbed:sd"], "give --base emoji:sd"),
         (["--exports", "a={}/emoji", "a={}/emoji"], "names a twice"),
+        (["--exports", "fake={}/search", "--base", "testbed:sd"], "give --world emoji"),
         (["--base", "testbed:none"], "no embedded model"),
         (["--world", "nowhere"], "not installed"),
         (["--report", "nowhere.html"], "no page nowhere.html"),
-        (["--max_waiting", "0"], "nobody could draw"),
+        (["--max_waiting", "0"], "--max_waiting 0 draws nothing"),
+        (["--max_batch", "-1"], "--max_batch -1 draws nothing"),
         (["--server_port", "70000"], "no port"),
     ],
 )
@@ -144,6 +156,7 @@ def test_bad_input_is_one_line_in_the_terminal(tmp_path, registered, capsys, wor
     write_export(tmp_path / "shards", name="not an export")
     write_export(tmp_path / "translation", method="fake", kind="translation")
     write_export(tmp_path / "emoji", method="fake", base="emoji:sd")
+    write_export(tmp_path / "search", method="fake", clip="emoji:clip")
     words = [word.format(tmp_path) for word in words]
     if "--server_port" not in words:
         words += ["--server_port", "0"]
@@ -167,6 +180,47 @@ def test_examples_are_captions_that_the_judge_knows_in_many_scripts():
     assert {"ar", "zh", "th"} <= {language for language, _ in example_prompts(None)}
 
 
+def test_those_who_wait_are_drawn_together_and_late_ones_catch_up():
+    is_drawing, may_end, batches = threading.Event(), threading.Event(), []
+
+    def draw(asks):
+        batches.append(sorted(f"{ask.prompt}{ask.place}" for ask in asks))
+        is_drawing.set()
+        assert may_end.wait(60)
+        return [Card(f"{ask.prompt}{ask.place}") for ask in asks]
+
+    def ask_for_all(person):
+        return [card.name for card in turns.cards([Ask(place, person, 0) for place in range(2)])]
+
+    turns = Turns(draw, max_batch=3)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(ask_for_all, "a")]
+        assert is_drawing.wait(60)
+        answers += [pool.submit(ask_for_all, person) for person in "bcd"]
+        while len(turns._waiting) < 8:
+            time.sleep(0.001)
+        may_end.set()
+        assert [each.result(60) for each in answers] == [[f"{p}0", f"{p}1"] for p in "abcd"]
+    assert batches[:2] == [["a0"], ["b0", "c0", "d0"]]
+    assert [len(batch) for batch in batches] == [1, 3, 3, 1] and batches[2][0] == "a1"
+
+
+def test_whoever_leaves_is_not_drawn_for_and_a_failure_is_no_dead_end():
+    def draw(asks):
+        if asks[0].prompt == "bad":
+            raise KeyError("a fault of ours")
+        return [Card(ask.prompt) for ask in asks]
+
+    turns = Turns(draw, max_batch=8)
+    left = turns.cards([Ask(0, "a", 0), Ask(1, "a", 0)])
+    assert next(left).name == "a"
+    left.close()
+    with pytest.raises(KeyError):
+        next(turns.cards([Ask(0, "bad", 0)]))
+    assert not turns._waiting
+    assert next(turns.cards([Ask(0, "b", 0)])).name == "b"
+
+
 @pytest.fixture
 def studio(tmp_path, registered, monkeypatch):
     """A page's models on the testbed, with a translator and an adapter whose encoder is gone."""
@@ -187,7 +241,49 @@ def test_every_name_draws_from_the_same_noise_and_a_broken_one_says_why(studio, 
     assert broken.picture is None and "no encoder that" in broken.fault
     list(studio.draw("what no world says", 3))
     assert capsys.readouterr().err.count("no encoder") == 1  # said once, asked twice
-    assert studio.is_unjudged("what no world says") and not studio.is_unjudged(prompt)
+    assert next(studio.draw("what no world says", 3)).is_right is None
+
+
+def test_a_picture_is_the_same_whatever_it_is_drawn_with(studio):
+    studio.settings.num_inference_steps = 3
+    pipe = studio._load_pipeline("as-is")
+    texts, seeds = ["a red star", "مثلث بنفسجي كبير", "red star " * 100, "a red star"], [3, 3, 5, 8]
+    together = studio._sample(pipe, texts, seeds)
+    alone = [
+        studio._sample(pipe, [text], [seed])[0] for text, seed in zip(texts, seeds, strict=True)
+    ]
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    assert not np.allclose(together[0], together[3], atol=0.1)  # noise of another seed
+
+
+def test_a_prompt_that_cannot_be_drawn_does_not_take_the_others_with_it(studio, monkeypatch):
+    def sample(pipe, texts, seeds):
+        if "bad" in texts:
+            raise RuntimeError("too little\nmemory")
+        return np.zeros((len(texts), 8, 8, 3))
+
+    monkeypatch.setattr(studio, "_sample", sample)
+    fine, bad = studio._draw([Ask(0, "fine", 0), Ask(0, "bad", 0)])
+    assert fine.picture is not None and bad.fault == "too little memory"
+    first, second = studio._draw([Ask(0, "fine", 0), Ask(0, "fine too", 0)])
+    assert first.notes == second.notes == ["One of 2 pictures that were drawn together."]
+
+
+def test_settings_that_are_zero_are_settings(studio):
+    seen = {}
+    studio.settings.guidance_scale = 0.0
+    pipe = lambda texts, **options: seen.update(options) or SimpleNamespace(images=texts)  # noqa: E731
+    studio._sample(pipe, ["a"], [0])
+    assert seen["guidance_scale"] == 0.0 and seen["height"] > 0
+
+
+def test_a_base_without_a_world_is_drawn_with_but_not_judged(tmp_path, registered):
+    settings = PlaySettings(
+        base=str(model_folder("testbed:sd")), runs=str(tmp_path), num_inference_steps=2
+    )
+    studio = Studio(plan_page(settings), settings)
+    (card,) = studio.draw(example_prompts(None)[0][1], 0)
+    assert card.picture is not None and card.is_right is None and not studio.search_names
 
 
 def test_a_long_prompt_is_drawn_and_its_cut_is_said(studio):

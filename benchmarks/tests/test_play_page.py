@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from crosslingual_benchmarks.play.exports import plan_page
 from crosslingual_benchmarks.play.models import Studio
+from crosslingual_benchmarks.play.plan import plan_page
 from crosslingual_benchmarks.play.prompts import example_prompts
 from crosslingual_benchmarks.play.settings import PlaySettings
 
@@ -22,14 +22,15 @@ def served(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        from crosslingual_benchmarks.play.page import build_page, launch_page
+        from crosslingual_benchmarks.play import page as pages
 
+        patch.setattr(pages, "AT_ONCE", 2)
         settings = PlaySettings(runs=str(folder), num_pictures=20, num_inference_steps=4)
         settings.max_waiting = 3
         studio = Studio(plan_page(settings), settings)
         examples = example_prompts(studio.plan.world)
-        page = build_page(studio, examples)
-        yield launch_page(page, "127.0.0.1", 0), dict(examples)
+        page = pages.build_page(studio, examples)
+        yield pages.launch_page(page, "127.0.0.1", 0), dict(examples)
         page.close()
 
 
@@ -89,7 +90,12 @@ def test_a_person_types_clicks_and_sees_a_picture(served, tmp_path):
         picture = view.locator("#pictures img").first
         picture.wait_for(timeout=120_000)
         assert picture.evaluate("element => element.naturalWidth") == 192
+        heading = view.locator("#pictures .play-prompt")
+        assert heading.evaluate("element => getComputedStyle(element).direction") == "rtl"
         view.screenshot(path=tmp_path / "page.png", full_page=True)
+        view.get_by_role("tab", name="Comparison").click()
+        report = view.frame_locator("iframe.play-report")
+        report.get_by_role("heading", level=1).wait_for(timeout=120_000)
         browser.close()
-    outside = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    outside = [url for url in asked if not url.startswith((address, "data:", "blob:", "about:"))]
     assert not outside

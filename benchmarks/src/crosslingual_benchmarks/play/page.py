@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from crosslingual_benchmarks.play.cards import CSS, cards_html, note, report_html, sentence
-from crosslingual_benchmarks.play.prompts import MAX_CHARACTERS, check_prompt, check_seed
+from crosslingual_benchmarks.play.cards import CSS, Card, cards_html, note, report_html, sentence
+from crosslingual_benchmarks.play.prompts import check_prompt, check_seed
 
 if TYPE_CHECKING:
     from crosslingual_benchmarks.play.models import Studio
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 NOT_JUDGED = "The judge reads only pictures of its world's own captions, such as the examples."
 MAX_FILE_SIZE = "1mb"  # no part of the page takes a file
 EXAMPLES_SHOWN = 40
+AT_ONCE = 10  # requests whose pictures come in turns; further ones wait
 
 
 def build_page(studio: "Studio", examples: list[tuple[str, str]]) -> gr.Blocks:
@@ -54,19 +55,18 @@ def launch_page(page: gr.Blocks, server_name: str, server_port: int) -> str:
 
 def _about(studio: "Studio") -> str:
     plan = studio.plan
-    lines = [
-        f"Base: `{plan.base}`. All pictures of a prompt start from the same noise. Pictures are "
-        f"drawn one at a time: up to {studio.settings.max_waiting} requests wait, and further ones "
-        "are told that the queue is full; try those again."
-    ]
-    return "\n\n".join([*lines, *plan.notes])
+    about = (
+        f"Base: `{plan.base}`. All pictures of a prompt start from the same noise. The requests of "
+        f"{AT_ONCE} people are answered in turns and up to {studio.settings.max_waiting} more "
+        "wait; further ones are told that the queue is full: try those again."
+    )
+    return "\n\n".join([about, *plan.notes])
 
 
 def _draw_tab(studio: "Studio", prompts: list[str]) -> None:
     with gr.Row():
         prompt = gr.Textbox(
             label="Prompt, in any language",
-            max_length=MAX_CHARACTERS,
             lines=2,
             scale=5,
             elem_id="prompt",
@@ -91,11 +91,12 @@ def _draw_tab(studio: "Studio", prompts: list[str]) -> None:
 
 def _draw(studio: "Studio", prompt: Any, seed: Any) -> Iterator[str]:
     text, number = check_prompt(prompt), check_seed(seed)
-    names, cards = studio.names, []
-    end = note(NOT_JUDGED) if studio.is_unjudged(text) else ""
+    cards: list[Card] = []
     for card in studio.draw(text, number):
         cards.append(card)
-        yield cards_html(text, cards, len(names) - len(cards)) + end
+        is_judged = any(each.is_right is not None for each in cards)
+        end = note(NOT_JUDGED) if studio.plan.is_judged and not is_judged else ""
+        yield cards_html(text, cards, len(studio.names) - len(cards)) + end
 
 
 def _search_tab(studio: "Studio", prompts: list[str]) -> None:
@@ -105,7 +106,6 @@ def _search_tab(studio: "Studio", prompts: list[str]) -> None:
     with gr.Row():
         query = gr.Textbox(
             label="What to look for, in any language",
-            max_length=MAX_CHARACTERS,
             scale=5,
             elem_id="query",
         )
@@ -122,8 +122,8 @@ def _search_tab(studio: "Studio", prompts: list[str]) -> None:
 
 def _search(studio: "Studio", query: Any) -> Iterator[str]:
     text, shown = check_prompt(query), ""
-    for name, cards in studio.search(text):
-        shown += cards_html(f"{name}", cards, is_small=True)
+    for heading, cards in studio.search(text):
+        shown += cards_html(heading, cards, is_small=True)
         yield shown
 
 
@@ -138,7 +138,7 @@ def answer(ask: Callable[[], Iterator[str]]) -> Iterator[str]:
 def _on_both(
     button: gr.Button, box: gr.Textbox, function: Any, inputs: list[Any], output: Any, name: str
 ) -> None:
-    """A click and the Enter key do the same, one request at a time."""
+    """A click and the Enter key do the same."""
     gr.on(
         [button.click, box.submit],
         function,
@@ -146,7 +146,7 @@ def _on_both(
         output,
         api_name=name,
         show_progress="minimal",
-        concurrency_limit=1,
+        concurrency_limit=AT_ONCE,
         concurrency_id="models",
     )
 

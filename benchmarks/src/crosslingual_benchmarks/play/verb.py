@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 
-from crosslingual_benchmarks.play.exports import plan_page
+from crosslingual_benchmarks.play.plan import plan_page
 from crosslingual_benchmarks.play.prompts import example_prompts
 from crosslingual_benchmarks.play.settings import PlaySettings
 
@@ -25,8 +25,7 @@ def play(settings: PlaySettings) -> None:
         ValueError: gradio is not installed, the port is in use, or a setting that fits nothing.
     """
     check_address(settings.server_name, settings.server_port)
-    if settings.max_waiting < 1:
-        raise ValueError("--max_waiting is below 1: nobody could draw")
+    check_counts(settings)
     plan = plan_page(settings)
     examples = example_prompts(plan.world)
     if importlib.util.find_spec("gradio") is None:
@@ -45,6 +44,15 @@ def play(settings: PlaySettings) -> None:
         print(f"{', '.join(studio.names)} on {plan.base}: {address} (Ctrl-C ends it)", flush=True)
         threading.Thread(target=studio.warm_up, daemon=True).start()
         page.block_thread()
+
+
+def check_counts(settings: PlaySettings) -> None:
+    """Refuses, by a ValueError, numbers with which nothing could be drawn."""
+    counts = ("num_pictures", "num_inference_steps", "resolution", "max_waiting", "max_batch")
+    for name in counts:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} {value} draws nothing: give a number above 0")
 
 
 def check_address(server_name: str, server_port: int) -> None:
