@@ -37,12 +37,12 @@ def play(settings: PlaySettings) -> None:
         from crosslingual_benchmarks.play.page import build_page, launch_page
 
         studio = Studio(plan, settings)
+        threading.Thread(target=studio.warm_up, daemon=True).start()
         page = build_page(studio, examples)
         address = launch_page(page, settings.server_name, settings.server_port)
         for note in plan.notes:
             print(note)
         print(f"{', '.join(studio.names)} on {plan.base}: {address} (Ctrl-C ends it)", flush=True)
-        threading.Thread(target=studio.warm_up, daemon=True).start()
         page.block_thread()
 
 
