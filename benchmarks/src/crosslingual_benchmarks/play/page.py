@@ -67,7 +67,6 @@ def _draw_tab(studio: "Studio", prompts: list[str]) -> None:
     with gr.Row():
         prompt = gr.Textbox(
             label="Prompt, in any language",
-            lines=2,
             scale=5,
             elem_id="prompt",
         )
