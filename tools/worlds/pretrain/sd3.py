@@ -40,7 +40,7 @@ from crosslingual.frozen.families.sd3 import T5_LENGTH
 from crosslingual.frozen.schedule import FlowMatching
 from crosslingual.frozen.weights import load_frozen, resolve
 from crosslingual_worlds.drawn import WEIGHTS
-from crosslingual_worlds.drawn.captions import caption
+from crosslingual_worlds.drawn.captions import caption, lexicon
 from crosslingual_worlds.drawn.evaluation import EVALUATION
 from crosslingual_worlds.drawn.world import all_scenes, sample_scenes
 from crosslingual_worlds.evaluation import text_accuracy
@@ -139,7 +139,8 @@ def make_tokenizers() -> tuple[CLIPTokenizer, T5Tokenizer]:
     tokenizer = CLIPTokenizer.from_pretrained(
         resolve("testbed:clip"), model_max_length=MAX_TOKENS, trust_remote_code=False
     )
-    words = {word for scene in all_scenes()[::7] for word in caption(scene, "en").split()}
+    said = [text for scene in all_scenes()[::7] for text in lexicon("en").captions(scene)]
+    words = {word for text in said for word in text.split()}
     special = [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")]
     letters = "abcdefghijklmnopqrstuvwxyz" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "0123456789.,!?-'()"
     pieces = [("▁", -2.0), *((f"▁{word}", -1.0) for word in sorted(words))]

@@ -85,7 +85,7 @@ def test_a_stopped_run_resumes_as_if_it_had_not_stopped(scripts: Scripts, tmp_pa
 
 def test_steps_lower_the_loss_and_teach_all_three_parts(scripts: Scripts, tmp_path: Path) -> None:
     def loss(parts: nn.ModuleDict) -> float:
-        seeds = [torch.Generator().manual_seed(seed) for seed in range(8)]
+        seeds = [torch.Generator().manual_seed(seed) for seed in range(4)]
         with torch.no_grad():
             losses = [scripts.sd3.loss_of(parts, scripts.pool, seed)[0] for seed in seeds]
         return float(torch.stack(losses).mean())
@@ -104,7 +104,7 @@ def test_the_folder_is_small_and_stock_pipelines_draw_from_it(
     parts = sd3.make_parts()
     nn.init.normal_(parts["transformer"].proj_out.weight, std=0.1)  # else it predicts zeros
     sd3.export(sd3.make_pipeline(parts, scripts.pool), folder)
-    pipe = StableDiffusion3Pipeline.from_pretrained(folder)
+    pipe = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a big red star", num_inference_steps=1).images[0].size == (64, 64)
 
