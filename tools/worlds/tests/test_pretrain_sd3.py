@@ -104,7 +104,7 @@ def test_the_folder_is_small_and_stock_pipelines_draw_from_it(
     parts = sd3.make_parts()
     nn.init.normal_(parts["transformer"].proj_out.weight, std=0.1)  # else it predicts zeros
     sd3.export(sd3.make_pipeline(parts, scripts.pool), folder)
-    pipe = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a big red star", num_inference_steps=1).images[0].size == (64, 64)
 
