@@ -16,6 +16,7 @@ from PIL import Image
 from crosslingual.evaluation.generation import AS_IS, Arm
 from crosslingual.evaluation.settings import EvaluateSettings
 from crosslingual.folders import check_results, hold_results, write_results
+from crosslingual.frozen.families import call_options
 from crosslingual.frozen.tokens import report_cut
 from crosslingual.training.folder import on_first_rank
 from crosslingual.training.processes import start_processes
@@ -166,6 +167,9 @@ class Evaluation:
         judges the picture; a scene's noise depends on `seed` and its number, not on the language.
         Scenes that the language has no words for are left out.
         """
+        from diffusers import DiffusionPipeline
+
+        options = call_options(pipe) if isinstance(pipe, DiffusionPipeline) else {}
         judged = []
         captions = [self.caption(scene, language) for scene in scenes]
         numbers = [number for number, text in enumerate(captions) if text is not None]
@@ -181,6 +185,7 @@ class Evaluation:
                     generator=[
                         torch.Generator().manual_seed(seed * 1_000_003 + number) for number in part
                     ],
+                    **options,
                 ).images
             judged += [
                 self._judged(scenes[number], captions[number], picture)
