@@ -10,7 +10,7 @@ with their sources, and nothing here reads them.
 | `model` | the arm: a method's name, or a baseline's such as `as_is` |
 | `pretrained` | its weights: an id or a folder |
 | `point` | the moment of a training that the line measures; absent where it is the end |
-| `language` | of the texts, BCP-47; absent where the task has none |
+| `language` | of the texts, BCP-47; absent where the task has none; `de+ja` of mixed prompts |
 | `metrics` | name to number; shares are fractions between 0 and 1 |
 | `interval95` | bootstrap interval [low, high] of some of the metrics |
 | `protocol` | all that must be equal before two lines may be in one table |
@@ -39,11 +39,13 @@ TASKS = (
     "text_to_image",
     "training",
     "training_curve",
+    "code_mixing",
     "latency",
     "comparison",
 )
 """Retrieval both ways, by CLIP_benchmark's name; pictures from prompts; the cost of training an
-arm, and its quality on the way; milliseconds a query; how a comparison's time divides.
+arm, and its quality on the way; pictures from prompts in two languages; milliseconds a query; how
+a comparison's time divides.
 """
 
 REQUIRED = ("task", "dataset", "model", "metrics", "protocol")
