@@ -372,7 +372,8 @@ TWO_STEPS = {"steps": [{"run": "x", "share": 0.7}] * 2}
         ({"trained_languages": ["en", False]}, "trained_languages.1 is False, not a text"),
         ({"train_s": "soon"}, "train_s is 'soon', not"),
         ({"arms_at_once": 0}, "arms_at_once, trained_languages or a number of the curve"),
-        ({"curve": {"num_points": 0}}, "a number of the curve is empty or below 1"),
+        ({"mixing": {"num_prompts": 0}}, "of the curve or of mixing is empty or below 1"),
+        ({"curve": {"num_points": 0}}, "a number of the curve or of mixing is empty"),
         ({"curve": {}, "trained_languages": ["en"]}, "a curve needs English and another"),
     ],
 )
@@ -436,6 +437,23 @@ def test_latencies_are_measured_where_the_suite_wants_them(tmp_path):
         suite = suite_of([arm], latency=wanted)
         commands = runner_of(suite, tmp_path).latencies(suite.arms[0])
         assert [command.run for command in commands] == [LATENCY] * wanted
+
+
+def test_mixed_prompts_are_measured_for_arms_that_read_them_and_can_be_asked_for(tmp_path):
+    settings = CompareSettings(arms=["english", "as_is", "mclip", "pea"], mixed_prompts=5)
+    runner = runner_of(chosen_suite(settings), tmp_path)
+    mixed = {arm.name: runner.measurements(arm)[1:] for arm in runner.suite.arms}
+    assert mixed["english"] == mixed["mclip"] == []
+    (command,) = mixed["pea"]
+    assert command.settings["num_prompts"] == 5 and command.place.name == "mixing"
+    assert command.settings["second_languages"] == ["en", "de", "hi", "ja", "zh"]
+    assert command.settings["languages"] == runner.suite.languages
+    pictures = [runner.results / f"pea-testbed{end}" for end in ("", "-mixed")]
+    for key in ("first", "second"):
+        for place in pictures:
+            place.mkdir(parents=True, exist_ok=True)
+        runner._drop_stale_pictures(runner.suite.arms[-1], command, key)
+    assert [place.exists() for place in pictures] == [True, False]
 
 
 def test_an_absent_suite_or_arm_is_named():

@@ -88,6 +88,18 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """How each arm's pipeline is measured on prompts in two languages, one of them a trained one.
+
+    Attributes:
+        num_prompts: prompts in each ordered pair of languages, and in each language alone.
+    """
+
+    __pydantic_config__ = FORBID
+    num_prompts: int = 16
+
+
+@dataclass(frozen=True)
 class Suite:
     """All of a comparison.
 
@@ -106,6 +118,7 @@ class Suite:
         num_processes: that share a training step.
         arms_at_once: arms that train side by side.
         curve: how quality over seconds is measured; None measures the end alone.
+        mixing: how prompts in two languages are measured; None measures none.
         latency: whether a query's milliseconds are measured.
         seed: of everything.
     """
@@ -124,6 +137,7 @@ class Suite:
     num_processes: int = 2
     arms_at_once: int = 1
     curve: Curve | None = None
+    mixing: Mixing | None = None
     latency: bool = True
     seed: int = 0
 
@@ -180,10 +194,11 @@ def build_suite(values: Any, where: str) -> Suite:
             raise ValueError(f"{where}, arm {arm.name}: shares are at least 0 and at most 1 in all")
     counts = [suite.num_processes, suite.arms_at_once]
     counts += [suite.curve.num_points, suite.curve.num_prompts] if suite.curve else []
+    counts += [suite.mixing.num_prompts] if suite.mixing else []
     if suite.train_s <= 0 or min(counts) < 1 or not suite.trained_languages:
         raise ValueError(
             f"{where}: train_s, num_processes, arms_at_once, trained_languages or a number of the "
-            "curve is empty or below 1"
+            "curve or of mixing is empty or below 1"
         )
     if suite.curve and not ("en" in suite.trained_languages and suite.foreign_languages):
         raise ValueError(f"{where}: a curve needs English and another language that train")

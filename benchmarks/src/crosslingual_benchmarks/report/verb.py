@@ -101,6 +101,7 @@ def _written_before(folder: Path) -> list[str]:
 def _measured_and_published(
     results: Sequence[Result], settings: ReportSettings
 ) -> list[Section | None]:
+    from crosslingual_benchmarks.report.sections.code_mixing import code_mixing_section
     from crosslingual_benchmarks.report.sections.efficiency import latency_section, training_section
     from crosslingual_benchmarks.report.sections.generation import generation_section
     from crosslingual_benchmarks.report.sections.published import published_section
@@ -112,6 +113,7 @@ def _measured_and_published(
         (speed_section(results), [], ""),
         (trade_off_section(results, settings.price_per_hour, settings.currency), [], ""),
         (generation_section(results), ["4"], "generation"),
+        (code_mixing_section(results), [], ""),
         (retrieval_section(results), ["2", "3"], "retrieval"),
         (training_section(results), ["1", "5"], "training and cost"),
         (latency_section(results), ["6"], "latency"),
