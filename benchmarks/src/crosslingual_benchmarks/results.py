@@ -17,6 +17,7 @@ with their sources, and nothing here reads them.
 | `n_images`, `n_texts`, `n_ties` | sizes, where the task has them |
 | `num_cut_prompts`, `n_cut_texts` | texts that an encoder reads only in part |
 | `dataset_sha256`, `precision`, `versions`, `seed`, `wall_s` | to repeat the number |
+| `question`, `answers` | of a training: what its suite asks, and the cells that its arm fills |
 | `command` | words that repeat it |
 """
 
@@ -68,6 +69,24 @@ class Stage(TypedDict, total=False):
     step_s: float
 
 
+class Question(TypedDict, total=False):
+    """What a comparison asks, of an arm that answers it."""
+
+    title: Required[str]
+    text: Required[str]
+
+
+class Answer(TypedDict, total=False):
+    """A cell of the table that answers a question: an arm's mean text accuracy over languages,
+    less that of the arm `against`.
+    """
+
+    row: Required[str]
+    column: Required[str]
+    languages: Required[list[str]]
+    against: str | None
+
+
 class Result(TypedDict, total=False):
     """The types of a line's keys; other keys may hold anything."""
 
@@ -98,6 +117,8 @@ class Result(TypedDict, total=False):
     trained_languages: list[str]
     prompt_language: str
     grids: list[str]
+    question: Question
+    answers: list[Answer]
 
 
 def make_result(task: str, **keys: Any) -> Result:

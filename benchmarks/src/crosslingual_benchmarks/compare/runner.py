@@ -334,7 +334,9 @@ class Runner:
 
     def _measure(self, arm: Arm, command: Command) -> None:
         mark = mark_of(command.place)
-        key = command.key(self._arm_key(arm), *data_keys(self.suite, self.folder, command))
+        others = self._keys_of_others(arm, command)
+        keys = data_keys(self.suite, self.folder, command)
+        key = command.key(self._arm_key(arm), *others, *keys)
         if mark is None or mark["key"] != key:
             self.display.say(f"{arm.name}: {command.run.rpartition(' ')[2]}")
             self._drop_stale_pictures(arm, command, key)

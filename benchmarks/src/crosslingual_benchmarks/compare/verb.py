@@ -205,13 +205,15 @@ def _runners(suite: Any, settings: CompareSettings, words: str, times: Any) -> l
     """One for each seed; arms that do not train, such as the English bound, run with the first."""
     from crosslingual_benchmarks.compare.display import Display
     from crosslingual_benchmarks.compare.runner import Runner
+    from crosslingual_benchmarks.compare.suite import arms_read
 
     folder, runners = Path(settings.output_dir), []
     seeds = dict.fromkeys(settings.seeds or [suite.seed])
     for seed in seeds:
         one, first = dataclasses.replace(suite, seed=seed), next(iter(runners), None)
         if first is not None:
-            one = dataclasses.replace(one, arms=[arm for arm in one.arms if arm.steps])
+            trained = [arm for arm in one.arms if arm.steps or arms_read(arm)]
+            one = dataclasses.replace(one, arms=trained)
         place = folder / f"seed-{seed}" if len(seeds) > 1 else folder
         runners.append(Runner(one, place, Display(0), words, first, times))
     return runners
