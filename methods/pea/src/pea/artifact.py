@@ -57,6 +57,7 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
         "text_encoder_revision": settings.text_encoder_revision,
         "languages": settings.languages,
         "guidance_scale": settings.guidance_scale,
+        "seed": settings.seed,
     }
     if base.family.adapted_options:
         config["call_options"] = dict(base.family.adapted_options)
@@ -84,3 +85,10 @@ def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             adapter, or keys that do not match.
     """
     return artifact.load_adapter(folder, "pea", build_adapter)
+
+
+def initial_adapter(config: dict[str, Any]) -> nn.Module:
+    """The adapter as a training by the config's `seed` starts it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        return build_adapter(config)

@@ -133,6 +133,9 @@ class Evaluation:
             judge reads pictures and ranks nothing.
         galleries: names to distinct scenes, for retrieval; the first is searched if none is named,
             and those within the searched one are reported by themselves as well.
+        pair_scenes: (split, count, seed) to scenes of two things; None where scenes have one.
+        mixed_caption: (scene of two things, language, second language) to a prompt that names the
+            second thing in the second language; None where scenes have one thing.
         groups: (languages, trained languages) to the groups whose means tables show.
         further_groups: the same, of groups whose means are only written down.
         num_inference_steps: of the sampler.
@@ -149,6 +152,8 @@ class Evaluation:
     is_shown: Callable[[Any], bool]
     place: Callable[[Image.Image, Any], int] | None = None
     galleries: Callable[[], dict[str, list[Any]]] | None = None
+    pair_scenes: Callable[[str, int, int], list[Any]] | None = None
+    mixed_caption: Callable[[Any, str, str], str] | None = None
     groups: Callable[..., dict[str, list[str]]] = trained_and_zero_shot
     further_groups: Callable[..., dict[str, list[str]]] | None = None
     num_inference_steps: int = 20
