@@ -28,6 +28,18 @@ class Group:
         return in_order({r["language"] for r in self.results if r.get("language")})
 
     @property
+    def facts(self) -> dict[str, dict[str, str]]:
+        """What the lines say of languages, such as their scripts."""
+        told = [r for r in self.results if r.get("language") and r.get("language_facts")]
+        return {r["language"]: r["language_facts"] for r in told}
+
+    @property
+    def trained(self) -> set[str]:
+        """The foreign languages that any arm was trained in."""
+        told = [set(r.get("trained_languages", ())) for r in self.results]
+        return set().union(*told) - {"en"}
+
+    @property
     def rows(self) -> list[Arm]:
         """The arms, each one row over all of its seeds."""
         return merge_seeds(self.arms)

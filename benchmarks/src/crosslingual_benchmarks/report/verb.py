@@ -102,6 +102,7 @@ def _measured_and_published(
     results: Sequence[Result], settings: ReportSettings
 ) -> list[Section | None]:
     from crosslingual_benchmarks.report.sections.efficiency import latency_section, training_section
+    from crosslingual_benchmarks.report.sections.fairness import fairness_section
     from crosslingual_benchmarks.report.sections.generation import generation_section
     from crosslingual_benchmarks.report.sections.published import published_section
     from crosslingual_benchmarks.report.sections.retrieval import retrieval_section
@@ -111,6 +112,7 @@ def _measured_and_published(
     parts: list[tuple[Section | None, list[str], str]] = [
         (speed_section(results), [], ""),
         (trade_off_section(results, settings.price_per_hour, settings.currency), [], ""),
+        (fairness_section(results), [], ""),
         (generation_section(results), ["4"], "generation"),
         (retrieval_section(results), ["2", "3"], "retrieval"),
         (training_section(results), ["1", "5"], "training and cost"),
