@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from crosslingual_benchmarks.cost.measured import AS_IS
 from crosslingual_benchmarks.report.arms import Arm, style_of
 from crosslingual_benchmarks.report.curves import Line, quality_curves
 from crosslingual_benchmarks.report.document import Cell, Figure, Section, Table
@@ -44,7 +43,7 @@ def fairness_section(results: Sequence[Result]) -> Section | None:
     figures: list[Figure] = []
     for task, measure in MEASURES.items():
         for group in groups_of(results, task):
-            values = {arm.label: values_of(arm, group, measure) for arm in group.rows}
+            values = {arm.label: group.shares(arm, measure.name) for arm in group.rows}
             arms = [arm for arm in group.rows if values[arm.label]]
             if max((len(values[arm.label]) for arm in arms if not arm.is_bound), default=0) < MANY:
                 continue
@@ -59,20 +58,6 @@ def fairness_section(results: Sequence[Result]) -> Section | None:
     return Section("fairness", "Who is left out", [*DEFINITIONS], tables, figures)
 
 
-def values_of(arm: Arm, group: Group, measure: Measure) -> dict[str, float]:
-    """An arm's number in each foreign language that it was measured in, the mean over its seeds."""
-    found = {name: arm.number(measure.name, name) for name in group.languages if name != "en"}
-    return {name: number.value for name, number in found.items() if number is not None}
-
-
-def english_of(group: Group, measure: Measure) -> float | None:
-    """What the English model has on English prompts: the bound, or else the as-is arm."""
-    named = [arm for arm in group.arms if arm.is_bound]
-    named += [arm for arm in group.arms if arm.model in AS_IS]
-    found = (arm.number(measure.name, "en") for arm in named)
-    return next((number.value for number in found if number is not None), None)
-
-
 def _spreads(
     arms: Sequence[Arm],
     values: Mapping[str, Mapping[str, float]],
@@ -80,7 +65,7 @@ def _spreads(
     measure: Measure,
     title: str,
 ) -> Table:
-    english = english_of(group, measure)
+    english = group.english(measure.name)
     heads = ["arm", "languages", "mean, %", "worst tenth, %", "best tenth, %"]
     heads += ["languages below half of English, %", "deviation, points", "known, r", "script, %"]
     rows = []
@@ -155,7 +140,7 @@ def _figure(
         ranked = sorted(values[arm.label].values())
         places = [100 * (number + 1) / len(ranked) for number in range(len(ranked))]
         lines.append(Line(arm.label, places, [Number(v) for v in ranked], style_of(arm.model)))
-    english = english_of(group, measure)
+    english = group.english(measure.name)
     levels = {} if english is None else {"English": english, "half of English": english / 2}
     png = quality_curves(
         lines,
