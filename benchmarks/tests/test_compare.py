@@ -30,9 +30,11 @@ from crosslingual_benchmarks.compare.suite import (
     fill,
     read_suite,
 )
+from crosslingual_benchmarks.compare.times import Times
 from crosslingual_benchmarks.compare.verb import (
     AblateSettings,
     CompareSettings,
+    _runners,
     ablate,
     chosen_suite,
     compare,
@@ -385,6 +387,7 @@ def test_words_in_braces_are_places_and_languages():
 ARM = {"name": "a", "about": "b", "method": "c"}
 ANSWER = {"row": "r", "column": "c", "languages": ["de"]}
 QUESTION = {"title": "Why?", "text": "So."}
+READER = ARM | {"name": "b", "pipeline": "{arms}/a/run"}
 TWO_STEPS = {"steps": [{"run": "x", "share": 0.7}] * 2}
 
 
@@ -401,6 +404,8 @@ TWO_STEPS = {"steps": [{"run": "x", "share": 0.7}] * 2}
         ({"arms": [ARM | {"steps": [{"run": 3}]}]}, "arms.0.steps.0.run is 3, not a text"),
         ({"trained_languages": ["en", False]}, "trained_languages.1 is False, not a text"),
         ({"train_s": "soon"}, "train_s is 'soon', not"),
+        ({"arms": [ARM | {"num_seeds": 0}]}, "arm a: num_seeds is below 1"),
+        ({"arms": [ARM | {"num_seeds": 1}, READER]}, "arm b: it reads a, which has fewer seeds"),
         ({"arms_at_once": 0}, "arms_at_once, trained_languages or a number of the curve"),
         ({"mixing": {"num_prompts": 0}}, "of the curve or of mixing is empty or below 1"),
         ({"curve": {"num_points": 0}}, "a number of the curve or of mixing is empty"),
@@ -516,6 +521,19 @@ def test_an_arm_that_is_trained_already_is_taken_as_it_is(tmp_path):
         chosen_suite(CompareSettings(exports=["peaa=x"]))
     with pytest.raises(FileNotFoundError, match="give NAME=FOLDER"):
         chosen_suite(CompareSettings(exports=["pea"]))
+
+
+def test_an_arm_runs_under_as_many_seeds_as_the_suite_gives_it(trainer, tmp_path):
+    bound = {"name": "bound", "about": "a test", "method": "base", "pipeline": "{base}"}
+    arms = [bound, arm_of(trainer), arm_of(trainer, "once") | {"num_seeds": 1}]
+    arms.append(arm_of(trainer, "twice") | {"num_seeds": 2})
+    settings = CompareSettings(output_dir=str(tmp_path), seeds=[5, 3, 4])
+    runners = _runners(suite_of(arms), settings, "", Times())
+    assert {runner.suite.seed: [arm.name for arm in runner.suite.arms] for runner in runners} == {
+        5: ["bound", "one", "once", "twice"],
+        3: ["one", "twice"],
+        4: ["one"],
+    }
 
 
 def test_a_plan_is_kept(tmp_path):

@@ -5,11 +5,13 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from crosslingual_benchmarks.generation.prompts import ASPECTS, mc18, read_prompts
+from crosslingual_benchmarks.generation.prompts import world as world_module
 from crosslingual_benchmarks.generation.prompts.mg18 import mg18
 from crosslingual_benchmarks.generation.prompts.world import reference_pictures, world_prompts
 from crosslingual_benchmarks.generation.settings import GenerationSettings, load_prompt_set
@@ -258,6 +260,21 @@ def test_each_language_is_asked_for_its_own_motif_in_both_sizes():
         assert [p.culture for p in prompts] == [language] * 3
         assert {MOTIFS[p.scene.motif].language for p in prompts} == {language}
         assert [p.scene.first.size for p in prompts] == ["small", "big", "small"]
+
+
+def test_languages_whose_cultures_have_fewer_scenes_share_a_protocol(monkeypatch):
+    evaluation = SimpleNamespace(
+        scenes=lambda split, count, seed: ["a shark"] * count,
+        culture_scenes=lambda language, count: ["own"] * {"de": 1, "ja": 2}.get(language, 0),
+        caption=lambda scene, language: scene,
+    )
+    found = SimpleNamespace(evaluation=evaluation)
+    monkeypatch.setattr(world_module, "find_world", lambda name: found)
+    told = world_prompts("few", ["de", "ja", "sw"], 1, 22)
+    assert [len(told.of(language)) for language in ("de", "ja", "sw")] == [2, 3, 1]
+    assert told.protocol["num_culture_prompts"] == 22
+    assert told.protocol["culture_score"] == "judge"
+    assert "culture_score" not in world_prompts("few", ["de"], 1, 0).protocol
 
 
 def test_the_testbed_refuses_no_prompts_and_unknown_languages():

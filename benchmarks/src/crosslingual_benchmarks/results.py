@@ -11,6 +11,7 @@ with their sources, and nothing here reads them.
 | `pretrained` | its weights: an id or a folder |
 | `point` | the moment of a training that the line measures; absent where it is the end |
 | `language` | of the texts, BCP-47; absent where the task has none; `de+ja` of mixed prompts |
+| `language_facts` | what a world says of it: `name`, `encoder`, `script`, `family` |
 | `metrics` | name to number; shares are fractions between 0 and 1 |
 | `interval95` | bootstrap interval [low, high] of some of the metrics |
 | `protocol` | all that must be equal before two lines may be in one table |
@@ -33,6 +34,7 @@ from typing import Any, Required
 from typing_extensions import TypedDict
 
 from crosslingual.data.text import iter_json_lines
+from crosslingual.worlds import find_worlds
 from crosslingual_benchmarks.reading import check_shape
 
 TASKS = (
@@ -98,6 +100,7 @@ class Result(TypedDict, total=False):
     pretrained: str | None
     point: str
     language: str | None
+    language_facts: dict[str, str]
     interval95: dict[str, list[float]]
     quartiles: dict[str, list[float]]
     mean_recall: float
@@ -181,6 +184,15 @@ def metric_of(result: Result, name: str) -> float | None:
     """A line's number of that name, among its metrics or, as `mean_recall`, at the top level."""
     value = result["metrics"].get(name, result.get(name))
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def facts_of(dataset: str, language: str) -> dict[str, dict[str, str]]:
+    """What an installed world says of a language, as the key `language_facts` of a result line;
+    empty for other datasets, and for worlds that say nothing.
+    """
+    world = find_worlds().get(dataset)
+    facts = world.language_facts.get(language) if world else None
+    return {"language_facts": dict(facts)} if facts else {}
 
 
 def command_of(prog: str, settings: Any) -> str:

@@ -28,6 +28,8 @@ class World:
         evaluation_name: `module:attribute` of what asks for pictures of this world and judges them;
             None where no such evaluation exists.
         shapes: configs by part, as `frozen.shapes` has them, of models that are fetched.
+        language_facts: what is known of a language, for result lines and reports: its English
+            `name`, `script`, `family`, and whether it is `known` or `unknown` to the `encoder`.
     """
 
     name: str
@@ -36,6 +38,7 @@ class World:
     sources: Mapping[str, Callable[..., Iterator[Any]]]
     evaluation_name: str | None = None
     shapes: Mapping[str, Mapping[str, dict[str, Any]]] = field(default_factory=dict)
+    language_facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def evaluation(self) -> Any:

@@ -274,6 +274,18 @@ def test_a_file_of_another_layout_is_refused():
 
 def test_the_world_speaks_well_formed_languages():
     assert len(set(LANGUAGES)) == len(LANGUAGES) == 120
+
+
+def test_every_language_has_its_facts():
+    facts = WORLD.language_facts
+    assert tuple(facts) == LANGUAGES
+    assert facts["yo"] == {
+        "name": "Yoruba",
+        "encoder": "unknown",
+        "script": "Latin",
+        "family": "Niger-Congo",
+    }
+    assert len({told["name"] for told in facts.values()}) == 120
     assert list(WORLD.models) == ["sd", "clip", "e5", "e5-standardised"]
 
 

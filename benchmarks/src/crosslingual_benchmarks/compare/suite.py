@@ -87,6 +87,8 @@ class Arm:
         steps: what has to run first.
         pipeline: what `load_pipeline` is given; None where the arm draws nothing.
         embedder: what `load_embedder` is given; None where the arm finds nothing.
+        num_seeds: it runs under so many of the comparison's seeds, the first ones; under all if
+            None.
         prompt_language: `native`, or `english` for an upper bound.
         trained_languages: whose captions trained, English among them; the suite's if None.
         answers: cells of the table that answers the suite's question.
@@ -99,6 +101,7 @@ class Arm:
     steps: list[Step] = field(default_factory=list)
     pipeline: str | None = None
     embedder: str | None = None
+    num_seeds: int | None = None
     prompt_language: str = "native"
     trained_languages: list[str] | None = None
     answers: list[Answer] = field(default_factory=list)
@@ -215,7 +218,8 @@ def build_suite(values: Any, where: str) -> Suite:
     Raises:
         ValueError: a key is unknown, missing or of another type, a name stands twice or cannot name
             a folder, shares are above 1, a number is below 1, an answer names an arm or a language
-            that the suite lacks, or a curve has no languages.
+            that the suite lacks, a curve has no languages, or an arm has more seeds than one whose
+            outputs it reads.
     """
     suite: Suite = check_shape(Suite, values, where, strict=False)
     names = [arm.name for arm in suite.arms]
@@ -223,6 +227,7 @@ def build_suite(values: Any, where: str) -> Suite:
         raise ValueError(f"{where}: two arms of one name among {', '.join(names)}")
     for name in (*names, *suite.data):
         check_name(name, where)
+    _check_seeds(suite.arms, where)
     for arm in suite.arms:
         if any(step.share < 0 for step in arm.steps) or sum(s.share for s in arm.steps) > 1 + 1e-6:
             raise ValueError(f"{where}, arm {arm.name}: shares are at least 0 and at most 1 in all")
@@ -243,6 +248,20 @@ def build_suite(values: Any, where: str) -> Suite:
     if suite.curve and not ("en" in suite.trained_languages and suite.foreign_languages):
         raise ValueError(f"{where}: a curve needs English and another language that train")
     return suite
+
+
+def _check_seeds(arms: list[Arm], where: str) -> None:
+    """Refuses numbers of seeds below 1, and an arm that would lack another's outputs."""
+    seeds = {arm.name: float("inf") if arm.num_seeds is None else arm.num_seeds for arm in arms}
+    for arm in arms:
+        if seeds[arm.name] < 1:
+            raise ValueError(f"{where}, arm {arm.name}: num_seeds is below 1")
+        for name in arms_read(arm) & seeds.keys():
+            if seeds[name] < seeds[arm.name]:
+                raise ValueError(
+                    f"{where}, arm {arm.name}: it reads {name}, which has fewer seeds: give it the "
+                    "same num_seeds"
+                )
 
 
 def arms_read(arm: Arm) -> set[str]:

@@ -29,7 +29,8 @@ class CompareSettings:
         train_s: seconds that each arm may take, from the start of its first command to its export;
             the suite's own if not given.
         seeds: seeds of the comparison; the suite's own if none are given. Each of several has a
-            folder of its own, seed-N, and the second one repeats only what trains.
+            folder of its own, seed-N, and the second one repeats only what trains, as long as an
+            arm's num_seeds in the suite allows.
         num_prompts: prompts in each language, and at most so many for the curve over seconds; the
             suite's own if not given.
         mixed_prompts: prompts in each pair of languages, one of which trains, and 0 for none; the
@@ -202,7 +203,9 @@ def _run(settings: CompareSettings, words: str, report_options: dict[str, Any]) 
 
 
 def _runners(suite: Any, settings: CompareSettings, words: str, times: Any) -> list[Any]:
-    """One for each seed; arms that do not train, such as the English bound, run with the first."""
+    """One for each seed; arms that do not train, such as the English bound, run with the first,
+    and arms with `num_seeds` with so many.
+    """
     from crosslingual_benchmarks.compare.display import Display
     from crosslingual_benchmarks.compare.runner import Runner
     from crosslingual_benchmarks.compare.suite import arms_read
@@ -210,7 +213,8 @@ def _runners(suite: Any, settings: CompareSettings, words: str, times: Any) -> l
     folder, runners = Path(settings.output_dir), []
     seeds = dict.fromkeys(settings.seeds or [suite.seed])
     for seed in seeds:
-        one, first = dataclasses.replace(suite, seed=seed), next(iter(runners), None)
+        held = [arm for arm in suite.arms if arm.num_seeds is None or arm.num_seeds > len(runners)]
+        one, first = dataclasses.replace(suite, seed=seed, arms=held), next(iter(runners), None)
         if first is not None:
             trained = [arm for arm in one.arms if arm.steps or arms_read(arm)]
             one = dataclasses.replace(one, arms=trained)

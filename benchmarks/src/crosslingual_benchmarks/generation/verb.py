@@ -43,7 +43,7 @@ from crosslingual_benchmarks.generation.settings import (
 )
 from crosslingual_benchmarks.reading import check_name
 from crosslingual_benchmarks.report.tables import DASH, render_plain
-from crosslingual_benchmarks.results import Result, command_of, make_result
+from crosslingual_benchmarks.results import Result, command_of, facts_of, make_result
 
 if TYPE_CHECKING:
     from crosslingual_benchmarks.generation.scores import Scores
@@ -256,6 +256,7 @@ def _result(
         ],
         warnings=scores.warnings,
         **scores.further,
+        **facts_of(prompt_set.name, language),
         **(trained if settings.trained_languages else {}),
     )
 

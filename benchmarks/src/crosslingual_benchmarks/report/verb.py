@@ -103,6 +103,7 @@ def _measured_and_published(
 ) -> list[Section | None]:
     from crosslingual_benchmarks.report.sections.code_mixing import code_mixing_section
     from crosslingual_benchmarks.report.sections.efficiency import latency_section, training_section
+    from crosslingual_benchmarks.report.sections.fairness import fairness_section
     from crosslingual_benchmarks.report.sections.generation import generation_section
     from crosslingual_benchmarks.report.sections.published import published_section
     from crosslingual_benchmarks.report.sections.questions import question_sections
@@ -114,6 +115,7 @@ def _measured_and_published(
         *((section, [], "") for section in question_sections(results)),
         (speed_section(results), [], ""),
         (trade_off_section(results, settings.price_per_hour, settings.currency), [], ""),
+        (fairness_section(results), [], ""),
         (generation_section(results), ["4"], "generation"),
         (code_mixing_section(results), [], ""),
         (retrieval_section(results), ["2", "3"], "retrieval"),

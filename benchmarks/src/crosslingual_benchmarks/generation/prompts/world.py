@@ -50,7 +50,10 @@ def world_prompts(
             prompt(f"{language}-motif-{number:05d}", scene, [language], language)
             for number, scene in enumerate(own)
         ]
-    return PromptSet(world, prompts, {"split": split, "scene_seed": seed})
+    protocol = {"split": split, "scene_seed": seed}
+    if num_motif_prompts:  # as many as are asked for, also in a language whose culture has fewer
+        protocol |= {"num_culture_prompts": num_motif_prompts, "culture_score": "judge"}
+    return PromptSet(world, prompts, protocol)
 
 
 def mixed_prompts(
