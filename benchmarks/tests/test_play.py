@@ -147,8 +147,8 @@ def test_a_method_is_known_by_its_config(tmp_path, registered):
         (["--base", "testbed:none"], "no embedded model"),
         (["--world", "nowhere"], "not installed"),
         (["--report", "nowhere.html"], "no page nowhere.html"),
-        (["--max_waiting", "0"], "--max_waiting 0 draws nothing"),
-        (["--max_batch", "-1"], "--max_batch -1 draws nothing"),
+        (["--max_waiting", "0"], "nobody could draw"),
+        (["--max_batch_size", "0"], "must be at least 1"),
         (["--server_port", "70000"], "no port"),
     ],
 )

@@ -45,7 +45,7 @@ class Studio:
         Base.open(plan.base)
         self.plan, self.settings = plan, settings
         is_small = model_folder(plan.base) is not None
-        self._turns = Turns(self._draw, settings.max_batch or (WORLD_BATCH if is_small else 1))
+        self._turns = Turns(self._draw, settings.max_batch_size or (WORLD_BATCH if is_small else 1))
         self._loaded: dict[tuple[str, str], Any] = {}
         self._exports = {each.name: each for each in plan.draws}
         self._searches = {each.name: each for each in plan.searches}

@@ -25,7 +25,7 @@ class PlaySettings:
         guidance_scale: strength of classifier-free guidance; the world's or the pipeline's own.
         resolution: edge of the pictures in pixels; the world's or the pipeline's own.
         mixed_precision: precision of the pipelines' weights: no (fp32), fp16 or bf16.
-        max_batch: prompts of several people that a method draws at once; more take more
+        max_batch_size: prompts of several people that a method draws at once; more take more
             memory. 10 with a world's base, or 1, if not given.
         server_name: address that the page is bound to; 0.0.0.0 lets other machines reach it.
         server_port: port of the page; 0 takes any that is free.
@@ -43,7 +43,7 @@ class PlaySettings:
     guidance_scale: float | None = None
     resolution: int | None = None
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    max_batch: int | None = None
+    max_batch_size: int | None = None
     server_name: str = "127.0.0.1"
     server_port: int = 7860
     max_waiting: int = 20

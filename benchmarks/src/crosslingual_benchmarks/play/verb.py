@@ -25,7 +25,8 @@ def play(settings: PlaySettings) -> None:
         ValueError: gradio is not installed, the port is in use, or a setting that fits nothing.
     """
     check_address(settings.server_name, settings.server_port)
-    check_counts(settings)
+    if settings.max_waiting < 1:
+        raise ValueError("--max_waiting is below 1: nobody could draw")
     plan = plan_page(settings)
     examples = example_prompts(plan.world)
     if importlib.util.find_spec("gradio") is None:
@@ -44,15 +45,6 @@ def play(settings: PlaySettings) -> None:
             print(note)
         print(f"{', '.join(studio.names)} on {plan.base}: {address} (Ctrl-C ends it)", flush=True)
         page.block_thread()
-
-
-def check_counts(settings: PlaySettings) -> None:
-    """Refuses, by a ValueError, numbers with which nothing could be drawn."""
-    counts = ("num_pictures", "num_inference_steps", "resolution", "max_waiting", "max_batch")
-    for name in counts:
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} {value} draws nothing: give a number above 0")
 
 
 def check_address(server_name: str, server_port: int) -> None:
