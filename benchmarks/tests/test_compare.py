@@ -363,7 +363,8 @@ def test_an_arm_without_steps_pays_for_those_it_names_and_answers_with_every_see
         path = tmp_path / f"seed-{seed}" / "results" / "training.json"
         rows = {row["model"]: row for row in map(json.loads, path.read_text().splitlines())}
         assert rows["router"]["metrics"]["train_s"] == pytest.approx(4.0, abs=0.3)
-        assert rows["router"]["answers"] == [ANSWER | {"against": None}]
+        defaults = {"against": None, "measure": "text_accuracy"}
+        assert rows["router"]["answers"] == [ANSWER | defaults]
         assert rows["router"]["question"] == QUESTION and "answers" not in rows["one"]
         assert len(rows["router"]["stages"]) == 2
 
@@ -499,6 +500,16 @@ def test_mixed_prompts_are_measured_for_arms_that_read_them_and_can_be_asked_for
             place.mkdir(parents=True, exist_ok=True)
         runner._drop_stale_pictures(runner.suite.arms[-1], command, key)
     assert [place.exists() for place in pictures] == [True, False]
+    with pytest.raises(ValueError, match="prompts of the emoji name one thing.*--mixed_prompts"):
+        chosen_suite(CompareSettings(suite="emoji", mixed_prompts=5))
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_pictures_and_recalls_of_a_seed_say_that_they_are_its(seed, tmp_path):
+    arm = {"name": "one", "about": "a test", "method": "pea", "pipeline": "p", "embedder": "e"}
+    suite = suite_of([arm], seed=seed)
+    drawing, finding = runner_of(suite, tmp_path).measurements(suite.arms[0])
+    assert drawing.settings["seed"] == finding.settings.get("seed", 0) == seed
 
 
 def test_an_absent_suite_or_arm_is_named():

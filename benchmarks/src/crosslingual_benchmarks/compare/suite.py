@@ -16,7 +16,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -49,13 +49,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Answer:
-    """A cell of the table that answers a suite's question: an arm's mean text accuracy.
+    """A cell of the table that answers a suite's question: an arm's mean over languages.
 
     Attributes:
         row: name of the cell's row.
         column: name of its column.
         languages: whose mean it is.
         against: arm whose mean over the same languages is taken from it.
+        measure: of pictures that are drawn, or of those that are found.
     """
 
     __pydantic_config__ = FORBID
@@ -63,6 +64,7 @@ class Answer:
     column: str
     languages: list[str]
     against: str | None = None
+    measure: Literal["text_accuracy", "mean_recall"] = "text_accuracy"
 
 
 @dataclass(frozen=True)
