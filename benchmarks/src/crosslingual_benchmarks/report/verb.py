@@ -103,6 +103,7 @@ def _measured_and_published(
 ) -> list[Section | None]:
     from crosslingual_benchmarks.report.sections.efficiency import latency_section, training_section
     from crosslingual_benchmarks.report.sections.fairness import fairness_section
+    from crosslingual_benchmarks.report.sections.few_shot import few_shot_section
     from crosslingual_benchmarks.report.sections.generation import generation_section
     from crosslingual_benchmarks.report.sections.published import published_section
     from crosslingual_benchmarks.report.sections.retrieval import retrieval_section
@@ -112,6 +113,7 @@ def _measured_and_published(
     parts: list[tuple[Section | None, list[str], str]] = [
         (speed_section(results), [], ""),
         (trade_off_section(results, settings.price_per_hour, settings.currency), [], ""),
+        (few_shot_section(results), [], ""),
         (fairness_section(results), [], ""),
         (generation_section(results), ["4"], "generation"),
         (retrieval_section(results), ["2", "3"], "retrieval"),
