@@ -20,6 +20,7 @@ from packages import REPOSITORY, find_packages
 
 PROSE_NAMES = {"LICENSE", "CODEOWNERS", ".editorconfig", ".gitignore", ".pre-commit-config.yaml"}
 WORLDS = "tools/worlds"
+TESTED_BY = {"tools/new_method.py": "template", "tools/deploy/serve.py": "benchmarks"}
 TEST_MACHINERY = {"tools/test.sh", "tools/environment.py", "tools/packages.py"}
 
 
@@ -48,8 +49,8 @@ def _affected_by(path: str, folders: dict[str, str]) -> set[str]:
         if path.startswith(folder + "/"):
             is_used_by_all = name == "shared" or path.startswith(f"{WORLDS}/src/")
             return set(folders) if is_used_by_all else {name}
-    if path == "tools/new_method.py":
-        return {"template"} & set(folders)
+    if path in TESTED_BY:
+        return {TESTED_BY[path]} & set(folders)
     if path.startswith("tools/") and path not in TEST_MACHINERY:
         return set()
     return set(folders)

@@ -15,7 +15,7 @@ from crosslingual_benchmarks.generation.prompts import world as world_module
 from crosslingual_benchmarks.generation.prompts.mg18 import mg18
 from crosslingual_benchmarks.generation.prompts.world import reference_pictures, world_prompts
 from crosslingual_benchmarks.generation.settings import GenerationSettings, load_prompt_set
-from crosslingual_worlds.drawn.captions import caption
+from crosslingual_worlds.drawn.captions import caption, lexicon
 from crosslingual_worlds.drawn.judge import shows
 from crosslingual_worlds.drawn.languages import LANGUAGES
 from crosslingual_worlds.drawn.motifs import MOTIFS
@@ -238,6 +238,19 @@ def test_testbed_prompts_are_held_out_scenes_alike_in_every_language(split):
         assert split_of(prompt.scene) == split and prompt.culture is None
         assert prompt.english == caption(prompt.scene, "en")
         assert prompt.prompts == {name: caption(prompt.scene, name) for name in ("de", "ja")}
+
+
+def test_mixed_prompts_pair_second_languages_with_all_in_both_orders_on_the_same_scenes():
+    settings = GenerationSettings("base", "testbed", languages=["de", "ar", "nl"], num_prompts=3)
+    told = load_prompt_set(replace(settings, second_languages=["de", "en"]))
+    pairs = {"de+en", "en+de"} | {f"{a}+{b}" for a in ("de", "en") for b in ("ar", "nl")}
+    pairs |= {f"{b}+{a}" for a in ("de", "en") for b in ("ar", "nl")}
+    assert set(told.languages) == pairs | {"de", "en", "ar", "nl"}  # and not ar+nl
+    assert told.name == "testbed-mixed" and told.protocol["second_languages"] == ["de", "en"]
+    for prompt in told.prompts:
+        assert split_of(prompt.scene) == "test" and prompt.scene.second is not None
+        assert prompt.prompts["de"] == caption(prompt.scene, "de")
+        assert prompt.prompts["de+en"].endswith(lexicon("en").phrase(prompt.scene.second))
 
 
 def test_each_language_is_asked_for_its_own_motif_in_both_sizes():

@@ -31,6 +31,7 @@ ALL = ["root", *FOLDERS]
         (["benchmarks/perf/step.py"], ["root", "benchmarks"]),
         (["tools/template/src/NAME/method.py"], ["root", "template"]),
         (["tools/new_method.py"], ["root", "template"]),
+        (["tools/deploy/serve.py"], ["root", "benchmarks"]),
         (["tools/worlds/pretrain/unet.py", "tools/worlds/tests/test_judge.py"], ["root", "worlds"]),
         (["tools/worlds/src/crosslingual_worlds/testing/miniatures.py"], ALL),
         (["tools/worlds/src/crosslingual_worlds/drawn/weights/sd/unet.safetensors"], ALL),

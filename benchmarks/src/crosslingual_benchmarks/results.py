@@ -10,7 +10,7 @@ with their sources, and nothing here reads them.
 | `model` | the arm: a method's name, or a baseline's such as `as_is` |
 | `pretrained` | its weights: an id or a folder |
 | `point` | the moment of a training that the line measures; absent where it is the end |
-| `language` | of the texts, BCP-47; absent where the task has none |
+| `language` | of the texts, BCP-47; absent where the task has none; `de+ja` of mixed prompts |
 | `language_facts` | what a world says of it: `name`, `encoder`, `script`, `family` |
 | `metrics` | name to number; shares are fractions between 0 and 1 |
 | `interval95` | bootstrap interval [low, high] of some of the metrics |
@@ -18,6 +18,7 @@ with their sources, and nothing here reads them.
 | `n_images`, `n_texts`, `n_ties` | sizes, where the task has them |
 | `num_cut_prompts`, `n_cut_texts` | texts that an encoder reads only in part |
 | `dataset_sha256`, `precision`, `versions`, `seed`, `wall_s` | to repeat the number |
+| `question`, `answers` | of a training: what its suite asks, and the cells that its arm fills |
 | `command` | words that repeat it |
 """
 
@@ -41,11 +42,13 @@ TASKS = (
     "text_to_image",
     "training",
     "training_curve",
+    "code_mixing",
     "latency",
     "comparison",
 )
 """Retrieval both ways, by CLIP_benchmark's name; pictures from prompts; the cost of training an
-arm, and its quality on the way; milliseconds a query; how a comparison's time divides.
+arm, and its quality on the way; pictures from prompts in two languages; milliseconds a query; how
+a comparison's time divides.
 """
 
 REQUIRED = ("task", "dataset", "model", "metrics", "protocol")
@@ -66,6 +69,24 @@ class Stage(TypedDict, total=False):
 
     steps: float
     step_s: float
+
+
+class Question(TypedDict, total=False):
+    """What a comparison asks, of an arm that answers it."""
+
+    title: Required[str]
+    text: Required[str]
+
+
+class Answer(TypedDict, total=False):
+    """A cell of the table that answers a question: an arm's mean text accuracy over languages,
+    less that of the arm `against`.
+    """
+
+    row: Required[str]
+    column: Required[str]
+    languages: Required[list[str]]
+    against: str | None
 
 
 class Result(TypedDict, total=False):
@@ -99,6 +120,8 @@ class Result(TypedDict, total=False):
     trained_languages: list[str]
     prompt_language: str
     grids: list[str]
+    question: Question
+    answers: list[Answer]
 
 
 def make_result(task: str, **keys: Any) -> Result:

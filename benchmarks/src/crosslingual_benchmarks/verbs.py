@@ -15,6 +15,7 @@ SUMMARIES = {
     "cost": "print hours, price and price per point, measured and published",
     "recommend": "say which method fits a budget and wishes, and why",
     "report": "write a page, tables and plots of result files",
+    "play": "serve a page that draws and searches in any language",
     "finetune-features": "full fine-tuning: compute latents and token ids of shards, once",
     "finetune": "full fine-tuning: train UNet and text encoder by the diffusion loss",
     "finetune-export": "full fine-tuning: write a checkpoint's pipeline",
@@ -30,6 +31,7 @@ PLACES = {
     "cost": ("cost.verb:cost", "cost.verb:CostSettings"),
     "recommend": ("recommend.verb:recommend", "recommend.verb:RecommendSettings"),
     "report": ("report.verb:report", "report.verb:ReportSettings"),
+    "play": ("play.verb:play", "play.settings:PlaySettings"),
     "finetune-features": (
         "baselines.full_finetuning:features",
         "baselines.settings:FeaturesSettings",

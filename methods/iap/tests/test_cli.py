@@ -13,7 +13,7 @@ CUT = {"objective": "text", "train_data": "{shards}", "max_length": 8}
 
 
 class TestCommand(conformance.Command):
-    verbs = "demo features train export generate evaluate ablate info"
+    verbs = "demo features train export merge generate evaluate ablate info"
     typo = ("target_languag", "target_language")
     mistakes = (
         ({"target_language": []}, "target_language is not set: .* --target_language zh"),

@@ -51,6 +51,35 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A cell of the table that answers a suite's question: an arm's mean text accuracy.
+
+    Attributes:
+        row: name of the cell's row.
+        column: name of its column.
+        languages: whose mean it is.
+        against: arm whose mean over the same languages is taken from it.
+    """
+
+    __pydantic_config__ = FORBID
+    row: str
+    column: str
+    languages: list[str]
+    against: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a suite asks: the title and the text of a section of the page, whose table its arms'
+    answers fill.
+    """
+
+    __pydantic_config__ = FORBID
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Arm:
     """One way to draw or find pictures by prompts in other languages.
 
@@ -65,6 +94,7 @@ class Arm:
             None.
         prompt_language: `native`, or `english` for an upper bound.
         trained_languages: whose captions trained, English among them; the suite's if None.
+        answers: cells of the table that answers the suite's question.
     """
 
     __pydantic_config__ = FORBID
@@ -77,6 +107,7 @@ class Arm:
     num_seeds: int | None = None
     prompt_language: str = "native"
     trained_languages: list[str] | None = None
+    answers: list[Answer] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -90,6 +121,18 @@ class Curve:
 
     __pydantic_config__ = FORBID
     num_points: int = 5
+    num_prompts: int = 16
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How each arm's pipeline is measured on prompts in two languages, one of them a trained one.
+
+    Attributes:
+        num_prompts: prompts in each ordered pair of languages, and in each language alone.
+    """
+
+    __pydantic_config__ = FORBID
     num_prompts: int = 16
 
 
@@ -112,6 +155,8 @@ class Suite:
         num_processes: that share a training step.
         arms_at_once: arms that train side by side.
         curve: how quality over seconds is measured; None measures the end alone.
+        mixing: how prompts in two languages are measured; None measures none.
+        question: what the suite asks, in a section of its own; None where it compares arms alone.
         latency: whether a query's milliseconds are measured.
         seed: of everything.
     """
@@ -130,6 +175,8 @@ class Suite:
     num_processes: int = 2
     arms_at_once: int = 1
     curve: Curve | None = None
+    mixing: Mixing | None = None
+    question: Question | None = None
     latency: bool = True
     seed: int = 0
 
@@ -173,8 +220,9 @@ def build_suite(values: Any, where: str) -> Suite:
 
     Raises:
         ValueError: a key is unknown, missing or of another type, a name stands twice or cannot name
-            a folder, shares are above 1, a number is below 1, a curve has no languages, or an arm
-            has more seeds than one whose outputs it reads.
+            a folder, shares are above 1, a number is below 1, an answer names an arm or a language
+            that the suite lacks, a curve has no languages, or an arm has more seeds than one whose
+            outputs it reads.
     """
     suite: Suite = check_shape(Suite, repeated(values, where), where, strict=False)
     names = [arm.name for arm in suite.arms]
@@ -186,12 +234,19 @@ def build_suite(values: Any, where: str) -> Suite:
     for arm in suite.arms:
         if any(step.share < 0 for step in arm.steps) or sum(s.share for s in arm.steps) > 1 + 1e-6:
             raise ValueError(f"{where}, arm {arm.name}: shares are at least 0 and at most 1 in all")
+        for answer in arm.answers:
+            unknown = {answer.against or arm.name} - {*names}
+            unknown |= {*answer.languages} - {*suite.languages}
+            if unknown or not answer.languages or suite.question is None:
+                told = ", ".join(sorted(unknown)) or "question or languages"
+                raise ValueError(f"{where}, arm {arm.name}: an answer lacks {told} in this suite")
     counts = [suite.num_processes, suite.arms_at_once]
     counts += [suite.curve.num_points, suite.curve.num_prompts] if suite.curve else []
+    counts += [suite.mixing.num_prompts] if suite.mixing else []
     if suite.train_s <= 0 or min(counts) < 1 or not suite.trained_languages:
         raise ValueError(
             f"{where}: train_s, num_processes, arms_at_once, trained_languages or a number of the "
-            "curve is empty or below 1"
+            "curve or of mixing is empty or below 1"
         )
     if suite.curve and not ("en" in suite.trained_languages and suite.foreign_languages):
         raise ValueError(f"{where}: a curve needs English and another language that train")

@@ -44,12 +44,13 @@ def heat_map(
     *,
     scale: float,
     label: str,
+    column_inches: float = 0.42,
 ) -> bytes:
-    """Arms by languages: a square a number, which stands in it; a dash where there is none.
+    """Arms by languages: a field a number, which stands in it; a dash where there is none.
 
     Numbers are multiplied by `scale`; the colours go from 0 to it.
     """
-    size = max(5.0, 2.6 + 0.42 * len(columns)), max(2.2, 0.8 + 0.34 * len(rows))
+    size = max(5.0, 2.6 + column_inches * len(columns)), max(2.2, 0.8 + 0.34 * len(rows))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     values = [

@@ -2,13 +2,14 @@
 unless it starts from an AltCLIP or an earlier IAP encoder, which have one.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AltCLIPTextConfig, AltCLIPTextModel, XLMRobertaModel
 
-from crosslingual.adapter.artifact import load_strict
+from crosslingual.adapter.artifact import load_artifact, load_artifact_config, load_strict
 from crosslingual.frozen.encoders import encoder_config
 from crosslingual.frozen.weights import load_frozen
 from iap.method import TargetEncoder
@@ -80,6 +81,19 @@ def start_encoder(
     }
     load_strict(encoder.roberta, state)
     return encoder
+
+
+def load_state(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of an exported encoder, by the names of `build_encoder`, and its config.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder holds no encoder, a pickle, or another method's
+            export.
+    """
+    config = load_artifact_config(folder, "iap")
+    model = load_frozen(AltCLIPTextModel, str(Path(folder) / "text_encoder"))
+    head = load_artifact(folder, "iap")[1] if config["pooled_width"] else {}
+    return model.state_dict() | {f"pooled.{name}": t for name, t in head.items()}, config
 
 
 def make_encoder(settings: TrainSettings, config: dict[str, Any]) -> TargetEncoder:

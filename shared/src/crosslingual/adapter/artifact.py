@@ -27,6 +27,8 @@ _COUNT = Annotated[int, pydantic.Field(ge=1)] | None
 _FIELDS = {"max_length": _COUNT, "languages": list[str] | None, "guidance_scale": float | None}
 _FIELDS |= dict.fromkeys(("base", "base_revision", "text_encoder"), str | None)
 """Of a config, what shared code uses; what a method's own fields hold, its module says."""
+MAY_DIFFER = ("languages", "guidance_scale", "seed", "merged")
+"""Keys of configs in which exports of one base, encoder and shape may differ."""
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, LookupError, AttributeError, TypeError)
 _UNREADABLE += (EOFError, ValueError, OverflowError)
@@ -163,6 +165,28 @@ def load_adapter(
         raise ValueError(f"{folder}/{CONFIG} describes no adapter of {method}: {reason}") from error
     load_strict(adapter, state)
     return freeze(adapter), config
+
+
+def check_alike(configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses exports of one method that are not of one base, encoder and shape; `configs` are
+    theirs by name.
+
+    Raises:
+        ValueError: two differ in other keys than `MAY_DIFFER`; these are named with both values.
+    """
+    (folder, first), *others = configs.items()
+    for other, config in others:
+        keys = sorted({*first, *config} - {*MAY_DIFFER})
+        told = [
+            f"{key} ({first.get(key)!r:.60} and {config.get(key)!r:.60})"
+            for key in keys
+            if first.get(key) != config.get(key)
+        ]
+        if told:
+            raise ValueError(
+                f"{folder} and {other} differ in {', '.join(told)}: take exports of one base, "
+                "encoder and shape"
+            )
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
