@@ -407,6 +407,8 @@ TWO_STEPS = {"steps": [{"run": "x", "share": 0.7}] * 2}
         ({"train_s": "soon"}, "train_s is 'soon', not"),
         ({"arms": [ARM | {"num_seeds": 0}]}, "arm a: num_seeds is below 1"),
         ({"arms": [ARM | {"num_seeds": 1}, READER]}, "arm b: it reads a, which has fewer seeds"),
+        ({"each": {"n": [1]}}, "each: n has no value, or nothing holds {n}"),
+        ({"each": {"n": 3}}, "each: n is 3, not a list"),
         ({"arms_at_once": 0}, "arms_at_once, trained_languages or a number of the curve"),
         ({"mixing": {"num_prompts": 0}}, "of the curve or of mixing is empty or below 1"),
         ({"curve": {"num_points": 0}}, "a number of the curve or of mixing is empty"),
@@ -545,6 +547,17 @@ def test_an_arm_runs_under_as_many_seeds_as_the_suite_gives_it(trainer, tmp_path
         3: ["one", "twice"],
         4: ["one"],
     }
+
+
+def test_arms_and_data_that_hold_a_word_of_each_are_repeated():
+    few = {"name": "few_{n}", "about": "of {n}", "method": "base", "pipeline": "{arm}/x"}
+    few["steps"] = [{"run": "x", "share": 1, "settings": {"num": "{n}", "at": "{data}/d_{n}"}}]
+    data = {"d_{n}": {"num": "{n}"}, "all": {}}
+    suite = suite_of([ARM, few], data=data, each={"n": [30, 100]})
+    assert [arm.name for arm in suite.arms] == ["a", "few_30", "few_100"]
+    assert suite.arms[2].steps[0].settings == {"num": 100, "at": "{data}/d_100"}
+    assert (suite.arms[1].about, suite.arms[1].pipeline) == ("of 30", "{arm}/x")
+    assert suite.data == {"d_30": {"num": 30}, "d_100": {"num": 100}, "all": {}}
 
 
 def test_a_plan_is_kept(tmp_path):

@@ -94,3 +94,15 @@ def contact_sheet(cells: Sequence[Sequence[tuple]], **options: Any) -> Any:
         if world.evaluation_name is not None:
             return world.evaluation.contact_sheet(cells, **options)
     raise ValueError(f"a contact sheet needs the fonts of a world: {REMEDY}")
+
+
+def can_write(text: str) -> bool:
+    """Whether the fonts of a contact sheet have every character; a text that lacks one is left out.
+
+    Raises:
+        ValueError: no world with fonts is installed.
+    """
+    for world in find_worlds().values():
+        if world.evaluation_name is not None:
+            return world.evaluation.can_write(text)
+    raise ValueError(f"a contact sheet needs the fonts of a world: {REMEDY}")
