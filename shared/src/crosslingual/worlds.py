@@ -87,7 +87,8 @@ def contact_sheet(cells: Sequence[Sequence[tuple]], **options: Any) -> Any:
     """A picture of pictures in rows and columns, each above its text in the text's own script.
 
     A cell is (picture, text, language) or (picture, text, language, mark): True draws a green
-    frame, False a red one. Options are column_heads, row_heads, row_languages and picture_size.
+    frame, False a red one. Options are column_heads, row_heads, row_languages, picture_size and
+    type_size.
     The fonts come with the worlds; any world that is installed will do.
     """
     for world in find_worlds().values():

@@ -15,6 +15,8 @@ from crosslingual.worlds import can_write, contact_sheet
 from crosslingual_benchmarks.generation.pictures import METADATA, SAMPLE
 from crosslingual_benchmarks.results import Result, read_results
 
+TYPE_SIZE = 0.165  # of a picture's width: it can be read where pictures are small
+
 Shown = tuple[Image.Image, str, str, bool | None]
 """A picture, its prompt, the prompt's language, and whether the picture was judged to be right."""
 
@@ -40,7 +42,7 @@ class SheetSettings:
     number: int = 0
     output: str = "sheet.png"
     num_columns: int = 12
-    picture_size: int = 96
+    picture_size: int = 72
 
 
 def sheet(settings: SheetSettings) -> Path:
@@ -65,7 +67,8 @@ def sheet(settings: SheetSettings) -> Path:
         raise ValueError("the sheet's fonts can write the prompt in none of its languages")
     drawn = in_rows(written, settings.num_columns)
     with replacing(Path(settings.output)) as partial:
-        contact_sheet(drawn, picture_size=settings.picture_size).save(partial, "png")
+        options = {"picture_size": settings.picture_size, "type_size": TYPE_SIZE}
+        contact_sheet(drawn, **options).save(partial, "png")
     print(told_of(shown, written, own))
     return Path(settings.output)
 
