@@ -281,7 +281,7 @@ def export(pipe: StableDiffusion3Pipeline, folder: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    options, _ = start(__doc__, num_steps=20_000)
+    options, _ = start(__doc__, num_steps=16_000)
     parts, pool = make_parts(), load_pool(options.work)
     pipe = make_pipeline(parts, pool)
     train(
