@@ -39,6 +39,8 @@ LABELS = {
     "random": "random (chance)",
     "pea_keywords": "PEA, keywords too",
     "pea_english": "PEA, all English names too",
+    "pea_related": "PEA on relatives",
+    "pea_transfer": "PEA, from relatives' adapter",
     "text_space_mse_keywords": "text-space MSE, keywords too",
     **dict.fromkeys(UPPER_BOUNDS, "English upper bound"),
 }
