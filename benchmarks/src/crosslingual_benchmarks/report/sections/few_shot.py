@@ -6,7 +6,7 @@ An arm counts if its name ends with its number of names, as `pea_30_names` does.
 import re
 from collections.abc import Sequence
 
-from crosslingual_benchmarks.report.arms import LABELS, Arm, style_of
+from crosslingual_benchmarks.report.arms import LABELS, Arm
 from crosslingual_benchmarks.report.curves import Line, curve_panels
 from crosslingual_benchmarks.report.document import Cell, Figure, Section, Table
 from crosslingual_benchmarks.report.groups import Group, groups_of
@@ -103,8 +103,8 @@ def _figure(group: Group, curves: Curves, measure: Measure, english: float, titl
     for language in _languages(group):
         told = {name: _numbers(arms, language, measure) for name, arms in curves.items()}
         panels[_named(language, group)] = [
-            Line(LABELS.get(name, name), [*numbers], [*numbers.values()], style_of(name))
-            for name, numbers in told.items()
+            Line(LABELS.get(name, name), [*numbers], [*numbers.values()], style)
+            for style, (name, numbers) in enumerate(told.items())
             if numbers
         ]
     levels = {"English": english}
