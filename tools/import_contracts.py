@@ -2,8 +2,9 @@
 
     benchmarks -> (entry points) methods -> shared <- worlds
 
-Worlds are found by name: only tests import them. This script writes the contracts from the folders
-on disk, because pyproject.toml would need a line by hand for each new method.
+Worlds are found by name: only tests import them. ComfyUI's nodes find methods as the benchmarks do,
+by entry point. This script writes the contracts from the folders on disk, because pyproject.toml
+would need a line by hand for each new method.
 """
 
 import os

@@ -37,9 +37,9 @@ class Package:
 
 
 def find_packages(repository: Path = REPOSITORY) -> dict[str, Package]:
-    """Finds shared, the worlds, benchmarks, the template and every method, by short name."""
+    """Finds shared, the worlds, benchmarks, the template, the nodes and every method."""
     folders = [repository / "shared", repository / "tools" / "worlds", repository / "benchmarks"]
-    folders += [repository / "tools" / "template"]
+    folders += [repository / "tools" / "template", repository / "tools" / "comfyui"]
     folders += sorted((repository / "methods").glob("*"))
     return {
         folder.name: Package(folder.name, folder)

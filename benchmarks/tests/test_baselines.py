@@ -12,11 +12,17 @@ import torch
 from crosslingual.data.shards import write_shards
 from crosslingual.frozen.clip import load_clip
 from crosslingual.frozen.tokens import on_cut
-from crosslingual_benchmarks.baselines import FULL_FINETUNING, TRANSLATE_TEST, translate_test
+from crosslingual_benchmarks.baselines import (
+    FULL_FINETUNING,
+    ROUTER,
+    TRANSLATE_TEST,
+    translate_test,
+)
 from crosslingual_benchmarks.baselines.full_finetuning import (
     build_joint,
     build_text_encoder,
 )
+from crosslingual_benchmarks.baselines.router import RoutedPipeline
 from crosslingual_benchmarks.baselines.settings import FinetuneSettings
 from crosslingual_benchmarks.baselines.translate_test import (
     TranslatingEmbedder,
@@ -147,6 +153,32 @@ def test_a_translation_that_is_cut_counts_for_its_prompt():
     with on_cut(cuts.append):
         TranslatingPipeline(Pipe(), lambda texts: ["a " * 20, "b"])(["ein langer", "zwei"])
     assert [cut.text for cut in cuts] == ["ein langer"]
+
+
+class Painter:
+    """A pipeline that draws what it is, and for which noise."""
+
+    def __init__(self, name):
+        self.name, self.components, self.calls = name, {"tokenizer": None}, []
+
+    def __call__(self, prompt, generator, **settings):
+        self.calls.append((prompt, settings))
+        pairs = zip(prompt, generator, strict=True)
+        return SimpleNamespace(images=[(self.name, *pair) for pair in pairs])
+
+
+def test_a_router_sends_each_prompt_with_its_noise_where_its_script_is_read():
+    pipes = {"a": Painter("a"), "b": Painter("b")}
+    routed = RoutedPipeline(pipes, {"a": ["de", "en"], "b": ["ja"]})
+    drawn = routed(["ein Stern", "赤い星", "a star"], generator=[1, 2, 3], height=64)
+    assert drawn.images == [("a", "ein Stern", 1), ("b", "赤い星", 2), ("a", "a star", 3)]
+    assert pipes["a"].calls == [(["ein Stern", "a star"], {"height": 64})]
+    assert set(routed.components) == {"0_tokenizer", "1_tokenizer"} and routed.name == "a"
+
+
+def test_a_router_needs_exports_to_choose_from():
+    with pytest.raises(ValueError, match="give METHOD:FOLDER,FOLDER"):
+        ROUTER.load_pipeline("pea:one", None)
 
 
 def test_texts_are_translated_before_clip_and_pictures_are_not():

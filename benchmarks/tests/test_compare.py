@@ -23,10 +23,18 @@ from crosslingual_benchmarks.compare.commands import (
 from crosslingual_benchmarks.compare.display import Display
 from crosslingual_benchmarks.compare.plan import Plan
 from crosslingual_benchmarks.compare.runner import Runner
-from crosslingual_benchmarks.compare.suite import SUITES, build_suite, fill, read_suite
+from crosslingual_benchmarks.compare.suite import (
+    SUITES,
+    arms_read,
+    build_suite,
+    fill,
+    read_suite,
+)
+from crosslingual_benchmarks.compare.times import Times
 from crosslingual_benchmarks.compare.verb import (
     AblateSettings,
     CompareSettings,
+    _runners,
     ablate,
     chosen_suite,
     compare,
@@ -338,6 +346,29 @@ def test_an_arm_pays_for_what_it_goes_on_from_and_runs_anew_where_that_did(train
     assert [len(row["stages"]) for row in rows] == [1, 2, 1, 1, 2]
 
 
+def test_an_arm_without_steps_pays_for_those_it_names_and_answers_with_every_seed(
+    trainer, tmp_path, monkeypatch
+):
+    arms = [arm_of(trainer, name) for name in ("one", "two")]
+    exports = "x:{arms}/one/run/adapter,{arms}/two/run/adapter"
+    router = {"name": "router", "about": "a test", "method": "router", "pipeline": exports}
+    router |= {"trained_languages": ["de"], "answers": [ANSWER]}
+    suite = suite_of([*arms, ARM, router], question=QUESTION, latency=False)
+    monkeypatch.setattr(Runner, "measurements", lambda self, arm: [])
+    monkeypatch.setattr("crosslingual_benchmarks.compare.verb.chosen_suite", lambda _: suite)
+    for seed in (0, 1):  # where its measurements would lie
+        (tmp_path / f"seed-{seed}" / "arms" / "router").mkdir(parents=True)
+    compare(CompareSettings(output_dir=str(tmp_path), seeds=[0, 1], report=False))
+    for seed in (0, 1):
+        path = tmp_path / f"seed-{seed}" / "results" / "training.json"
+        rows = {row["model"]: row for row in map(json.loads, path.read_text().splitlines())}
+        assert rows["router"]["metrics"]["train_s"] == pytest.approx(4.0, abs=0.3)
+        defaults = {"against": None, "measure": "text_accuracy"}
+        assert rows["router"]["answers"] == [ANSWER | defaults]
+        assert rows["router"]["question"] == QUESTION and "answers" not in rows["one"]
+        assert len(rows["router"]["stages"]) == 2
+
+
 def test_arms_that_others_go_on_from_are_run_with_them():
     chosen = chosen_suite(CompareSettings(suite="ablate_mclip", arms=["texts_alone"]))
     assert [arm.name for arm in chosen.arms] == ["triangle", "texts_alone"]
@@ -355,6 +386,9 @@ def test_words_in_braces_are_places_and_languages():
 
 
 ARM = {"name": "a", "about": "b", "method": "c"}
+ANSWER = {"row": "r", "column": "c", "languages": ["de"]}
+QUESTION = {"title": "Why?", "text": "So."}
+READER = ARM | {"name": "b", "pipeline": "{arms}/a/run"}
 TWO_STEPS = {"steps": [{"run": "x", "share": 0.7}] * 2}
 
 
@@ -371,9 +405,23 @@ TWO_STEPS = {"steps": [{"run": "x", "share": 0.7}] * 2}
         ({"arms": [ARM | {"steps": [{"run": 3}]}]}, "arms.0.steps.0.run is 3, not a text"),
         ({"trained_languages": ["en", False]}, "trained_languages.1 is False, not a text"),
         ({"train_s": "soon"}, "train_s is 'soon', not"),
+        ({"arms": [ARM | {"num_seeds": 0}]}, "arm a: num_seeds is below 1"),
+        ({"arms": [ARM | {"num_seeds": 1}, READER]}, "arm b: it reads a, which has fewer seeds"),
+        ({"each": {"n": [1]}}, "each: n has no value, or nothing holds {n}"),
+        ({"each": {"n": 3}}, "each: n is 3, not a list"),
         ({"arms_at_once": 0}, "arms_at_once, trained_languages or a number of the curve"),
-        ({"curve": {"num_points": 0}}, "a number of the curve is empty or below 1"),
+        ({"mixing": {"num_prompts": 0}}, "of the curve or of mixing is empty or below 1"),
+        ({"curve": {"num_points": 0}}, "a number of the curve or of mixing is empty"),
         ({"curve": {}, "trained_languages": ["en"]}, "a curve needs English and another"),
+        ({"arms": [ARM | {"answers": [ANSWER]}]}, "arm a: an answer lacks question or languages"),
+        (
+            {"arms": [ARM | {"answers": [ANSWER | {"against": "z"}]}], "question": QUESTION},
+            "arm a: an answer lacks z in this suite",
+        ),
+        (
+            {"arms": [ARM | {"answers": [ANSWER | {"languages": ["fr"]}]}], "question": QUESTION},
+            "an answer lacks fr",
+        ),
     ],
 )
 def test_a_suite_that_is_wrong_is_refused(changes, message):
@@ -414,7 +462,8 @@ def test_our_suites_are_read_and_every_word_in_them_is_known(name):
         for step in arm.steps:
             fill(step.settings, words)
         shares = [step.share for step in arm.steps]
-        assert not shares or 0 < sum(shares) <= 1 + 1e-6
+        builds = bool(arms_read(arm))  # on other arms' trainings
+        assert not shares or (0 < sum(shares) or builds) and sum(shares) <= 1 + 1e-6
         assert arm.pipeline or arm.embedder
 
 
@@ -438,6 +487,33 @@ def test_latencies_are_measured_where_the_suite_wants_them(tmp_path):
         assert [command.run for command in commands] == [LATENCY] * wanted
 
 
+def test_mixed_prompts_are_measured_for_arms_that_read_them_and_can_be_asked_for(tmp_path):
+    settings = CompareSettings(arms=["english", "as_is", "mclip", "pea"], mixed_prompts=5)
+    runner = runner_of(chosen_suite(settings), tmp_path)
+    mixed = {arm.name: runner.measurements(arm)[1:] for arm in runner.suite.arms}
+    assert mixed["english"] == mixed["mclip"] == []
+    (command,) = mixed["pea"]
+    assert command.settings["num_prompts"] == 5 and command.place.name == "mixing"
+    assert command.settings["second_languages"] == ["en", "de", "hi", "ja", "zh"]
+    assert command.settings["languages"] == runner.suite.languages
+    pictures = [runner.results / f"pea-testbed{end}" for end in ("", "-mixed")]
+    for key in ("first", "second"):
+        for place in pictures:
+            place.mkdir(parents=True, exist_ok=True)
+        runner._drop_stale_pictures(runner.suite.arms[-1], command, key)
+    assert [place.exists() for place in pictures] == [True, False]
+    with pytest.raises(ValueError, match="prompts of the emoji name one thing.*--mixed_prompts"):
+        chosen_suite(CompareSettings(suite="emoji", mixed_prompts=5))
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_pictures_and_recalls_of_a_seed_say_that_they_are_its(seed, tmp_path):
+    arm = {"name": "one", "about": "a test", "method": "pea", "pipeline": "p", "embedder": "e"}
+    suite = suite_of([arm], seed=seed)
+    drawing, finding = runner_of(suite, tmp_path).measurements(suite.arms[0])
+    assert drawing.settings["seed"] == finding.settings.get("seed", 0) == seed
+
+
 def test_an_absent_suite_or_arm_is_named():
     with pytest.raises(FileNotFoundError, match="one of .*testbed"):
         read_suite("nowhere")
@@ -458,6 +534,30 @@ def test_an_arm_that_is_trained_already_is_taken_as_it_is(tmp_path):
         chosen_suite(CompareSettings(exports=["peaa=x"]))
     with pytest.raises(FileNotFoundError, match="give NAME=FOLDER"):
         chosen_suite(CompareSettings(exports=["pea"]))
+
+
+def test_an_arm_runs_under_as_many_seeds_as_the_suite_gives_it(trainer, tmp_path):
+    bound = {"name": "bound", "about": "a test", "method": "base", "pipeline": "{base}"}
+    arms = [bound, arm_of(trainer), arm_of(trainer, "once") | {"num_seeds": 1}]
+    arms.append(arm_of(trainer, "twice") | {"num_seeds": 2})
+    settings = CompareSettings(output_dir=str(tmp_path), seeds=[5, 3, 4])
+    runners = _runners(suite_of(arms), settings, "", Times())
+    assert {runner.suite.seed: [arm.name for arm in runner.suite.arms] for runner in runners} == {
+        5: ["bound", "one", "once", "twice"],
+        3: ["one", "twice"],
+        4: ["one"],
+    }
+
+
+def test_arms_and_data_that_hold_a_word_of_each_are_repeated():
+    few = {"name": "few_{n}", "about": "of {n}", "method": "base", "pipeline": "{arm}/x"}
+    few["steps"] = [{"run": "x", "share": 1, "settings": {"num": "{n}", "at": "{data}/d_{n}"}}]
+    data = {"d_{n}": {"num": "{n}"}, "all": {}}
+    suite = suite_of([ARM, few], data=data, each={"n": [30, 100]})
+    assert [arm.name for arm in suite.arms] == ["a", "few_30", "few_100"]
+    assert suite.arms[2].steps[0].settings == {"num": 100, "at": "{data}/d_100"}
+    assert (suite.arms[1].about, suite.arms[1].pipeline) == ("of 30", "{arm}/x")
+    assert suite.data == {"d_30": {"num": 30}, "d_100": {"num": 100}, "all": {}}
 
 
 def test_a_plan_is_kept(tmp_path):

@@ -174,6 +174,20 @@ def test_every_language_s_general_prompts_have_the_same_noise(tmp_path, yardstic
     assert all(seed["de"] == seed["ja"] for seed in seeds)
 
 
+def test_prompts_in_two_languages_are_judged_pair_by_pair_without_motifs_and_fid(tmp_path):
+    settings = settings_of(tmp_path, num_prompts=3, second_languages=["de"])
+    prompt_set = load_prompt_set(with_defaults(settings))
+    scenes = {t: p.scene for p in prompt_set.prompts for n, t in p.prompts.items() if n != "ja+de"}
+    wrong = Scene(Thing("star", "red", "big"))
+    scenes |= {p.prompts["ja+de"]: wrong for p in prompt_set.prompts}
+    results = evaluate_generation(lambda: Painter(painted(scenes)), settings)
+    found = {line["language"]: line["metrics"]["text_accuracy"] for line in results}
+    assert found == {"de": 1.0, "ja": 1.0, "de+ja": 1.0, "ja+de": 0.0}
+    assert all(set(line["metrics"]) == {"text_accuracy", "clip_score"} for line in results)
+    assert {line["task"] for line in results} == {"code_mixing"}
+    assert (tmp_path / "out" / "painter-testbed-mixed" / "ja+de" / "general").is_dir()
+
+
 def test_the_upper_bound_reads_english_and_draws_the_general_prompts_once(tmp_path, yardstick):
     settings, prompt_set = with_prompts(settings_of(tmp_path, prompt_language="english"))
     made = Painter(truth(prompt_set))
@@ -393,6 +407,10 @@ def test_a_pipeline_that_draws_another_size_is_refused(tmp_path):
         (
             {"dataset": "mc18", "num_prompts": None, "prompt_split": "val"},
             "data set mc18 has no splits: leave out --prompt_split",
+        ),
+        (
+            {"second_languages": ["de"], "prompt_language": "english"},
+            "leave out --second_languages for --dataset testbed --prompt_language english",
         ),
         ({"resolution": 128}, "the judge of the testbed reads pictures of 64 pixels"),
         ({"batch_size": 0}, "must be at least 1"),

@@ -5,15 +5,17 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from crosslingual_benchmarks.generation.prompts import ASPECTS, mc18, read_prompts
+from crosslingual_benchmarks.generation.prompts import world as world_module
 from crosslingual_benchmarks.generation.prompts.mg18 import mg18
 from crosslingual_benchmarks.generation.prompts.world import reference_pictures, world_prompts
 from crosslingual_benchmarks.generation.settings import GenerationSettings, load_prompt_set
-from crosslingual_worlds.drawn.captions import caption
+from crosslingual_worlds.drawn.captions import caption, lexicon
 from crosslingual_worlds.drawn.judge import shows
 from crosslingual_worlds.drawn.languages import LANGUAGES
 from crosslingual_worlds.drawn.motifs import MOTIFS
@@ -238,6 +240,19 @@ def test_testbed_prompts_are_held_out_scenes_alike_in_every_language(split):
         assert prompt.prompts == {name: caption(prompt.scene, name) for name in ("de", "ja")}
 
 
+def test_mixed_prompts_pair_second_languages_with_all_in_both_orders_on_the_same_scenes():
+    settings = GenerationSettings("base", "testbed", languages=["de", "ar", "nl"], num_prompts=3)
+    told = load_prompt_set(replace(settings, second_languages=["de", "en"]))
+    pairs = {"de+en", "en+de"} | {f"{a}+{b}" for a in ("de", "en") for b in ("ar", "nl")}
+    pairs |= {f"{b}+{a}" for a in ("de", "en") for b in ("ar", "nl")}
+    assert set(told.languages) == pairs | {"de", "en", "ar", "nl"}  # and not ar+nl
+    assert told.name == "testbed-mixed" and told.protocol["second_languages"] == ["de", "en"]
+    for prompt in told.prompts:
+        assert split_of(prompt.scene) == "test" and prompt.scene.second is not None
+        assert prompt.prompts["de"] == caption(prompt.scene, "de")
+        assert prompt.prompts["de+en"].endswith(lexicon("en").phrase(prompt.scene.second))
+
+
 def test_each_language_is_asked_for_its_own_motif_in_both_sizes():
     told = world_prompts("testbed", ["de", "ja"], 0, 3)
     for language in ("de", "ja"):
@@ -245,6 +260,21 @@ def test_each_language_is_asked_for_its_own_motif_in_both_sizes():
         assert [p.culture for p in prompts] == [language] * 3
         assert {MOTIFS[p.scene.motif].language for p in prompts} == {language}
         assert [p.scene.first.size for p in prompts] == ["small", "big", "small"]
+
+
+def test_languages_whose_cultures_have_fewer_scenes_share_a_protocol(monkeypatch):
+    evaluation = SimpleNamespace(
+        scenes=lambda split, count, seed: ["a shark"] * count,
+        culture_scenes=lambda language, count: ["own"] * {"de": 1, "ja": 2}.get(language, 0),
+        caption=lambda scene, language: scene,
+    )
+    found = SimpleNamespace(evaluation=evaluation)
+    monkeypatch.setattr(world_module, "find_world", lambda name: found)
+    told = world_prompts("few", ["de", "ja", "sw"], 1, 22)
+    assert [len(told.of(language)) for language in ("de", "ja", "sw")] == [2, 3, 1]
+    assert told.protocol["num_culture_prompts"] == 22
+    assert told.protocol["culture_score"] == "judge"
+    assert "culture_score" not in world_prompts("few", ["de"], 1, 0).protocol
 
 
 def test_the_testbed_refuses_no_prompts_and_unknown_languages():

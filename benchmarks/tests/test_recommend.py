@@ -8,6 +8,7 @@ import pytest
 from crosslingual_benchmarks.__main__ import main
 from crosslingual_benchmarks.published.tables import load_published
 from crosslingual_benchmarks.recommend.advice import CRITERIA, advise, load_rules
+from crosslingual_benchmarks.recommend.languages import by_language, language_lines
 from crosslingual_benchmarks.recommend.verb import measured_numbers
 
 
@@ -211,6 +212,8 @@ def test_results_without_a_wishs_metric_are_said(tmp_path, capsys):
         ([], "nothing is wished for"),
         (["--budget", "-1"], "budget is -1.0: it must be 0 or more"),
         (["--budget", "nan"], "budget is nan: it must be 0 or more"),
+        (["--languages", "yo", "18"], "'18' is no language code"),
+        (["--languages", "-1"], "languages is -1: it must be 0 or more"),
         (["--cultur"], "unknown setting 'cultur'; did you mean 'culture'"),
         (["--culture", "--results", "nowhere.json"], "no result files at nowhere.json"),
     ],
@@ -218,6 +221,50 @@ def test_results_without_a_wishs_metric_are_said(tmp_path, capsys):
 def test_what_a_user_can_get_wrong_is_a_line_on_stderr(words, message, capsys):
     assert recommend(words) == 2
     assert message in capsys.readouterr().err
+
+
+def in_languages(model, **accuracy):
+    kinds = {"yo": "unknown", "to": "unknown", "am": "known", "fr": "known"}
+    for language, value in accuracy.items():
+        facts = {"encoder": kinds.get(language, "known"), "script": "x", "family": "y"}
+        yield pictures(model, language, text_accuracy=value) | {"language_facts": facts}
+
+
+def test_named_languages_are_answered_by_what_was_measured_in_them(tmp_path, capsys):
+    lines = [*in_languages("english", en=0.9), *in_languages("as_is", yo=0.0, am=0.0, fr=0.3)]
+    lines += in_languages("pea", yo=0.1, am=0.5, fr=0.9, to=0.2)
+    lines += in_languages("iap", am=0.7, fr=0.5, to=0.3)
+    path = tmp_path / "results.json"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert recommend(["--languages", "yo,am", "--results", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "text_accuracy in %, measured on testbed; English 90.0" in text
+    rows = {line.split("  ")[0]: line.split()[1:] for line in text.splitlines()}
+    # yo, am, the mean and the worst tenth over all foreign languages, and how many these are
+    assert rows["PEA"] == ["10.0", "50.0", "42.5", "10.0", "4"]
+    assert rows["IAP"] == ["≈30.0", "70.0", "50.0", "30.0", "3"]  # as in to, also unknown
+    assert "am: zero-shot, known to the encoder" in text
+    assert "PEA has the highest measured mean in yo am: 30.0" in text
+    assert "No arm has half of English in yo\n" in text
+    assert "For more than one language" in text  # and the rules' answer for two languages
+    recommend(["--languages", "yo,am", "--results", str(path), "--json"])
+    (told,) = json.loads(capsys.readouterr().out)["by_language"]
+    assert [row["label"] for row in told["arms"]] == ["PEA", "as-is", "IAP"]
+
+
+def test_a_language_without_a_line_is_expected_to_be_as_others_of_its_kind():
+    lines = list(in_languages("pea", yo=0.1, to=0.3, am=0.5))
+    (told,) = by_language(lines, ["xx"], {})
+    assert told["arms"][0]["expected"] == {"xx": pytest.approx(0.3)}  # nothing is told of it
+    assert list(language_lines([told], ["xx"]))[-2] == "PEA has the highest expectation in xx: 30.0"
+    assert by_language(lines, ["xx"], {"retrieval": True}) == []
+
+
+def test_named_languages_without_results_say_what_would_tell(capsys):
+    assert recommend(["--languages", "yo", "chr"]) == 0
+    assert (
+        "Nothing measured says what to expect in yo chr: give --results" in capsys.readouterr().out
+    )
 
 
 KEYS = {

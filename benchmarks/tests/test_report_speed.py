@@ -67,11 +67,11 @@ def test_a_plotted_line_goes_through_the_means_that_the_table_has():
         "pea",
         [replace(run, curve=[*run.curve[:-1], (290.0 + n, 0.1 * n)]) for n, run in enumerate(runs)],
     )
-    assert line.seconds == pytest.approx([0, 150, 291])
+    assert line.places == pytest.approx([0, 150, 291])
     assert [n.value for n in line.qualities] == pytest.approx([0, 0.4, 0.1])
     assert (line.qualities[-1].low, line.qualities[-1].high) == pytest.approx((0, 0.2))
     line = _line("pea", [runs[0], replace(runs[1], curve=[(0.0, 0.0), (200.0, 0.8)])])
-    assert line.seconds == [0, 150, 200]  # up to where all seeds come
+    assert line.places == [0, 150, 200]  # up to where all seeds come
     assert [n.value for n in line.qualities] == pytest.approx([0, 0.45, 0.6])
 
 

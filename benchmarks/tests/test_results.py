@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from crosslingual_benchmarks.results import by_protocol, check_result, make_result, read_results
+from crosslingual.worlds import World
+from crosslingual_benchmarks import results as results_module
+from crosslingual_benchmarks.results import (
+    by_protocol,
+    check_result,
+    facts_of,
+    make_result,
+    read_results,
+)
 
 MEASURED = Path(__file__).parents[1]
 OURS = [MEASURED / "testbed" / "results", *sorted((MEASURED / "ablations").iterdir())]
@@ -125,6 +133,14 @@ def test_results_of_another_protocol_or_dataset_stand_apart():
         "d, captions first": [one, one],
         "e, captions first": [three],
     }
+
+
+def test_a_line_says_what_a_world_says_of_its_language(monkeypatch):
+    facts = {"yo": {"script": "Latin"}}
+    world = World("emoji", ("yo", "de"), {}, {}, language_facts=facts)
+    monkeypatch.setattr(results_module, "find_worlds", lambda: {"emoji": world})
+    assert facts_of("emoji", "yo") == {"language_facts": {"script": "Latin"}}
+    assert facts_of("emoji", "de") == facts_of("mg18", "yo") == {}
 
 
 @pytest.mark.parametrize("folder", OURS, ids=lambda folder: folder.name)

@@ -108,12 +108,13 @@ def test_torchrun_starts_the_same_run(tiny_run: TinyRun, tmp_path: Path) -> None
     }
     script = Path(__file__).with_name("tiny_run.py")
     launcher = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
-    subprocess.run(
+    launched = subprocess.run(
         [sys.executable, *launcher, str(script), json.dumps(request)],
-        check=True,
         capture_output=True,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    assert launched.returncode == 0, launched.stderr
     forked = tiny_run(**{**request, "output_dir": tmp_path / "forked", "world_size": 2})
     answers = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(2)]
     assert answers == forked["answers"]

@@ -221,6 +221,21 @@ def test_flow_matchings_times_and_target_are_those_of_diffusers_training_script(
     assert bases["sana"].process == process, "by a sampler of diffusion with flow sigmas"
 
 
+def test_t5_reads_no_more_tokens_than_its_config_names(
+    bases: dict[str, Base], tmp_path: Path
+) -> None:
+    """As of a small SD 3 that was trained on short prompts; stock pipelines pad to 256 tokens."""
+    assert bases["sd3"].family.call_options(bases["sd3"].load_pipeline()) == {}
+    short = write_sd3(tmp_path)
+    path = tmp_path / "text_encoder_3" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "n_positions": 8}))
+    base = Base.open(short)
+    states = base.load_text(CPU).encode(["sun"]).states
+    assert states.shape == (1, 16 + 8, 2 * WIDTH)
+    assert base.family.call_options(base.load_pipeline()) == {"max_sequence_length": 8}
+    assert base.family.call_options(base.load_pipeline(with_text=False)) == {}
+
+
 def test_fluxs_shift_grows_with_the_picture(bases: dict[str, Base]) -> None:
     """As its pipeline's: exp(mu) with mu of 0.5 for 256 tokens and 1.15 for 4,096."""
     process = bases["flux"].process

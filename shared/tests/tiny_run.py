@@ -22,7 +22,12 @@ from torch import Tensor, nn
 from crosslingual.cli.verbs import run_command
 from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from crosslingual.training.engine import build_engine, check_finite, full_state_dict
-from crosslingual.training.processes import Ranks, StopRequest, start_processes
+from crosslingual.training.processes import (
+    Ranks,
+    StopRequest,
+    leave_processes,
+    start_processes,
+)
 from crosslingual.training.run import Run
 from crosslingual.training.settings import RunSettings
 from crosslingual_worlds.testing.fork_server import DeathClock, serve
@@ -198,4 +203,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(run)
     else:
-        raise SystemExit(run(json.loads(sys.argv[1]), int(os.environ.get("RANK", "0"))))
+        leave_processes(run(json.loads(sys.argv[1]), int(os.environ.get("RANK", "0"))))

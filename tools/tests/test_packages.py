@@ -1,4 +1,4 @@
-from packages import find_packages, third_party_requirements
+from packages import REPOSITORY, find_packages, third_party_requirements
 
 
 def test_packages_are_the_folders_with_a_pyproject(house):
@@ -6,6 +6,15 @@ def test_packages_are_the_folders_with_a_pyproject(house):
     assert list(packages) == ["shared", "worlds", "benchmarks", "iap", "pea"]
     assert packages["iap"].folder == house / "methods" / "iap"
     assert packages["benchmarks"].import_name == "crosslingual_benchmarks"
+
+
+def test_every_distribution_of_this_repository_is_found_and_so_tested():
+    folders = {
+        path.parent
+        for pattern in ("*", "*/*")
+        for path in REPOSITORY.glob(f"{pattern}/pyproject.toml")
+    }
+    assert folders == {package.folder for package in find_packages().values()}
 
 
 def test_requirements_follow_our_packages_and_take_the_tests_of_the_named_one_only(house):

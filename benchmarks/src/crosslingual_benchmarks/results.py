@@ -10,13 +10,15 @@ with their sources, and nothing here reads them.
 | `model` | the arm: a method's name, or a baseline's such as `as_is` |
 | `pretrained` | its weights: an id or a folder |
 | `point` | the moment of a training that the line measures; absent where it is the end |
-| `language` | of the texts, BCP-47; absent where the task has none |
+| `language` | of the texts, BCP-47; absent where the task has none; `de+ja` of mixed prompts |
+| `language_facts` | what a world says of it: `name`, `encoder`, `script`, `family` |
 | `metrics` | name to number; shares are fractions between 0 and 1 |
 | `interval95` | bootstrap interval [low, high] of some of the metrics |
 | `protocol` | all that must be equal before two lines may be in one table |
 | `n_images`, `n_texts`, `n_ties` | sizes, where the task has them |
 | `num_cut_prompts`, `n_cut_texts` | texts that an encoder reads only in part |
 | `dataset_sha256`, `precision`, `versions`, `seed`, `wall_s` | to repeat the number |
+| `question`, `answers` | of a training: what its suite asks, and the cells that its arm fills |
 | `command` | words that repeat it |
 """
 
@@ -32,6 +34,7 @@ from typing import Any, Required
 from typing_extensions import TypedDict
 
 from crosslingual.data.text import iter_json_lines
+from crosslingual.worlds import find_worlds
 from crosslingual_benchmarks.reading import check_shape
 
 TASKS = (
@@ -39,11 +42,13 @@ TASKS = (
     "text_to_image",
     "training",
     "training_curve",
+    "code_mixing",
     "latency",
     "comparison",
 )
 """Retrieval both ways, by CLIP_benchmark's name; pictures from prompts; the cost of training an
-arm, and its quality on the way; milliseconds a query; how a comparison's time divides.
+arm, and its quality on the way; pictures from prompts in two languages; milliseconds a query; how
+a comparison's time divides.
 """
 
 REQUIRED = ("task", "dataset", "model", "metrics", "protocol")
@@ -66,6 +71,25 @@ class Stage(TypedDict, total=False):
     step_s: float
 
 
+class Question(TypedDict, total=False):
+    """What a comparison asks, of an arm that answers it."""
+
+    title: Required[str]
+    text: Required[str]
+
+
+class Answer(TypedDict, total=False):
+    """A cell of the table that answers a question: an arm's mean of a measure over languages, less
+    that of the arm `against`.
+    """
+
+    row: Required[str]
+    column: Required[str]
+    languages: Required[list[str]]
+    against: str | None
+    measure: str
+
+
 class Result(TypedDict, total=False):
     """The types of a line's keys; other keys may hold anything."""
 
@@ -77,6 +101,7 @@ class Result(TypedDict, total=False):
     pretrained: str | None
     point: str
     language: str | None
+    language_facts: dict[str, str]
     interval95: dict[str, list[float]]
     quartiles: dict[str, list[float]]
     mean_recall: float
@@ -96,6 +121,8 @@ class Result(TypedDict, total=False):
     trained_languages: list[str]
     prompt_language: str
     grids: list[str]
+    question: Question
+    answers: list[Answer]
 
 
 def make_result(task: str, **keys: Any) -> Result:
@@ -158,6 +185,15 @@ def metric_of(result: Result, name: str) -> float | None:
     """A line's number of that name, among its metrics or, as `mean_recall`, at the top level."""
     value = result["metrics"].get(name, result.get(name))
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def facts_of(dataset: str, language: str) -> dict[str, dict[str, str]]:
+    """What an installed world says of a language, as the key `language_facts` of a result line;
+    empty for other datasets, and for worlds that say nothing.
+    """
+    world = find_worlds().get(dataset)
+    facts = world.language_facts.get(language) if world else None
+    return {"language_facts": dict(facts)} if facts else {}
 
 
 def command_of(prog: str, settings: Any) -> str:

@@ -105,6 +105,11 @@ def test_library_calls_leave_the_host_program_as_it_found_it(
         altdiffusion.attach(pipe, "no/such/encoder")
 
 
+def test_a_loaded_pipeline_says_what_its_text_encoder_cannot_do(pipeline: str) -> None:
+    with pytest.raises(ValueError, match="leave out clip_skip"):
+        pictures(load_pipeline(pipeline), clip_skip=1)
+
+
 def test_the_snippet_of_the_model_card_runs(pipeline: str, tmp_path: Path) -> None:
     conformance.Pipelines().test_the_snippet_of_the_model_card_runs(pipeline, tmp_path)
 

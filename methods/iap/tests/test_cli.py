@@ -13,7 +13,7 @@ CUT = {"objective": "text", "train_data": "{shards}", "max_length": 8}
 
 
 class TestCommand(conformance.Command):
-    verbs = "demo features train export generate evaluate ablate info"
+    verbs = "demo features train export merge generate evaluate ablate info"
     typo = ("target_languag", "target_language")
     mistakes = (
         ({"target_language": []}, "target_language is not set: .* --target_language zh"),
@@ -28,7 +28,7 @@ class TestCommand(conformance.Command):
         ({"text_encoder": "{sd}/text_encoder"}, "is a clip_text_model: IAP starts from an XLM-R"),
         ({"layers": ["left"]}, "no cross-attention 'left': layers are all, down, mid, up, or 0"),
         ({"noise_weight": 1.0}, "noise_weight needs --branch full"),
-        ({"rehearsal": 0.1}, "rehearsal draws English captions: add en to --target_language"),
+        ({"rehearsal": 0.1}, "rehearsal draws captions in en: add en to --target_language"),
         ({"branch": "both"}, "setting 'branch' must be local or full, not 'both'"),
     )
     nan_parts = "attention nan"

@@ -9,7 +9,7 @@ from crosslingual_worlds.testing.fixtures import Command
 
 
 class TestCommand(conformance.Command):
-    verbs = "demo features train export import generate evaluate info"
+    verbs = "demo features train export import merge generate evaluate info"
     nan_parts = "native nan, output nan, feature nan"
     other_base = ("sdxl", "use the adapter's base")
     num_trainable = 2 * 12 + 12 * 24 + 24 * 24 + 24 * 16

@@ -20,9 +20,10 @@ from crosslingual.frozen.families import call_options
 from crosslingual_worlds.testing import conformance
 from crosslingual_worlds.testing.conformance.pipelines import PROMPTS, draw
 from crosslingual_worlds.testing.miniatures import make_t5, t5_tokenizer
-from pea.artifact import adapter_config, import_published, load_adapter, save_adapter
+from pea.artifact import adapter_config, load_adapter, save_adapter
 from pea.method import build_adapter
 from pea.pipeline import load_pipeline as load_with_adapter
+from pea.published import import_published
 from pea.settings import ImportSettings, TrainSettings
 
 

@@ -28,6 +28,8 @@ class World:
         evaluation_name: `module:attribute` of what asks for pictures of this world and judges them;
             None where no such evaluation exists.
         shapes: configs by part, as `frozen.shapes` has them, of models that are fetched.
+        language_facts: what is known of a language, for result lines and reports: its English
+            `name`, `script`, `family`, and whether it is `known` or `unknown` to the `encoder`.
     """
 
     name: str
@@ -36,6 +38,7 @@ class World:
     sources: Mapping[str, Callable[..., Iterator[Any]]]
     evaluation_name: str | None = None
     shapes: Mapping[str, Mapping[str, dict[str, Any]]] = field(default_factory=dict)
+    language_facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def evaluation(self) -> Any:
@@ -84,10 +87,23 @@ def contact_sheet(cells: Sequence[Sequence[tuple]], **options: Any) -> Any:
     """A picture of pictures in rows and columns, each above its text in the text's own script.
 
     A cell is (picture, text, language) or (picture, text, language, mark): True draws a green
-    frame, False a red one. Options are column_heads, row_heads, row_languages and picture_size.
+    frame, False a red one. Options are column_heads, row_heads, row_languages, picture_size and
+    type_size.
     The fonts come with the worlds; any world that is installed will do.
     """
     for world in find_worlds().values():
         if world.evaluation_name is not None:
             return world.evaluation.contact_sheet(cells, **options)
+    raise ValueError(f"a contact sheet needs the fonts of a world: {REMEDY}")
+
+
+def can_write(text: str) -> bool:
+    """Whether the fonts of a contact sheet have every character; a text that lacks one is left out.
+
+    Raises:
+        ValueError: no world with fonts is installed.
+    """
+    for world in find_worlds().values():
+        if world.evaluation_name is not None:
+            return world.evaluation.can_write(text)
     raise ValueError(f"a contact sheet needs the fonts of a world: {REMEDY}")

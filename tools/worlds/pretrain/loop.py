@@ -1,4 +1,4 @@
-"""The training loop that the four pretraining scripts share: seeded, resumable, over one or two
+"""The training loop that the pretraining scripts share: seeded, resumable, over one or two
 processes.
 
 A step's randomness is a function of (seed, step, rank), so a run that is stopped and started again
@@ -27,7 +27,9 @@ LossOfStep = Callable[[torch.Generator, int], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass
 class Recipe:
-    """How one part is trained: steps, peak learning rate, and the decay of its moving average."""
+    """How one part is trained: steps, peak learning rate, the decay of its moving average, and
+    whether AdamW runs as one kernel.
+    """
 
     name: str
     num_steps: int
@@ -36,6 +38,7 @@ class Recipe:
     weight_decay: float = 0.01
     ema_decay: float = 0.999
     seed: int = 0
+    fused: bool | None = None
 
 
 def start(description: str, **numbers: int) -> tuple[argparse.Namespace, int]:
@@ -100,7 +103,11 @@ def train(
     rank, world_size = dist.get_rank(), dist.get_world_size()
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99)
+        parameters,
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        betas=(0.9, 0.99),
+        fused=recipe.fused,
     )
     ema = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=True, power=0.75)
     checkpoint = work / f"{recipe.name}.pt"

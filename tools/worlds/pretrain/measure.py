@@ -31,18 +31,23 @@ from export import size_of
 from vae import round_trip
 
 WORLDS = Path(__file__).resolve().parents[1]
+BASES = ("testbed:sd", "testbed:sd3")
+PROMPTS = {
+    "English prompts": ">= 0.90",
+    "one thing": "",
+    "two things": "",
+    "as-is foreign prompts": "<= 0.15",
+    "motif prompts": "<= 0.10",
+}
 TARGETS = {
     "judge on true renderings": ">= 0.995",
-    "testbed:sd, English prompts": ">= 0.90",
-    "testbed:sd, one thing": "",
-    "testbed:sd, two things": "",
-    "testbed:sd, as-is foreign prompts": "<= 0.15",
-    "testbed:sd, motif prompts": "<= 0.10",
+    **{f"{base}, {name}": wanted for base in BASES for name, wanted in PROMPTS.items()},
     "VAE round trip, scenes read": "",
     "VAE round trip, motifs read": "",
     "testbed:clip, text->image R@1 of 1,000": ">= 0.60",
     "testbed:clip, image->text R@1 of 1,000": ">= 0.60",
     "size of sd, clip and xlm-r, MiB": "<= 25",
+    "size of sd3, MB": "<= 11",
 }
 
 
@@ -82,8 +87,21 @@ def generation_jobs(num_english: int, num_foreign: int) -> list[tuple[str, str, 
     return [*jobs, ("motif", "en", motif_scenes()), ("motif", "en", motif_scenes())]
 
 
-def draw_sheets(judged: list[tuple[str, str, list[JudgedPicture]]], folder: Path) -> None:
-    """The grids of the page: world samples, motifs, and the base's pictures of unseen prompts."""
+def accuracies(base: str, judged: dict[str, list[JudgedPicture]]) -> dict[str, float]:
+    """Text accuracy of a base by kind of prompt."""
+    english = judged["english"]
+    parts = {
+        "English prompts": english,
+        "one thing": [item for item in english if item.scene.second is None],
+        "two things": [item for item in english if item.scene.second is not None],
+        "as-is foreign prompts": judged["foreign"],
+        "motif prompts": judged["motif"],
+    }
+    return {f"{base}, {name}": text_accuracy(items) for name, items in parts.items()}
+
+
+def draw_sheets(english: dict[str, list[JudgedPicture]], folder: Path) -> None:
+    """The grids of the page: world samples, motifs, and pictures of unseen prompts by each base."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(108)
 
@@ -107,8 +125,10 @@ def draw_sheets(judged: list[tuple[str, str, list[JudgedPicture]]], folder: Path
         6,
         "motifs.png",
     )
-    english = [item for kind, _, items in judged if kind == "english" for item in items][:24]
-    sheet([(j.picture, j.prompt, "en", j.is_right) for j in english], 6, "sd_samples.png")
+    for base, items in english.items():
+        name = base.removeprefix("testbed:")
+        drawn = [(j.picture, j.prompt, "en", j.is_right) for j in items[:24]]
+        sheet(drawn, 6, f"{name}_samples.png")
 
 
 def main() -> None:
@@ -120,41 +140,33 @@ def main() -> None:
     parser.add_argument("--num_foreign", type=int, default=40)
     options = parser.parse_args()
     ranks = start_processes()
-    jobs = generation_jobs(options.num_english, options.num_foreign)
-    pipe = Base.open("testbed:sd").load_pipeline()
+    pipes = {base: Base.open(base).load_pipeline() for base in BASES}
+    each = list(enumerate(generation_jobs(options.num_english, options.num_foreign)))
+    jobs = [(base, number, *job) for base in BASES for number, job in each]
     mine = [
-        (kind, language, EVALUATION.judge_prompts(pipe, scenes, language, seed=number))
-        for number, (kind, language, scenes) in list(enumerate(jobs))[
-            ranks.rank :: ranks.world_size
-        ]
+        (base, kind, EVALUATION.judge_prompts(pipes[base], scenes, language, seed=number))
+        for base, number, kind, language, scenes in jobs[ranks.rank :: ranks.world_size]
     ]
     shares: list = [None] * ranks.world_size
     dist.all_gather_object(shares, mine)
     if ranks.rank != 0:
         return
-    judged = [part for share in shares for part in share]
-
-    def accuracy(kind: str) -> float:
-        return text_accuracy([item for k, _, items in judged if k == kind for item in items])
-
-    english = [item for kind, _, items in judged if kind == "english" for item in items]
-    size = size_of(("sd", "clip", "xlm-r")) / 2**20
+    judged: dict[str, dict[str, list[JudgedPicture]]] = {base: {} for base in BASES}
+    for base, kind, items in (part for share in shares for part in share):
+        judged[base].setdefault(kind, []).extend(items)
     figures = {
         **judge_truth(),
-        "testbed:sd, English prompts": accuracy("english"),
-        "testbed:sd, one thing": text_accuracy([j for j in english if j.scene.second is None]),
-        "testbed:sd, two things": text_accuracy([j for j in english if j.scene.second is not None]),
-        "testbed:sd, as-is foreign prompts": accuracy("foreign"),
-        "testbed:sd, motif prompts": accuracy("motif"),
+        **{name: value for base in BASES for name, value in accuracies(base, judged[base]).items()},
         **vae_reads(),
         **retrieval(),
-        "size of sd, clip and xlm-r, MiB": size,
+        "size of sd, clip and xlm-r, MiB": size_of(("sd", "clip", "xlm-r")) / 2**20,
+        "size of sd3, MB": size_of(("sd3",)) / 1e6,
     }
     lines = ["| figure | measured | wanted |", "|---|---:|---:|"]
     lines += [f"| {name} | {figures[name]:.3f} | {wanted} |" for name, wanted in TARGETS.items()]
     print("\n".join(lines))
     (WORLDS / "testbed_figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    draw_sheets(judged, WORLDS / "pictures")
+    draw_sheets({base: kinds["english"] for base, kinds in judged.items()}, WORLDS / "pictures")
 
 
 if __name__ == "__main__":

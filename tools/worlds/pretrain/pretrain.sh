@@ -3,7 +3,7 @@
 #
 #   bash tools/worlds/pretrain/pretrain.sh [WORK]      # WORK holds checkpoints; run it again to go on
 #
-# About an hour and a half on one x86 core at 2.5 GHz; each part prints its progress and its
+# About an hour and a half on one x86 core at 2.5 GHz, and hours more for the SD 3; each part prints its progress and its
 # measured quality. Needs an environment with `pip install -e tools/worlds`. Two parts that do not need
 # one another may run at the same time: (vae), (clip), (xlm_r); the UNet needs the first two.
 set -euo pipefail
@@ -23,6 +23,9 @@ export OMP_NUM_THREADS=1
 "$python" unet.py --work "$work"
 # 4. The XLM-R reads captions of all languages; it never sees a picture or a translation.
 "$python" xlm_r.py --work "$work"
-# 5. fp16 folders in the true formats, then every figure of README.md, measured.
+# 5. fp16 folders in the true formats.
 "$python" export.py --work "$work"
+# 6. The SD 3 learns on that VAE and that text tower, and writes its own folder.
+"$python" sd3.py --work "$work"
+# 7. Every figure of README.md, measured.
 "$python" measure.py

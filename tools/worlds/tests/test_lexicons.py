@@ -81,6 +81,25 @@ def test_a_scene_has_the_same_captions_whichever_way_it_is_said(language: str) -
 
 
 @every_language
+def test_a_mixed_caption_names_the_second_thing_in_the_other_language(language: str) -> None:
+    for scene in [scene for scene in scenes() if scene.second][::97]:
+        for other in ("en", "ja"):
+            text = captions.mixed_caption(scene, language, other)
+            assert text == " ".join(text.split())
+            if other == language:
+                assert text == captions.caption(scene, language)
+                continue
+            second, first = lexicon(other).phrase(scene.second), lexicon(language).phrase
+            assert second in text.replace(first(scene.first), "")
+            assert first(scene.second) not in text
+
+
+def test_two_languages_need_two_things() -> None:
+    with pytest.raises(ValueError, match="has one thing: two languages need two"):
+        captions.mixed_caption(scenes()[0], "de", "en")
+
+
+@every_language
 def test_captions_are_nfc_single_spaced_and_without_a_full_stop(language: str) -> None:
     for text in itertools.chain.from_iterable(captions_of(language)):
         assert unicodedata.is_normalized("NFC", text), text

@@ -23,6 +23,12 @@ def _load_translating_embedder(path: str) -> Any:
     return load_embedder(path)
 
 
+def _load_routed_pipeline(path: str, base: str | None = None) -> Any:
+    from crosslingual_benchmarks.baselines.router import load_pipeline
+
+    return load_pipeline(path, base)
+
+
 FULL_FINETUNING = Method(
     name="full_finetuning",
     paper="full fine-tuning of UNet and text encoder by the diffusion loss",
@@ -35,4 +41,11 @@ TRANSLATE_TEST = Method(
     paper="machine translation of the prompt, then the English model",
     load_pipeline=_load_translating_pipeline,
     load_embedder=_load_translating_embedder,
+)
+
+ROUTER = Method(
+    name="router",
+    paper="several adapters, of which a prompt's script chooses one",
+    load_pipeline=_load_routed_pipeline,
+    load_embedder=None,
 )

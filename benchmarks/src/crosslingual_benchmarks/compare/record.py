@@ -34,6 +34,9 @@ def append_training(
 
     rows = [training_rows(Path(c.settings[RUN]), c.place) for c in commands]
     last = rows[-1]
+    answers = {}
+    if suite.question is not None and arm.answers:
+        answers = {"question": asdict(suite.question), "answers": list(map(asdict, arm.answers))}
     result = make_result(
         "training",
         dataset=suite.name,
@@ -58,6 +61,7 @@ def append_training(
         ],
         seed=suite.seed,
         command=words,
+        **answers,
     )
     append_result(results / "training.json", result)
 

@@ -26,8 +26,10 @@ from crosslingual_benchmarks.compare.plan import RUN, STEPS, Plan
 from crosslingual_benchmarks.compare.record import append_training, total_parameters
 from crosslingual_benchmarks.compare.suite import Arm, Step, Suite, Values, arms_read, fill
 from crosslingual_benchmarks.compare.times import Times
+from crosslingual_benchmarks.generation.prompts.world import MIXED
 
 PACKAGE = "crosslingual_benchmarks"
+NO_MOTIFS = {"num_motif_prompts": 0, "use_references": False, "num_shown": 0}
 
 
 @dataclass
@@ -303,10 +305,16 @@ class Runner:
             if arm.method == "base":
                 del settings["path"]
             commands.append(Command(f"{PACKAGE} generation", settings, place / "generation"))
+            if suite.mixing is not None and arm.prompt_language == "native":
+                mixed = {**settings, **NO_MOTIFS, "num_prompts": suite.mixing.num_prompts}
+                mixed["second_languages"] = suite.trained_languages
+                commands.append(Command(f"{PACKAGE} generation", mixed, place / "mixing"))
         if arm.embedder is not None:
             settings = {**common, "dataset": "shards", "root": str(self.folder / "data" / "test")}
             settings |= {"path": fill(arm.embedder, words), "languages": suite.languages}
             settings |= {"output_dir": str(self.results), **suite.retrieval}
+            if suite.seed:  # by which the page knows lines of one arm for its seeds
+                settings["seed"] = suite.seed
             if settings["dataset"] != "shards":
                 del settings["root"]  # a world's own galleries
             commands.append(Command(f"{PACKAGE} retrieval", settings, place / "retrieval"))
@@ -328,7 +336,9 @@ class Runner:
 
     def _measure(self, arm: Arm, command: Command) -> None:
         mark = mark_of(command.place)
-        key = command.key(self._arm_key(arm), *data_keys(self.suite, self.folder, command))
+        others = self._keys_of_others(arm, command)
+        keys = data_keys(self.suite, self.folder, command)
+        key = command.key(self._arm_key(arm), *others, *keys)
         if mark is None or mark["key"] != key:
             self.display.say(f"{arm.name}: {command.run.rpartition(' ')[2]}")
             self._drop_stale_pictures(arm, command, key)
@@ -381,7 +391,8 @@ class Runner:
         """Moves the pictures of an earlier training aside, which `generation` would refuse."""
         begun = command.place.with_suffix(".begun")
         if not begun.is_file() or begun.read_text() != key:
-            self._begin(command, key, self.results / f"{arm.name}-{self.suite.world}")
+            mixed = MIXED if "second_languages" in command.settings else ""
+            self._begin(command, key, self.results / f"{arm.name}-{self.suite.world}{mixed}")
 
     def _arm_key(self, arm: Arm) -> str:
         """A key that changes with the arm's last command."""

@@ -1,6 +1,7 @@
 """`crosslingual-bench compare` and `crosslingual-bench ablate`.
 
 crosslingual-bench compare --suite testbed --output_dir runs/compare
+crosslingual-bench compare --suite testbed --mixed_prompts 16 --output_dir runs/compare
 crosslingual-bench ablate --method pea --output_dir runs/ablate-pea
 """
 
@@ -28,9 +29,12 @@ class CompareSettings:
         train_s: seconds that each arm may take, from the start of its first command to its export;
             the suite's own if not given.
         seeds: seeds of the comparison; the suite's own if none are given. Each of several has a
-            folder of its own, seed-N, and the second one repeats only what trains.
+            folder of its own, seed-N, and the second one repeats only what trains, as long as an
+            arm's num_seeds in the suite allows.
         num_prompts: prompts in each language, and at most so many for the curve over seconds; the
             suite's own if not given.
+        mixed_prompts: prompts in each pair of languages, one of which trains, and 0 for none; the
+            suite's own number if not given. Arms that are trained already are measured as they are.
         zero_shot_languages: languages to test besides those that train; the suite's own if none are
             given.
         price_per_hour: dollars for an hour of a process, for the report's costs.
@@ -44,6 +48,7 @@ class CompareSettings:
     train_s: float | None = None
     seeds: list[int] = field(default_factory=list)
     num_prompts: int | None = None
+    mixed_prompts: int | None = None
     zero_shot_languages: list[str] = field(default_factory=list)
     price_per_hour: float | None = None
     report: bool = True
@@ -77,7 +82,8 @@ def chosen_suite(settings: CompareSettings) -> Any:
         FileNotFoundError: an export is not there.
         ValueError: no such arm; those of the suite are named.
     """
-    from crosslingual_benchmarks.compare.suite import read_suite
+    from crosslingual.worlds import find_world
+    from crosslingual_benchmarks.compare.suite import Mixing, read_suite
 
     suite = read_suite(settings.suite)
     if settings.train_s is not None:
@@ -89,6 +95,14 @@ def chosen_suite(settings: CompareSettings) -> Any:
             curve = dataclasses.replace(curve, num_prompts=num)
         generation = {**suite.generation, "num_prompts": num}
         suite = dataclasses.replace(suite, generation=generation, curve=curve)
+    if settings.mixed_prompts is not None:
+        mixing = Mixing(settings.mixed_prompts) if settings.mixed_prompts else None
+        suite = dataclasses.replace(suite, mixing=mixing)
+    if suite.mixing and find_world(suite.world).evaluation.mixed_caption is None:
+        raise ValueError(
+            f"prompts of the {suite.world} name one thing, so that no two languages can share one: "
+            "leave out --mixed_prompts"
+        )
     if settings.zero_shot_languages:
         suite = dataclasses.replace(suite, zero_shot_languages=settings.zero_shot_languages)
     names = [arm.name for arm in suite.arms]
@@ -195,16 +209,21 @@ def _run(settings: CompareSettings, words: str, report_options: dict[str, Any]) 
 
 
 def _runners(suite: Any, settings: CompareSettings, words: str, times: Any) -> list[Any]:
-    """One for each seed; arms that do not train, such as the English bound, run with the first."""
+    """One for each seed; arms that do not train, such as the English bound, run with the first,
+    and arms with `num_seeds` with so many.
+    """
     from crosslingual_benchmarks.compare.display import Display
     from crosslingual_benchmarks.compare.runner import Runner
+    from crosslingual_benchmarks.compare.suite import arms_read
 
     folder, runners = Path(settings.output_dir), []
     seeds = dict.fromkeys(settings.seeds or [suite.seed])
     for seed in seeds:
-        one, first = dataclasses.replace(suite, seed=seed), next(iter(runners), None)
+        held = [arm for arm in suite.arms if arm.num_seeds is None or arm.num_seeds > len(runners)]
+        one, first = dataclasses.replace(suite, seed=seed, arms=held), next(iter(runners), None)
         if first is not None:
-            one = dataclasses.replace(one, arms=[arm for arm in one.arms if arm.steps])
+            trained = [arm for arm in one.arms if arm.steps or arms_read(arm)]
+            one = dataclasses.replace(one, arms=trained)
         place = folder / f"seed-{seed}" if len(seeds) > 1 else folder
         runners.append(Runner(one, place, Display(0), words, first, times))
     return runners

@@ -14,7 +14,11 @@ from crosslingual.data.languages import LanguageCode
 from crosslingual.worlds import World, find_worlds
 from crosslingual_benchmarks.generation.prompts import PromptSet, mc18, read_prompts
 from crosslingual_benchmarks.generation.prompts.mg18 import LANGUAGES, mg18
-from crosslingual_benchmarks.generation.prompts.world import reference_pictures, world_prompts
+from crosslingual_benchmarks.generation.prompts.world import (
+    mixed_prompts,
+    reference_pictures,
+    world_prompts,
+)
 
 PROG = "crosslingual-bench generation"
 DATASETS = ("mg18", "mc18", "prompts")  # and each world that is installed
@@ -42,6 +46,8 @@ class GenerationSettings:
         arm: name of the arm in the results; if not given the method's, and for base as_is or
             english_upper_bound.
         languages: languages to test; all that the data set has if none are given.
+        second_languages: languages that name the second thing of a world's prompts, in sentences of
+            each of `languages`, and the other way round; without motifs, FID and KID.
         trained_languages: languages of the captions that the arm was trained on, for the results.
         root: folder of mg18's captions.jsonl and images/.
         prompts: file of the data set prompts.
@@ -75,6 +81,7 @@ class GenerationSettings:
     prompt_language: Literal["native", "english"] = "native"
     arm: str | None = None
     languages: list[LanguageCode] = field(default_factory=list)
+    second_languages: list[LanguageCode] = field(default_factory=list)
     trained_languages: list[LanguageCode] = field(default_factory=list)
     root: str | None = None
     prompts: str | None = None
@@ -124,6 +131,11 @@ def with_defaults(settings: GenerationSettings) -> GenerationSettings:
             raise ValueError(f"data set {name} needs --{key}")
     if settings.prompt_split != "test" and not world:
         raise ValueError(f"data set {name} has no splits: leave out --prompt_split")
+    if settings.second_languages and (not world or settings.prompt_language == "english"):
+        raise ValueError(
+            "prompts in two languages are those of a world in its own languages: leave out "
+            f"--second_languages for --dataset {name} --prompt_language {settings.prompt_language}"
+        )
     defaults = world_defaults(world) if world else PUBLISHED_DEFAULTS
     given = {key: value for key in defaults if (value := getattr(settings, key)) is not None}
     filled = dataclasses.replace(settings, **{**defaults, **given})
@@ -148,7 +160,17 @@ def world_defaults(world: World) -> dict[str, Any]:
 
 def load_prompt_set(settings: GenerationSettings) -> PromptSet:
     """The prompts that settings name; see the readers in `prompts` for their errors."""
-    if world := world_of(settings):
+    world = world_of(settings)
+    if world and settings.second_languages:
+        return mixed_prompts(
+            world.name,
+            settings.languages or world.languages,
+            settings.second_languages,
+            settings.num_prompts,
+            split=settings.prompt_split,
+            seed=settings.prompt_seed,
+        )
+    if world:
         return world_prompts(
             world.name,
             settings.languages or world.languages,
@@ -182,7 +204,7 @@ def references_of(
         ValueError: some general prompts name a photograph and others do not.
     """
     general = [prompt for prompt in prompt_set.prompts if prompt.culture is None]
-    if not settings.use_references or not general:
+    if not settings.use_references or settings.second_languages or not general:
         return None
     if settings.reference_dir is not None:
         return settings.reference_dir

@@ -4,6 +4,8 @@ crosslingual-bench generation --method pea --path runs/pea/adapter --dataset tes
 crosslingual-bench generation --method base --base testbed:sd --dataset testbed --languages de ja
 crosslingual-bench generation --method base --base testbed:sd --dataset testbed \
     --prompt_language english                                           # the upper bound
+crosslingual-bench generation --method pea --path runs/pea/adapter --dataset testbed \
+    --languages en de ar --second_languages en de                       # de+ar, ar+de, ...
 crosslingual-bench generation --method altdiffusion --path runs/qi/pipeline --dataset mg18 \
     --root crossmodal3600 --num_prompts 1000
 
@@ -41,14 +43,14 @@ from crosslingual_benchmarks.generation.settings import (
 )
 from crosslingual_benchmarks.reading import check_name
 from crosslingual_benchmarks.report.tables import DASH, render_plain
-from crosslingual_benchmarks.results import Result, command_of, make_result
+from crosslingual_benchmarks.results import Result, command_of, facts_of, make_result
 
 if TYPE_CHECKING:
     from crosslingual_benchmarks.generation.scores import Scores
     from crosslingual_benchmarks.metrics.sample import Yardstick
 
 RESULTS = "generation.json"
-TASK = "text_to_image"
+TASK, MIXED_TASK = "text_to_image", "code_mixing"
 PIPELINE = "pipeline.json"
 SHEETS = ("grid.png", "motifs.png")  # of general and of culture prompts
 
@@ -75,7 +77,8 @@ def evaluate_generation(
     """
     told = with_defaults(settings)
     prompt_set = prompt_set or load_prompt_set(told)
-    languages = list(dict.fromkeys(told.languages or prompt_set.languages))
+    asked = [] if told.second_languages else told.languages  # else they are pairs
+    languages = list(dict.fromkeys(asked or prompt_set.languages))
     # faults of the prompts are errors before anything is loaded or drawn
     parts = {name: parts_of(prompt_set, name, told.prompt_language) for name in languages}
     name = check_name(f"{arm_of(told)}-{prompt_set.name}", "the pictures of --arm")
@@ -232,7 +235,7 @@ def _result(
     told = json.dumps([[p.id, p.prompts[language], p.english] for p in prompts])
     trained = {"trained_languages": settings.trained_languages}
     return make_result(
-        TASK,
+        MIXED_TASK if settings.second_languages else TASK,
         dataset=prompt_set.name,
         model=arm_of(settings),
         pretrained=settings.path or settings.base or "",
@@ -253,6 +256,7 @@ def _result(
         ],
         warnings=scores.warnings,
         **scores.further,
+        **facts_of(prompt_set.name, language),
         **(trained if settings.trained_languages else {}),
     )
 

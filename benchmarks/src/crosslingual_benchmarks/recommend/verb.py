@@ -2,6 +2,7 @@
 
     crosslingual-bench recommend --budget 5000 --languages 18 --culture true --single_language true
     crosslingual-bench recommend --retrieval true --languages 9 --results results --json true
+    crosslingual-bench recommend --languages yo,am,chr --results runs/emoji/seed-0/results
 
 The survey's section 5.2 and its README, as the rules of `criteria.json`. Published numbers come
 with their strength; measured ones are in tables of their own, by the data that they were measured
@@ -14,8 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from crosslingual.data.languages import parse_language
 from crosslingual_benchmarks.cost import measured as costs
 from crosslingual_benchmarks.recommend.advice import Entry, advise, is_active, load_rules
+from crosslingual_benchmarks.recommend.languages import by_language, language_lines
 from crosslingual_benchmarks.report.tables import DASH, render_plain
 from crosslingual_benchmarks.results import Result, by_protocol, read_results
 
@@ -29,7 +32,8 @@ class RecommendSettings:
 
     Attributes:
         budget: dollars for training, for all languages together.
-        languages: how many languages the model has to know.
+        languages: how many languages the model has to know, as a number; or which, as codes such
+            as yo,am,chr, and what was measured in them is shown.
         culture: whether it has to draw or find the concepts of a culture.
         single_language: whether a model of one language is wanted.
         retrieval: whether it has to find pictures by text and text by pictures.
@@ -44,7 +48,7 @@ class RecommendSettings:
     """
 
     budget: float | None = None
-    languages: int | None = None
+    languages: list[str] = field(default_factory=list)
     culture: bool = False
     single_language: bool = False
     retrieval: bool = False
@@ -61,15 +65,31 @@ class RecommendSettings:
 def recommend(settings: RecommendSettings) -> Entry:
     """Prints the answer, as text or JSON, and returns it; raises as `advise` and `read_results`."""
     rules = load_rules()
+    number, named = asked_languages(settings.languages)
     wishes = {n: v for n, v in asdict(settings).items() if n not in ("results", "json")}
+    wishes["languages"] = number
     advice = advise(wishes, rules)
     results = read_results(settings.results) if settings.results else []
     measured = measured_numbers(results, wishes, rules)
+    told = by_language(results, named, wishes) if named else []
     if settings.json:
-        print(json.dumps(advice | {"measured": measured}, ensure_ascii=False, indent=2))
+        answer = advice | {"measured": measured, "by_language": told}
+        print(json.dumps(answer, ensure_ascii=False, indent=2))
     else:
-        print("\n".join(_lines(advice, measured if settings.results else None)))
+        lines = [*language_lines(told, named), ""] if named else []
+        print("\n".join([*lines, *_lines(advice, measured if settings.results else None)]))
     return advice
+
+
+def asked_languages(words: Sequence[str]) -> tuple[int | None, list[str]]:
+    """How many languages are asked for, and which where they are named.
+
+    Raises:
+        ValueError: a word is no language code.
+    """
+    if len(words) == 1 and words[0].lstrip("-").isdecimal():
+        return int(words[0]), []
+    return len(words) or None, [parse_language(word) for word in words]
 
 
 def measured_numbers(results: Sequence[Result], wishes: Entry, rules: Entry) -> list[Entry]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from crosslingual_benchmarks.cost.measured import AS_IS
 from crosslingual_benchmarks.report.arms import Arm, arms_of, merge_seeds
 from crosslingual_benchmarks.report.languages import in_order
 from crosslingual_benchmarks.results import Result, by_protocol
@@ -26,6 +27,30 @@ class Group:
     def languages(self) -> list[str]:
         """Of its texts, English first."""
         return in_order({r["language"] for r in self.results if r.get("language")})
+
+    @property
+    def facts(self) -> dict[str, dict[str, str]]:
+        """What the lines say of languages, such as their scripts."""
+        told = [r for r in self.results if r.get("language") and r.get("language_facts")]
+        return {r["language"]: r["language_facts"] for r in told}
+
+    @property
+    def trained(self) -> set[str]:
+        """The foreign languages that any arm was trained in."""
+        told = [set(r.get("trained_languages", ())) for r in self.results]
+        return set().union(*told) - {"en"}
+
+    def shares(self, arm: Arm, name: str) -> dict[str, float]:
+        """An arm's metric in each foreign language that has it, the mean over its seeds."""
+        found = {x: arm.number(name, x) for x in self.languages if x != "en"}
+        return {x: number.value for x, number in found.items() if number is not None}
+
+    def english(self, name: str) -> float | None:
+        """A metric of the English model on English prompts: the bound's, or else as it is."""
+        named = [arm for arm in self.arms if arm.is_bound]
+        named += [arm for arm in self.arms if arm.model in AS_IS]
+        found = (arm.number(name, "en") for arm in named)
+        return next((number.value for number in found if number is not None), None)
 
     @property
     def rows(self) -> list[Arm]:

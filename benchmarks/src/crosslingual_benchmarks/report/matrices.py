@@ -5,7 +5,9 @@ from dataclasses import replace
 
 from crosslingual_benchmarks.report.arms import Arm
 from crosslingual_benchmarks.report.document import Cell, Figure, Table
+from crosslingual_benchmarks.report.fairness import MANY, kinds_of
 from crosslingual_benchmarks.report.groups import Group
+from crosslingual_benchmarks.report.language_map import language_map
 from crosslingual_benchmarks.report.measures import Measure
 from crosslingual_benchmarks.report.plots import heat_map
 
@@ -18,19 +20,20 @@ def arms_by_languages(
 
     The means are over all foreign languages and, where lines name the languages of training, over
     those and over the others. The number of languages stands behind a mean. Only means over the
-    same languages, the most that an arm has, are ranked.
+    same languages, the most that an arm has, are ranked. Of many languages, English alone has a
+    column: `languages_by_arms` has the others.
     """
-    arms = [arm for arm in group.rows if any(arm.number(measure.name, x) for x in group.languages)]
+    arms, languages = _measured(group, measure)
     if not arms:
         return None
-    languages = [x for x in group.languages if any(a.number(measure.name, x) for a in arms)]
     competes = [not arm.is_bound for arm in arms]
     wanted = _means_wanted(arms, [x for x in languages if x != "en"])
+    shown = [x for x in languages if x == "en"] if len(languages) > MANY else languages
     columns = [
         *(_mean_column(head, of, measure, arms, competes) for head, of in wanted.items()),
         *(
             (language, measure.column([a.number(measure.name, language) for a in arms], competes))
-            for language in languages
+            for language in shown
         ),
     ]
     rows = [
@@ -78,19 +81,75 @@ def _mean_column(
     ]
 
 
+def languages_by_arms(
+    group: Group, measure: Measure, key: str, title: str, note: str = ""
+) -> Table | None:
+    """A row for each of many languages, by what methods knew of it, and a column for each arm;
+    None where there are few, which `arms_by_languages` has.
+    """
+    arms, languages = _measured(group, measure)
+    if len(languages) <= MANY:
+        return None
+    kinds = {"English": [x for x in languages if x == "en"]}
+    kinds |= kinds_of(languages, group.facts, group.trained)
+    rows = [
+        [
+            Cell(_named(language, group)),
+            Cell(kind),
+            *(measure.cell(arm.number(measure.name, language)) for arm in arms),
+        ]
+        for kind, held in kinds.items()
+        for language in held
+    ]
+    heads = ["language", "kind", *(arm.label for arm in arms)]
+    return Table(f"{key}_languages", title, heads, rows, note=note, is_folded=True)
+
+
 def heat_map_of(group: Group, measure: Measure, key: str, title: str) -> Figure:
-    """A share of arms by languages, as a picture of the table with the same title."""
-    arms = [arm for arm in group.rows if any(arm.number(measure.name, x) for x in group.languages)]
-    languages = [x for x in group.languages if any(a.number(measure.name, x) for a in arms)]
-    rows = {arm.label: [arm.number(measure.name, x) for x in languages] for arm in arms}
+    """A share of arms by languages, as a picture of the table with the same title. Many languages
+    stand in rows, from the best of a kind to its worst, without the bounds.
+    """
+    arms, languages = _measured(group, measure)
     words = measure.head.removesuffix(", %")
+    if len(languages) > MANY and (rivals := [arm for arm in arms if not arm.is_bound]):
+        png = _map_of(rivals, languages, group, measure)
+    else:
+        rows = {arm.label: [arm.number(measure.name, x) for x in languages] for arm in arms}
+        png = heat_map(rows, languages, scale=measure.scale, label=f"{words} in %")
     return Figure(
         key,
         title,
-        f"Heat map of {words}: {len(rows)} arms by {len(languages)} languages; the numbers stand "
+        f"Heat map of {words}: {len(arms)} arms by {len(languages)} languages; the numbers stand "
         "in the table of the same title.",
-        heat_map(rows, languages, scale=measure.scale, label=f"{words} in %"),
+        png,
     )
+
+
+def _map_of(arms: Sequence[Arm], languages: Sequence[str], group: Group, measure: Measure) -> bytes:
+    numbers = {x: [arm.number(measure.name, x) for arm in arms] for x in languages}
+
+    def height(language: str) -> float:
+        return -sum(number.value for number in numbers[language] if number is not None)
+
+    blocks = {
+        kind: {_named(x, group): numbers[x] for x in sorted(held, key=height)}
+        for kind, held in kinds_of(languages, group.facts, group.trained).items()
+    }
+    words = measure.head.removesuffix(", %")
+    columns = [arm.label for arm in arms]
+    return language_map(blocks, columns, scale=measure.scale, label=f"{words} in %")
+
+
+def _measured(group: Group, measure: Measure) -> tuple[list[Arm], list[str]]:
+    """The arms and the languages that have a number."""
+    arms = [arm for arm in group.rows if any(arm.number(measure.name, x) for x in group.languages)]
+    return arms, [x for x in group.languages if any(a.number(measure.name, x) for a in arms)]
+
+
+def _named(language: str, group: Group) -> str:
+    """A language's code with its English name, where that is told."""
+    name = group.facts.get(language, {}).get("name")
+    return f"{name} {language}" if name else language
 
 
 def every_metric(

@@ -38,30 +38,19 @@ class Point:
     style: int = 0
 
 
-@dataclass(frozen=True)
-class Line:
-    """An arm on the plot of quality over seconds: its quality at moments that rise; its style
-    chooses colour and shape.
-    """
-
-    label: str
-    seconds: Sequence[float]
-    qualities: Sequence[Number]
-    style: int = 0
-
-
 def heat_map(
     rows: Mapping[str, Sequence[Number | None]],
     columns: Sequence[str],
     *,
     scale: float,
     label: str,
+    column_inches: float = 0.42,
 ) -> bytes:
-    """Arms by languages: a square a number, which stands in it; a dash where there is none.
+    """Arms by languages: a field a number, which stands in it; a dash where there is none.
 
     Numbers are multiplied by `scale`; the colours go from 0 to it.
     """
-    size = max(5.0, 2.6 + 0.42 * len(columns)), max(2.2, 0.8 + 0.34 * len(rows))
+    size = max(5.0, 2.6 + column_inches * len(columns)), max(2.2, 0.8 + 0.34 * len(rows))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     values = [
@@ -73,18 +62,18 @@ def heat_map(
     for y, numbers in enumerate(values):
         for x, value in enumerate(numbers):
             text = "–" if value != value else f"{value:.0f}"
-            ink = "black" if value != value else _ink_on(image.to_rgba(value))
+            ink = "black" if value != value else ink_on(image.to_rgba(value))
             axes.text(x, y, text, ha="center", va="center", fontsize=9.5, color=ink)
-    heads = [_cut(column) for column in columns]
+    heads = [cut(column) for column in columns]
     axes.set_xticks(range(len(columns)), heads, fontsize=10, parse_math=False)
-    axes.set_yticks(range(len(rows)), [_cut(row) for row in rows], fontsize=10, parse_math=False)
+    axes.set_yticks(range(len(rows)), [cut(row) for row in rows], fontsize=10, parse_math=False)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=12)
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=9)
     bar.outline.set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
 def quality_against_cost(
@@ -133,94 +122,10 @@ def quality_against_cost(
     axes.set_xlabel(printable(cost_label), parse_math=False)
     axes.set_ylabel(quality_label, parse_math=False)
     _label_points(figure, axes, points, scale)
-    return _png(figure)
+    return png(figure)
 
 
-def quality_over_seconds(
-    lines: Sequence[Line], levels: Mapping[str, float], *, quality_label: str, scale: float = 100
-) -> bytes:
-    """A line an arm with a band from its lowest to its highest seed, and its name at its end;
-    horizontal lines for `levels`.
-    """
-    figure = Figure(figsize=(8.6, 5.2), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
-    for line in lines:
-        colour = COLOURS[line.style % len(COLOURS)]
-        marker = MARKERS[line.style % len(MARKERS)]
-        values = [number.value * scale for number in line.qualities]
-        axes.plot(line.seconds, values, color=colour, marker=marker, markersize=5, linewidth=1.6)
-        ends = [(n.low, n.high) for n in line.qualities if n.low is not None]
-        if len(ends) == len(values):
-            low, high = ([end * scale for end in each] for each in zip(*ends, strict=True))
-            axes.fill_between(line.seconds, low, high, color=colour, alpha=0.13, linewidth=0)
-    for place, (label, level) in enumerate(levels.items()):
-        axes.axhline(level * scale, color=PALE, linewidth=1, linestyle=DASHES[place % len(DASHES)])
-        axes.annotate(
-            label,
-            (0.005, level * scale),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            fontsize=8.5,
-            color=PALE,
-        )
-    axes.set_xlim(0, max(line.seconds[-1] for line in lines) * 1.02)
-    axes.set_ylim(-3, max([scale, *(level * scale for level in levels.values())]) * 1.06)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("seconds since the arm's first command")
-    axes.set_ylabel(quality_label, parse_math=False)
-    _label_ends(axes, lines, scale)
-    return _png(figure)
-
-
-def _label_ends(axes: Any, lines: Sequence[Line], scale: float) -> None:
-    """Writes each line's mark and name at the right, in the order of the ends and clear of each
-    other; of equal ends the line that was higher before stands higher.
-    """
-    low, high = axes.get_ylim()
-    gap = (high - low) * 0.048
-    ends = sorted(lines, key=lambda line: [n.value for n in reversed(line.qualities)])
-    places: list[float] = []
-    for line in ends:
-        y = line.qualities[-1].value * scale
-        places.append(max(y, places[-1] + gap) if places else y)
-    over = max(places[-1] - high, 0.0)  # pushed out at the top: the crowd moves down
-    for place in reversed(range(len(places))):
-        above = places[place + 1] - gap if place + 1 < len(places) else places[place] - over
-        places[place] = min(places[place], above)
-    for line, y in zip(ends, places, strict=True):
-        colour = COLOURS[line.style % len(COLOURS)]
-        axes.annotate(
-            "",
-            (line.seconds[-1], line.qualities[-1].value * scale),
-            xytext=(1.03, y),
-            textcoords=("axes fraction", "data"),
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkB": 3},
-        )
-        axes.plot(
-            [1.03],
-            [y],
-            color=colour,
-            marker=MARKERS[line.style % len(MARKERS)],
-            markersize=5,
-            transform=axes.get_yaxis_transform(),
-            clip_on=False,
-        )
-        axes.text(
-            1.045,
-            y,
-            _cut(line.label),
-            transform=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=9,
-            color=INK,
-            parse_math=False,
-        )
-
-
-def _ink_on(colour: Sequence[float]) -> str:
+def ink_on(colour: Sequence[float]) -> str:
     """Black or white, whichever contrasts more with a colour (WCAG 2.2, relative luminance)."""
     parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     luminance = 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
@@ -233,7 +138,7 @@ def _draw_lines(axes: Any, lines: Mapping[str, Number], scale: float) -> None:
         y = number.value * scale
         axes.axhline(y, color=PALE, linewidth=1.2, linestyle=DASHES[place % len(DASHES)])
         axes.annotate(
-            f"{_cut(label)}, {y:.1f}",
+            f"{cut(label)}, {y:.1f}",
             (0.995, y),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
@@ -261,7 +166,7 @@ def _label_points(figure: Figure, axes: Any, points: Sequence[Point], scale: flo
             *(((dx, dy), side) for dy in (24, -24) for dx, side in ((9, "left"), (-9, "right"))),
         ):
             text = axes.annotate(
-                _cut(point.label),
+                cut(point.label),
                 here,
                 xytext=offset,
                 textcoords="offset points",
@@ -291,12 +196,14 @@ def _limits(numbers: Sequence[Number], scale: float) -> tuple[float, float]:
     return min(ends) - room, max(ends) + room
 
 
-def _cut(label: str, most: int = 36) -> str:
+def cut(label: str, most: int = 36) -> str:
+    """A label as it may stand in a plot: no hidden characters, and not too long."""
     label = printable(label)
     return label if len(label) <= most else label[: most - 1] + "…"
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure's file."""
     file = io.BytesIO()
     # no version of matplotlib inside: equal numbers give equal files
     figure.savefig(file, format="png", metadata={"Software": None})

@@ -101,17 +101,25 @@ def _written_before(folder: Path) -> list[str]:
 def _measured_and_published(
     results: Sequence[Result], settings: ReportSettings
 ) -> list[Section | None]:
+    from crosslingual_benchmarks.report.sections.code_mixing import code_mixing_section
     from crosslingual_benchmarks.report.sections.efficiency import latency_section, training_section
+    from crosslingual_benchmarks.report.sections.fairness import fairness_section
+    from crosslingual_benchmarks.report.sections.few_shot import few_shot_section
     from crosslingual_benchmarks.report.sections.generation import generation_section
     from crosslingual_benchmarks.report.sections.published import published_section
+    from crosslingual_benchmarks.report.sections.questions import question_sections
     from crosslingual_benchmarks.report.sections.retrieval import retrieval_section
     from crosslingual_benchmarks.report.sections.speed import speed_section
     from crosslingual_benchmarks.report.sections.trade_off import trade_off_section
 
     parts: list[tuple[Section | None, list[str], str]] = [
+        *((section, [], "") for section in question_sections(results)),
         (speed_section(results), [], ""),
         (trade_off_section(results, settings.price_per_hour, settings.currency), [], ""),
+        (few_shot_section(results), [], ""),
+        (fairness_section(results), [], ""),
         (generation_section(results), ["4"], "generation"),
+        (code_mixing_section(results), [], ""),
         (retrieval_section(results), ["2", "3"], "retrieval"),
         (training_section(results), ["1", "5"], "training and cost"),
         (latency_section(results), ["6"], "latency"),

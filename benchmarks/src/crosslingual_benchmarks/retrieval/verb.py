@@ -23,7 +23,7 @@ from crosslingual.worlds import find_worlds
 from crosslingual_benchmarks.datasets import DATASETS, RetrievalSet
 from crosslingual_benchmarks.datasets.world import world_set
 from crosslingual_benchmarks.report.tables import render_plain
-from crosslingual_benchmarks.results import Result, command_of
+from crosslingual_benchmarks.results import Result, command_of, facts_of
 from crosslingual_benchmarks.retrieval.trials import find_missing, make_trial
 
 RESULTS = "retrieval.json"
@@ -144,6 +144,7 @@ def retrieval(settings: RetrievalSettings) -> list[Result]:
                 wall_s=time.perf_counter() - started,
                 num_bootstrap=settings.num_bootstrap,
                 command=command_of(PROG, settings),
+                **facts_of(data.name, language),
             )
             append_result(Path(settings.output_dir) / RESULTS, result)
             results.append(result)

@@ -58,8 +58,7 @@ def load_pipeline(path: str, base: str | None = None) -> Any:
             f"{path} is a whole pipeline, made of {config['base']}: leave out another base"
         )
     check_folder(path)
-    encoder = load_text_encoder(path)
-    return Base.open(path).load_pipeline(text_encoder=encoder.model, tokenizer=encoder.tokenizer)
+    return attach(Base.open(path).load_pipeline(with_text=False), path)
 
 
 def draw(unet: nn.Module, settings: TrainSettings) -> Image.Image:

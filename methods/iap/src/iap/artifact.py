@@ -12,6 +12,7 @@ back.
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from crosslingual.adapter.artifact import load_adapter as load_artifact
@@ -27,7 +28,7 @@ from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import MultilingualEncoder
 from crosslingual.frozen.weights import load_frozen, locate
 from iap.data import caption_length, load_tokenizer
-from iap.encoder import altclip_config, make_encoder, merged_state, stock_model
+from iap.encoder import altclip_config, make_encoder, merged_state, start_encoder, stock_model
 from iap.method import build_adapter
 from iap.settings import TrainSettings
 
@@ -97,6 +98,7 @@ def encoder_config(settings: TrainSettings) -> dict[str, Any]:
         "layers": settings.layers,
         "distance": settings.distance,
         "guidance_scale": settings.guidance_scale,
+        "seed": settings.seed if settings.init_from is None else None,
     }
     if settings.objective == "clip_attention":
         config |= {"clip": locate(settings.clip), "clip_revision": settings.clip_revision}
@@ -165,6 +167,15 @@ def save_trained(
     config = encoder_config(settings)
     encoder = make_encoder(settings, config)
     return save_encoder(merged_state(encoder, trained), config, folder, pipeline=pipeline)
+
+
+def initial_state(config: dict[str, Any]) -> dict[str, Tensor]:
+    """The same tensors as a training by the config's `seed` starts them, with LoRA or without."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        name, revision = config["text_encoder"], config["text_encoder_revision"]
+        start = start_encoder(config["altclip"], name, revision, config["pooled_width"])
+    return start.state_dict()
 
 
 def load_head(folder: str | Path, config: dict[str, Any]) -> dict[str, Tensor]:

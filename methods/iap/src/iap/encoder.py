@@ -2,13 +2,19 @@
 unless it starts from an AltCLIP or an earlier IAP encoder, which have one.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AltCLIPTextConfig, AltCLIPTextModel, XLMRobertaModel
 
-from crosslingual.adapter.artifact import load_strict
+from crosslingual.adapter.artifact import (
+    check_alike,
+    load_artifact,
+    load_artifact_config,
+    load_strict,
+)
 from crosslingual.frozen.encoders import encoder_config
 from crosslingual.frozen.weights import load_frozen
 from iap.method import TargetEncoder
@@ -20,6 +26,8 @@ SHAPE = (
     "max_position_embeddings hidden_act layer_norm_eps pad_token_id bos_token_id eos_token_id "
     "type_vocab_size"
 ).split()
+TRAINED_BY = ("objective", "branch", "layers", "distance", "clip", "clip_revision")
+"""Keys of an export's config in which encoders that are merged, or gone on from, may differ."""
 LORA_TARGETS = ("query", "key", "value", "dense")
 
 
@@ -82,13 +90,33 @@ def start_encoder(
     return encoder
 
 
+def load_state(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of an exported encoder, by the names of `build_encoder`, and its config.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder holds no encoder, a pickle, or another method's
+            export.
+    """
+    config = load_artifact_config(folder, "iap")
+    model = load_frozen(AltCLIPTextModel, str(Path(folder) / "text_encoder"))
+    head = load_artifact(folder, "iap")[1] if config["pooled_width"] else {}
+    return model.state_dict() | {f"pooled.{name}": t for name, t in head.items()}, config
+
+
 def make_encoder(settings: TrainSettings, config: dict[str, Any]) -> TargetEncoder:
     """Builds the encoder that a run starts from, by the export's config; only its trainable tensors
     require gradients.
+
+    Raises:
+        FileNotFoundError, ValueError: `init_from` is no encoder of this base, start and shape.
     """
     torch.manual_seed(settings.seed)
     name, revision = settings.text_encoder, settings.text_encoder_revision
     encoder = start_encoder(config["altclip"], name, revision, config["pooled_width"])
+    if settings.init_from is not None:
+        state, found = load_state(settings.init_from)
+        check_alike({settings.init_from: found, "this run": config}, TRAINED_BY)
+        load_strict(encoder, state)
     return add_lora(encoder, settings.lora_rank) if settings.train_encoder == "lora" else encoder
 
 

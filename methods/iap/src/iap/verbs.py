@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from crosslingual.cli.verbs import Verb
 
 if TYPE_CHECKING:
-    from crosslingual.adapter.settings import GenerateSettings
+    from crosslingual.adapter.settings import GenerateSettings, MergeSettings
     from iap.settings import EvaluateSettings, ExportSettings, FeaturesSettings, TrainSettings
 
 DESCRIPTION = (
@@ -33,6 +33,11 @@ VERBS = {
         "write a checkpoint's encoder as stock diffusers loads it",
         "iap.verbs:export",
         "iap.settings:ExportSettings",
+    ),
+    "merge": Verb(
+        "write several encoders as one: averaged, by task arithmetic or TIES",
+        "iap.verbs:merge",
+        "crosslingual.adapter.settings:MergeSettings",
     ),
     "generate": Verb(
         "draw pictures from prompts",
@@ -83,6 +88,20 @@ def export(settings: "ExportSettings") -> Path:
         trained = read_settings(TrainSettings, settings_file(checkpoint))
         state, folder = trained_state(checkpoint), settings.output_dir
         folder = save_trained(trained, state, folder, pipeline=settings.pipeline)
+    print(folder)
+    return folder
+
+
+def merge(settings: "MergeSettings") -> Path:
+    """Merges exported encoders, whose LoRA is in their weights already, into one."""
+    from crosslingual.adapter.artifact import claim_artifact
+    from crosslingual.adapter.merge import merge_exports
+    from iap.artifact import initial_state, save_encoder
+    from iap.encoder import TRAINED_BY, load_state
+
+    with claim_artifact(settings.output_dir, "iap"):
+        state, config = merge_exports(settings, load_state, initial_state, TRAINED_BY)
+        folder = save_encoder(state, config, settings.output_dir)
     print(folder)
     return folder
 

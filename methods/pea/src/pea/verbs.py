@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from crosslingual.cli.verbs import Verb
 
 if TYPE_CHECKING:
-    from crosslingual.adapter.settings import GenerateSettings
+    from crosslingual.adapter.settings import GenerateSettings, MergeSettings
     from crosslingual.training.settings import ExportSettings
     from pea.settings import EvaluateSettings, FeaturesSettings, ImportSettings, TrainSettings
 
@@ -37,6 +37,11 @@ VERBS = {
         "write a published state dict as an adapter",
         "pea.verbs:import_adapter",
         "pea.settings:ImportSettings",
+    ),
+    "merge": Verb(
+        "write several adapters as one: averaged, by task arithmetic or TIES",
+        "pea.verbs:merge",
+        "crosslingual.adapter.settings:MergeSettings",
     ),
     "generate": Verb(
         "draw pictures from prompts",
@@ -86,10 +91,25 @@ def export(settings: "ExportSettings") -> Path:
 def import_adapter(settings: "ImportSettings") -> Path:
     """Converts a published state dict to an adapter's folder."""
     from crosslingual.adapter.artifact import claim_artifact
-    from pea.artifact import import_published
+    from pea.published import import_published
 
     with claim_artifact(settings.output_dir, "pea"):
         return _said(import_published(settings))
+
+
+def merge(settings: "MergeSettings") -> Path:
+    """Merges exported adapters into one."""
+    from crosslingual.adapter.artifact import claim_artifact, load_artifact
+    from crosslingual.adapter.merge import merge_exports
+    from pea.artifact import initial_adapter, save_adapter
+
+    def load(folder: str) -> tuple[Any, Any]:
+        config, state = load_artifact(folder, "pea")
+        return state, config
+
+    with claim_artifact(settings.output_dir, "pea"):
+        state, config = merge_exports(settings, load, lambda c: initial_adapter(c).state_dict())
+        return _said(save_adapter(state, config, settings.output_dir))
 
 
 def generate(settings: "GenerateSettings") -> Path:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +27,8 @@ _COUNT = Annotated[int, pydantic.Field(ge=1)] | None
 _FIELDS = {"max_length": _COUNT, "languages": list[str] | None, "guidance_scale": float | None}
 _FIELDS |= dict.fromkeys(("base", "base_revision", "text_encoder"), str | None)
 """Of a config, what shared code uses; what a method's own fields hold, its module says."""
+MAY_DIFFER = ("languages", "guidance_scale", "seed", "merged")
+"""Keys of configs in which exports of one base, encoder and shape may differ."""
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, LookupError, AttributeError, TypeError)
 _UNREADABLE += (EOFError, ValueError, OverflowError)
@@ -163,6 +165,41 @@ def load_adapter(
         raise ValueError(f"{folder}/{CONFIG} describes no adapter of {method}: {reason}") from error
     load_strict(adapter, state)
     return freeze(adapter), config
+
+
+def load_start(module: nn.Module, folder: str | Path, config: Mapping[str, Any]) -> None:
+    """Loads an export's tensors into the module of a run that goes on from it and exports `config`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_artifact`; or the export is of another base,
+            encoder or shape.
+    """
+    found, state = load_artifact(folder, config["method"])
+    check_alike({str(folder): found, "this run": config})
+    load_strict(module, state)
+
+
+def check_alike(configs: Mapping[str, Mapping[str, Any]], may_differ: Collection[str] = ()) -> None:
+    """Refuses exports of one method that are not of one base, encoder and shape; `configs` are
+    theirs by name, and `may_differ` keys that say how the method trained.
+
+    Raises:
+        ValueError: two differ in other keys than these and `MAY_DIFFER`; these keys are named with
+            both values.
+    """
+    (folder, first), *others = configs.items()
+    for other, config in others:
+        keys = sorted({*first, *config} - {*MAY_DIFFER, *may_differ})
+        told = [
+            f"{key} ({first.get(key)!r:.60} and {config.get(key)!r:.60})"
+            for key in keys
+            if first.get(key) != config.get(key)
+        ]
+        if told:
+            raise ValueError(
+                f"{folder} and {other} differ in {', '.join(told)}: take exports of one base, "
+                "encoder and shape"
+            )
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

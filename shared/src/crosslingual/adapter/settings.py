@@ -1,6 +1,7 @@
-"""The settings of a method's `generate`; apart, so that `--help` loads no torch."""
+"""The settings of a method's `generate` and `merge`; apart, so that `--help` loads no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass
@@ -34,3 +35,24 @@ class GenerateSettings:
     height: int | None = None
     width: int | None = None
     seed: int = 0
+
+
+@dataclass
+class MergeSettings:
+    """Settings of a method's `merge`.
+
+    Attributes:
+        exports: folders of exported adapters of one base, encoder and shape, two or more.
+        output_dir: folder that the merged adapter goes to.
+        weights: a number for each export; equal ones if not given, which are 1 in sums.
+        method: average of the weights; or, from the weights that all of them started from, the sum
+            of their changes (task_arithmetic), that of each one's largest changes
+            (magnitude_prune), or the mean of the largest that agree in sign (ties).
+        density: share of each tensor's entries that ties and magnitude_prune keep of a change.
+    """
+
+    exports: list[str]
+    output_dir: str
+    weights: list[float] = field(default_factory=list)
+    method: Literal["average", "task_arithmetic", "ties", "magnitude_prune"] = "average"
+    density: float = 0.2

@@ -8,7 +8,6 @@ A package's `__main__.py` calls `run_verbs`, so that `pea train`, `python -m pea
 A verb's modules are imported when it is called, so that `NAME --help` answers at once.
 """
 
-import atexit
 import contextlib
 import dataclasses
 import errno
@@ -66,7 +65,9 @@ def run_verbs(
     name, *rest = words
     code = run_command(lambda: _run_verb(prog, name, verbs, rest))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _leave_ranks(code)
+        from crosslingual.training.processes import leave_processes
+
+        leave_processes(code)
     return code
 
 
@@ -76,17 +77,6 @@ def _list_verbs(prog: str, description: str, verbs: Mapping[str, Verb]) -> None:
     for name, verb in verbs.items():
         print(f"  {name:{width}}  {verb.summary}")
     print(f"\n{prog} VERB --help lists a verb's settings.")
-
-
-def _leave_ranks(code: int) -> None:
-    """Ends one of several training processes without Python's own shutdown. A rank was once seen
-    to abort there after all its work was done (torch 2.13, gloo: "terminate called without an
-    active exception"), probably in a thread of gloo that needed the interpreter.
-    """
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _run_verb(prog: str, name: str, verbs: Mapping[str, Verb], words: list[str]) -> None:

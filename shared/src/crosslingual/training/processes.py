@@ -1,12 +1,14 @@
 """The processes that train together: how they start, and how they agree to stop."""
 
+import atexit
 import importlib
 import logging
 import os
 import signal
+import sys
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 from unittest import mock
 
 import torch
@@ -58,6 +60,18 @@ def start_processes() -> Ranks:
             torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     _start_deepspeed(has_cuda=has_cuda)
     return Ranks(rank, world_size, local_rank, device)
+
+
+def leave_processes(code: int) -> NoReturn:
+    """Ends one of several training processes with an exit code, without Python's own shutdown: a
+    rank was seen to abort there after all its work was done (torch 2.13, gloo: "terminate called
+    without an active exception"), probably in a thread of gloo that needed the interpreter. Our
+    commands end so; a script of one's own that calls `start_processes` does well to.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def row_generators(

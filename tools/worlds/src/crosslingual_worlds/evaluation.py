@@ -16,6 +16,7 @@ from PIL import Image
 from crosslingual.evaluation.generation import AS_IS, Arm
 from crosslingual.evaluation.settings import EvaluateSettings
 from crosslingual.folders import check_results, hold_results, write_results
+from crosslingual.frozen.families import call_options
 from crosslingual.frozen.tokens import report_cut
 from crosslingual.training.folder import on_first_rank
 from crosslingual.training.processes import start_processes
@@ -132,6 +133,9 @@ class Evaluation:
             judge reads pictures and ranks nothing.
         galleries: names to distinct scenes, for retrieval; the first is searched if none is named,
             and those within the searched one are reported by themselves as well.
+        pair_scenes: (split, count, seed) to scenes of two things; None where scenes have one.
+        mixed_caption: (scene of two things, language, second language) to a prompt that names the
+            second thing in the second language; None where scenes have one thing.
         groups: (languages, trained languages) to the groups whose means tables show.
         further_groups: the same, of groups whose means are only written down.
         num_inference_steps: of the sampler.
@@ -148,6 +152,8 @@ class Evaluation:
     is_shown: Callable[[Any], bool]
     place: Callable[[Image.Image, Any], int] | None = None
     galleries: Callable[[], dict[str, list[Any]]] | None = None
+    pair_scenes: Callable[[str, int, int], list[Any]] | None = None
+    mixed_caption: Callable[[Any, str, str], str] | None = None
     groups: Callable[..., dict[str, list[str]]] = trained_and_zero_shot
     further_groups: Callable[..., dict[str, list[str]]] | None = None
     num_inference_steps: int = 20
@@ -166,6 +172,9 @@ class Evaluation:
         judges the picture; a scene's noise depends on `seed` and its number, not on the language.
         Scenes that the language has no words for are left out.
         """
+        from diffusers import DiffusionPipeline
+
+        options = call_options(pipe) if isinstance(pipe, DiffusionPipeline) else {}
         judged = []
         captions = [self.caption(scene, language) for scene in scenes]
         numbers = [number for number, text in enumerate(captions) if text is not None]
@@ -181,6 +190,7 @@ class Evaluation:
                     generator=[
                         torch.Generator().manual_seed(seed * 1_000_003 + number) for number in part
                     ],
+                    **options,
                 ).images
             judged += [
                 self._judged(scenes[number], captions[number], picture)
@@ -371,6 +381,11 @@ class Evaluation:
         num_shown = len(rows[0]) // len(columns)
         heads = [head for head in columns.values() for _ in range(num_shown)]
         return contact_sheet(rows, column_heads=heads, row_heads=languages)
+
+    @staticmethod
+    def can_write(text: str) -> bool:
+        """Whether the contact sheet's fonts have every character of a text."""
+        return has_glyphs(text)
 
     @staticmethod
     def contact_sheet(cells: Sequence[Sequence[tuple]], **options: Any) -> Image.Image:

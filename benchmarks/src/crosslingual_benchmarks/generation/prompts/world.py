@@ -10,6 +10,8 @@ from crosslingual.worlds import find_world
 from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
 
 REFERENCE_SEED = 2_147_483_647  # apart from any seed that prompts are drawn with
+MIXED_WITH = "+"  # between the codes of a prompt's two languages
+MIXED = "-mixed"  # ends the name of a set of such prompts
 
 
 def world_prompts(
@@ -48,7 +50,49 @@ def world_prompts(
             prompt(f"{language}-motif-{number:05d}", scene, [language], language)
             for number, scene in enumerate(own)
         ]
-    return PromptSet(world, prompts, {"split": split, "scene_seed": seed})
+    protocol = {"split": split, "scene_seed": seed}
+    if num_motif_prompts:  # as many as are asked for, also in a language whose culture has fewer
+        protocol |= {"num_culture_prompts": num_motif_prompts, "culture_score": "judge"}
+    return PromptSet(world, prompts, protocol)
+
+
+def mixed_prompts(
+    world: str,
+    languages: Sequence[str],
+    second_languages: Sequence[str],
+    num_prompts: int,
+    *,
+    split: str = "test",
+    seed: int = 0,
+) -> PromptSet:
+    """Scenes of two things, said in two languages: `de+ja` is a German sentence that names its
+    second thing in Japanese, and `de` the same scenes in German alone.
+
+    Each of `second_languages` is paired with every language, in both orders.
+
+    Raises:
+        ValueError: the world's scenes have one thing, a language or split that it does not have,
+            or no prompts.
+    """
+    evaluation = find_world(world).evaluation
+    if evaluation.mixed_caption is None:
+        raise ValueError(f"a prompt of the {world} names one thing: leave out --second_languages")
+    if num_prompts < 1:
+        raise ValueError("num_prompts leaves no prompt; ask for some")
+    every = list(dict.fromkeys([*languages, *second_languages]))
+    pairs = {
+        first if first == second else f"{first}{MIXED_WITH}{second}": (first, second)
+        for first in every
+        for second in every
+        if first == second or {first, second} & set(second_languages)
+    }
+    prompts = []
+    for number, scene in enumerate(evaluation.pair_scenes(split, num_prompts, seed)):
+        texts = {name: evaluation.mixed_caption(scene, *pair) for name, pair in pairs.items()}
+        english = evaluation.caption(scene, "en")
+        prompts.append(Prompt(f"{split}-{number:05d}", texts, english, scene=scene))
+    protocol = {"split": split, "scene_seed": seed, "second_languages": list(second_languages)}
+    return PromptSet(f"{world}{MIXED}", prompts, protocol)
 
 
 def reference_pictures(world: str, count: int, split: str = "test") -> Iterator[Image.Image]:

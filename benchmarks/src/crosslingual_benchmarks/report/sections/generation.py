@@ -9,6 +9,7 @@ from crosslingual_benchmarks.report.matrices import (
     arms_by_languages,
     every_metric,
     heat_map_of,
+    languages_by_arms,
     measures_of,
 )
 from crosslingual_benchmarks.report.measures import Measure
@@ -55,6 +56,7 @@ def generation_section(results: Sequence[Result]) -> Section | None:
             if table is None:
                 continue
             tables.append(table if metric.is_share else replace(table, is_folded=True))
+            tables += filter(None, [languages_by_arms(group, measure, key, title, note)])
             if metric.is_share:
                 figures.append(heat_map_of(group, measure, key, title))
         title = f"Every metric, language and arm, {group.name}"

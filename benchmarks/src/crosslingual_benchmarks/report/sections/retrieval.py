@@ -5,7 +5,12 @@ from collections.abc import Sequence
 
 from crosslingual_benchmarks.report.document import Section
 from crosslingual_benchmarks.report.groups import Group, groups_of, note_on_groups
-from crosslingual_benchmarks.report.matrices import arms_by_languages, every_metric, heat_map_of
+from crosslingual_benchmarks.report.matrices import (
+    arms_by_languages,
+    every_metric,
+    heat_map_of,
+    languages_by_arms,
+)
 from crosslingual_benchmarks.report.measures import Measure
 from crosslingual_benchmarks.results import Result
 
@@ -32,6 +37,7 @@ def retrieval_section(results: Sequence[Result]) -> Section | None:
         matrix = arms_by_languages(group, MEAN_RECALL, key, title, note)
         if matrix:
             tables.append(matrix)
+            tables += filter(None, [languages_by_arms(group, MEAN_RECALL, key, title, note)])
             figures.append(heat_map_of(group, MEAN_RECALL, key, title))
         full_title = f"Recall@K in %, every language and arm, {group.name}"
         tables.append(

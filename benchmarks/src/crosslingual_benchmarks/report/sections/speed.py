@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from crosslingual_benchmarks.report.arms import LABELS, style_of
+from crosslingual_benchmarks.report.curves import Line, quality_curves
 from crosslingual_benchmarks.report.document import Cell, Figure, Section, Table
 from crosslingual_benchmarks.report.measures import Measure, Number, over_seeds
-from crosslingual_benchmarks.report.plots import Line, quality_over_seconds
 from crosslingual_benchmarks.results import Result, by_protocol
 
 TASK = "training_curve"
@@ -129,7 +129,12 @@ def _reached(seconds: Sequence[float | None]) -> Cell:
 def _figure(key: str, title: str, runs: Mapping[str, list[Run]], bound: float) -> Figure:
     lines = [_line(arm, each) for arm, each in runs.items()]
     levels = {"English upper bound": bound, f"{TARGET_WORDS} of it": TARGET * bound}
-    png = quality_over_seconds(lines, levels, quality_label="mean text accuracy in %")
+    png = quality_curves(
+        lines,
+        levels,
+        place_label="seconds since the arm's first command",
+        quality_label="mean text accuracy in %",
+    )
     alt = (
         f"Lines of mean text accuracy over seconds for {', '.join(line.label for line in lines)}. "
         "The seconds and the values at the end stand in the table of the same title."

@@ -24,6 +24,14 @@ from crosslingual.frozen.schedule import Process, read_flow
 T5_LENGTH = 256  # tokens of T5's states by default, after CLIP's
 
 
+def t5_length(pipe: Any) -> int:
+    """Tokens of T5's states of a prompt: those of stock pipelines, or the fewer ones that the
+    config of a base's T5 names (`n_positions`), as of a base trained on short prompts.
+    """
+    config = getattr(pipe.components.get("text_encoder_3"), "config", None)
+    return min(T5_LENGTH, getattr(config, "n_positions", T5_LENGTH))
+
+
 class JointDenoiser(Denoiser):
     """A model whose attention reads text and picture together. Padding counts: the stock pipelines
     give no mask.
@@ -98,9 +106,14 @@ class StableDiffusion3(Family):
             None,
             device=pipe.text_encoder.device,
             do_classifier_free_guidance=False,
-            max_sequence_length=T5_LENGTH,
+            max_sequence_length=t5_length(pipe),
         )
         return Conditioning(states, pooled)
+
+    def call_options(self, pipe: Any) -> dict[str, Any]:
+        """How many tokens T5 reads, where stock pipelines read more by default."""
+        length = t5_length(pipe)
+        return {"max_sequence_length": length} if length < T5_LENGTH else {}
 
     def set_text(
         self, pipe: Any, text_encoder: Any, tokenizer: Any, *, zeros_for_empty: bool = False

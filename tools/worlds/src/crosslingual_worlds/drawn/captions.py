@@ -107,6 +107,16 @@ class Lexicon:
             written += [_Fields().format(text, **phrases) for text in self.relations[said.relation]]
         return written
 
+    def mixed_caption(self, scene: Scene, other: "Lexicon") -> str:
+        """The first caption of a scene of two things, with the second one named in the other
+        language: in the form of its dictionary, and between spaces.
+        """
+        phrases = {
+            "a": functools.partial(self.phrase, scene.first),
+            "b": lambda case: f" {other.phrase(scene.second)} ",
+        }
+        return " ".join(_Fields().format(self.relations[scene.relation][0], **phrases).split())
+
 
 @functools.cache
 def lexicon(language: str) -> Lexicon:
@@ -127,3 +137,19 @@ def caption(scene: Scene, language: str) -> str:
     blue ring".
     """
     return lexicon(language).captions(scene)[0]
+
+
+def mixed_caption(scene: Scene, first: str, second: str) -> str:
+    """Returns a caption of two things in two languages: the sentence and its first thing in
+    `first`, its second thing in `second`: "ein großer roter Stern links von a small blue ring".
+
+    A language mixed with itself gives `caption`.
+
+    Raises:
+        ValueError: the scene has one thing, or a language has no lexicon.
+    """
+    if scene.second is None:
+        raise ValueError(f"{scene.scene_id} has one thing: two languages need two")
+    if first == second:
+        return caption(scene, first)
+    return lexicon(first).mixed_caption(scene, lexicon(second))

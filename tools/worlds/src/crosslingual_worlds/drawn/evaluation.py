@@ -1,6 +1,6 @@
 """The drawn world's prompts and its exact judge, for text accuracy and culture scores."""
 
-from crosslingual_worlds.drawn.captions import caption
+from crosslingual_worlds.drawn.captions import caption, mixed_caption
 from crosslingual_worlds.drawn.judge import shows
 from crosslingual_worlds.drawn.motifs import MOTIFS
 from crosslingual_worlds.drawn.world import (
@@ -20,6 +20,11 @@ def culture_scenes(language: str, count: int) -> list[Scene]:
     return [own[number % len(own)] for number in range(count)]
 
 
+def pair_scenes(split: str, count: int, seed: int) -> list[Scene]:
+    """Returns `count` scenes of two things, for prompts in two languages."""
+    return sample_scenes(split, count, seed, singles=0.0)
+
+
 EVALUATION = Evaluation(
     resolution=RESOLUTION,
     scenes=sample_scenes,
@@ -29,4 +34,6 @@ EVALUATION = Evaluation(
     caption=caption,
     shows=shows,
     is_shown=lambda scene: scene.second is not None,
+    pair_scenes=pair_scenes,
+    mixed_caption=mixed_caption,
 )

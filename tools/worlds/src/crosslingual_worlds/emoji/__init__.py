@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from crosslingual.worlds import World
-from crosslingual_worlds.emoji.languages import LANGUAGES
+from crosslingual_worlds.emoji.languages import FACTS, LANGUAGES
 from crosslingual_worlds.emoji.packages import (
     E5_FOLDER,
     FETCH,
@@ -50,4 +50,5 @@ WORLD = World(
     sources={"emoji": emoji},
     evaluation_name="crosslingual_worlds.emoji.evaluation:EVALUATION",
     shapes=json.loads(Path(__file__).with_name("shapes.json").read_text("utf-8")),
+    language_facts=FACTS,
 )

@@ -53,6 +53,27 @@ _FAMILIES = {
     "American": "chr kl qu quc",
 }
 
+_NAMES = """
+    af Afrikaans, ak Akan, am Amharic, ar Arabic, as Assamese, az Azerbaijani, ba Bashkir, be
+    Belarusian, bg Bulgarian, bn Bangla, br Breton, bs Bosnian, ca Catalan, chr Cherokee, cs
+    Czech, cv Chuvash, cy Welsh, da Danish, de German, dsb Lower Sorbian, el Greek, en English,
+    es Spanish, et Estonian, eu Basque, fa Persian, fi Finnish, fil Filipino, fo Faroese, fr
+    French, ga Irish, gd Scottish Gaelic, gl Galician, gu Gujarati, ha Hausa, he Hebrew, hi
+    Hindi, hr Croatian, hsb Upper Sorbian, hu Hungarian, hy Armenian, id Indonesian, ig Igbo, is
+    Icelandic, it Italian, ja Japanese, jv Javanese, ka Georgian, kk Kazakh, kk-Arab Kazakh
+    (Arabic), kl Kalaallisut, km Khmer, kn Kannada, ko Korean, kok Konkani, ky Kyrgyz, lb
+    Luxembourgish, lo Lao, lt Lithuanian, lv Latvian, mi Māori, mk Macedonian, ml Malayalam, mn
+    Mongolian, mr Marathi, ms Malay, mt Maltese, my Burmese, ne Nepali, nl Dutch, no Norwegian,
+    nso Northern Sotho, om Oromo, or Odia, pa Punjabi, pa-Arab Punjabi (Arabic), pcm Nigerian
+    Pidgin, pl Polish, ps Pashto, pt Portuguese, qu Quechua, quc Kʼicheʼ, rm Romansh, ro
+    Romanian, ru Russian, rw Kinyarwanda, sc Sardinian, sd Sindhi, shn Shan, si Sinhala, sk
+    Slovak, sl Slovenian, so Somali, sq Albanian, sr Serbian, sr-Latn Serbian (Latin), sv
+    Swedish, sw Swahili, ta Tamil, te Telugu, tg Tajik, th Thai, ti Tigrinya, tk Turkmen, tn
+    Tswana, to Tongan, tr Turkish, ug Uyghur, uk Ukrainian, ur Urdu, uz Uzbek, vi Vietnamese, wo
+    Wolof, xh Xhosa, yo Yoruba, yue Cantonese, yue-Hans Cantonese (Simplified), zh Chinese,
+    zh-Hant Chinese (Traditional), zu Zulu
+"""
+
 
 def _by_language(groups: Mapping[str, str], others: str) -> dict[str, str]:
     found = {language: name for name, held in groups.items() for language in held.split()}
@@ -61,6 +82,17 @@ def _by_language(groups: Mapping[str, str], others: str) -> dict[str, str]:
 
 SCRIPT = _by_language(_SCRIPTS, "Latin")
 FAMILY = _by_language(_FAMILIES, "others")  # eu el hy ja ka ko mn pcm sq
+NAMES = dict(" ".join(part.split()).split(" ", 1) for part in _NAMES.split(","))
+FACTS = {
+    language: {
+        "name": NAMES[language],
+        "encoder": "known" if language in KNOWN else "unknown",
+        "script": SCRIPT[language],
+        "family": FAMILY[language],
+    }
+    for language in LANGUAGES
+}
+"""What result lines say of a language; `encoder`: whether it has read it."""
 
 
 def language_groups(languages: Sequence[str], trained: Sequence[str]) -> dict[str, list[str]]:

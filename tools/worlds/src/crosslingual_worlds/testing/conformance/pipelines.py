@@ -186,8 +186,9 @@ class Pipelines:
         pipe = self.attach(
             subject, DiffusionPipeline.from_pretrained(sd, trust_remote_code=False), adapter
         )
-        with pytest.raises(ValueError, match="leave out clip_skip"):
-            draw(pipe, prompt="ein Haus", clip_skip=1)
+        for asked in (pipe, self.load(subject, adapter)):
+            with pytest.raises(ValueError, match="leave out clip_skip"):
+                draw(asked, prompt="ein Haus", clip_skip=1)
         weights = lora(pipe.unet)
         layer = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
         of_clip = {f"{layer}.lora_A.weight": torch.ones(2, 8)}

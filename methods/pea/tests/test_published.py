@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pea.artifact import import_published, load_adapter, published_shape
+from pea.artifact import load_adapter
 from pea.method import build_adapter
+from pea.published import import_published, published_shape
 from pea.settings import ImportSettings
 
 

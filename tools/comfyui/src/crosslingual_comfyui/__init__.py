@@ -1,0 +1,1 @@
+"""Cross-lingual adapters as nodes of ComfyUI."""
