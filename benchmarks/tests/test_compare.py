@@ -363,7 +363,8 @@ def test_an_arm_without_steps_pays_for_those_it_names_and_answers_with_every_see
         path = tmp_path / f"seed-{seed}" / "results" / "training.json"
         rows = {row["model"]: row for row in map(json.loads, path.read_text().splitlines())}
         assert rows["router"]["metrics"]["train_s"] == pytest.approx(4.0, abs=0.3)
-        assert rows["router"]["answers"] == [ANSWER | {"against": None}]
+        defaults = {"against": None, "measure": "text_accuracy"}
+        assert rows["router"]["answers"] == [ANSWER | defaults]
         assert rows["router"]["question"] == QUESTION and "answers" not in rows["one"]
         assert len(rows["router"]["stages"]) == 2
 
@@ -406,6 +407,8 @@ TWO_STEPS = {"steps": [{"run": "x", "share": 0.7}] * 2}
         ({"train_s": "soon"}, "train_s is 'soon', not"),
         ({"arms": [ARM | {"num_seeds": 0}]}, "arm a: num_seeds is below 1"),
         ({"arms": [ARM | {"num_seeds": 1}, READER]}, "arm b: it reads a, which has fewer seeds"),
+        ({"each": {"n": [1]}}, "each: n has no value, or nothing holds {n}"),
+        ({"each": {"n": 3}}, "each: n is 3, not a list"),
         ({"arms_at_once": 0}, "arms_at_once, trained_languages or a number of the curve"),
         ({"mixing": {"num_prompts": 0}}, "of the curve or of mixing is empty or below 1"),
         ({"curve": {"num_points": 0}}, "a number of the curve or of mixing is empty"),
@@ -499,6 +502,16 @@ def test_mixed_prompts_are_measured_for_arms_that_read_them_and_can_be_asked_for
             place.mkdir(parents=True, exist_ok=True)
         runner._drop_stale_pictures(runner.suite.arms[-1], command, key)
     assert [place.exists() for place in pictures] == [True, False]
+    with pytest.raises(ValueError, match="prompts of the emoji name one thing.*--mixed_prompts"):
+        chosen_suite(CompareSettings(suite="emoji", mixed_prompts=5))
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_pictures_and_recalls_of_a_seed_say_that_they_are_its(seed, tmp_path):
+    arm = {"name": "one", "about": "a test", "method": "pea", "pipeline": "p", "embedder": "e"}
+    suite = suite_of([arm], seed=seed)
+    drawing, finding = runner_of(suite, tmp_path).measurements(suite.arms[0])
+    assert drawing.settings["seed"] == finding.settings.get("seed", 0) == seed
 
 
 def test_an_absent_suite_or_arm_is_named():
@@ -534,6 +547,17 @@ def test_an_arm_runs_under_as_many_seeds_as_the_suite_gives_it(trainer, tmp_path
         3: ["one", "twice"],
         4: ["one"],
     }
+
+
+def test_arms_and_data_that_hold_a_word_of_each_are_repeated():
+    few = {"name": "few_{n}", "about": "of {n}", "method": "base", "pipeline": "{arm}/x"}
+    few["steps"] = [{"run": "x", "share": 1, "settings": {"num": "{n}", "at": "{data}/d_{n}"}}]
+    data = {"d_{n}": {"num": "{n}"}, "all": {}}
+    suite = suite_of([ARM, few], data=data, each={"n": [30, 100]})
+    assert [arm.name for arm in suite.arms] == ["a", "few_30", "few_100"]
+    assert suite.arms[2].steps[0].settings == {"num": 100, "at": "{data}/d_100"}
+    assert (suite.arms[1].about, suite.arms[1].pipeline) == ("of 30", "{arm}/x")
+    assert suite.data == {"d_30": {"num": 30}, "d_100": {"num": 100}, "all": {}}
 
 
 def test_a_plan_is_kept(tmp_path):

@@ -31,6 +31,15 @@ LINES = [
         "metrics": {"train_s": 9.0, "num_processes": 2, "trainable_parameters": 3},
         "protocol": {"train_s": 9.0},
         "stages": [{"steps": 3, "step_s": 1.5}],
+        "question": {"title": "t", "text": "x"},
+        "answers": [{"row": "r", "column": "c", "languages": ["de"], "against": "as_is"}],
+    },
+    COMMON
+    | {
+        "task": "code_mixing",
+        "model": "pea",
+        "metrics": {"text_accuracy": 0.5},
+        "protocol": {"second_languages": ["de"]},
     },
     COMMON
     | {

@@ -66,6 +66,19 @@ def test_seeds_are_one_cell_with_their_ends_and_an_arm_that_lacks_a_language_has
     assert rows["own"]["lost"].text == "-25.0"  # of the second seed alone
 
 
+def test_what_finds_pictures_answers_in_a_table_of_its_own():
+    line = {"task": "zeroshot_retrieval", "dataset": "test", "model": "joint", "language": "de"}
+    line |= {"metrics": {}, "mean_recall": 0.25, "protocol": {}, "seed": 0}
+    recall = {"row": "mCLIP", "column": "found", "languages": ["de"], "measure": "mean_recall"}
+    told = list(lines(0))
+    told[0] = told[0] | {"answers": [*told[0]["answers"], recall]}
+    (section,) = question_sections([*told, line])
+    drawn, found = section.tables
+    assert [cell.text for cell in found.rows[0]] == ["mCLIP", "25.0"] and len(found.rows) == 1
+    assert "Mean recall in %" in found.title and "Text accuracy in %" in drawn.title
+    assert len({figure.key for figure in section.figures}) == 2
+
+
 def test_lines_without_a_question_or_without_pictures_make_no_section():
     assert question_sections([line for line in lines(0) if line["task"] == "training"]) == []
     assert question_sections([{**line, "question": None} for line in lines(0)]) == []

@@ -135,7 +135,6 @@ def test_results_of_another_protocol_or_dataset_stand_apart():
     }
 
 
-@pytest.mark.parametrize("folder", OURS, ids=lambda folder: folder.name)
 def test_a_line_says_what_a_world_says_of_its_language(monkeypatch):
     facts = {"yo": {"script": "Latin"}}
     world = World("emoji", ("yo", "de"), {}, {}, language_facts=facts)
@@ -144,6 +143,7 @@ def test_a_line_says_what_a_world_says_of_its_language(monkeypatch):
     assert facts_of("emoji", "de") == facts_of("mg18", "yo") == {}
 
 
+@pytest.mark.parametrize("folder", OURS, ids=lambda folder: folder.name)
 def test_results_that_we_show_are_read_and_name_no_folder_of_one_machine(folder):
     lines = read_results([folder])
     assert {line["task"] for line in lines} >= {"training"}

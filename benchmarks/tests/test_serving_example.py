@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import io
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -67,13 +68,14 @@ def test_tokens_that_a_prompt_loses_are_told_and_bad_requests_are_refused(serve,
     whole, cut = (PROMPT | {"prompt": "a red star" + " and a star" * n} for n in (0, 90))
     lost = [int(client.post("/encode", json=p).headers["x-tokens-cut"]) for p in (whole, cut)]
     assert lost[0] == 0 and lost[1] > 100
-    for wrong in (
-        {"prompt": ""},
-        {"prompt": "a" * 2001},
-        {"num_inference_steps": 51},
-        {"seed": -1},
-    ):
-        assert client.post("/generate", json=PROMPT | wrong).status_code == 422
+    is_json = {"content-type": "application/json"}
+    half = "\ud800"  # of a pair of surrogates
+    wrong = {"prompt": ["", "a" * 2001, half, None], "num_inference_steps": [51], "seed": [-1]}
+    for name, value in ((name, value) for name, values in wrong.items() for value in values):
+        body = json.dumps(PROMPT | {name: value})  # the client's own json= refuses the half
+        answer = client.post("/generate", content=body, headers=is_json)
+        assert answer.status_code == 422 and "should" in answer.text, (name, value)
+    assert client.post("/generate", content=" " * 2**16, headers=is_json).status_code == 413
     assert client.get("/health").json()["num_requests"] == 0
 
 

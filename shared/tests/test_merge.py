@@ -64,7 +64,7 @@ def test_the_config_says_what_was_merged_and_reads_all_languages():
 
 def test_an_average_of_other_starts_has_no_seed_and_cannot_be_an_origin_again():
     assert merged(config={"seed": 4})[1]["seed"] is None
-    with pytest.raises(ValueError, match="b does not say by which seed .*; use --method average"):
+    with pytest.raises(ValueError, match="b does not say by which seed .*: use --method average"):
         merged({"method": "ties"}, {"seed": None})
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from fastapi import FastAPI, HTTPException, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from safetensors.torch import save
 
@@ -49,7 +50,7 @@ def load(method: str, export: str) -> tuple[Any, dict[str, Any]]:
 
 def create_app(pipe: Any, config: Mapping[str, Any], most_waiting: int = 8) -> FastAPI:
     """The server: it works on one request at a time, `most_waiting` wait, and more are refused."""
-    app, turn = FastAPI(docs_url=None, redoc_url=None), asyncio.Lock()
+    app, turn = FastAPI(docs_url=None, redoc_url=None, max_body_size=2**15), asyncio.Lock()
     health = {"base": config["base"], "languages": config["languages"], "num_requests": 0}
 
     def draw(request: Prompt) -> bytes:
@@ -85,6 +86,10 @@ def create_app(pipe: Any, config: Mapping[str, Any], most_waiting: int = 8) -> F
         finally:
             health["num_requests"] -= 1
         return Response(body, media_type=kind, headers={"X-Tokens-Cut": str(num_cut)})
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Any, error: RequestValidationError) -> Response:
+        return Response(error.errors()[0]["msg"], 422)  # FastAPI's own repeats the prompt
 
     @app.get("/health")
     async def tell_health() -> dict[str, Any]:

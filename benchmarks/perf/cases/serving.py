@@ -1,4 +1,4 @@
-"""What serving costs: prompts and pictures a second in fp32, bf16 and int8, and a server's memory.
+"""What serving costs: milliseconds of prompts and pictures in fp32, bf16 and int8, and memory.
 
     python benchmarks/perf/run.py serving --pipelines pea=runs/pea/adapter \\
         --embedders mclip=runs/mclip/model altdiffusion=runs/text/altclip
@@ -6,10 +6,11 @@
 
 A pipeline or an embedder is what a method exported; a shape is an encoder of that published size
 with random weights, which reads 77 tokens. Each precision has a process of its own with one thread;
-those of one export take turns, and a figure is the median of the rounds. bf16 casts the whole
-pipeline. int8 is torchao's, of the linear layers on the text side: `weights` multiplies in fp32,
-`dynamic` rounds the activations too. An arm that fails is named with its error. Pictures of the
-testbed's test prompts in German are judged: the share that shows all that its prompt says.
+those of one export take turns. Milliseconds are of CPU, so that they hold on a machine with other
+work, and the median of the rounds. bf16 casts the whole pipeline. int8 is torchao's, of the linear
+layers on the text side: `weights` multiplies in fp32, `dynamic` rounds the activations too. An arm
+that fails is named with its error. Pictures of the testbed's test prompts in German are judged: the
+share that shows all that its prompt says.
 """
 
 import argparse
@@ -151,12 +152,12 @@ def take_turn(texts: list[str], num_prompts: list[int], num_pictures: list[int])
 
 
 def median_ms(call: Callable[[list[str]], Any], texts: list[str], seconds: float = 0.3) -> float:
-    """Milliseconds of a call, the median of as many as fit into `seconds`, at least one."""
+    """CPU milliseconds of a call, the median of as many as fit into `seconds`, at least one."""
     spent: list[float] = []
     while sum(spent) < seconds:
-        started = time.perf_counter()
+        started = time.process_time()
         call(texts)
-        spent.append(time.perf_counter() - started)
+        spent.append(time.process_time() - started)
     return 1e3 * statistics.median(spent)
 
 

@@ -79,14 +79,15 @@ class Question(TypedDict, total=False):
 
 
 class Answer(TypedDict, total=False):
-    """A cell of the table that answers a question: an arm's mean text accuracy over languages,
-    less that of the arm `against`.
+    """A cell of the table that answers a question: an arm's mean of a measure over languages, less
+    that of the arm `against`.
     """
 
     row: Required[str]
     column: Required[str]
     languages: Required[list[str]]
     against: str | None
+    measure: str
 
 
 class Result(TypedDict, total=False):

@@ -19,6 +19,7 @@ from altdiffusion.text.sentences import pooled_states
 from crosslingual.frozen.clip import load_clip
 from crosslingual.training.processes import Ranks
 from crosslingual_worlds.testing.conformance.command import refusal
+from crosslingual_worlds.testing.conformance.continual import STILL
 from crosslingual_worlds.testing.conformance.training import disturb, losses, rows
 from crosslingual_worlds.testing.fixtures import Command, succeeded
 
@@ -49,6 +50,37 @@ def sentences_of(folder: Path, batch_size: int, **changes: Any) -> SentenceBatch
 
 def test_golden_trajectory(whole: Path) -> None:
     assert losses(whole) == pytest.approx(GOLDEN, rel=1e-4)
+
+
+def test_a_student_goes_on_from_an_earlier_one(
+    command: Command, text_recipe: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    settings = {**text_recipe, **STILL, "init_from": whole / "text_encoder", "rehearsal": 0.5}
+    succeeded(command("train-text", output_dir=tmp_path / "run", **settings))
+    start, found = (
+        load_file(run / "text_encoder" / "model.safetensors") for run in (whole, tmp_path / "run")
+    )
+    for name, tensor in start.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-6, rtol=0.0)
+
+
+def test_rehearsed_sentences_are_their_share_of_an_epoch_and_the_others_come_once(
+    whole: Path,
+) -> None:
+    folder = whole / "sentences"
+    languages = sentences_of(folder, 4).index["languages"]
+    rehearsed = [name == "en" for name in languages]
+    data = sentences_of(folder, 4, rehearsed=rehearsed, share=0.25)
+    per_epoch = data.num_rows // 4
+    rows = np.concatenate([data.rows(step) for step in range(per_epoch)])
+    english = np.array(rehearsed)[data._language[rows]]
+    num_others = sum(c for n, c in zip(languages, data.index["counts"], strict=True) if n != "en")
+    assert data.num_rows == round(num_others / 0.75)
+    assert english.mean() == pytest.approx(0.25, abs=0.06)
+    others = rows[~english]
+    assert len(set(others.tolist())) == len(others)
+    again = np.concatenate([data.rows(step) for step in range(per_epoch, 2 * per_epoch)])
+    assert not np.array_equal(rows, again)
 
 
 def test_every_sentence_is_to_say_what_clip_says_of_its_english(

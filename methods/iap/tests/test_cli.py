@@ -28,7 +28,7 @@ class TestCommand(conformance.Command):
         ({"text_encoder": "{sd}/text_encoder"}, "is a clip_text_model: IAP starts from an XLM-R"),
         ({"layers": ["left"]}, "no cross-attention 'left': layers are all, down, mid, up, or 0"),
         ({"noise_weight": 1.0}, "noise_weight needs --branch full"),
-        ({"rehearsal": 0.1}, "rehearsal draws English captions: add en to --target_language"),
+        ({"rehearsal": 0.1}, "rehearsal draws captions in en: add en to --target_language"),
         ({"branch": "both"}, "setting 'branch' must be local or full, not 'both'"),
     )
     nan_parts = "attention nan"

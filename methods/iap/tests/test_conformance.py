@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from crosslingual.frozen.tokens import tokenize
 from crosslingual_worlds.testing import conformance
 from crosslingual_worlds.testing.conformance.command import refusal
+from crosslingual_worlds.testing.conformance.continual import STILL
 from crosslingual_worlds.testing.conformance.families import PROMPTS, Expected
 from crosslingual_worlds.testing.conformance.training import losses
 from crosslingual_worlds.testing.fixtures import Command, Subject, succeeded
@@ -68,6 +69,21 @@ class TestTraining(conformance.Training):
         start = load_file(Path(recipe["text_encoder"]) / "model.safetensors")[WORDS]
         same = torch.equal(encoder_of(folder)[f"roberta.{WORDS}"], start)
         assert same == (learning.get("train_encoder") == "lora"), "LoRA leaves the embeddings"
+
+
+class TestContinual(conformance.Continual):
+    """LoRA goes on from an export, too, whose weights are its frozen ones."""
+
+    other = ({"train_data": "{shards}", "max_length": 8}, "differ in max_length (16 and 8)")
+
+    def test_lora_starts_from_the_export_s_weights(
+        self, command: Command, recipe: dict[str, Any], exported: Path, tmp_path: Path
+    ) -> None:
+        settings = {**recipe, **STILL, "train_encoder": "lora", "init_from": exported}
+        succeeded(command("train", **settings, distance="cosine", output_dir=tmp_path / "run"))
+        start, found = encoder_of(exported), encoder_of(tmp_path / "run" / "encoder")
+        for name, tensor in start.items():
+            torch.testing.assert_close(found[name], tensor, atol=1e-6, rtol=0.0)
 
 
 def test_export_writes_the_whole_pipeline_if_asked(

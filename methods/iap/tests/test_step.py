@@ -211,14 +211,23 @@ def test_rehearsal_matches_the_english_caption_to_the_english_branch(
 
 def test_english_is_drawn_by_its_share_where_a_row_has_it() -> None:
     has = torch.tensor([[True, True, True], [True, False, True], [True, True, False]])
-    chosen = choose_languages(has.repeat(1000, 1), draws(), 2, 1, 0.2)
+    chosen = choose_languages(has.repeat(1000, 1), draws(), 2, [False, True, False], 0.2)
     rows = chosen.view(1000, 3, 2)
     assert (rows[:, 0::2] == 1).float().mean().item() == pytest.approx(0.2, abs=0.02)
     assert (rows[:, 1] != 1).all()
     others = rows[:, 0][(rows[:, 0] != 1).all(dim=1)]
     assert (others.sum(dim=1) == 2).all(), "the others take turns"
-    alone = choose_languages(torch.tensor([[False, True, False]]), draws(), 2, 1, 0.0)
+    alone = choose_languages(
+        torch.tensor([[False, True, False]]), draws(), 2, [False, True, False], 0.0
+    )
     assert alone.tolist() == [[1, 1]], "a row that has English alone reads English"
+
+
+def test_several_languages_are_rehearsed_alike() -> None:
+    has = torch.ones(3000, 4, dtype=torch.bool)
+    chosen = choose_languages(has, draws(), 1, [False, True, False, True], 0.4).flatten()
+    shares = torch.bincount(chosen, minlength=4) / 3000
+    assert shares.tolist() == pytest.approx([0.3, 0.2, 0.3, 0.2], abs=0.03)
 
 
 def test_kept_queries_give_what_their_pass_gave(build: Any) -> None:

@@ -43,6 +43,10 @@ def sober(trained: Any) -> Path:
     return trained(**SOBER)
 
 
+class TestContinual(conformance.Continual):
+    other = ({"ffn_width": 8}, "differ in ffn_width (16 and 8)")
+
+
 class TestTraining(conformance.Training):
     """A micro-step of fewer rows has another contrast, so no share accumulates."""
 

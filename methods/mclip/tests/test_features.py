@@ -179,6 +179,8 @@ def test_languages_are_drawn_evenly_from_those_that_a_sample_has() -> None:
         assert found.tolist() == pytest.approx(shares, abs=0.03)
     assert torch.equal(draw_languages(has, 0, 7, ALONE), drawn[7])
     assert not torch.equal(draw_languages(has, 1, 7, ALONE), drawn[7])
+    again = draw_languages(has[::3], 0, 7, ALONE, [False, True, False], 0.2)
+    assert (again == 1).float().mean().item() == pytest.approx(0.2, abs=0.1)
     has[5] = False
     with pytest.raises(ValueError, match="no caption in any language that trains"):
         draw_languages(has, 0, 0, ALONE)

@@ -26,3 +26,7 @@ class TestTraining(conformance.Training):
     )
     averages = True
     num_trainable = 1272
+
+
+class TestContinual(conformance.Continual):
+    other = ({"hidden_width": 12}, "differ in hidden_width (24 and 12)")

@@ -87,10 +87,23 @@ def contact_sheet(cells: Sequence[Sequence[tuple]], **options: Any) -> Any:
     """A picture of pictures in rows and columns, each above its text in the text's own script.
 
     A cell is (picture, text, language) or (picture, text, language, mark): True draws a green
-    frame, False a red one. Options are column_heads, row_heads, row_languages and picture_size.
+    frame, False a red one. Options are column_heads, row_heads, row_languages, picture_size and
+    type_size.
     The fonts come with the worlds; any world that is installed will do.
     """
     for world in find_worlds().values():
         if world.evaluation_name is not None:
             return world.evaluation.contact_sheet(cells, **options)
+    raise ValueError(f"a contact sheet needs the fonts of a world: {REMEDY}")
+
+
+def can_write(text: str) -> bool:
+    """Whether the fonts of a contact sheet have every character; a text that lacks one is left out.
+
+    Raises:
+        ValueError: no world with fonts is installed.
+    """
+    for world in find_worlds().values():
+        if world.evaluation_name is not None:
+            return world.evaluation.can_write(text)
     raise ValueError(f"a contact sheet needs the fonts of a world: {REMEDY}")

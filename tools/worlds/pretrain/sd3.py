@@ -192,12 +192,16 @@ def read_captions(texts: list[str]) -> dict[str, Tensor]:
     tokenizer, tokenizer_3 = make_tokenizers()
     options = {"padding": "max_length", "max_length": MAX_TOKENS, "return_tensors": "pt"}
     ids, encoder = tokenizer(texts, **options).input_ids, first_encoder()
-    answers = [encoder(part, output_hidden_states=True) for part in ids.split(256)]
+    states, pooled = [], []
+    for part in ids.split(256):
+        answer = encoder(part, output_hidden_states=True)
+        states.append(answer.hidden_states[-2].half())
+        pooled.append(answer.text_embeds)
     return {
         "ids": ids,
         "ids_3": tokenizer_3(texts, **options).input_ids,
-        "states": torch.cat([answer.hidden_states[-2] for answer in answers]).half(),
-        "pooled": torch.cat([answer.text_embeds for answer in answers]),
+        "states": torch.cat(states),
+        "pooled": torch.cat(pooled),
     }
 
 
@@ -281,7 +285,7 @@ def export(pipe: StableDiffusion3Pipeline, folder: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    options, _ = start(__doc__, num_steps=20_000)
+    options, _ = start(__doc__, num_steps=16_000)
     parts, pool = make_parts(), load_pool(options.work)
     pipe = make_pipeline(parts, pool)
     train(

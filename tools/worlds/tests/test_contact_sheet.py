@@ -12,8 +12,10 @@ from crosslingual_worlds.drawn.line_breaks import wrap
 from crosslingual_worlds.drawn.typesetting import (
     FONT_FOLDER,
     FONT_SCALES,
+    NAMES_FOLDER,
     draw_line,
     embedding_levels,
+    has_glyphs,
     shape_line,
 )
 from crosslingual_worlds.drawn.world import Scene, Thing, motif_scenes
@@ -181,7 +183,37 @@ def test_a_grid_that_does_not_fit_is_an_error(cells: list[list[Cell]], heads: li
         contact_sheet(cells, heads)
 
 
+NAMES = {  # of the shark
+    "am": "ሻርክ",
+    "chr": "ᏗᎧᏳᎦ",
+    "el": "καρχαρίας",
+    "he": "כריש",
+    "ka": "ზვიგენი",
+    "ko": "상어",
+    "or": "ଶାର୍କ୍\u200c",
+    "si": "මෝරා",
+    "ta": "சுறா",
+    "yue-Hans": "鲨鱼",
+    "zh-Hant": "鯊魚",
+}
+
+
+@pytest.mark.parametrize("language", NAMES)
+def test_names_of_emoji_are_written_in_one_typeface(language):
+    assert has_glyphs(NAMES[language])
+    line = shape_line(NAMES[language], language, language == "he")
+    assert all(glyph for _, glyph, _, _ in line.glyphs)  # 0 is the empty box
+    assert len({file.replace("NotoSans", "Names") for file, _, _, _ in line.glyphs}) == 1
+
+
+def test_larger_letters_need_more_room():
+    rows = [[Cell(BLACK, "a large red star", "en")]]
+    small, large = (contact_sheet(rows, type_size=size).height for size in (0.09, 0.2))
+    assert large > small
+
+
 def test_the_fonts_are_small_and_come_with_their_licence() -> None:
     files = list(Path(FONT_FOLDER).iterdir())
     assert sum(file.stat().st_size for file in files) < 600_000
+    assert sum(file.stat().st_size for file in NAMES_FOLDER.iterdir()) < 1_200_000
     assert "SIL OPEN FONT LICENSE" in (FONT_FOLDER / "OFL.txt").read_text(encoding="utf-8")

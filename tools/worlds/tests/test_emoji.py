@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from crosslingual_worlds.drawn.typesetting import has_glyphs
 from crosslingual_worlds.emoji import LANGUAGES, WORLD, e5, judge, names, packages, pictures
 
 SHARK, TORII, GRIN = "\U0001f988", "⛩", "\U0001f600"
@@ -332,6 +333,9 @@ def test_the_fetched_world_is_the_pinned_one():
     folder = packages.cache_folder() / "names"
     counts = {p.stem: len(listed & names.annotations(p.stem).keys()) for p in folder.iterdir()}
     assert {name for name, count in counts.items() if count > 1000} == set(LANGUAGES)
+    asked = [e.text for e in names.taught_emoji() if e.split == "test"]
+    asked = [text for text in asked if all(text in names.names(x) for x in LANGUAGES)]
+    assert all(has_glyphs(names.names(x)[text]) for x in LANGUAGES for text in asked)
     some = names.taught_emoji()[::10]
     real = judge.to_tensor([pictures.load_pictures("twemoji")[e.key] for e in some])
     seen = judge.Judge.open(sets=("twemoji",))

@@ -114,6 +114,24 @@ def test_a_method_reads_foreign_names_of_the_train_split_alone(fetched_world):
     assert english == {text: {"en": [SAID["en"][text][0]]} for text in (SHARK, BANANA, ANT, BELL)}
 
 
+def test_few_names_are_foreign_names_of_as_many_emoji(fetched_world):
+    few = {"languages": ["en", "de"], "num_names": 1}
+    assert said(**few) == {ANT: {"en": ["ant"], "de": ["Ameise"]}}
+    told = said(**few, with_english=True)
+    assert told.pop(ANT) == {"en": ["ant"], "de": ["Ameise"]}
+    assert told == {text: {"en": [SAID["en"][text][0]]} for text in (SHARK, BANANA, BELL)}
+
+
+def test_foreign_keywords_stand_beside_the_english_name(fetched_world):
+    records = list(emoji(languages=["en", "de"], keywords="pairs", num_names=1))
+    assert [r.captions for r in records] == [
+        {"en": ["ant"], "de": ["Ameise"]},
+        {"en": ["ant"], "de": ["Insekt"]},
+        {"en": ["ant"], "de": ["Obst"]},
+    ]
+    assert len({r.key for r in records}) == 3 and all(r.parallel for r in records)
+
+
 def test_keywords_do_not_give_away_names_that_are_asked_for(fetched_world):
     train = said(languages=["de", "en"], keywords="captions")
     assert train[ANT] == {"de": ["Ameise", "Insekt", "Obst"], "en": ["ant", "insect"]}
@@ -143,7 +161,10 @@ def test_culture_emoji_are_named_in_their_own_language_alone(fetched_world):
     [
         ({"split": "dev"}, "no split 'dev'; there are train, val, test"),
         ({"split": "english"}, "no names in 'de'"),
-        ({"split": "val", "with_english": True}, "add to split train alone"),
+        ({"split": "val", "with_english": True}, "are of split train alone"),
+        ({"split": "val", "num_names": 1}, "are of split train alone"),
+        ({"languages": ["en", "de"], "num_names": 2}, "num_names is 2: en, de all name 1 emoji"),
+        ({"languages": ["en", "de"], "num_names": 0}, "num_names is 0"),
         ({"with_english": True}, "name en among the languages"),
         ({"keywords": "all"}, "no keywords 'all'"),
         ({"languages": ["en"], "num_culture_samples": 1}, "no culture emoji belong to en"),

@@ -25,6 +25,7 @@ def write_data(suite: Suite, folder: Path, words: Values, say: Callable[[str], N
     for number, (name, options) in enumerate(suite.data.items()):
         place = folder / "data" / name
         options = {"seed": suite.seed + number, **fill(options, words)}
+        options["seed"] = int(options["seed"])  # {seed} is a text
         told = json.dumps([suite.world, options], sort_keys=True)
         key = hashlib.sha256(told.encode()).hexdigest()
         begun = _mark(folder, name)

@@ -313,6 +313,8 @@ class Runner:
             settings = {**common, "dataset": "shards", "root": str(self.folder / "data" / "test")}
             settings |= {"path": fill(arm.embedder, words), "languages": suite.languages}
             settings |= {"output_dir": str(self.results), **suite.retrieval}
+            if suite.seed:  # by which the page knows lines of one arm for its seeds
+                settings["seed"] = suite.seed
             if settings["dataset"] != "shards":
                 del settings["root"]  # a world's own galleries
             commands.append(Command(f"{PACKAGE} retrieval", settings, place / "retrieval"))

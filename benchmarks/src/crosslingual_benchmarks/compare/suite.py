@@ -10,13 +10,16 @@ lines in a suite. Words in braces stand for places and languages:
 | `{arms}` | the folder of all arms, for an arm that reads another's outputs |
 | `{base}`, `{clip}`, `{seed}` | the suite's |
 | `{trained}`, `{foreign}` | as a whole value: a list, the trained languages and those but English |
+
+With `each: {names: [30, 100]}` an arm or a set of data that holds the word `{names}` is repeated
+for each of its values.
 """
 
 import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -49,13 +52,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Answer:
-    """A cell of the table that answers a suite's question: an arm's mean text accuracy.
+    """A cell of the table that answers a suite's question: an arm's mean over languages.
 
     Attributes:
         row: name of the cell's row.
         column: name of its column.
         languages: whose mean it is.
         against: arm whose mean over the same languages is taken from it.
+        measure: of pictures that are drawn, or of those that are found.
     """
 
     __pydantic_config__ = FORBID
@@ -63,6 +67,7 @@ class Answer:
     column: str
     languages: list[str]
     against: str | None = None
+    measure: Literal["text_accuracy", "mean_recall"] = "text_accuracy"
 
 
 @dataclass(frozen=True)
@@ -221,7 +226,7 @@ def build_suite(values: Any, where: str) -> Suite:
             that the suite lacks, a curve has no languages, or an arm has more seeds than one whose
             outputs it reads.
     """
-    suite: Suite = check_shape(Suite, values, where, strict=False)
+    suite: Suite = check_shape(Suite, repeated(values, where), where, strict=False)
     names = [arm.name for arm in suite.arms]
     if len(set(names)) < len(names):
         raise ValueError(f"{where}: two arms of one name among {', '.join(names)}")
@@ -248,6 +253,53 @@ def build_suite(values: Any, where: str) -> Suite:
     if suite.curve and not ("en" in suite.trained_languages and suite.foreign_languages):
         raise ValueError(f"{where}: a curve needs English and another language that train")
     return suite
+
+
+def repeated(values: Any, where: str) -> Any:
+    """A suite's values without `each`, its arms and data repeated.
+
+    Raises:
+        ValueError: `each` is no word with a list of values, or nothing holds a word.
+    """
+    if not isinstance(values, dict) or "each" not in values:
+        return values
+    values = {**values}
+    each = check_shape(dict[str, list[str | int | float]], values.pop("each"), f"{where}, each")
+    for word, choices in each.items():
+        if not choices or f"{{{word}}}" not in json.dumps(values):
+            raise ValueError(f"{where}, each: {word} has no value, or nothing holds {{{word}}}")
+        for kind in ("arms", "data"):
+            values[kind] = _repeat(values.get(kind), word, choices)
+    return values
+
+
+def _repeat(parts: Any, word: str, choices: list[Any]) -> Any:
+    """Arms or data, those that hold a word once for each choice; anything else as it is."""
+    if isinstance(parts, list):
+        return [one for part in parts for one in _copies(part, word, choices)]
+    if isinstance(parts, dict):
+        return dict(one for pair in parts.items() for one in _copies([*pair], word, choices))
+    return parts
+
+
+def _copies(value: Any, word: str, choices: list[Any]) -> list[Any]:
+    """A value once for each choice of a word that it holds; itself where it holds none."""
+    if f"{{{word}}}" not in json.dumps(value):
+        return [value]
+    return [_with(value, f"{{{word}}}", choice) for choice in choices]
+
+
+def _with(value: Any, word: str, choice: Any) -> Any:
+    """A value with a word in braces replaced; a text that is the word alone becomes the choice."""
+    if isinstance(value, dict):
+        return {
+            _with(name, word, choice): _with(item, word, choice) for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_with(item, word, choice) for item in value]
+    if not isinstance(value, str):
+        return value
+    return choice if value == word else value.replace(word, str(choice))
 
 
 def _check_seeds(arms: list[Arm], where: str) -> None:

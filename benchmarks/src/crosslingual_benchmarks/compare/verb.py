@@ -82,6 +82,7 @@ def chosen_suite(settings: CompareSettings) -> Any:
         FileNotFoundError: an export is not there.
         ValueError: no such arm; those of the suite are named.
     """
+    from crosslingual.worlds import find_world
     from crosslingual_benchmarks.compare.suite import Mixing, read_suite
 
     suite = read_suite(settings.suite)
@@ -97,6 +98,11 @@ def chosen_suite(settings: CompareSettings) -> Any:
     if settings.mixed_prompts is not None:
         mixing = Mixing(settings.mixed_prompts) if settings.mixed_prompts else None
         suite = dataclasses.replace(suite, mixing=mixing)
+    if suite.mixing and find_world(suite.world).evaluation.mixed_caption is None:
+        raise ValueError(
+            f"prompts of the {suite.world} name one thing, so that no two languages can share one: "
+            "leave out --mixed_prompts"
+        )
     if settings.zero_shot_languages:
         suite = dataclasses.replace(suite, zero_shot_languages=settings.zero_shot_languages)
     names = [arm.name for arm in suite.arms]

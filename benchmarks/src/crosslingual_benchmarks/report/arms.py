@@ -37,6 +37,9 @@ LABELS = {
     "text_space_mse_foreign": "text-space MSE, no English",
     "full_finetuning": "full fine-tuning",
     "random": "random (chance)",
+    "pea_keywords": "PEA, keywords too",
+    "pea_english": "PEA, all English names too",
+    "text_space_mse_keywords": "text-space MSE, keywords too",
     **dict.fromkeys(UPPER_BOUNDS, "English upper bound"),
 }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from crosslingual_benchmarks.report.measures import Number
 from crosslingual_benchmarks.report.plots import COLOURS, DASHES, DPI, INK, MARKERS, PALE, cut, png
@@ -36,7 +37,7 @@ def quality_curves(
     figure = Figure(figsize=(8.6, 5.2), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     for line in lines:
-        draw_curve(axes, line, scale)
+        _draw_curve(axes, line, scale)
     _draw_levels(axes, levels, scale)
     axes.set_xlim(0, max(line.places[-1] for line in lines) * 1.02)
     axes.set_ylim(-3, max([scale, *(level * scale for level in levels.values())]) * 1.06)
@@ -46,23 +47,64 @@ def quality_curves(
     return png(figure)
 
 
-def draw_curve(axes: Any, line: Line, scale: float) -> None:
-    """Draws a line, and the band between its numbers' ends where all have some."""
-    colour = COLOURS[line.style % len(COLOURS)]
-    values = [number.value * scale for number in line.qualities]
-    axes.plot(
+def curve_panels(
+    panels: Mapping[str, Sequence[Line]],
+    levels: Mapping[str, float],
+    *,
+    place_label: str,
+    quality_label: str,
+    scale: float = 100,
+) -> bytes:
+    """A panel a title, two in a row, with one scale and one legend and without bands; places are
+    logarithmic.
+    """
+    num_rows = -(-len(panels) // 2)
+    size = 9.6, 0.9 + 3.0 * num_rows
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    grid = figure.subplots(num_rows, 2, sharex=True, sharey=True, squeeze=False)
+    shown = {}
+    for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
+        axes.set_xscale("log")
+        for line in lines:
+            shown[line.label] = _draw_line(axes, line, scale)
+        _draw_levels(axes, levels, scale)
+        places = sorted({place for line in lines for place in line.places})
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.set_xticks([], minor=True)
+        axes.tick_params(labelbottom=True)
+        _plain_axes(axes, place_label)
+        axes.set_title(cut(title, 60), fontsize=10, loc="left", parse_math=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel(quality_label, parse_math=False)
+    grid[0, 0].set_ylim(-3, scale * 1.06)
+    names = [cut(name) for name in shown]
+    figure.legend(shown.values(), names, loc="outside lower center", ncols=4, fontsize=9)
+    return png(figure)
+
+
+def _draw_curve(axes: Any, line: Line, scale: float) -> None:
+    """Draws a line, and a band where all of its numbers have ends."""
+    _draw_line(axes, line, scale)
+    ends = [(n.low, n.high) for n in line.qualities if n.low is not None]
+    if len(ends) == len(line.qualities):
+        colour = COLOURS[line.style % len(COLOURS)]
+        low, high = ([end * scale for end in each] for each in zip(*ends, strict=True))
+        axes.fill_between(line.places, low, high, color=colour, alpha=0.13, linewidth=0)
+
+
+def _draw_line(axes: Any, line: Line, scale: float) -> Any:
+    (drawn,) = axes.plot(
         line.places,
-        values,
-        color=colour,
+        [number.value * scale for number in line.qualities],
+        color=COLOURS[line.style % len(COLOURS)],
         marker=MARKERS[line.style % len(MARKERS)],
-        markevery=1 + len(values) // MOST_MARKS,
+        markevery=1 + len(line.places) // MOST_MARKS,
         markersize=5,
         linewidth=1.6,
     )
-    ends = [(n.low, n.high) for n in line.qualities if n.low is not None]
-    if len(ends) == len(values):
-        low, high = ([end * scale for end in each] for each in zip(*ends, strict=True))
-        axes.fill_between(line.places, low, high, color=colour, alpha=0.13, linewidth=0)
+    return drawn
 
 
 def _draw_levels(axes: Any, levels: Mapping[str, float], scale: float) -> None:
@@ -77,6 +119,7 @@ def _draw_levels(axes: Any, levels: Mapping[str, float], scale: float) -> None:
             textcoords="offset points",
             fontsize=8.5,
             color=PALE,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )
 
 

@@ -104,6 +104,7 @@ def _measured_and_published(
     from crosslingual_benchmarks.report.sections.code_mixing import code_mixing_section
     from crosslingual_benchmarks.report.sections.efficiency import latency_section, training_section
     from crosslingual_benchmarks.report.sections.fairness import fairness_section
+    from crosslingual_benchmarks.report.sections.few_shot import few_shot_section
     from crosslingual_benchmarks.report.sections.generation import generation_section
     from crosslingual_benchmarks.report.sections.published import published_section
     from crosslingual_benchmarks.report.sections.questions import question_sections
@@ -115,6 +116,7 @@ def _measured_and_published(
         *((section, [], "") for section in question_sections(results)),
         (speed_section(results), [], ""),
         (trade_off_section(results, settings.price_per_hour, settings.currency), [], ""),
+        (few_shot_section(results), [], ""),
         (fairness_section(results), [], ""),
         (generation_section(results), ["4"], "generation"),
         (code_mixing_section(results), [], ""),

@@ -98,7 +98,7 @@ def encoder_config(settings: TrainSettings) -> dict[str, Any]:
         "layers": settings.layers,
         "distance": settings.distance,
         "guidance_scale": settings.guidance_scale,
-        "seed": settings.seed,
+        "seed": settings.seed if settings.init_from is None else None,
     }
     if settings.objective == "clip_attention":
         config |= {"clip": locate(settings.clip), "clip_revision": settings.clip_revision}

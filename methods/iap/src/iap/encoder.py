@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 from transformers import AltCLIPTextConfig, AltCLIPTextModel, XLMRobertaModel
 
-from crosslingual.adapter.artifact import load_artifact, load_artifact_config, load_strict
+from crosslingual.adapter.artifact import (
+    check_alike,
+    load_artifact,
+    load_artifact_config,
+    load_strict,
+)
 from crosslingual.frozen.encoders import encoder_config
 from crosslingual.frozen.weights import load_frozen
 from iap.method import TargetEncoder
@@ -21,6 +26,8 @@ SHAPE = (
     "max_position_embeddings hidden_act layer_norm_eps pad_token_id bos_token_id eos_token_id "
     "type_vocab_size"
 ).split()
+TRAINED_BY = ("objective", "branch", "layers", "distance", "clip", "clip_revision")
+"""Keys of an export's config in which encoders that are merged, or gone on from, may differ."""
 LORA_TARGETS = ("query", "key", "value", "dense")
 
 
@@ -99,10 +106,17 @@ def load_state(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def make_encoder(settings: TrainSettings, config: dict[str, Any]) -> TargetEncoder:
     """Builds the encoder that a run starts from, by the export's config; only its trainable tensors
     require gradients.
+
+    Raises:
+        FileNotFoundError, ValueError: `init_from` is no encoder of this base, start and shape.
     """
     torch.manual_seed(settings.seed)
     name, revision = settings.text_encoder, settings.text_encoder_revision
     encoder = start_encoder(config["altclip"], name, revision, config["pooled_width"])
+    if settings.init_from is not None:
+        state, found = load_state(settings.init_from)
+        check_alike({settings.init_from: found, "this run": config}, TRAINED_BY)
+        load_strict(encoder, state)
     return add_lora(encoder, settings.lora_rank) if settings.train_encoder == "lora" else encoder
 
 

@@ -10,7 +10,7 @@ from crosslingual.training import settings
 
 
 @dataclass
-class TrainSettings(settings.DiffusionSettings):
+class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
     """Settings of `iap train`; the defaults are for the testbed.
 
     Attributes:
@@ -33,9 +33,9 @@ class TrainSettings(settings.DiffusionSettings):
             --branch full.
         pooled_weight: weight of the distance between both encoders' pooled vectors, where the base
             takes one; for clip_attention, between both languages' caption embeddings.
-        rehearsal: share of the target captions that are English, from 0 to 1, so that the encoder
-            keeps English as well; needs en in target_language. If not given, English counts as any
-            other of these languages.
+        rehearsal: share of the target captions, from 0 to 1, that are of rehearsal_languages, which
+            target_language must name too, so that the encoder keeps English as well, or languages
+            that it knew; if not given, they count as any other of these languages.
         captions_per_pass: target captions per picture and step, which share the English pass; no
             language repeats before all of the picture's languages are used.
         english_draws: noisy latents per picture whose English queries are stored with the features;
@@ -61,7 +61,6 @@ class TrainSettings(settings.DiffusionSettings):
     normalise: bool = True
     noise_weight: float = 0.0
     pooled_weight: float = 1.0
-    rehearsal: float | None = None
     captions_per_pass: int = 1
     english_draws: int = 0
     query_positions: int | None = None

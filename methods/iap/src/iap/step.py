@@ -3,6 +3,7 @@ and the target branch.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -196,9 +197,9 @@ def _read_captions(
     )
     # A dropped row always has a teacher: the English encoder's empty prompt.
     has_teacher = (batch["has_english"] & ~batch["native"]).to(device) | dropped
-    place = settings.target_language.index("en") if settings.rehearsal is not None else None
+    rehearsed = settings.rehearsed(settings.target_language, "target_language")
     share = settings.rehearsal or 0.0
-    chosen = choose_languages(batch["has_language"], draws, times, place, share)
+    chosen = choose_languages(batch["has_language"], draws, times, rehearsed, share)
     rows = torch.arange(len(chosen))[:, None]
     ids = batch["target_ids"][rows, chosen].flatten(0, 1).to(device)
     ids = drop_captions(ids, null["target_ids"][None], dropped.repeat_interleave(times))
@@ -335,23 +336,20 @@ def check_settings(settings: TrainSettings) -> None:
         )
     if settings.captions_per_pass < 1:
         raise ValueError("captions_per_pass must be at least 1")
-    if settings.rehearsal is not None:
-        if "en" not in settings.target_language:
-            raise ValueError("rehearsal draws English captions: add en to --target_language")
-        if not 0 <= settings.rehearsal <= 1:
-            raise ValueError("rehearsal is a share: it must lie between 0 and 1")
+    settings.rehearsed(settings.target_language, "target_language")
 
 
 def choose_languages(
     has_language_BN: Tensor,
     draws: Generators,
     times: int,
-    english: int | None = None,
+    rehearsed: Sequence[bool] | None = None,
     share: float = 0.0,
 ) -> Tensor:
     """Draws K = `times` languages per row (B, K), uniformly from the row's languages; none repeats
-    before all are used. With `english`, the place of English among the languages, each of the K is
-    English with probability `share` where the row has it, and the others are drawn from the rest.
+    before all are used. With `rehearsed`, which of the languages are rehearsed, each of the K is
+    one of these with probability `share` where the row has some, and the rest are drawn from the
+    others.
 
     Raises:
         ValueError: a row has no language.
@@ -362,15 +360,18 @@ def choose_languages(
             "--target_language"
         )
     chosen = []
+    is_rehearsed = torch.tensor(rehearsed or [False] * has_language_BN.shape[1])
     rows = zip(has_language_BN, one_a_row(draws, len(has_language_BN)), strict=True)
     for has_N, row in rows:
         there = has_N.nonzero().flatten()
         order = there[torch.randperm(len(there), generator=row)]
-        rehearses = english is not None and bool(has_N[english])
-        if rehearses and len(order) > 1:
-            order = order[order != english]
-        found = order[torch.arange(times) % len(order)]
-        if rehearses:
-            found[torch.rand(times, generator=row) < share] = english
+        again, others = there[is_rehearsed[there]], order[~is_rehearsed[order]]
+        pool = others if len(others) else order
+        found = pool[torch.arange(times) % len(pool)]
+        if rehearsed is not None and len(again):
+            rehearses = torch.rand(times, generator=row) < share
+            # one language needs no draw
+            which = torch.randint(len(again), (times,), generator=row) if len(again) > 1 else 0
+            found = torch.where(rehearses, again[which], found)
         chosen.append(found)
     return torch.stack(chosen)

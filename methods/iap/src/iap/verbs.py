@@ -97,10 +97,10 @@ def merge(settings: "MergeSettings") -> Path:
     from crosslingual.adapter.artifact import claim_artifact
     from crosslingual.adapter.merge import merge_exports
     from iap.artifact import initial_state, save_encoder
-    from iap.encoder import load_state
+    from iap.encoder import TRAINED_BY, load_state
 
     with claim_artifact(settings.output_dir, "iap"):
-        state, config = merge_exports(settings, load_state, initial_state)
+        state, config = merge_exports(settings, load_state, initial_state, TRAINED_BY)
         folder = save_encoder(state, config, settings.output_dir)
     print(folder)
     return folder

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.adapter.artifact import load_artifact, load_strict, model_card, save_artifact
+from crosslingual.adapter.artifact import (
+    load_artifact,
+    load_start,
+    load_strict,
+    model_card,
+    save_artifact,
+)
 from crosslingual.frozen.clip import clip_shape
 from crosslingual.frozen.encoders import encoder_shape, load_multilingual_encoder
 from crosslingual.frozen.weights import freeze, locate, resolve, weights_hash
@@ -117,6 +123,20 @@ def _copy_encoder(name: str, revision: str | None, folder: Path) -> None:
     encoder = load_multilingual_encoder(name, revision)
     encoder.model.save_pretrained(folder)
     encoder.tokenizer.save_pretrained(folder)
+
+
+def start_model(settings: TrainSettings, config: dict[str, Any]) -> TriKD:
+    """The projectors that a run starts from: those of `init_from`, or new ones by its seed.
+
+    Raises:
+        FileNotFoundError, ValueError: `init_from` holds no projectors after this CLIP and this
+            encoder, or others of another shape.
+    """
+    torch.manual_seed(settings.seed)
+    trikd = TriKD(config)
+    if settings.init_from is not None:
+        load_start(trikd, settings.init_from, config)
+    return trikd
 
 
 def load_model(folder: str | Path) -> tuple[TriKD, dict[str, Any]]:

@@ -6,7 +6,7 @@ encoded. Which captions they are does not depend on where they come from or on h
 the batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -27,6 +27,7 @@ from crosslingual.frozen.encoders import (
 )
 from crosslingual.frozen.weights import locate, weights_hash
 from crosslingual.training.processes import Ranks
+from crosslingual.training.rehearsal import rehearse
 from mclip.settings import TrainSettings
 
 STORED = torch.float16
@@ -147,12 +148,16 @@ class TriKDData:
         parts: the frozen parts that the samples pass, or passed, through.
         seed: seed of the drawn languages.
         ranks: this process among the others.
+        rehearsed: which of the languages are rehearsed; None where all count alike.
+        share: of the captions that are rehearsal.
     """
 
     loader: FeatureLoader | ShardLoader
     parts: RetrievalParts
     seed: int
     ranks: Ranks
+    rehearsed: Sequence[bool] | None = None
+    share: float = 0.0
 
     def batches(self, start_step: int) -> Iterator[dict[str, Any]]:
         """Endless batches of B rows from a micro-step on.
@@ -174,7 +179,9 @@ class TriKDData:
 
     def _draw(self, has_language_BN: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """The order of rows that groups them by language, and each one's language in that order."""
-        chosen_B = draw_languages(has_language_BN, self.seed, step, self.ranks)
+        chosen_B = draw_languages(
+            has_language_BN, self.seed, step, self.ranks, self.rehearsed, self.share
+        )
         order_B = chosen_B.argsort(stable=True)
         return order_B, chosen_B[order_B]
 
@@ -218,23 +225,38 @@ class TriKDData:
         return chosen_B == (languages.index("en") if "en" in languages else -1)
 
 
-def draw_languages(has_language_BN: Tensor, seed: int, step: int, ranks: Ranks) -> Tensor:
-    """One language per row, drawn evenly from those that it has: (B,).
+def draw_languages(
+    has_language_BN: Tensor,
+    seed: int,
+    step: int,
+    ranks: Ranks,
+    rehearsed: Sequence[bool] | None = None,
+    share: float = 0.0,
+) -> Tensor:
+    """One language per row, drawn evenly from those that it has: (B,). With `rehearsed`, which of
+    the languages are rehearsed, it is one of these with the chance `share`, or else another.
 
     It is a function of the seed, the micro-step and the row's place in the batch of all ranks.
 
     Raises:
         ValueError: a row has no language.
     """
+    num_rows = len(has_language_BN)
+    generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + step) % 2**32)
+
+    def draw() -> Tensor:
+        drawn = torch.rand(num_rows * ranks.world_size, generator=generator, dtype=torch.float64)
+        return drawn[ranks.rank * num_rows :][:num_rows]
+
+    drawn_B = draw()
+    if rehearsed is not None:
+        has_language_BN = rehearse(has_language_BN, torch.tensor(rehearsed), draw() < share)
     counts_B = has_language_BN.sum(dim=1)
     if not bool((counts_B > 0).all()):
         raise ValueError(
             "a sample has no caption in any language that trains: choose others by --languages"
         )
-    num_rows = len(has_language_BN)
-    generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + step) % 2**32)
-    drawn = torch.rand(num_rows * ranks.world_size, generator=generator, dtype=torch.float64)
-    wanted_B = (drawn[ranks.rank * num_rows :][:num_rows] * counts_B).long()
+    wanted_B = (drawn_B * counts_B).long()
     return (has_language_BN.cumsum(dim=1) > wanted_B[:, None]).int().argmax(dim=1)
 
 
@@ -244,6 +266,8 @@ def open_data(settings: TrainSettings, ranks: Ranks) -> TriKDData:
     Raises:
         FileNotFoundError, ValueError: nothing there, or features that were made of other parts.
     """
+    rehearsed = settings.rehearsed(settings.languages)
     parts = RetrievalParts(settings, ranks.device)
     opened = open_run_data(settings, parts, ranks)
-    return TriKDData(opened.loader, parts, settings.seed, ranks)
+    share = settings.rehearsal or 0.0
+    return TriKDData(opened.loader, parts, settings.seed, ranks, rehearsed, share)

@@ -9,11 +9,11 @@ from crosslingual.cli import demo
 from crosslingual.data.languages import LanguageCode
 from crosslingual.evaluation.settings import EvaluateRetrievalSettings
 from crosslingual.training import settings
-from crosslingual.training.settings import LrScheduler, RunSettings
+from crosslingual.training.settings import ContinualSettings, LrScheduler, RunSettings
 
 
 @dataclass
-class TrainSettings(RunSettings):
+class TrainSettings(ContinualSettings, RunSettings):
     """Settings of `mclip train`; the defaults suit the testbed, the published ones are in configs/.
 
     Attributes:

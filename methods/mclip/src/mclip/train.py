@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from crosslingual.training.run import Run
-from mclip.artifact import model_config, save_model
+from mclip.artifact import model_config, save_model, start_model
 from mclip.data import open_data
-from mclip.method import TriKD
 from mclip.settings import TrainSettings
 from mclip.step import limit_scale, suspects, trikd_step
 from mclip.validation import open_validation, validate
@@ -24,8 +23,8 @@ def train(settings: TrainSettings) -> Path:
     data = open_data(settings, run.ranks)
     validation = open_validation(settings, data.parts)
     config = model_config(settings)
-    torch.manual_seed(settings.seed)
-    trikd = run.prepare(TriKD(config), choose_optimizer(settings, run.zero_stage))
+    model = start_model(settings, config)
+    trikd = run.prepare(model, choose_optimizer(settings, run.zero_stage))
     batches = data.batches(run.first_micro_step)
     for step in run.steps():
         for draws in run.micro_steps(step):

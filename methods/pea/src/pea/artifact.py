@@ -57,7 +57,7 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
         "text_encoder_revision": settings.text_encoder_revision,
         "languages": settings.languages,
         "guidance_scale": settings.guidance_scale,
-        "seed": settings.seed,
+        "seed": settings.seed if settings.init_from is None else None,
     }
     if base.family.adapted_options:
         config["call_options"] = dict(base.family.adapted_options)
@@ -85,6 +85,19 @@ def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             adapter, or keys that do not match.
     """
     return artifact.load_adapter(folder, "pea", build_adapter)
+
+
+def start_adapter(settings: TrainSettings, config: dict[str, Any]) -> nn.Module:
+    """The adapter that a run starts from: that of `init_from`, or a new one by its seed.
+
+    Raises:
+        FileNotFoundError, ValueError: `init_from` is no adapter of this base, encoder and shape.
+    """
+    torch.manual_seed(settings.seed)
+    adapter = build_adapter(config)
+    if settings.init_from is not None:
+        artifact.load_start(adapter, settings.init_from, config)
+    return adapter
 
 
 def initial_adapter(config: dict[str, Any]) -> nn.Module:

@@ -10,7 +10,7 @@ from crosslingual.training import settings
 
 
 @dataclass
-class TrainSettings(settings.DiffusionSettings):
+class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
     """Settings of `pea train`; the defaults are for the testbed, configs/ holds the published ones.
 
     Attributes:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from crosslingual.adapter.pipeline import draw
 from crosslingual.features.training_data import open_run_data, validation_batch
 from crosslingual.frozen.base import Base
+from crosslingual.training.rehearsal import draw_rehearsal
 from crosslingual.training.run import Run
-from pea.artifact import adapter_config, save_adapter
+from pea.artifact import adapter_config, save_adapter, start_adapter
 from pea.data import frozen_parts
-from pea.method import build_adapter
 from pea.optimizer import Muon
 from pea.settings import TrainSettings
 from pea.step import Frozen, load_frozen, pea_step, warm_start_step
@@ -28,16 +28,17 @@ def train(settings: TrainSettings) -> Path:
     run = Run(settings)
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     config = adapter_config(settings)
+    rehearsed = settings.rehearsed(settings.languages)
     data = open_run_data(settings, frozen_parts(settings, run.ranks), run.ranks)
     held_out = validation_batch(settings)
     frozen = load_frozen(settings, base, data.null, run.ranks.device)
-    torch.manual_seed(settings.seed)
-    adapter = run.prepare(build_adapter(config), optimizer_of(settings, run.zero_stage))
+    adapter = start_adapter(settings, config)
+    adapter = run.prepare(adapter, optimizer_of(settings, run.zero_stage))
     batches = data.batches(run.first_micro_step)
     warm_start = int(settings.warm_start_share * settings.max_train_steps)
     for step in run.steps():
         for draws in run.micro_steps(step):
-            batch = next(batches)
+            batch = draw_rehearsal(next(batches), rehearsed, settings.rehearsal, draws)
             if step <= warm_start:
                 loss, parts = warm_start_step(adapter, frozen, batch, draws)
             else:

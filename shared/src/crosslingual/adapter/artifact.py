@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -167,16 +167,29 @@ def load_adapter(
     return freeze(adapter), config
 
 
-def check_alike(configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuses exports of one method that are not of one base, encoder and shape; `configs` are
-    theirs by name.
+def load_start(module: nn.Module, folder: str | Path, config: Mapping[str, Any]) -> None:
+    """Loads an export's tensors into the module of a run that goes on from it and exports `config`.
 
     Raises:
-        ValueError: two differ in other keys than `MAY_DIFFER`; these are named with both values.
+        FileNotFoundError, ValueError: as `load_artifact`; or the export is of another base,
+            encoder or shape.
+    """
+    found, state = load_artifact(folder, config["method"])
+    check_alike({str(folder): found, "this run": config})
+    load_strict(module, state)
+
+
+def check_alike(configs: Mapping[str, Mapping[str, Any]], may_differ: Collection[str] = ()) -> None:
+    """Refuses exports of one method that are not of one base, encoder and shape; `configs` are
+    theirs by name, and `may_differ` keys that say how the method trained.
+
+    Raises:
+        ValueError: two differ in other keys than these and `MAY_DIFFER`; these keys are named with
+            both values.
     """
     (folder, first), *others = configs.items()
     for other, config in others:
-        keys = sorted({*first, *config} - {*MAY_DIFFER})
+        keys = sorted({*first, *config} - {*MAY_DIFFER, *may_differ})
         told = [
             f"{key} ({first.get(key)!r:.60} and {config.get(key)!r:.60})"
             for key in keys

@@ -10,7 +10,7 @@ weights, or the encoder that LoRA started from, whose deltas alone are then the 
 import functools
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -95,6 +95,7 @@ def merge_exports(
     settings: MergeSettings,
     load: Callable[[str], tuple[State, Mapping[str, Any]]],
     origin_of: Callable[[Mapping[str, Any]], State],
+    may_differ: Collection[str] = (),
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state and the config of an export that merges others.
 
@@ -102,6 +103,7 @@ def merge_exports(
         settings: of the verb.
         load: reads a folder's tensors and config.
         origin_of: the weights that an export with that config started from.
+        may_differ: keys of configs that say how the method trained.
 
     Raises:
         FileNotFoundError, ValueError: as `load`; fewer than two exports, numbers that do not fit,
@@ -110,7 +112,7 @@ def merge_exports(
     weights = _checked_weights(settings)
     loaded = {folder: load(folder) for folder in settings.exports}
     configs = {folder: config for folder, (_, config) in loaded.items()}
-    check_alike(configs)
+    check_alike(configs, may_differ)
     first = dict(next(iter(configs.values())))
     origin = None
     if settings.method != "average":

@@ -12,8 +12,11 @@ class TrainSettings(DiffusionSettings):
     hidden_width: int = 384
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
+
+from crosslingual.data.languages import LanguageCode
 
 LrScheduler = Literal[
     "linear",
@@ -119,6 +122,46 @@ class RunSettings:
     dry_run: bool = False
     push_to_hub: bool = False
     hub_model_id: str | None = None
+
+
+@dataclass
+class ContinualSettings:
+    """Settings of a run that may go on from an export, such as to add languages to it.
+
+    Attributes:
+        init_from: folder of an export to go on from, of the same base, encoder and shape; the run
+            starts from new weights if not given.
+        rehearsal: share of the captions, from 0 to 1, that are of rehearsal_languages, so that the
+            model keeps them; if not given, they count as any other languages that train.
+        rehearsal_languages: languages of the rehearsal, each as often as the others, which must be
+            among those that train; English if none is named.
+    """
+
+    init_from: str | None = None
+    rehearsal: float | None = None
+    rehearsal_languages: list[LanguageCode] = field(default_factory=list)
+
+    def rehearsed(self, languages: Sequence[str], flag: str = "languages") -> list[bool] | None:
+        """Which of the languages that train are rehearsed; None where `rehearsal` is not given.
+
+        `flag` is the setting that names the languages.
+
+        Raises:
+            ValueError: the share lies outside of 0 and 1 or is missing, or a language of the
+                rehearsal does not train.
+        """
+        if self.rehearsal is None:
+            if self.rehearsal_languages:
+                raise ValueError(
+                    "rehearsal_languages needs --rehearsal, the share of their captions"
+                )
+            return None
+        wanted = self.rehearsal_languages or ["en"]
+        if missing := " ".join(name for name in wanted if name not in languages):
+            raise ValueError(f"rehearsal draws captions in {missing}: add {missing} to --{flag}")
+        if not 0 <= self.rehearsal <= 1:
+            raise ValueError("rehearsal is a share: it must lie between 0 and 1")
+        return [name in wanted for name in languages]
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from crosslingual.adapter import artifact
@@ -57,6 +58,19 @@ def save_adapter(
     count = sum(tensor.numel() for tensor in state.values())
     card = artifact.model_card("Text-space adapter", CARD, config, count=count, results=results)
     return artifact.save_artifact(folder, state=state, config=config, card=card)
+
+
+def start_adapter(settings: TrainSettings, config: dict[str, Any]) -> nn.Module:
+    """The adapter that a run starts from: that of `init_from`, or a new one by its seed.
+
+    Raises:
+        FileNotFoundError, ValueError: `init_from` is no adapter of this base, encoder and shape.
+    """
+    torch.manual_seed(settings.seed)
+    adapter = build_adapter(config)
+    if settings.init_from is not None:
+        artifact.load_start(adapter, settings.init_from, config)
+    return adapter
 
 
 def load_adapter(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -9,7 +9,7 @@ from crosslingual.training import settings
 
 
 @dataclass
-class TrainSettings(settings.CaptionSettings):
+class TrainSettings(settings.ContinualSettings, settings.CaptionSettings):
     """Settings of `template train`; the defaults are for the testbed.
 
     Attributes:

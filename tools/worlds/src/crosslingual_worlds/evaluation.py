@@ -383,6 +383,11 @@ class Evaluation:
         return contact_sheet(rows, column_heads=heads, row_heads=languages)
 
     @staticmethod
+    def can_write(text: str) -> bool:
+        """Whether the contact sheet's fonts have every character of a text."""
+        return has_glyphs(text)
+
+    @staticmethod
     def contact_sheet(cells: Sequence[Sequence[tuple]], **options: Any) -> Image.Image:
         """Draws rows of (picture, text, language[, mark]); see `contact_sheet` for the options.
         A text with a character that the fonts lack is left out.

@@ -28,7 +28,7 @@ Pair = tuple[str, str]
 
 def code_mixing_section(results: Sequence[Result]) -> Section | None:
     """The section on prompts in two languages; None where no line is on them."""
-    groups = groups_of(results, TASK)
+    groups = [group for group in groups_of(results, TASK) if _languages(group)[0]]
     if not groups:
         return None
     tables, figures = [], []

@@ -28,10 +28,9 @@ def load_parts(settings: TrainTextSettings, device: torch.device) -> tuple[Froze
     teacher.model.to(device)
     torch.manual_seed(settings.seed)
     width = teacher.model.config.text_config.hidden_size
-    student = build_student(
-        settings.text_encoder, width, settings.text_encoder_revision, settings.max_length
-    )
-    return teacher, student
+    start = settings.text_encoder, settings.text_encoder_revision
+    name, revision = start if settings.init_from is None else (settings.init_from, None)
+    return teacher, build_student(name, width, revision, settings.max_length)
 
 
 def save_models(

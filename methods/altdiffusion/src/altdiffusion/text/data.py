@@ -3,7 +3,7 @@
 The global batch of a step is a slice of the epoch's permutation, and each rank takes its part.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class SentenceBatches:
         pad: int,
         by_target: bool,
         verify: bool = True,
+        rehearsed: Sequence[bool] | None = None,
+        share: float = 0.0,
     ):
         """Opens the folder.
 
@@ -58,6 +60,8 @@ class SentenceBatches:
             by_target: an epoch goes over targets, with one sentence drawn for each: two captions
                 of one picture in a batch would be negatives of each other.
             verify: compares the folder's files with their SHA-256.
+            rehearsed: which of the index's languages are rehearsed: an epoch then has all sentences
+                in the others, and so many in these, drawn anew, that they are the `share`.
 
         Raises:
             ValueError: the folder has fewer rows than one global batch, or a file is damaged.
@@ -74,6 +78,11 @@ class SentenceBatches:
         paths = [folder / name for name in block_names(self.index)]
         self._targets = [np.load(path, mmap_mode="r") for path in paths]
         self.num_rows = self.index["num_targets"] if by_target else len(self._ends)
+        self._others = self._again = None
+        if rehearsed is not None:
+            is_again = np.array(rehearsed)[self._language]
+            self._others, self._again = np.flatnonzero(~is_again), np.flatnonzero(is_again)
+            self.num_rows = round(len(self._others) / (1 - share))
         self._global = batch_size * ranks.world_size
         if self.num_rows < self._global:
             raise ValueError(
@@ -87,7 +96,12 @@ class SentenceBatches:
         epoch, position = divmod(micro_step, self.num_rows // self._global)
         if self._order[0] != epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._order = (epoch, torch.randperm(self.num_rows, generator=generator).numpy())
+            order = torch.randperm(self.num_rows, generator=generator).numpy()
+            if self._others is not None:
+                num_again = self.num_rows - len(self._others)
+                drawn = torch.randint(len(self._again), (num_again,), generator=generator)
+                order = np.concatenate([self._others, self._again[drawn.numpy()]])[order]
+            self._order = (epoch, order)
             random = np.random.default_rng([self.seed, epoch])
             self._draws = random.integers(2**31, size=self.num_rows if self.by_target else 0)
         start = position * self._global + self.ranks.rank * self.batch_size
@@ -142,8 +156,12 @@ def open_sentences(
     settings: TrainTextSettings, teacher: FrozenCLIP, student: TextEncoder, ranks: Ranks
 ) -> SentenceBatches:
     """Opens the tokens and targets of `train_data`, made once in `output_dir/sentences`."""
-    sources = open_sources(settings.train_data)
     by_target = settings.stage == "contrastive"
+    if settings.rehearsal is not None and (by_target or settings.rehearsal == 1):
+        raise ValueError(
+            "rehearsal is a share of the sentences of teacher_learning, below 1: leave it out"
+        )
+    sources = open_sources(settings.train_data)
     passing = SentencePass(
         sources=sources,
         clip=teacher,
@@ -163,9 +181,11 @@ def open_sentences(
         "max_length": student.max_length,
         "languages": settings.languages,
         "keep_english": settings.keep_english,
+        **({} if settings.init_from is None else {"init_from": settings.init_from}),
     }
     folder = Path(settings.output_dir) / "sentences"
     write_sentences(folder, passing, made_of, ranks)
+    rehearsed = settings.rehearsed(read_index(folder / INDEX)["languages"])
     return SentenceBatches(
         folder,
         batch_size=settings.train_batch_size,
@@ -174,4 +194,6 @@ def open_sentences(
         pad=student.tokenizer.pad_token_id,
         by_target=by_target,
         verify=settings.verify_data,
+        rehearsed=rehearsed,
+        share=settings.rehearsal or 0.0,
     )

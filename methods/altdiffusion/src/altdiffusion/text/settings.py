@@ -5,11 +5,11 @@ from typing import Literal
 
 from crosslingual.data.languages import LanguageCode
 from crosslingual.evaluation import settings
-from crosslingual.training.settings import RunSettings
+from crosslingual.training.settings import ContinualSettings, RunSettings
 
 
 @dataclass
-class TrainTextSettings(RunSettings):
+class TrainTextSettings(ContinualSettings, RunSettings):
     """Settings of `altdiffusion train-text`; the defaults suit the testbed, the published ones are
     in configs/.
 
@@ -23,6 +23,10 @@ class TrainTextSettings(RunSettings):
         teacher_revision: git revision of the teacher on the hub.
         text_encoder: encoder that the student starts from: an XLM-R (hub id, folder or
             testbed:xlm-r), or the folder text_encoder of an earlier run.
+        init_from: folder text_encoder of an earlier run to go on from, whose weights then take the
+            place of those of text_encoder.
+        rehearsal: share of the sentences, from 0 to 1, that are in rehearsal_languages, so that the
+            student keeps these; if not given, every sentence of train_data counts alike.
         text_encoder_revision: git revision of that encoder on the hub.
         languages: BCP-47 codes of the sentences to train on; all of train_data if not given.
         keep_english: also train on the English sentences, not only on their translations.

@@ -83,6 +83,7 @@ def contact_sheet(
     *,
     row_languages: Sequence[str] = (),
     picture_size: int = 128,
+    type_size: float = TYPE_SIZE,
     resample: Image.Resampling = Image.Resampling.LANCZOS,
 ) -> Image.Image:
     """Draws a grid of pictures with their prompts; a row is as high as its longest prompt.
@@ -94,6 +95,7 @@ def contact_sheet(
         row_languages: BCP-47 codes of the row heads; English if not given.
         picture_size: the edge of every picture on the sheet, in pixels; type and white space scale
             with it.
+        type_size: of the letters, as a fraction of a picture's width.
         resample: filter that resizes pictures.
 
     Returns:
@@ -109,7 +111,7 @@ def contact_sheet(
     if len(column_heads) not in (0, num_columns) or len(row_heads) not in (0, len(cells)):
         heads = f"{len(column_heads)} column heads and {len(row_heads)} row heads"
         raise ValueError(f"{heads} do not fit {len(cells)} x {num_columns} cells")
-    edge, size = picture_size, TYPE_SIZE * picture_size
+    edge, size = picture_size, type_size * picture_size
     margin, caption_gap = round(MARGIN * edge), round(CAPTION_GAP * edge)
     columns = [wrap(text, "en", edge / size) for text in column_heads]
     spoken = row_languages or ["en"] * len(row_heads)

@@ -1,8 +1,8 @@
-"""Renders a line of text in any of the eighteen languages: fonts, direction, shaping.
+"""Renders a line of text in a world's languages: fonts, direction, shaping.
 
 HarfBuzz shapes and rasterises. Pillow's own layout cannot shape Arabic or Devanagari without
-libfribidi, which its wheels do not include; and a machine may have no fonts, so `fonts/` holds
-subsets of Noto.
+libfribidi, which its wheels do not include; and a machine may have no fonts, so `fonts/` and
+`../emoji/fonts/` hold subsets of Noto.
 """
 
 import functools
@@ -16,6 +16,7 @@ import uharfbuzz as hb
 from PIL import Image
 
 FONT_FOLDER = Path(__file__).parent / "fonts"
+NAMES_FOLDER = FONT_FOLDER.parents[1] / "emoji" / "fonts"  # the further letters of emoji's names
 # Han and kana fill their square and look larger than Latin of the same size; Arabic is low.
 FONT_SCALES = {
     "NotoSans.ttf": 1.0,
@@ -26,13 +27,20 @@ FONT_SCALES = {
     "NotoSansSC.otf": 0.96,
     "NotoSansKR.otf": 0.96,
 }
-FONT_OF_LANGUAGE = {
-    "ar": "NotoSansArabic.ttf",
-    "hi": "NotoSansDevanagari.ttf",
-    "th": "NotoSansThai.ttf",
-    "ja": "NotoSansJP.otf",
-    "zh": "NotoSansSC.otf",
-    "ko": "NotoSansKR.otf",
+# Looked for after the others, which keep their look.
+FONT_SCALES |= {
+    path.name: 0.96 if path.suffix == ".otf" else 1.0 for path in sorted(NAMES_FOLDER.glob("*.?tf"))
+}
+FONTS_OF_LANGUAGE = {
+    "ar": ("NotoSansArabic.ttf",),
+    "hi": ("NotoSansDevanagari.ttf",),
+    "th": ("NotoSansThai.ttf",),
+    "ja": ("NotoSansJP.otf", "NamesJP.otf"),
+    "zh": ("NotoSansSC.otf", "NamesSC.otf"),
+    "yue-Hans": ("NotoSansSC.otf", "NamesSC.otf"),
+    "zh-Hant": ("NamesTC.otf",),
+    "yue": ("NamesTC.otf",),
+    "ko": ("NotoSansKR.otf", "NamesKR.otf"),
 }
 
 
@@ -54,7 +62,8 @@ class Line:
 @functools.cache
 def _face(file: str) -> tuple[hb.Font, frozenset[int]]:
     """Loads a font and its set of code points."""
-    face = hb.Face(hb.Blob.from_file_path(str(FONT_FOLDER / file)))
+    folder = NAMES_FOLDER if file.startswith("Names") else FONT_FOLDER
+    face = hb.Face(hb.Blob.from_file_path(str(folder / file)))
     return hb.Font(face), frozenset(face.unicodes)
 
 
@@ -91,11 +100,11 @@ def embedding_levels(text: str, right_to_left: bool) -> list[int]:
 
 def _font_files(text: str, language: str) -> list[str]:
     """The font of each character: the language's own, or else the first one with the character."""
-    own = FONT_OF_LANGUAGE.get(language, "NotoSans.ttf")
+    own = FONTS_OF_LANGUAGE.get(language, ("NotoSans.ttf",))
     files: list[str] = []
     for character in text:
         follows = files[-1:] if unicodedata.category(character) in ("Mn", "Mc", "Cf") else []
-        order = [*follows, own, *FONT_SCALES]
+        order = [*follows, *own, *FONT_SCALES]
         having = (file for file in order if ord(character) in _face(file)[1])
         files.append(next(having, order[0]))
     return files

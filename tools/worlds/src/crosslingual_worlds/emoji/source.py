@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from crosslingual.data.records import Record
     from crosslingual_worlds.emoji.names import Emoji
 
+KEYWORDS = ("none", "captions", "records", "pairs")
 SPLITS = ("train", "val", "test", "english", "culture", "all")
 
 
@@ -28,6 +29,7 @@ def emoji(
     languages: Sequence[str],
     split: str = "train",
     with_english: bool = False,
+    num_names: int | None = None,
     num_culture_samples: int = 0,
     picture_set: str = "noto",
     keywords: str = "none",
@@ -44,12 +46,16 @@ def emoji(
             language of its culture; or `all`, every emoji in every language, to search among.
         with_english: adds to `train` the taught emoji of `val` and `test` with their English names
             alone, which the base knows too.
+        num_names: the foreign names of so many emoji of `train` alone: those that all of the
+            languages name, in an order of `seed`, so that fewer are among more. `with_english`
+            keeps the English names of the others.
         num_culture_samples: records of the languages' own culture emoji to add, in turns, each
             named in its own language alone.
         picture_set: `noto`, `fluent`, `twemoji` or `openmoji`.
         keywords: `none`; `captions`, each language's keywords as further captions after the name;
-            or `records`, a further record for each of the English keywords. Other languages' leave
-            out the names of `val` and `test`.
+            `records`, a further record for each of the English keywords; or `pairs`, one for each
+            of the foreign keywords, beside the English name, which it does not translate but
+            belongs to. Other languages' leave out the names of `val` and `test`.
         pictures: False leaves them out: parallel text alone.
         only_distinct: False adds, under `all`, the emoji that differ from others by a line.
         seed: of the records' order under `train` and `english`.
@@ -60,20 +66,21 @@ def emoji(
     """
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-    if keywords not in ("none", "captions", "records"):
-        raise ValueError(f"no keywords {keywords!r}; there are none, captions, records")
+    if keywords not in KEYWORDS:
+        raise ValueError(f"no keywords {keywords!r}; there are {', '.join(KEYWORDS)}")
     if (foreign := set(languages) - {"en"}) and split == "english":
         raise ValueError(f"split english has no names in {min(foreign)!r}: it is English alone")
-    if (with_english or num_culture_samples) and split != "train":
-        raise ValueError("with_english and num_culture_samples add to split train alone")
+    if (with_english or num_culture_samples or num_names is not None) and split != "train":
+        raise ValueError("with_english, num_names and num_culture_samples are of split train alone")
     if with_english and "en" not in languages:
         raise ValueError("with_english adds English names: name en among the languages")
     records = _Records(languages, picture_set, keywords, pictures)
     chosen = _chosen(split, only_distinct)
     if split in ("train", "english"):
         random.Random(seed).shuffle(chosen)
+    few = chosen if num_names is None else _few(chosen, records.words, num_names)
     for one in chosen:
-        named_in = languages
+        named_in = languages if one in few else ["en"] if with_english else []
         if split == "culture":
             named_in = [name for name in languages if name == one.culture]
         yield from records.of(one, named_in)
@@ -112,9 +119,15 @@ class _Records:
         culture = one.culture if named == [one.culture] else None
         key = key or f"{'culture' if one.culture else one.split}-{one.key}"
         yield Record(key, image, captions, culture is None, culture, extra)
-        for number, word in enumerate(self.further["en"][one.text] if "en" in named else ()):
+        if "en" not in named:
+            return
+        for number, word in enumerate(self.further["en"][one.text]):
             if self.kind == "records":
                 yield Record(f"{key}-{number}", image, {"en": [word]}, True, None, extra)
+        for name in named if self.kind == "pairs" else ():
+            for number, word in enumerate(self.further[name][one.text] if name != "en" else ()):
+                beside = {"en": [self.words["en"][one.text]], name: [word]}
+                yield Record(f"{key}-{name}-{number}", image, beside, True, None, extra)
 
 
 def _chosen(split: str, only_distinct: bool) -> "list[Emoji]":
@@ -126,6 +139,17 @@ def _chosen(split: str, only_distinct: bool) -> "list[Emoji]":
     if split == "culture":
         return list(culture_emoji())
     return [one for one in taught_emoji() if split in (one.split, "english")]
+
+
+def _few(chosen: "list[Emoji]", words: dict[str, dict[str, str]], count: int) -> "set[Emoji]":
+    """The first `count` of the emoji that all languages name."""
+    named = [one for one in chosen if all(one.text in said for said in words.values())]
+    if not 0 < count <= len(named):
+        raise ValueError(
+            f"num_names is {count}: {', '.join(words)} all name {len(named)} emoji of split train; "
+            "ask for 1 to so many, or for fewer languages"
+        )
+    return set(named[:count])
 
 
 def _in_turns(languages: Sequence[str], count: int) -> "Iterator[Emoji]":
