@@ -17,8 +17,8 @@ PLAIN = {"$": "&#36;", "{": "&#123;", "}": "&#125;"}  # what a template could ta
 
 CSS = """
 .play-cards {display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-start}
-.play-card {width: 200px; font-size: 13px; line-height: 1.35; overflow-wrap: anywhere}
-.play-card img {width: 192px; height: auto; margin: 4px 0; border-radius: 4px}
+.play-card {width: 184px; font-size: 13px; line-height: 1.35; overflow-wrap: anywhere}
+.play-card img {width: 176px; height: auto; margin: 4px 0; border-radius: 4px}
 .play-card .right {color: #1a7f37} .play-card .wrong {color: #b3261e}
 .play-small .play-card {width: 104px; font-size: 12px} .play-small .play-card img {width: 96px}
 .play-prompt {margin: 4px 0 8px; font-size: 16px}

@@ -64,9 +64,12 @@ class Studio:
         return [*([AS_IS] if CLIP in world.models else []), *self._searches]
 
     def warm_up(self) -> None:
-        """Loads everything, in the order in which a page needs it, and draws a first picture."""
-        for _ in self.draw("a", 0):
-            pass
+        """Loads everything, in the order in which a page needs it. Whoever asks goes in between."""
+        with self._turns.turn():
+            self._scenes_of("")
+        for name in self.names:
+            with self._turns.turn():
+                self._load_drawing(name)
         for name in self.search_names:
             with self._turns.turn():
                 self._attempt("search", name, self._load_search)
@@ -87,11 +90,7 @@ class Studio:
     def _draw(self, asks: list[Ask]) -> list[Card]:
         """Cards of asks of the same place; a sentence where there is no picture."""
         name = self.names[asks[0].place]
-        whose = AS_IS if name == TRANSLATED else name
-        pipe = self._attempt("draw", whose, self._load_pipeline)
-        translate = None
-        if name == TRANSLATED:
-            translate = self._attempt("draw", name, lambda _: load_translator(self.plan.translator))
+        pipe, translate = self._load_drawing(name)
         for found in (pipe, translate):
             if isinstance(found, str):
                 return [Card(name, fault=found) for _ in asks]
@@ -200,6 +199,13 @@ class Studio:
             except (ValueError, OSError) as error:
                 self._loaded[kind, name] = _say(name, error)
         return self._loaded[kind, name]
+
+    def _load_drawing(self, name: str) -> tuple[Any, Any]:
+        """A name's pipeline, and its translator or None; a sentence in place of what is missing."""
+        if name != TRANSLATED:
+            return self._attempt("draw", name, self._load_pipeline), None
+        load = lambda _: load_translator(self.plan.translator)  # noqa: E731
+        return self._attempt("draw", AS_IS, self._load_pipeline), self._attempt("draw", name, load)
 
     def _load_pipeline(self, name: str) -> Any:
         base = self.plan.base

@@ -67,6 +67,7 @@ def _draw_tab(studio: "Studio", prompts: list[str]) -> None:
     with gr.Row():
         prompt = gr.Textbox(
             label="Prompt, in any language",
+            max_lines=4,
             scale=5,
             elem_id="prompt",
         )
@@ -105,6 +106,7 @@ def _search_tab(studio: "Studio", prompts: list[str]) -> None:
     with gr.Row():
         query = gr.Textbox(
             label="What to look for, in any language",
+            max_lines=4,
             scale=5,
             elem_id="query",
         )
