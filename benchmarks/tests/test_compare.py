@@ -280,8 +280,10 @@ def test_rows_of_wrong_types_are_named(row, message, tmp_path):
 def test_an_arm_that_fails_does_not_stop_the_others(trainer, tmp_path):
     folder = tmp_path / "out"
     arms = [arm_of(trainer, "bad", fail="1"), arm_of(trainer, "good")]
+    arms.append({**ARM, "name": "reader", "pipeline": "{arms}/bad/run"})
     failed = runner_of(suite_of(arms), folder).run()
-    assert list(failed) == ["bad"]
+    assert list(failed) == ["bad", "reader"]
+    assert failed["reader"] == "it needs the outputs of bad, which failed"
     lines = (folder / "results" / "training.json").read_text().splitlines()
     assert [json.loads(one)["model"] for one in lines] == ["good"]
 

@@ -4,7 +4,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -98,7 +98,7 @@ class Runner:
         jobs = [
             Job(
                 arm.name,
-                partial(self._guarded, arm, failed, self.train, plan),
+                partial(self._guarded, arm, failed, self.train, plan, failed),
                 frozenset(names & arms_read(arm)),
             )
             for arm in self.suite.arms
@@ -134,8 +134,14 @@ class Runner:
             failed[arm.name] = str(error)
             self.display.say(f"{arm.name} FAILED: {error}")
 
-    def train(self, arm: Arm, plan: Plan) -> None:
-        """Runs an arm's commands."""
+    def train(self, arm: Arm, plan: Plan, failed: Mapping[str, str]) -> None:
+        """Runs an arm's commands.
+
+        Raises:
+            ValueError: it needs the outputs of an arm that failed.
+        """
+        if lost := sorted(arms_read(arm) & failed.keys()):
+            raise ValueError(f"it needs the outputs of {', '.join(lost)}, which failed")
         key = ""
         for number, step in enumerate(arm.steps):
             command = self.command_of(arm, number, step)
