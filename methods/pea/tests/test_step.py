@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crosslingual.frozen.base import Base
+from crosslingual.frozen.base import Base, Conditioning
 from pea.artifact import adapter_config
-from pea.method import build_adapter
+from pea.method import CrossAttentions, build_adapter, read_tokens
 from pea.settings import TrainSettings
 from pea.step import Frozen, load_frozen, pea_step, warm_start_step
 
@@ -216,6 +216,7 @@ def test_a_warm_start_is_over_where_every_caption_reads_as_english(
 
     def perfect(states: Tensor) -> tuple[Tensor, Tensor | None]:
         english = batch["english_states"][1:].repeat_interleave(2, dim=0)
+        english = english.view(*states.shape[:-1], -1)
         pooled = batch["english_pooled"][1:].repeat_interleave(2, dim=0) if pooled_width else None
         return english, pooled
 
@@ -223,6 +224,48 @@ def test_a_warm_start_is_over_where_every_caption_reads_as_english(
     assert warm_start_step(perfect, built.frozen, batch, draws)[0] < 1e-9
     batch["native"][:] = True
     assert warm_start_step(built.adapter, built.frozen, batch, draws)[0] == 0
+
+
+def test_a_warm_start_asks_from_a_few_positions_of_each_picture(sd: str) -> None:
+    """Whichever they are, the mean over draws is the loss of all, up to its denominator."""
+    built = build(sd)
+    batch = batch_of(built.unet.config.cross_attention_dim)
+    built.frozen.noising.caption_dropout = 0.0
+
+    def loss(num_queries: int, seeds: list[int]) -> float:
+        rows = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return warm_start_step(built.adapter, built.frozen, batch, rows, num_queries)[0].item()
+
+    seeds = list(range(ROWS))
+    every = loss(0, seeds)
+    assert loss(10_000, seeds) == every
+    few = loss(4, seeds)
+    assert few == loss(4, seeds) and few == pytest.approx(every, rel=0.5) and few != every
+    # A picture's positions are drawn by its own generator.
+    kept = []
+    for others in (seeds, [seeds[0], *range(100, 99 + ROWS)]):
+        rows = [torch.Generator().manual_seed(seed) for seed in others]
+        layers = [layer for _, layer in built.frozen.denoiser.cross_attentions()]
+        with torch.no_grad(), CrossAttentions(layers, 4, rows) as attentions:
+            latents, states = torch.ones(ROWS, 4, 4, 4), batch["english_states"]
+            latents = latents * torch.arange(16.0).view(4, 4)
+            built.frozen.denoiser.predict(latents, torch.ones(ROWS), Conditioning(states))
+        kept.append(attentions.asked)
+    for one, other in zip(*kept, strict=True):
+        assert one.shape[1] == min(4, one.shape[1])
+        torch.testing.assert_close(one[0], other[0])
+    assert any(not torch.equal(a[1:], b[1:]) for a, b in zip(*kept, strict=True))
+
+
+def test_padding_is_read_once(sd: str) -> None:
+    built = build(sd)
+    states = torch.randn(3, 8, ENCODER_WIDTH)
+    states[0, 5:], states[1, 2:] = states[0, 5], states[1, 2]
+    states[2, 4] = states[2, 2]  # the same word again, but not in a row
+    read = []
+    built.adapter.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    torch.testing.assert_close(read_tokens(built.adapter, states), built.adapter(states)[0])
+    assert [tuple(given.shape) for given in read] == [(6 + 3 + 8, ENCODER_WIDTH), states.shape]
 
 
 def test_a_warm_start_needs_cross_attentions(sd3: str) -> None:

@@ -169,13 +169,28 @@ class CrossAttentions(BlockOutputs):
     `outputs`, while it is entered; and asks the same of other texts.
     """
 
-    def __init__(self, layers: Sequence[nn.Module]):
-        """`layers` are diffusers' `Attention`."""
+    def __init__(
+        self,
+        layers: Sequence[nn.Module],
+        num_queries: int = 0,
+        draws: Sequence[torch.Generator] = (),
+    ):
+        """`layers` are diffusers' `Attention`. Of each one's positions, `num_queries` are kept,
+        drawn for each picture from its generator in `draws`; 0 keeps all.
+        """
         super().__init__(layers, lambda _layer, answer: answer)
         self.asked: list[Tensor] = []
+        self.num_queries, self.draws = num_queries, draws
 
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self.asked.append(inputs[0])
+        asked = inputs[0]
+        batch, positions = asked.shape[:2]
+        if 0 < self.num_queries < positions:
+            shuffled = [torch.randperm(positions, generator=row) for row in self.draws]
+            kept = torch.stack(shuffled)[:, : self.num_queries].to(asked.device)
+            picture = torch.arange(batch, device=asked.device)[:, None]
+            asked, output = asked[picture, kept], output[picture, kept]
+        self.asked.append(asked)
         super()._keep(module, inputs, output)
 
     def answers(self, rows_N: Tensor, states_NLD: Tensor, mask_NL: Tensor | None) -> list[Tensor]:
@@ -186,6 +201,16 @@ class CrossAttentions(BlockOutputs):
             layer(asked[rows_N], encoder_hidden_states=states_NLD, attention_mask=bias)
             for layer, asked in pairs
         ]
+
+
+def read_tokens(adapter: nn.Module, states_NLC: Tensor) -> Tensor:
+    """What an adapter without a pooled output makes of token states: (N, L, D). It reads each token
+    by itself, so it is given the first of equal states that follow each other, as padding's do.
+    """
+    is_new_NL = torch.ones(states_NLC.shape[:2], dtype=torch.bool, device=states_NLC.device)
+    is_new_NL[:, 1:] = (states_NLC[:, 1:] != states_NLC[:, :-1]).any(dim=-1)
+    states_MD, _ = adapter(states_NLC[is_new_NL])
+    return states_MD[is_new_NL.flatten().cumsum(0).view(is_new_NL.shape) - 1]
 
 
 def _mean_over(errors_B: Tensor, rows_B: Tensor) -> Tensor:

@@ -16,15 +16,17 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al.'s polynomial
 
 
 def orthogonal(matrix: Tensor, num_steps: int = 5) -> Tensor:
-    """The orthogonal matrix near a matrix, singular values of 0.7 to 1.2, by Newton-Schulz."""
+    """The orthogonal matrix near a matrix, singular values of 0.7 to 1.2, by Newton-Schulz in bf16,
+    as Jordan et al. compute it: all that it needs is the matrix's directions.
+    """
     is_tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if is_tall else matrix
+    x = (matrix.T if is_tall else matrix).bfloat16()
     x = x / (x.norm() + 1e-7)
     a, b, c = NEWTON_SCHULZ
     for _ in range(num_steps):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
-    return x.T if is_tall else x
+    return (x.T if is_tall else x).to(matrix.dtype)
 
 
 class Muon(Optimizer):

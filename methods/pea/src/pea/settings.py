@@ -30,6 +30,8 @@ class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
         warm_start_share: share of the run's steps, its first ones, in which the denoiser's
             cross-attentions alone compare every caption of a picture with the English one; 0, as
             published, distils from the first step.
+        warm_start_queries: positions of a picture, drawn anew in every step, that each
+            cross-attention asks from in the warm start; 0 for all.
         optimizer: adamw, or muon, whose updates of matrices are orthogonal; it needs ZeRO stage 0.
         recon_weight: weight of the reconstruction term in the seed loss (alpha in the paper).
         temperature: temperature of both softmaxes in the seed loss's KL term.
@@ -49,6 +51,7 @@ class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
     feature_distance: Literal["mse", "x2i"] = "mse"
     feature_blocks: list[int] = field(default_factory=list)
     warm_start_share: float = 0.0
+    warm_start_queries: int = 0
     optimizer: Literal["adamw", "muon"] = "adamw"
     recon_weight: float = 1.0
     temperature: float = 1.0

@@ -16,8 +16,16 @@ from crosslingual.frozen.schedule import (
     Noising,
     choose_language,
     drop_captions,
+    one_a_row,
 )
-from pea.method import BlockOutputs, CrossAttentions, pea_loss, seed_loss, warm_start_loss
+from pea.method import (
+    BlockOutputs,
+    CrossAttentions,
+    pea_loss,
+    read_tokens,
+    seed_loss,
+    warm_start_loss,
+)
 from pea.settings import TrainSettings
 
 
@@ -170,13 +178,18 @@ def pea_step(
 
 
 def warm_start_step(
-    adapter: nn.Module, frozen: Frozen, batch: dict[str, Tensor], draws: Generators
+    adapter: nn.Module,
+    frozen: Frozen,
+    batch: dict[str, Tensor],
+    draws: Generators,
+    num_queries: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the loss of a batch, and its parts, in the warm start.
 
     The English pipeline denoises the parallel rows, and its cross-attentions are then asked the
     same of every caption of theirs. No other part of the denoiser runs for the adapter, so that
-    several captions cost as much as one in `pea_step`. The arguments are those of `pea_step`.
+    several captions cost as much as one in `pea_step`. The arguments are those of `pea_step`, and
+    how many positions of a picture each cross-attention asks from; 0 for all.
     """
     denoiser, null = frozen.denoiser, frozen.null
     device = denoiser.device
@@ -196,7 +209,9 @@ def warm_start_step(
         for name in names
     }
     layers = [layer for _, layer in denoiser.cross_attentions()]
-    with torch.no_grad(), CrossAttentions(layers) as attentions:
+    every = one_a_row(draws, len(parallel))
+    asking = [every[row] for row in rows.tolist()]
+    with torch.no_grad(), CrossAttentions(layers, num_queries, asking) as attentions:
         denoiser.predict(noisy.latents[rows], noisy.timesteps[rows], Conditioning(**english))
 
     def read(name: str) -> Tensor | None:
@@ -204,7 +219,11 @@ def warm_start_step(
             return None
         return with_empty(name, batch[name][rows[of_row], language], dropped[of_row])
 
-    states, pooled = adapter(read("multilingual_states"))
+    tokens, pooled = read("multilingual_states"), None
+    if "pooled" in english:
+        states, pooled = adapter(tokens)
+    else:
+        states = read_tokens(adapter, tokens)
     with denoiser.autocast():
         projected = denoiser.text_projection()(states)
         student = attentions.answers(of_row, projected, read("multilingual_mask"))

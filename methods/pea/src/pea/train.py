@@ -40,7 +40,8 @@ def train(settings: TrainSettings) -> Path:
         for draws in run.micro_steps(step):
             batch = draw_rehearsal(next(batches), rehearsed, settings.rehearsal, draws)
             if step <= warm_start:
-                loss, parts = warm_start_step(adapter, frozen, batch, draws)
+                num_queries = settings.warm_start_queries
+                loss, parts = warm_start_step(adapter, frozen, batch, draws, num_queries)
             else:
                 loss, parts = pea_step(adapter, frozen, batch, draws, settings)
             run.backward(loss, parts, keys=partial(data.keys, batch))
