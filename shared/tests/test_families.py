@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crosslingual.frozen.base import Base, Conditioning
 from crosslingual.frozen.denoiser import TextShape
-from crosslingual.frozen.families import family_of, find_family
+from crosslingual.frozen.families import call_options, family_of, find_family
 from crosslingual.frozen.families.flux import pack, unpack
 from crosslingual.frozen.families.sd import UNetDenoiser
 from crosslingual.frozen.schedule import Latents
@@ -234,6 +234,8 @@ def test_t5_reads_no_more_tokens_than_its_config_names(
     assert states.shape == (1, 16 + 8, 2 * WIDTH)
     assert base.family.call_options(base.load_pipeline()) == {"max_sequence_length": 8}
     assert base.family.call_options(base.load_pipeline(with_text=False)) == {}
+    assert call_options(base.load_pipeline()) == {"max_sequence_length": 8}
+    assert call_options(object()) == {}, "what only answers as a pipeline does"
 
 
 def test_fluxs_shift_grows_with_the_picture(bases: dict[str, Base]) -> None:

@@ -129,6 +129,8 @@ def time_generation(pipe: Any, settings: LatencySettings) -> dict[str, list[floa
     """
     import torch
 
+    from crosslingual.frozen.families import call_options
+
     world = find_world(settings.world).evaluation
     count = settings.num_queries + settings.num_warmup
     scenes = world.scenes("test", count, settings.seed + 1)
@@ -141,6 +143,7 @@ def time_generation(pipe: Any, settings: LatencySettings) -> dict[str, list[floa
             guidance_scale=settings.guidance_scale,
             generator=torch.Generator().manual_seed(number),
             output_type="latent",
+            **call_options(pipe),
         )
 
     steps = settings.num_inference_steps

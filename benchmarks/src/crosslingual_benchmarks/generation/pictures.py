@@ -132,11 +132,9 @@ def draw_pictures(
 def _sample(pipe: Any, requests: Sequence[Request], sampling: Sampling) -> np.ndarray:
     """(B, H, W, 3) in [0, 1], of a batch."""
     import torch
-    from diffusers import DiffusionPipeline
 
     from crosslingual.frozen.families import call_options
 
-    options = call_options(pipe) if isinstance(pipe, DiffusionPipeline) else {}
     seeds = [sampling.seed * SEED_STEP + request.number for request in requests]
     return pipe(
         [request.prompt for request in requests],
@@ -146,7 +144,7 @@ def _sample(pipe: Any, requests: Sequence[Request], sampling: Sampling) -> np.nd
         guidance_scale=sampling.guidance_scale,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         output_type="np",
-        **options,
+        **call_options(pipe),
     ).images
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from PIL import Image
 
 from crosslingual.frozen.base import Base
@@ -135,7 +134,7 @@ class Studio:
 
     def _sample(self, pipe: Any, texts: list[str], seeds: list[int]) -> np.ndarray:
         """(B, H, W, 3) in [0, 1]. The noise of a picture depends on its seed alone."""
-        options = dict(call_options(pipe)) if isinstance(pipe, DiffusionPipeline) else {}
+        options = dict(call_options(pipe))
         given = self.settings
         chosen = {
             "height": given.resolution,

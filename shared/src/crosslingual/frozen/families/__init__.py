@@ -3,6 +3,8 @@
 from difflib import get_close_matches
 from typing import Any
 
+from diffusers import DiffusionPipeline
+
 from crosslingual.frozen.denoiser import Config, Family
 from crosslingual.frozen.families.flux import Flux
 from crosslingual.frozen.families.pixart import PixArt
@@ -65,8 +67,10 @@ def find_family(config: Config, base: str) -> Family:
 
 def call_options(pipe: Any) -> dict[str, Any]:
     """What to call a diffusers pipeline with besides its prompts: its family says, and an adapter
-    that reads them there.
+    that reads them there. Nothing for a pipeline that is not of diffusers, such as translate-test.
     """
+    if not isinstance(pipe, DiffusionPipeline):
+        return {}
     config = getattr(pipe.components.get("text_encoder"), "config", None)
     adapter = getattr(config, "adapter_config", None) or {}
     return family_of(pipe)[0].call_options(pipe) | adapter.get("call_options", {})
