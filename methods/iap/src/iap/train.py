@@ -30,9 +30,7 @@ def train(settings: TrainSettings) -> Path:
     data = open_run_data(settings, parts, run.ranks)
     held_out = validation_batch(settings, parts)
     frozen = load_frozen(settings, base, data.null, run.ranks.device)
-    # fused: a whole encoder has so many tensors that several kernel launches for each are slow
-    adamw = partial(torch.optim.AdamW, fused=True)
-    encoder = run.prepare(make_encoder(settings, config), adamw)
+    encoder = run.prepare(make_encoder(settings, config))
     batches = data.batches(run.first_micro_step)
     for step in run.steps():
         for draws in run.micro_steps(step):

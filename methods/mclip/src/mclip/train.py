@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from crosslingual.training.engine import AdamW
 from crosslingual.training.run import Run
 from mclip.artifact import model_config, save_model, start_model
 from mclip.data import open_data
@@ -49,7 +50,7 @@ def choose_optimizer(
             apart; or the package of LAMB is not installed.
     """
     if settings.optimizer == "adamw":
-        return partial(torch.optim.AdamW, fused=True)
+        return AdamW
     if zero_stage > 0:
         raise ValueError(
             "optimizer lamb needs the tensors whole: use ZeRO stage 0 (leave out "

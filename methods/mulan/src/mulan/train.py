@@ -31,7 +31,7 @@ def train(settings: TrainSettings) -> Path:
     frozen = load_frozen(settings, config, data.null, run.ranks.device)
     module = start_adapter(settings, config, frozen.denoiser, support_memory(settings))
     others = frozen_tensors(module)
-    adapter = run.prepare(module, partial(torch.optim.AdamW, fused=True))
+    adapter = run.prepare(module)
     batches = data.batches(run.first_micro_step)
     for step in run.steps():
         for draws in run.micro_steps(step):

@@ -5,6 +5,7 @@ torchrun --nproc_per_node 2 -m pea train --config configs/testbed.yaml
 deepspeed --module pea train --config configs/testbed.yaml
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from crosslingual.adapter.pipeline import draw
 from crosslingual.features.training_data import open_run_data, validation_batch
 from crosslingual.frozen.base import Base
+from crosslingual.training.engine import AdamW
 from crosslingual.training.rehearsal import draw_rehearsal
 from crosslingual.training.run import Run
 from pea.artifact import adapter_config, save_adapter, start_adapter
@@ -55,8 +57,8 @@ def train(settings: TrainSettings) -> Path:
     return run.finish(lambda state: save_adapter(state, config, run.output_dir / "adapter"))
 
 
-def optimizer_of(settings: TrainSettings, zero_stage: int) -> type[torch.optim.Optimizer]:
-    """The optimiser's class.
+def optimizer_of(settings: TrainSettings, zero_stage: int) -> Callable[..., torch.optim.Optimizer]:
+    """What makes the optimiser.
 
     Raises:
         ValueError: Muon at a ZeRO stage that cuts matrices into pieces.
@@ -66,7 +68,7 @@ def optimizer_of(settings: TrainSettings, zero_stage: int) -> type[torch.optim.O
             f"optimizer muon needs whole matrices, and ZeRO stage {zero_stage} cuts them: leave "
             "out --deepspeed_config, or use --optimizer adamw"
         )
-    return {"adamw": torch.optim.AdamW, "muon": Muon}[settings.optimizer]
+    return {"adamw": AdamW, "muon": Muon}[settings.optimizer]
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ from crosslingual.adapter.hub import check_login, upload
 from crosslingual.cli.settings import write_settings
 from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from crosslingual.training.engine import (
+    AdamW,
     build_engine,
     check_finite,
     deepspeed_config,
@@ -144,7 +145,7 @@ class Run:
     def prepare(
         self,
         module: nn.Module,
-        make_optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+        make_optimizer: Callable[..., torch.optim.Optimizer] = AdamW,
     ) -> Any:
         """Builds the DeepSpeed engine, which is called as the module is, and the moving average,
         and loads the checkpoint; the arguments are those of `build_engine`.
