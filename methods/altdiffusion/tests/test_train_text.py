@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AltCLIPModel, AltCLIPTextModel, AutoTokenizer
 
-from altdiffusion.text.data import WINDOW, SentenceBatches
+from altdiffusion.text.data import SentenceBatches
 from altdiffusion.text.encoder import load_text_encoder
 from altdiffusion.text.sentences import pooled_states
 from crosslingual.frozen.clip import load_clip
@@ -62,31 +62,6 @@ def test_a_student_goes_on_from_an_earlier_one(
     )
     for name, tensor in start.items():
         torch.testing.assert_close(found[name], tensor, atol=1e-6, rtol=0.0)
-
-
-def test_sentences_of_like_length_share_a_batch(whole: Path) -> None:
-    """Every epoch has all rows, or all but the last few; no batch is wider than it has to be."""
-    folder, size = whole / "sentences", 3
-    plain, grouped = (sentences_of(folder, size, by_length=flag) for flag in (False, True))
-    per_epoch, widths = plain.num_rows // size, []
-    for data in (plain, grouped):
-        batches = [data.batch(data.rows(step)) for step in range(per_epoch)]
-        seen = np.concatenate([batch["rows"] for batch in batches])
-        assert len(np.unique(seen)) == len(seen) == per_epoch * size
-        widths.append(sum(batch["ids"].shape[1] for batch in batches))
-    lengths = np.sort(np.diff(np.load(folder / "ends.npy"), prepend=0))[: per_epoch * size]
-    assert widths[1] < widths[0]
-    if plain.num_rows % size == 0 and per_epoch <= WINDOW:
-        assert widths[1] == lengths.reshape(-1, size)[:, -1].sum()
-    again = sentences_of(folder, size, by_length=True)
-    assert all((again.rows(step) == grouped.rows(step)).all() for step in range(2 * per_epoch))
-    assert any((grouped.rows(step) != grouped.rows(per_epoch + step)).any() for step in range(2))
-    halves = [
-        sentences_of(folder, 1, by_length=True, ranks=Ranks(rank, size, 0, torch.device("cpu")))
-        for rank in range(size)
-    ]
-    rows = np.concatenate([half.rows(1) for half in halves])
-    assert (rows == grouped.rows(1)).all(), "ranks share the global batch"
 
 
 def test_rehearsed_sentences_are_their_share_of_an_epoch_and_the_others_come_once(

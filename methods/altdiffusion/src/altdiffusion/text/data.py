@@ -26,29 +26,7 @@ from crosslingual.frozen.clip import FrozenCLIP
 from crosslingual.frozen.weights import weights_hash
 from crosslingual.training.processes import Ranks
 
-WINDOW = 16  # global batches among which sentences of like lengths are brought together
-
 # B sentences of a rank and micro-step, L tokens of the longest, P width of the targets
-
-
-def group_by_length(
-    order: np.ndarray, lengths: np.ndarray, size: int, random: np.random.Generator
-) -> np.ndarray:
-    """Rows in another order, in which each `size` of them have nearly one length: of every `WINDOW`
-    batches the rows are sorted, and the batches shuffled. What fills no batch is left out.
-
-    Args:
-        order: rows, shuffled.
-        lengths: tokens of every row of the data.
-        size: rows of a global batch.
-        random: shuffles the batches.
-    """
-    grouped = []
-    for rows in np.split(order, range(WINDOW * size, len(order), WINDOW * size)):
-        whole = rows[: len(rows) // size * size]
-        batches = whole[np.argsort(lengths[whole], kind="stable")].reshape(-1, size)
-        grouped.append(random.permutation(batches))
-    return np.concatenate(grouped).ravel()
 
 
 class SentenceBatches:
@@ -70,7 +48,6 @@ class SentenceBatches:
         verify: bool = True,
         rehearsed: Sequence[bool] | None = None,
         share: float = 0.0,
-        by_length: bool = False,
     ):
         """Opens the folder.
 
@@ -85,13 +62,12 @@ class SentenceBatches:
             verify: compares the folder's files with their SHA-256.
             rehearsed: which of the index's languages are rehearsed: an epoch then has all sentences
                 in the others, and so many in these, drawn anew, that they are the `share`.
-            by_length: sentences of a batch have like lengths (`group_by_length`).
 
         Raises:
             ValueError: the folder has fewer rows than one global batch, or a file is damaged.
         """
         self.folder, self.batch_size, self.seed = folder, batch_size, seed
-        self.ranks, self.pad, self.by_target, self.by_length = ranks, pad, by_target, by_length
+        self.ranks, self.pad, self.by_target = ranks, pad, by_target
         self.index = read_index(folder / INDEX)
         if verify:
             check_folder(folder)
@@ -125,11 +101,8 @@ class SentenceBatches:
                 num_again = self.num_rows - len(self._others)
                 drawn = torch.randint(len(self._again), (num_again,), generator=generator)
                 order = np.concatenate([self._others, self._again[drawn.numpy()]])[order]
-            random = np.random.default_rng([self.seed, epoch])
-            if self.by_length:
-                lengths = np.diff(self._ends, prepend=0)
-                order = group_by_length(order, lengths, self._global, random)
             self._order = (epoch, order)
+            random = np.random.default_rng([self.seed, epoch])
             self._draws = random.integers(2**31, size=self.num_rows if self.by_target else 0)
         start = position * self._global + self.ranks.rank * self.batch_size
         chosen = self._order[1][start : start + self.batch_size]
@@ -188,8 +161,6 @@ def open_sentences(
         raise ValueError(
             "rehearsal is a share of the sentences of teacher_learning, below 1: leave it out"
         )
-    if settings.group_by_length and by_target:
-        raise ValueError("group_by_length is for the stage teacher_learning: leave it out")
     sources = open_sources(settings.train_data)
     passing = SentencePass(
         sources=sources,
@@ -225,5 +196,4 @@ def open_sentences(
         verify=settings.verify_data,
         rehearsed=rehearsed,
         share=settings.rehearsal or 0.0,
-        by_length=settings.group_by_length,
     )

@@ -30,8 +30,6 @@ class TrainTextSettings(ContinualSettings, RunSettings):
         text_encoder_revision: git revision of that encoder on the hub.
         languages: BCP-47 codes of the sentences to train on; all of train_data if not given.
         keep_english: also train on the English sentences, not only on their translations.
-        group_by_length: sentences of a batch have like lengths, so that less of it is padding; for
-            teacher_learning, as the contrastive stage compares the sentences of a batch.
         max_length: tokens per sentence; if not given, the encoder's own limit, at most 77.
         gradient_checkpointing: recompute the student's activations in the backward pass; slower,
             but saves memory.
@@ -48,7 +46,6 @@ class TrainTextSettings(ContinualSettings, RunSettings):
     text_encoder_revision: str | None = None
     languages: list[LanguageCode] = field(default_factory=list)
     keep_english: bool = True
-    group_by_length: bool = False
     max_length: int | None = None
     train_batch_size: int = 128
     gradient_checkpointing: bool = False
