@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from crosslingual.training.deepspeed_config import read_config, settle_config
-from crosslingual.training.engine import build_engine, check_finite
+from crosslingual.training.engine import AdamW, build_engine, check_finite
 from crosslingual.training.processes import start_processes
 from crosslingual.training.settings import RunSettings
 
@@ -78,6 +78,24 @@ def test_the_engine_is_torchs_adamw_with_clipping_and_the_named_schedule(
         optimizer.step()
         assert run["answers"][0]["losses"][step - 1] == pytest.approx(loss.item(), rel=1e-5)
     assert run["answers"][0]["rates"] == pytest.approx(rates[1:])
+
+
+def test_adamw_is_fused_and_goes_on_from_plain_adamws_state() -> None:
+    weights, states = [], []
+    for first in (torch.optim.AdamW, AdamW):
+        torch.manual_seed(0)
+        weight = nn.Parameter(torch.randn(8, 4))
+        optimizer = first([weight], lr=0.05, betas=(0.9, 0.98), weight_decay=0.1)
+        for step in range(6):
+            if step == 3:
+                states.append(optimizer.state_dict())
+                optimizer = AdamW([weight], lr=0.05, betas=(0.9, 0.98), weight_decay=0.1)
+                assert optimizer.param_groups[0]["fused"]
+                optimizer.load_state_dict(states[-1])
+            weight.grad = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+            optimizer.step()
+        weights.append(weight)
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
 
 
 def test_accumulation_equals_the_large_batch(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def time_generation(pipe: Any, settings: LatencySettings) -> dict[str, list[floa
     count = settings.num_queries + settings.num_warmup
     scenes = world.scenes("test", count, settings.seed + 1)
     prompts = [world.caption(scene, settings.language) for scene in scenes]
+    options = call_options(pipe)
 
     def draw(number: int, num_steps: int) -> Any:
         return pipe(
@@ -143,7 +144,7 @@ def time_generation(pipe: Any, settings: LatencySettings) -> dict[str, list[floa
             guidance_scale=settings.guidance_scale,
             generator=torch.Generator().manual_seed(number),
             output_type="latent",
-            **call_options(pipe),
+            **options,
         )
 
     steps = settings.num_inference_steps

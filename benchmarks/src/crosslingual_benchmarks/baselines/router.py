@@ -40,17 +40,19 @@ class RoutedPipeline:
         for each prompt.
         """
         from crosslingual.adapter.merge import choose_by_script
+        from crosslingual.frozen.families import call_options
         from crosslingual.frozen.tokens import report_cut
 
         chosen = [choose_by_script(text, self.languages) for text in prompt]
         images: dict[int, Any] = {}
         for name in dict.fromkeys(chosen):
             places = [place for place, each in enumerate(chosen) if each == name]
-            own = dict(settings)
+            pipe = self.pipes[name]
+            own = {**call_options(pipe), **settings}
             if isinstance(settings.get("generator"), list):
                 own["generator"] = [settings["generator"][place] for place in places]
-            with report_cut(self.pipes[name]):
-                drawn = self.pipes[name]([prompt[place] for place in places], **own).images
+            with report_cut(pipe):
+                drawn = pipe([prompt[place] for place in places], **own).images
             images |= zip(places, drawn, strict=True)
         return SimpleNamespace(images=[images[place] for place in range(len(chosen))])
 

@@ -127,6 +127,7 @@ class TranslatingPipeline:
 
     def __call__(self, prompt: str | list[str], **settings: Any) -> Any:
         """Draws the translation of `prompt`; a negative prompt is translated too."""
+        from crosslingual.frozen.families import call_options
         from crosslingual.frozen.tokens import cut_as, report_cut
 
         originals: dict[str, str] = {}
@@ -137,7 +138,7 @@ class TranslatingPipeline:
                 originals |= zip(english, texts, strict=True)
                 settings[name] = english[0] if isinstance(given, str) else english
         with cut_as(originals), report_cut(self.pipe):
-            return self.pipe(**settings)
+            return self.pipe(**call_options(self.pipe), **settings)
 
     def __getattr__(self, name: str) -> Any:
         """All other attributes are the English pipeline's."""

@@ -21,7 +21,7 @@ class CompareSettings:
     """Settings of `crosslingual-bench compare`.
 
     Attributes:
-        suite: one of ours (testbed, ablate_METHOD), or a YAML file.
+        suite: the name of a file in suites/, such as testbed or emoji, or a YAML file.
         output_dir: folder of the data, arms, results and report; an interrupted run resumes there,
             command by command.
         arms: arms to run, with those whose results they need; all if none are named.

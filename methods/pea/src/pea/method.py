@@ -210,7 +210,8 @@ def read_tokens(adapter: nn.Module, states_NLC: Tensor) -> Tensor:
     is_new_NL = torch.ones(states_NLC.shape[:2], dtype=torch.bool, device=states_NLC.device)
     is_new_NL[:, 1:] = (states_NLC[:, 1:] != states_NLC[:, :-1]).any(dim=-1)
     states_MD, _ = adapter(states_NLC[is_new_NL])
-    return states_MD[is_new_NL.flatten().cumsum(0).view(is_new_NL.shape) - 1]
+    places_NL = is_new_NL.flatten().cumsum(0).view(is_new_NL.shape) - 1
+    return F.embedding(places_NL, states_MD)  # whose gradient adds up in one order, unlike []'s
 
 
 def _mean_over(errors_B: Tensor, rows_B: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
             cross-attentions alone compare every caption of a picture with the English one; 0, as
             published, distils from the first step.
         warm_start_queries: positions of a picture, drawn anew in every step, that each
-            cross-attention asks from in the warm start; 0 for all.
+            cross-attention asks from in the warm start, or all of a layer with fewer; 0 for all of
+            every layer.
         optimizer: adamw, or muon, whose updates of matrices are orthogonal; it needs ZeRO stage 0.
         recon_weight: weight of the reconstruction term in the seed loss (alpha in the paper).
         temperature: temperature of both softmaxes in the seed loss's KL term.

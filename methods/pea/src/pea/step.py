@@ -54,13 +54,15 @@ def load_frozen(
 
     Raises:
         ValueError: the denoiser has no block of a number in `feature_blocks`, or no
-            cross-attention for a warm start.
+            cross-attention for a warm start; or there is none for `warm_start_queries`.
     """
     if settings.warm_start_share and not base.family.has_cross_attention:
         raise ValueError(
             f"warm_start_share needs cross-attentions, and {base.id} reads text and picture in one "
             "attention: leave it out"
         )
+    if settings.warm_start_queries and not settings.warm_start_share:
+        raise ValueError("warm_start_queries is of the warm start: give a warm_start_share too")
     if settings.feature_blocks:  # before the weights are read
         shape = base.wrap_denoiser(base.denoiser_on_meta(), resolution=settings.resolution)
         choose_layers(shape, settings)

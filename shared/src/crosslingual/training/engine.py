@@ -27,7 +27,7 @@ from crosslingual.training.deepspeed_config import read_config, settle_config
 from crosslingual.training.settings import LrScheduler, RunSettings
 
 # One kernel for all of a tensor's update: the several of the plain form take longer, most where a
-# module has many tensors.
+# module has many tensors. A run that goes on from a checkpoint of the plain form stays plain.
 AdamW = functools.partial(torch.optim.AdamW, fused=True)
 
 

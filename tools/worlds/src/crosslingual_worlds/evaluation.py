@@ -172,9 +172,7 @@ class Evaluation:
         judges the picture; a scene's noise depends on `seed` and its number, not on the language.
         Scenes that the language has no words for are left out.
         """
-        from diffusers import DiffusionPipeline
-
-        options = call_options(pipe) if isinstance(pipe, DiffusionPipeline) else {}
+        options = call_options(pipe)
         judged = []
         captions = [self.caption(scene, language) for scene in scenes]
         numbers = [number for number, text in enumerate(captions) if text is not None]

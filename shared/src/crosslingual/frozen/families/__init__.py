@@ -3,8 +3,6 @@
 from difflib import get_close_matches
 from typing import Any
 
-from diffusers import DiffusionPipeline
-
 from crosslingual.frozen.denoiser import Config, Family
 from crosslingual.frozen.families.flux import Flux
 from crosslingual.frozen.families.pixart import PixArt
@@ -67,8 +65,11 @@ def find_family(config: Config, base: str) -> Family:
 
 def call_options(pipe: Any) -> dict[str, Any]:
     """What to call a diffusers pipeline with besides its prompts: its family says, and an adapter
-    that reads them there. Nothing for a pipeline that is not of diffusers, such as translate-test.
+    that reads them there. Nothing for a pipeline that is not of diffusers, such as translate-test,
+    which asks for those of the pipeline inside.
     """
+    from diffusers import DiffusionPipeline
+
     if not isinstance(pipe, DiffusionPipeline):
         return {}
     config = getattr(pipe.components.get("text_encoder"), "config", None)
