@@ -176,6 +176,18 @@ def test_a_router_sends_each_prompt_with_its_noise_where_its_script_is_read():
     assert set(routed.components) == {"0_tokenizer", "1_tokenizer"} and routed.name == "a"
 
 
+def test_pipelines_inside_are_called_with_what_their_family_needs(monkeypatch):
+    needed = {"max_sequence_length": 8, "height": 32}
+    monkeypatch.setattr("crosslingual.frozen.families.call_options", lambda pipe: needed)
+    inside = Painter("a")
+    routed = RoutedPipeline({"a": inside}, {"a": ["de"]})
+    translated = TranslatingPipeline(inside, lambda texts: texts)
+    routed(["ein Stern"], generator=[1], height=64)
+    translated(["ein Stern"], generator=[1], height=64)
+    asked = {"max_sequence_length": 8, "height": 64}  # what is asked for comes first
+    assert inside.calls == [(["ein Stern"], asked)] * 2
+
+
 def test_a_router_needs_exports_to_choose_from():
     with pytest.raises(ValueError, match="give METHOD:FOLDER,FOLDER"):
         ROUTER.load_pipeline("pea:one", None)

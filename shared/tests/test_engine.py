@@ -92,6 +92,7 @@ def test_adamw_is_fused_and_goes_on_from_plain_adamws_state() -> None:
                 optimizer = AdamW([weight], lr=0.05, betas=(0.9, 0.98), weight_decay=0.1)
                 assert optimizer.param_groups[0]["fused"]
                 optimizer.load_state_dict(states[-1])
+                assert bool(optimizer.param_groups[0]["fused"]) == (first is AdamW)
             weight.grad = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
             optimizer.step()
         weights.append(weight)

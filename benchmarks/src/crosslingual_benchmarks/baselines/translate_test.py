@@ -138,7 +138,7 @@ class TranslatingPipeline:
                 originals |= zip(english, texts, strict=True)
                 settings[name] = english[0] if isinstance(given, str) else english
         with cut_as(originals), report_cut(self.pipe):
-            return self.pipe(**call_options(self.pipe), **settings)
+            return self.pipe(**{**call_options(self.pipe), **settings})
 
     def __getattr__(self, name: str) -> Any:
         """All other attributes are the English pipeline's."""
