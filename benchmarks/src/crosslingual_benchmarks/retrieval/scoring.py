@@ -62,15 +62,14 @@ def embed_pictures(
 
 def embed_texts(embedder: Embedder, texts: Sequence[str], batch_size: int) -> Tensor:
     """Texts as rows (N, D). Each different text is embedded once, so that equal texts tie: no
-    encoder promises equal rows from different batches.
+    encoder promises equal rows from different batches. Texts of similar length share a batch, since
+    its longest text decides what it costs.
 
     Raises:
         ValueError: a row is no finite vector; its text is named.
     """
-    places: dict[str, int] = {}
-    for text in texts:
-        places.setdefault(text, len(places))
-    different = list(places)
+    different = sorted(dict.fromkeys(texts), key=len)
+    places = {text: place for place, text in enumerate(different)}
     rows = []
     for start in range(0, len(different), batch_size):
         batch = different[start : start + batch_size]
