@@ -93,6 +93,23 @@ def test_unet_and_text_encoder_train_whole_and_stock_diffusers_loads_them(traine
     assert pipe("ein Stern", num_inference_steps=2, output_type="np").images.shape == (1, 32, 32, 3)
 
 
+def test_word_embeddings_stay_if_asked(trained):
+    place = trained.folder / "words"
+    changes = {"train_embeddings": False, "max_train_steps": 2, "checkpointing_steps": 0}
+    run("finetune", output_dir=place, **trained.recipe | changes)
+    settings = FinetuneSettings(
+        pretrained_model_name_or_path=trained.base, text_encoder=trained.encoder
+    )
+    start = build_joint(settings).text_encoder.get_input_embeddings().weight
+    before, after = (
+        FULL_FINETUNING.load_pipeline(str(folder / "pipeline"), None).text_encoder
+        for folder in (trained.folder / "run", place)
+    )
+    assert torch.equal(after.get_input_embeddings().weight, start)
+    assert not torch.equal(before.get_input_embeddings().weight, start)
+    assert len(after.state_dict()) == len(before.state_dict())
+
+
 def test_an_exported_checkpoint_is_the_pipeline_that_training_wrote(trained):
     place = trained.folder / "exported"
     run("finetune-export", checkpoint=trained.folder / "run", output_dir=place)

@@ -165,6 +165,21 @@ def test_all_of_the_student_trains_and_validation_finds_it_nearer(
     assert unmoved == []
 
 
+def test_word_embeddings_stay_if_asked_in_the_run_and_in_an_export_of_its_checkpoint(
+    command: Command, text_recipe: dict[str, Any], tmp_path: Path, encoder: str
+) -> None:
+    settings = {**text_recipe, "train_embeddings": False, "learning_rate": 3e-3}
+    succeeded(command("train-text", output_dir=tmp_path / "run", **settings))
+    succeeded(command("export", checkpoint=tmp_path / "run", output_dir=tmp_path / "exported"))
+    before = load_file(Path(encoder) / "model.safetensors")
+    words = "embeddings.word_embeddings.weight"
+    for folder in ("run", "exported"):
+        after = load_file(tmp_path / folder / "text_encoder" / "model.safetensors")
+        parts = [name for name in before if name.startswith("embeddings.")]
+        still = [name for name in parts if torch.equal(after[f"roberta.{name}"], before[name])]
+        assert still == [words] and len(parts) > 3
+
+
 def test_stopped_and_killed_runs_have_the_same_losses_bit_by_bit(
     command: Command, whole: Path, validated_recipe: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -188,6 +188,21 @@ def test_step_b_goes_on_from_step_a_and_trains_the_encoders_layers_alone(
     assert torch.isfinite(states).all()
 
 
+def test_a_decoder_of_the_text_s_tokens_learns_and_is_written_with_them(
+    command: Command, stage_1: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    """The loss falls as over the whole vocabulary, from a lower start."""
+    settings = {**stage_1, "output_vocabulary": "text", "max_train_steps": 6}
+    succeeded(command("train-encoder", output_dir=tmp_path, **settings))
+    found = losses(tmp_path)
+    assert found[-1] < found[0] < losses(whole)[0]
+    held = load_file(tmp_path / "translation" / "model.safetensors")["output_ids"]
+    tokenizer = load_multilingual_encoder(stage_1["text_encoder"]).tokenizer
+    texts = [word for words in WORDS.values() for word in words]
+    said = {token for ids in tokenizer(texts).input_ids for token in ids}
+    assert said <= set(held.tolist()) and len(held) < len(said) + 8 < len(tokenizer)
+
+
 def test_tokens_on_disk_train_as_their_text_does(
     command: Command, whole: Path, stage_1: dict[str, Any], texts: str, encoder: str, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ import sacrebleu
 import torch
 
 from mclip.__main__ import main
-from mclip.stage1.artifact import build_translation, save_translation
+from mclip.stage1.artifact import build_translation, load_translation, save_translation
 from mclip.stage1.method import TranslationModel, set_trainable
 from mclip.stage1.settings import TrainEncoderSettings
 from mclip.stage1.step import nmt_loss
@@ -102,6 +102,24 @@ def test_no_sentence_is_translated_otherwise_for_its_batch(
     assert [alone[1], alone[6]] == ["", ""] and all(alone[2:6])
     turned = translate_texts(*taught, texts[::-1], "de", num_beams=num_beams, batch_size=2)
     assert turned == alone[::-1]
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_a_decoder_of_the_text_s_own_tokens_says_the_same_of_them(
+    taught: tuple[TranslationModel, Any], tmp_path: Path, num_beams: int
+) -> None:
+    """And nothing else, after it was written and read."""
+    model, tokenizer = taught
+    ids = torch.tensor(sum(tokenizer(GERMAN[::2]).input_ids, []))
+    model.limit_output(ids)
+    save_translation(tmp_path / "translation", model, tokenizer)
+    model.limit_output(None)
+    limited, _ = load_translation(tmp_path / "translation")
+    assert len(limited.output_weight) == len(limited.output_ids) < len(model.output_weight)
+    found = translate_texts(limited, tokenizer, ENGLISH, "de", num_beams=num_beams)
+    assert found[::2] == GERMAN[::2]
+    said = set(sum(tokenizer(found).input_ids, []))
+    assert said <= {*ids.tolist(), *range(4)}
 
 
 def test_the_decoder_is_told_the_language_by_its_map(

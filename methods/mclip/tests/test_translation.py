@@ -115,6 +115,27 @@ def test_languages_share_one_parameter_of_which_a_batch_moves_its_own_map(
     assert model.config["languages"] == ["de", "en"] and moved.tolist() == [True, False]
 
 
+def test_a_limited_decoder_predicts_its_tokens_alone(
+    model: TranslationModel, batch: dict[str, Any]
+) -> None:
+    """Labels are rows of the output matrix, and tokens that have none are left out."""
+    whole = model(batch)
+    left_out = whole.labels_T[1]
+    model.limit_output(whole.labels_T[whole.labels_T != left_out].flip(0))
+    states, labels, *_ = model(batch)
+    kept = whole.labels_T != left_out
+    assert torch.equal(model.output_ids[labels], whole.labels_T[kept])
+    assert torch.equal(states, whole.states_TD[kept])
+    words = model.embedding_weight[model.output_ids]
+    assert torch.equal(model.output_weight, words) and not model.output_weight.requires_grad
+    expected = F.cross_entropy(states @ words.T, labels, label_smoothing=0.1)
+    torch.testing.assert_close(nmt_loss(states, labels, model.output_weight)[0], expected)
+    marks = [model.encoder.config.bos_token_id, PAD, model.encoder.config.eos_token_id]
+    assert model.output_ids[marks].tolist() == marks
+    with pytest.raises(ValueError, match="the encoder has"):
+        model.limit_output(torch.tensor([len(model.embedding_weight)]))
+
+
 def test_fresh_maps_are_the_identity(encoder: str, batch: dict[str, Any]) -> None:
     fresh = build(encoder)[0]
     english = {**batch, "target_language": "en"}

@@ -26,7 +26,7 @@ from crosslingual.folders import check_folder, publish_folder
 from crosslingual.frozen.base import Base, Conditioning
 from crosslingual.frozen.encoders import encoder_config, encoder_shape
 from crosslingual.frozen.schedule import Noising, choose_language, drop_captions
-from crosslingual.frozen.weights import load_frozen, locate
+from crosslingual.frozen.weights import freeze_embeddings, frozen_tensors, load_frozen, locate
 from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
 from crosslingual.training.processes import start_processes
 from crosslingual.training.run import Run
@@ -48,10 +48,12 @@ class JointModel(nn.Module):
     """UNet and text encoder as the one module that the engine takes."""
 
     def __init__(self, base: Base, text_encoder: nn.Module, settings: FinetuneSettings):
-        """Loads the UNet of the base; all of both is trainable."""
+        """Loads the UNet of the base; all of both trains, word embeddings if asked."""
         super().__init__()
         self.unet = base.load_model().requires_grad_(True).train()
         self.text_encoder = text_encoder.requires_grad_(True)
+        if not settings.train_embeddings:
+            freeze_embeddings(self.text_encoder)
         self.denoiser = base.wrap_denoiser(
             self.unet, resolution=settings.resolution, mixed_precision=settings.mixed_precision
         )
@@ -160,7 +162,7 @@ def save_pipeline(
 ) -> Path:
     """Writes the base's pipeline with the trained UNet and text encoder."""
     joint = build_joint(settings)
-    load_strict(joint, state)
+    load_strict(joint, frozen_tensors(joint) | state)
     pipe = parts.base.load_pipeline(
         denoiser=joint.unet.eval(),
         text_encoder=joint.text_encoder.eval(),

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 from crosslingual.data.languages import LanguageCode
 from crosslingual.training import settings
-from crosslingual.training.settings import RunSettings
+from crosslingual.training.settings import EncoderSettings, RunSettings
 
 
 @dataclass
-class FinetuneSettings(RunSettings):
+class FinetuneSettings(EncoderSettings, RunSettings):
     """Settings of `crosslingual-bench finetune`.
 
     Attributes:

@@ -96,6 +96,7 @@ def export(settings: "ExportSettings") -> Path:
     from altdiffusion.text.settings import TrainTextSettings
     from crosslingual.adapter.artifact import claim_artifact
     from crosslingual.cli.settings import read_settings, read_yaml
+    from crosslingual.frozen.weights import frozen_tensors
     from crosslingual.training.checkpoint import find_checkpoint, settings_file, trained_state
 
     checkpoint = find_checkpoint(settings.checkpoint)
@@ -104,7 +105,8 @@ def export(settings: "ExportSettings") -> Path:
         with claim_models(folder):
             text = read_settings(TrainTextSettings, path)
             teacher, student = load_parts(text, torch.device("cpu"))
-            folder = save_models(folder, trained_state(checkpoint), student, teacher)
+            state = frozen_tensors(student.model) | trained_state(checkpoint)
+            folder = save_models(folder, state, student, teacher)
     else:
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
         with claim_artifact(folder, "altdiffusion", KIND):

@@ -16,7 +16,7 @@ from crosslingual.adapter.artifact import (
     load_strict,
 )
 from crosslingual.frozen.encoders import encoder_config
-from crosslingual.frozen.weights import load_frozen
+from crosslingual.frozen.weights import freeze_embeddings, load_frozen
 from iap.method import TargetEncoder
 from iap.settings import TrainSettings
 
@@ -117,6 +117,8 @@ def make_encoder(settings: TrainSettings, config: dict[str, Any]) -> TargetEncod
         state, found = load_state(settings.init_from)
         check_alike({settings.init_from: found, "this run": config}, TRAINED_BY)
         load_strict(encoder, state)
+    if not settings.train_embeddings:
+        freeze_embeddings(encoder.roberta)
     return add_lora(encoder, settings.lora_rank) if settings.train_encoder == "lora" else encoder
 
 

@@ -10,7 +10,9 @@ from crosslingual.training import settings
 
 
 @dataclass
-class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
+class TrainSettings(
+    settings.ContinualSettings, settings.EncoderSettings, settings.DiffusionSettings
+):
     """Settings of `iap train`; the defaults are for the testbed.
 
     Attributes:

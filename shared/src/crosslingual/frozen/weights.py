@@ -141,6 +141,18 @@ def freeze(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
+def freeze_embeddings(encoder: nn.Module) -> None:
+    """Switches the gradient of a transformers model's word embeddings off."""
+    encoder.get_input_embeddings().weight.requires_grad_(False)
+
+
+def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a module that do not train, by name: what the tensors that a run trained
+    lack of the whole.
+    """
+    return {n: p.detach() for n, p in module.named_parameters() if not p.requires_grad}
+
+
 def load_frozen(
     model_class: type,
     name: str,

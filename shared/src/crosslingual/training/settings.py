@@ -165,6 +165,18 @@ class ContinualSettings:
 
 
 @dataclass
+class EncoderSettings:
+    """Settings of a run that trains a multilingual encoder.
+
+    Attributes:
+        train_embeddings: train the encoder's word embeddings with its layers; if not, a run holds
+            no gradient and no optimiser state of 250,002 rows, of which it reads few.
+    """
+
+    train_embeddings: bool = True
+
+
+@dataclass
 class CaptionSettings(RunSettings):
     """Settings of a training run on captions, for a frozen diffusion model.
 

@@ -17,7 +17,7 @@ from crosslingual.adapter.artifact import load_strict
 from crosslingual.folders import claim_folder, publish_folder
 from crosslingual.frozen.clip import FrozenCLIP, load_clip
 from crosslingual.frozen.encoders import encoder_config
-from crosslingual.frozen.weights import load_frozen, open_tokenizer
+from crosslingual.frozen.weights import freeze_embeddings, load_frozen, open_tokenizer
 
 KIND = "encoder"
 
@@ -30,7 +30,10 @@ def load_parts(settings: TrainTextSettings, device: torch.device) -> tuple[Froze
     width = teacher.model.config.text_config.hidden_size
     start = settings.text_encoder, settings.text_encoder_revision
     name, revision = start if settings.init_from is None else (settings.init_from, None)
-    return teacher, build_student(name, width, revision, settings.max_length)
+    student = build_student(name, width, revision, settings.max_length)
+    if not settings.train_embeddings:
+        freeze_embeddings(student.model)
+    return teacher, student
 
 
 def save_models(
@@ -40,7 +43,7 @@ def save_models(
 
     Args:
         folder: the run's folder, or any other.
-        state: the trained tensors.
+        state: the tensors of the trained student, all of them.
         student: gives shape and tokenizer; its own weights are not used.
         teacher: the CLIP.
 

@@ -5,11 +5,11 @@ from typing import Literal
 
 from crosslingual.data.languages import LanguageCode
 from crosslingual.evaluation import settings
-from crosslingual.training.settings import ContinualSettings, RunSettings
+from crosslingual.training.settings import ContinualSettings, EncoderSettings, RunSettings
 
 
 @dataclass
-class TrainTextSettings(ContinualSettings, RunSettings):
+class TrainTextSettings(ContinualSettings, EncoderSettings, RunSettings):
     """Settings of `altdiffusion train-text`; the defaults suit the testbed, the published ones are
     in configs/.
 

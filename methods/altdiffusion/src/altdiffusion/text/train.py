@@ -8,6 +8,7 @@ from altdiffusion.text.data import open_sentences
 from altdiffusion.text.settings import TrainTextSettings
 from altdiffusion.text.step import text_step
 from altdiffusion.text.validation import TextValidation
+from crosslingual.frozen.weights import frozen_tensors
 from crosslingual.training.run import Run
 
 
@@ -22,6 +23,7 @@ def train_text(settings: TrainTextSettings) -> Path:
     student.model.train()  # has no dropout; gradient checkpointing works only in this mode
     if settings.gradient_checkpointing:
         student.model.activation_checkpointing_enable()
+    kept = frozen_tensors(student.model)  # ZeRO stage 3 takes them apart
     engine = run.prepare(student.model)
     batches = data.batches(run.first_micro_step)
     for step in run.steps():
@@ -32,4 +34,4 @@ def train_text(settings: TrainTextSettings) -> Path:
         run.end_step()
         if run.validates(step):  # on every rank: ZeRO stage 3 gathers weights as they are used
             run.log(validation.measure(engine), step)
-    return run.finish(lambda state: save_models(run.output_dir, state, student, teacher))
+    return run.finish(lambda state: save_models(run.output_dir, kept | state, student, teacher))

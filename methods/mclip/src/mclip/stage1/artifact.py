@@ -1,7 +1,7 @@
 """The translation model: built on a pretrained encoder, written to a folder, read back.
 
 FOLDER/config.json          method, kind, languages, the decoder's shape
-FOLDER/model.safetensors    language maps and decoder
+FOLDER/model.safetensors    language maps, decoder, and the tokens it predicts if not all
 FOLDER/encoder/             XLM-R and its tokenizer in transformers' format
 FOLDER/README.md
 """
@@ -131,5 +131,6 @@ def load_translation(folder: str | Path) -> tuple[TranslationModel, Any]:
     encoder = load_multilingual_encoder(str(Path(folder) / config.pop("encoder")))
     model = TranslationModel(encoder.model, config)
     loaded = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
+    model.limit_output(state.get("output_ids"))
     load_strict(model, {**loaded, **state})
     return model.requires_grad_(False).eval(), encoder.tokenizer

@@ -19,7 +19,8 @@ from transformers.models.m2m_100.modeling_m2m_100 import M2M100Decoder
 
 from mclip.stage1.step import sentence_vectors
 
-# B sentences, L source tokens, M target tokens, T target tokens without padding, D width
+# B sentences, L source tokens, M target tokens, T target tokens without padding, D width,
+# N tokens that the decoder predicts
 
 
 class TranslationOutput(NamedTuple):
@@ -27,7 +28,7 @@ class TranslationOutput(NamedTuple):
 
     Attributes:
         states_TD: the decoder's states where a token is predicted, without padding.
-        labels_T: the tokens to predict.
+        labels_T: the tokens to predict, as rows of the output matrix.
         source_BD: the sentences' vectors, L2-normalised, fp32; None if they were not asked for.
         target_BD: the translations' vectors.
     """
@@ -105,11 +106,15 @@ class TranslationModel(nn.Module):
     Attributes:
         config: the `languages` to translate into, the decoder's shape, `text_encoder`.
         encoder: XLM-R.
+        output_ids: the tokens (N) that the decoder predicts, ascending; None for all.
     """
+
+    output_ids: Tensor | None
 
     def __init__(self, encoder: XLMRobertaModel, config: dict[str, Any]):
         """Puts new maps and a new decoder on an encoder, drawn by torch's global generator."""
         super().__init__()
+        self.register_buffer("output_ids", None)
         self.config = config
         self.encoder = encoder
         self.language_maps = LanguageMaps(len(config["languages"]), encoder.config.hidden_size)
@@ -118,8 +123,35 @@ class TranslationModel(nn.Module):
 
     @property
     def embedding_weight(self) -> Tensor:
-        """XLM-R's word embedding (V, D): the decoder's input and output matrix."""
+        """XLM-R's word embedding (V, D): the decoder's input matrix."""
         return self.encoder.embeddings.word_embeddings.weight
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The rows of the word embedding that are the decoder's output matrix (N, D)."""
+        weight = self.embedding_weight
+        return weight if self.output_ids is None else weight[self.output_ids]
+
+    def limit_output(self, ids: Tensor | None) -> None:
+        """Lets the decoder predict some tokens alone; None for all.
+
+        The tokens up to the last mark (`<s>`, padding, `</s>`) are among them in any case, so that
+        marks have the same number in the output matrix as in the vocabulary.
+
+        Raises:
+            ValueError: the encoder has no such token.
+        """
+        if ids is not None:
+            marks = self.encoder.config
+            last = max(marks.bos_token_id, marks.eos_token_id, marks.pad_token_id)
+            ids = torch.cat((torch.arange(last + 1), ids.to("cpu", torch.long))).unique()
+            if ids[0] < 0 or ids[-1] >= len(self.embedding_weight):
+                raise ValueError(
+                    f"the tokens go from {ids[0]} to {ids[-1]}; the encoder has "
+                    f"{len(self.embedding_weight)}"
+                )
+            ids = ids.to(self.embedding_weight.device)
+        self.output_ids = ids
 
     @property
     def pad(self) -> int:
@@ -219,10 +251,17 @@ class TranslationModel(nn.Module):
     def _predict(
         self, states_BLD: Tensor, mask_BL: Tensor, ids_BM: Tensor, language: str
     ) -> tuple[Tensor, Tensor]:
-        """The decoder's states before each token of `ids_BM` but the first, and those tokens."""
+        """The decoder's states before each token of `ids_BM` but the first, and those tokens' rows
+        in the output matrix; tokens that have none are left out.
+        """
         decoded_BMD = self.decode(states_BLD, mask_BL, ids_BM[:, :-1], language)
         labels_BM = ids_BM[:, 1:]
         is_token_BM = labels_BM != self.pad
+        if (known_N := self.output_ids) is not None:
+            rows_BM = torch.searchsorted(known_N, labels_BM.contiguous())
+            rows_BM = rows_BM.clamp(max=len(known_N) - 1)
+            is_token_BM &= known_N[rows_BM] == labels_BM
+            labels_BM = rows_BM
         return decoded_BMD[is_token_BM].float(), labels_BM[is_token_BM]
 
 

@@ -52,6 +52,8 @@ class TrainEncoderSettings(RunSettings):
         num_decoder_heads: attention heads of the decoder.
         dropout: dropout of the decoder.
         encoder_dropout: dropout of XLM-R in step b; its own config's if not given.
+        output_vocabulary: tokens that the decoder predicts: encoder, all of it (as published), or
+            text, those of train_data alone: scores over 250,002 tokens cost more than all else.
         both_ways: translate each batch back as well; in step b, which encodes both sides anyway,
             this costs a pass of the decoder.
         label_smoothing: share of the label that the translation loss spreads over the vocabulary.
@@ -92,6 +94,7 @@ class TrainEncoderSettings(RunSettings):
     num_decoder_heads: int = 4
     dropout: float = 0.1
     encoder_dropout: float | None = None
+    output_vocabulary: Literal["encoder", "text"] = "encoder"
     both_ways: bool = False
     label_smoothing: float = 0.1
     ctl_weight: float = 2.0

@@ -3,9 +3,10 @@
     NMT = -1/T sum_t [(1 - e) log p_t(y_t) + e/V sum_v log p_t(v)]      label smoothing e
     CTL = InfoNCE of the sentence vectors of translations, both ways, tau fixed
 
-The output matrix is XLM-R's word embedding, which never trains. The scores' gradient, softmax minus
-the smoothed label, is therefore applied to the states as soon as it is known: two products with the
-vocabulary a chunk of tokens. Autograd would hold all scores, or compute them a third time.
+The output matrix is XLM-R's word embedding, or rows of it, and never trains. The scores' gradient,
+softmax minus the smoothed label, is therefore applied to the states as soon as it is known: two
+products with the vocabulary a chunk of tokens. Autograd would hold all scores, or compute them a
+third time.
 
 Source: mCLIP (ACL 2023), the enhancement of its multilingual text encoder.
 """
@@ -133,7 +134,7 @@ def enhancement_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """NMT, plus CTL with its weight where there are sentence vectors (step b).
 
-        enhancement_loss(*engine(batch, contrast=True), model.embedding_weight)
+        enhancement_loss(*engine(batch, contrast=True), model.output_weight)
 
     Args:
         states_TD, labels_T, weight_VD: as `nmt_loss` takes them.
@@ -172,17 +173,17 @@ def sentence_vectors(states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
 
 
 def encoder_step(
-    model: Any, embedding_weight: Tensor, batch: dict[str, Any], settings: TrainEncoderSettings
+    model: Any, output_weight: Tensor, batch: dict[str, Any], settings: TrainEncoderSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of this process's sentences, and its parts; every process must call it.
 
     Args:
         model: the translation model, or the engine around it.
-        embedding_weight: the model's output matrix.
+        output_weight: the model's output matrix.
         batch: of `TokenBatches`; its tensors are moved to the matrix's device.
         settings: the run's.
     """
-    device = embedding_weight.device
+    device = output_weight.device
     batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
     output = model(
         batch,
@@ -192,7 +193,7 @@ def encoder_step(
     )
     return enhancement_loss(
         *output,
-        embedding_weight,
+        output_weight,
         ctl_weight=settings.ctl_weight,
         ctl_temperature=settings.ctl_temperature,
         ctl_scale=settings.ctl_scale,

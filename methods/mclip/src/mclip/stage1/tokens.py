@@ -244,6 +244,17 @@ def is_tokens(folder: str | Path) -> bool:
     return path.is_file() and "tokenizer" in (read_fields(path, {}, ANEW).get("made_of") or ())
 
 
+def seen_ids(folder: str | Path, pairs: Iterable[Pair]) -> torch.Tensor:
+    """The different tokens (N) of the pairs' sentences in a folder of tokens, ascending."""
+    names = {f"{pair_name(pair)}/{language}.ids" for pair in pairs for language in pair}
+    seen = np.empty(0, np.int32)
+    for block in read_index(folder)["blocks"]:
+        with safe_open(Path(folder) / block["name"], "np") as file:
+            held = sorted(names & set(file.keys()))
+            seen = np.unique(np.concatenate([seen, *map(file.get_tensor, held)]))
+    return torch.from_numpy(seen).long()
+
+
 def check_fresh(index: dict[str, Any], made_of: dict[str, Any], folder: str | Path) -> None:
     """Refuses tokens that were made of other text or by another tokenizer.
 

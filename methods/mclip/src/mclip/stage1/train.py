@@ -26,6 +26,7 @@ from mclip.stage1.tokens import (
     is_tokens,
     load_tokenizer,
     read_index,
+    seen_ids,
     tokenize_text,
     tokenizer_hash,
 )
@@ -40,6 +41,8 @@ def train_encoder(settings: TrainEncoderSettings) -> Path:
     folder, pairs = open_tokens(settings, run.ranks)
     held_out = open_validation(settings, pairs)
     model, tokenizer = open_model(settings, pairs)
+    limited = settings.output_vocabulary == "text"
+    model.limit_output(seen_ids(folder, pairs) if limited else None)
     data = TokenBatches(folder, pairs, settings, run.ranks, pad=model.pad)
     engine = run.prepare(model)
     batches = data.batches(run.first_micro_step)
@@ -47,7 +50,7 @@ def train_encoder(settings: TrainEncoderSettings) -> Path:
         for draws in run.micro_steps(step):
             batch = next(batches)
             torch.manual_seed((settings.seed * 0x9E3779B1 + draws.place) % 2**63)  # dropout
-            loss, parts = encoder_step(engine, model.embedding_weight, batch, settings)
+            loss, parts = encoder_step(engine, model.output_weight, batch, settings)
             run.backward(loss, parts, keys=partial(data.keys, batch))
         run.end_step()
         if run.validates(step):

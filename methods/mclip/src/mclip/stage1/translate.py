@@ -23,16 +23,19 @@ BLEU_TOKENS = {"ja": "char", "th": "char", "zh": "zh"}
 
 
 def _generator(model: TranslationModel) -> M2M100ForConditionalGeneration:
-    """The decoder's own layers and XLM-R's embedding as transformers' class with `generate`."""
+    """The decoder's own layers and the output matrix as transformers' class with `generate`, whose
+    tokens are rows of that matrix.
+    """
+    weight = model.output_weight
+    config = decoder_config(model.encoder.config, model.config)
+    config.vocab_size = len(weight)
     with torch.device("meta"):
-        generator = M2M100ForConditionalGeneration(
-            decoder_config(model.encoder.config, model.config)
-        )
+        generator = M2M100ForConditionalGeneration(config)
     decoder = generator.model.decoder
     for name in ("layers", "layer_norm", "embed_positions"):
         setattr(decoder, name, getattr(model.decoder, name))
     for embedding in (generator.model.shared, decoder.embed_tokens, generator.lm_head):
-        embedding.weight = model.embedding_weight
+        embedding.weight = torch.nn.Parameter(weight, requires_grad=False)
     return generator.eval()
 
 
@@ -95,6 +98,7 @@ def translate_texts(
             attention_mask=batch.attention_mask,
             generation_config=search,
         )
+        found = found if model.output_ids is None else model.output_ids[found]
         decoded = tokenizer.batch_decode(found, skip_special_tokens=True)
         for row, translation in zip(rows, decoded, strict=True):
             translations[row] = translation.strip()

@@ -109,7 +109,7 @@ def _read(
         mean, _ = nmt_loss(
             output.states_TD,
             output.labels_T,
-            model.embedding_weight,
+            model.output_weight,
             label_smoothing=settings.label_smoothing,
             chunk_tokens=settings.chunk_tokens,
         )
