@@ -568,3 +568,38 @@ def test_a_plan_is_kept(tmp_path):
     command = Command(sys.executable, {}, tmp_path)
     assert plan.num_steps("a", command, 10) == 20
     assert Plan(tmp_path / "plan.json").num_steps("a", command, 10) == 20
+
+
+def test_a_step_is_measured_anew_where_its_command_changed_but_not_for_another_seed(
+    tmp_path, monkeypatch
+):
+    costs = iter([0.5, 0.1])
+    monkeypatch.setattr(
+        "crosslingual_benchmarks.compare.plan._measure", lambda *_: {"step_s": next(costs)}
+    )
+
+    def command(seed, **changes):
+        run = {"output_dir": str(tmp_path / f"seed-{seed}" / "arms" / "run"), "seed": seed}
+        return Command("x train", {**run, "train_data": "a", **changes}, tmp_path)
+
+    first = tmp_path / "seed-0" / "plan.json"
+    plan = Plan(first)
+    assert [plan.num_steps("a", command(0), 10) for _ in range(2)] == [20, 20]
+    other = Plan(tmp_path / "seed-1" / "plan.json", first)
+    assert other.num_steps("a", command(1), 10) == 20
+    assert not other.knows("a", command(1, train_data="b"))
+    assert other.num_steps("a", command(1, width=3), 10) == 100
+
+
+def test_a_changed_command_that_does_not_train_leaves_its_former_outputs_aside(tmp_path):
+    """Features of other data would be refused as stale."""
+    runner = runner_of(suite_of([ARM]), tmp_path)
+    made = tmp_path / "features"
+    command = Command("x features", {"features_dir": str(made)}, tmp_path / "x")
+    for key in ("one", "one", "two"):
+        runner._resumed(command, key)
+        made.mkdir(exist_ok=True)
+        (made / key).touch()
+    assert [path.name for path in made.iterdir()] == ["two"]
+    (aside,) = (tmp_path / "earlier").iterdir()
+    assert [path.name for path in aside.iterdir()] == ["one"]

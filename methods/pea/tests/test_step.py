@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from crosslingual.frozen.base import Base, Conditioning
 from pea.artifact import adapter_config
+from pea.data import PeaParts, english_text
 from pea.method import CrossAttentions, build_adapter, read_tokens
 from pea.settings import TrainSettings
 from pea.step import Frozen, load_frozen, pea_step, warm_start_step
@@ -281,3 +282,66 @@ def test_a_warm_start_needs_cross_attentions(sd: str, sd3: str) -> None:
         build(sd, warm_start_queries=4)
     with pytest.raises(ValueError, match="one attention: leave it out"):
         build(sd3, warm_start_share=0.5)
+
+
+@pytest.mark.parametrize(("base", "pooled_width"), [("sd", None), ("sdxl", 20)])
+def test_a_warm_start_from_kept_questions_is_that_of_their_english_pass(
+    request: pytest.FixtureRequest, base: str, pooled_width: int | None
+) -> None:
+    """And runs none; of several passes, a picture's generator draws one."""
+    built = build(request.getfixturevalue(base))
+    built.frozen.noising.caption_dropout = 0.0
+    batch = batch_of(built.unet.config.cross_attention_dim, pooled_width)
+    batch["native"][0] = True
+
+    def loss(of: dict[str, Tensor], first: int = 0) -> Tensor:
+        rows = [torch.Generator().manual_seed(first * ROWS + row) for row in range(ROWS)]
+        return warm_start_step(built.adapter, built.frozen, of, rows)[0]
+
+    rows = [torch.Generator().manual_seed(seed) for seed in range(ROWS)]
+    noisy = built.frozen.noising.draw(batch, rows)
+    layers = [layer for _, layer in built.frozen.denoiser.cross_attentions()]
+    english = english_text(batch, torch.device("cpu"))
+    with torch.no_grad(), CrossAttentions(layers) as attentions:
+        built.frozen.denoiser.predict(noisy.latents, noisy.timesteps, english)
+    kept = {f"asked_{n}": asked[:, None] for n, asked in enumerate(attentions.asked)}
+    expected, num_calls = loss(batch), len(built.calls)
+    found = loss(batch | kept)
+    assert len(built.calls) == num_calls
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    assert all(p.grad is None for p in built.unet.parameters())
+    several = {name: torch.cat((asked, asked + 1), dim=1) for name, asked in kept.items()}
+    seen = {round(loss(batch | several, seed).item(), 6) for seed in (0, 0, *range(1, 24))}
+    assert 2 < len(seen) <= 2 ** (ROWS - 1)  # each of the parallel pictures has one of two
+
+
+def test_kept_questions_are_of_each_picture_and_pass_and_of_the_settings(
+    sd: str, encoder: str
+) -> None:
+    settings = TrainSettings(
+        pretrained_model_name_or_path=sd,
+        text_encoder=encoder,
+        languages=["en", "de"],
+        warm_start_queries=3,
+        warm_start_draws=2,
+    )
+    parts = PeaParts(settings, torch.device("cpu"))
+    captions = [{"en": [text], "de": ["ein Haus"]} for text in ("a house", "a tree")]
+    images = torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)
+    batch = {"images": images, "captions": captions, "parallel": torch.ones(2, dtype=torch.bool)}
+    arrays = parts.encode({**batch, "keys": ["one", "two"]})
+    again = parts.encode({**batch, "keys": ["one", "other"]})
+    layers = parts.english_pass[0].cross_attentions()
+    names = [name for name in arrays if name.startswith("asked_")]
+    assert len(names) == len(layers)
+    for name in names:
+        assert arrays[name].shape[:3] == (2, 2, 3) and arrays[name].dtype == torch.float16
+        assert torch.equal(arrays[name][0], again[name][0])
+        assert not torch.equal(arrays[name][1], again[name][1])
+        assert not torch.equal(arrays[name][0, 0], arrays[name][0, 1])
+    plain = PeaParts(dataclasses.replace(settings, warm_start_draws=0), torch.device("cpu"))
+    assert plain.made_of.items() < parts.made_of.items()
+    assert not any(
+        name.startswith("asked_") for name in plain.encode({**batch, "keys": ["a", "b"]})
+    )

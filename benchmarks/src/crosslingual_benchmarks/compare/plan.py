@@ -8,6 +8,8 @@ suite read: an interrupted comparison resumes with the same numbers, and a reade
 the commands in the results.
 """
 
+import hashlib
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +34,12 @@ alone were off by a quarter where batches differ in length.
 
 
 class PlannedSteps(TypedDict, total=False):
-    """An entry of plan.json."""
+    """An entry of plan.json; `made_of` is a hash of the command that was measured, and one without
+    it counts as any command's.
+    """
 
     step_s: Required[float]
+    made_of: str
     overhead_s: float
     seconds: float
     steps: int
@@ -62,6 +67,17 @@ class Plan:
             found = read_fields(path, {}, remedy)
             self.steps = check_shape(dict[str, PlannedSteps], found, f"{path} is broken ({remedy})")
 
+    def knows(self, name: str, command: Command) -> bool:
+        """Whether a step of this very command was measured, be it with another seed's folders."""
+        made_of = self._hash_of(command)
+        return name in self.steps and self.steps[name].get("made_of", made_of) == made_of
+
+    def _hash_of(self, command: Command) -> str:
+        ours = f"{self.path.parent}/"
+        settings = {k: str(v).replace(ours, "") for k, v in command.settings.items() if k != "seed"}
+        words = json.dumps([command.run, command.num_processes, settings], sort_keys=True)
+        return hashlib.sha256(words.encode()).hexdigest()
+
     def num_steps(self, name: str, command: Command, seconds: float) -> int:
         """How many steps the command takes in `seconds` with its start and end, measured at the
         first call.
@@ -72,8 +88,8 @@ class Plan:
             RuntimeError: the short run failed.
             ValueError: not even `MIN_STEPS` steps fit.
         """
-        if name not in self.steps:
-            measured = _measure(command, seconds)
+        if not self.knows(name, command):
+            measured = _measure(command, seconds) | {"made_of": self._hash_of(command)}
             with self._lock:
                 self.steps[name] = measured
         step_s, overhead_s = self.steps[name]["step_s"], self.steps[name].get("overhead_s", 0.0)

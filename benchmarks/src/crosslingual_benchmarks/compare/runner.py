@@ -148,7 +148,7 @@ class Runner:
             if command.trains:
                 name = f"{arm.name}/{number}-{step.run}"
                 seconds = self._seconds_left(arm, number)
-                if name not in plan.steps:
+                if not plan.knows(name, command):
                     self.display.say(f"{arm.name}: how long a step of {step.run} takes")
                 with self.times.of("calibration"):
                     num_steps = plan.num_steps(name, command, seconds)
@@ -206,9 +206,12 @@ class Runner:
         Raises:
             ValueError: its folder holds something that no command of this comparison wrote.
         """
+        begun = command.place.with_suffix(".begun")
         if STEPS not in command.settings:
+            if not begun.is_file() or begun.read_text() != key:
+                self._begin(command, key, [Path(place) for place in command.outputs])
             return command
-        run, begun = Path(command.settings[RUN]), command.place.with_suffix(".begun")
+        run = Path(command.settings[RUN])
         if not begun.is_file() and run.is_dir() and (found := sorted(run.iterdir())):
             raise ValueError(
                 f"{run} holds {found[0].name}, which this comparison did not write; choose another "
@@ -219,15 +222,17 @@ class Runner:
             step = int((run / "latest").read_text().strip().rpartition("-")[2])
             spent_s = seconds_to_step(run / "metrics.jsonl", step)
             return replace(command, settings=resumed, spent_s=spent_s)
-        self._begin(command, key, run)
+        self._begin(command, key, [run])
         return command
 
-    def _begin(self, command: Command, key: str, outputs: Path) -> None:
+    def _begin(self, command: Command, key: str, folders: Sequence[Path]) -> None:
         """Moves the outputs of the command's earlier run aside, where something else may be among
         them, and says which one begins.
         """
         begun = command.place.with_suffix(".begun")
-        if begun.is_file() and outputs.is_dir():
+        for outputs in folders:
+            if not begun.is_file() or not outputs.is_dir():
+                continue
             aside = self.folder / "earlier" / f"{outputs.name}-{secrets.token_hex(4)}"
             aside.parent.mkdir(exist_ok=True)
             shutil.move(outputs, aside)
@@ -398,7 +403,7 @@ class Runner:
         begun = command.place.with_suffix(".begun")
         if not begun.is_file() or begun.read_text() != key:
             mixed = MIXED if "second_languages" in command.settings else ""
-            self._begin(command, key, self.results / f"{arm.name}-{self.suite.world}{mixed}")
+            self._begin(command, key, [self.results / f"{arm.name}-{self.suite.world}{mixed}"])
 
     def _arm_key(self, arm: Arm) -> str:
         """A key that changes with the arm's last command."""

@@ -1,22 +1,100 @@
 """PEA's training data: the outputs of its frozen parts for each sample."""
 
-from crosslingual.features.frozen_parts import FrozenParts
-from crosslingual.frozen.base import Base
+import zlib
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crosslingual.features.frozen_parts import STORED, FrozenParts
+from crosslingual.frozen.base import Base, Conditioning, Denoiser
+from crosslingual.frozen.schedule import Noising
 from crosslingual.training.processes import Ranks
+from pea.method import CrossAttentions
 from pea.settings import TrainSettings
 
 
-def frozen_parts(settings: TrainSettings, ranks: Ranks) -> FrozenParts:
-    """The frozen parts: the VAE gives latents, and both text encoders give states, and masks if the
-    base takes them.
+class PeaParts(FrozenParts):
+    """The VAE gives latents; both text encoders give states, and masks if the base takes them; with
+    `warm_start_draws`, English passes over noisy latents give what cross-attentions are asked.
     """
-    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
-    return FrozenParts(
-        base,
-        settings.text_encoder,
-        settings.languages,
-        settings.max_length,
-        encoder_revision=settings.text_encoder_revision,
-        device=ranks.device,
-        with_mask=base.text.takes_mask,
-    )
+
+    def __init__(self, settings: TrainSettings, device: torch.device):
+        """Opens the base that the settings name."""
+        base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+        super().__init__(
+            base,
+            settings.text_encoder,
+            settings.languages,
+            settings.max_length,
+            encoder_revision=settings.text_encoder_revision,
+            device=device,
+            with_mask=base.text.takes_mask,
+        )
+        self.settings = settings
+
+    @cached_property
+    def english_pass(self) -> tuple[Denoiser, Noising]:
+        """The denoiser and its noise schedule."""
+        settings = self.settings
+        denoiser = self.base.load_denoiser(self.device, resolution=settings.resolution)
+        return denoiser, self.base.schedule(device=self.device, noise_offset=settings.noise_offset)
+
+    @cached_property
+    def made_of(self) -> dict[str, Any]:
+        """Everything that the arrays depend on, found without loading a model."""
+        made_of, settings = super().made_of, self.settings
+        if not settings.warm_start_draws:  # such a run can read features with them
+            return made_of
+        return {
+            **made_of,
+            "warm_start_draws": settings.warm_start_draws,
+            "warm_start_queries": settings.warm_start_queries,
+            "noise_offset": settings.noise_offset,
+            "unet_weights": self.base.weights_hash("denoiser"),
+        }
+
+    def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The arrays of `FrozenParts.encode`; with `warm_start_draws`, of each cross-attention what
+        it is asked as `asked_0` and so on (B, draws, P, W).
+        """
+        arrays = super().encode(batch)
+        return arrays | (
+            self._asked(arrays, batch["keys"]) if self.settings.warm_start_draws else {}
+        )
+
+    @torch.no_grad()
+    def _asked(self, arrays: dict[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
+        """Of English passes over noisy latents, seeded by the sample's key."""
+        denoiser, noising = self.english_pass
+        english = english_text(arrays, self.device)
+        layers = [layer for _, layer in denoiser.cross_attentions()]
+        passes = []
+        for draw in range(self.settings.warm_start_draws):
+            seeds = (zlib.crc32(f"{key} {draw}".encode()) for key in keys)
+            rows = [torch.Generator().manual_seed(seed) for seed in seeds]
+            noisy = noising.draw(arrays, rows)
+            with CrossAttentions(layers, self.settings.warm_start_queries, rows) as attentions:
+                denoiser.predict(noisy.latents, noisy.timesteps, english)
+            passes.append([asked.to("cpu", STORED) for asked in attentions.asked])
+        return {
+            f"asked_{number}": torch.stack(asked, dim=1)
+            for number, asked in enumerate(zip(*passes, strict=True))
+        }
+
+
+def frozen_parts(settings: TrainSettings, ranks: Ranks) -> PeaParts:
+    """The frozen parts of a run."""
+    return PeaParts(settings, ranks.device)
+
+
+def english_text(arrays: dict[str, Tensor], device: torch.device) -> Conditioning:
+    """What the denoiser sees of the English captions of `PeaParts.encode`."""
+    found = (arrays.get(f"english_{name}") for name in Conditioning._fields)
+    return Conditioning(*(None if a is None else place_array(a, device) for a in found))
+
+
+def place_array(array: Tensor, device: torch.device) -> Tensor:
+    """Moves an array to a device, floats in fp32."""
+    return array.to(device, torch.float32 if array.is_floating_point() else None)

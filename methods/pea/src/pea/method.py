@@ -193,6 +193,16 @@ class CrossAttentions(BlockOutputs):
         self.asked.append(asked)
         super()._keep(module, inputs, output)
 
+    def ask(self, asked: Sequence[Tensor], text: Any, project: nn.Module) -> None:
+        """Takes what earlier passes asked, (B, draws, P, W) a layer, in place of a pass: one draw a
+        picture, from its generator; `text` answers, through the denoiser's `project`.
+        """
+        states, mask = project(text.states), text.mask
+        picks = [torch.randint(asked[0].shape[1], (1,), generator=row) for row in self.draws]
+        rows, picked = torch.arange(len(picks)), torch.cat(picks)
+        self.asked = [kept[rows, picked].to(states.device, torch.float32) for kept in asked]
+        self.outputs = self.answers(rows, states, mask)
+
     def answers(self, rows_N: Tensor, states_NLD: Tensor, mask_NL: Tensor | None) -> list[Tensor]:
         """Each layer's answers (N, P, W) to what it was asked in `rows_N`, from other states."""
         bias = None if mask_NL is None else -10000.0 * (1.0 - mask_NL.float())[:, None]

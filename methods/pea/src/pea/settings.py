@@ -33,6 +33,9 @@ class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
         warm_start_queries: positions of a picture, drawn anew in every step, that each
             cross-attention asks from in the warm start, or all of a layer with fewer; 0 for all of
             every layer.
+        warm_start_draws: noisy latents per picture whose English passes are kept with the features,
+            as what each cross-attention is asked, so that the warm start runs no denoiser; 0 runs
+            an English pass in every step.
         optimizer: adamw, or muon, whose updates of matrices are orthogonal; it needs ZeRO stage 0.
         recon_weight: weight of the reconstruction term in the seed loss (alpha in the paper).
         temperature: temperature of both softmaxes in the seed loss's KL term.
@@ -53,6 +56,7 @@ class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
     feature_blocks: list[int] = field(default_factory=list)
     warm_start_share: float = 0.0
     warm_start_queries: int = 0
+    warm_start_draws: int = 0
     optimizer: Literal["adamw", "muon"] = "adamw"
     recon_weight: float = 1.0
     temperature: float = 1.0

@@ -18,6 +18,7 @@ from crosslingual.frozen.schedule import (
     drop_captions,
     one_a_row,
 )
+from pea.data import place_array
 from pea.method import (
     BlockOutputs,
     CrossAttentions,
@@ -81,13 +82,8 @@ def load_frozen(
             caption_dropout=settings.caption_dropout,
             noise_offset=settings.noise_offset,
         ),
-        {name: _place(tensor, device)[None] for name, tensor in null.items()},
+        {name: place_array(tensor, device)[None] for name, tensor in null.items()},
     )
-
-
-def _place(array: Tensor, device: torch.device) -> Tensor:
-    """Moves an array to a device, floats in fp32."""
-    return array.to(device, torch.float32 if array.is_floating_point() else None)
 
 
 def choose_layers(denoiser: Denoiser, settings: TrainSettings) -> list[nn.Module]:
@@ -141,7 +137,7 @@ def pea_step(
     def with_empty(name: str, rows: Tensor | None) -> Tensor | None:
         if rows is None:
             return None
-        return drop_captions(_place(rows, device), null[name], noisy.dropped)
+        return drop_captions(place_array(rows, device), null[name], noisy.dropped)
 
     def denoise(text: Conditioning) -> tuple[Tensor, list[Tensor]]:
         with BlockOutputs(frozen.layers, frozen.denoiser.picture_states) as blocks:
@@ -190,8 +186,9 @@ def warm_start_step(
 
     The English pipeline denoises the parallel rows, and its cross-attentions are then asked the
     same of every caption of theirs. No other part of the denoiser runs for the adapter, so that
-    several captions cost as much as one in `pea_step`. The arguments are those of `pea_step`, and
-    how many positions of a picture each cross-attention asks from; 0 for all.
+    several captions cost as much as one in `pea_step`; and none at all where the batch holds what
+    is asked (`asked_0`, ...). The arguments are those of `pea_step`, and how many positions of a
+    picture each cross-attention asks from; 0 for all.
     """
     denoiser, null = frozen.denoiser, frozen.null
     device = denoiser.device
@@ -203,7 +200,7 @@ def warm_start_step(
     dropped = noisy.dropped[rows.to(device)]
 
     def with_empty(name: str, chosen: Tensor, is_dropped: Tensor) -> Tensor:
-        return drop_captions(_place(chosen, device), null[name], is_dropped)
+        return drop_captions(place_array(chosen, device), null[name], is_dropped)
 
     names = [name for name in ("english_states", "english_pooled", "english_mask") if name in batch]
     english = {
@@ -213,8 +210,15 @@ def warm_start_step(
     layers = [layer for _, layer in denoiser.cross_attentions()]
     every = one_a_row(draws, len(parallel))
     asking = [every[row] for row in rows.tolist()]
-    with torch.no_grad(), CrossAttentions(layers, num_queries, asking) as attentions:
-        denoiser.predict(noisy.latents[rows], noisy.timesteps[rows], Conditioning(**english))
+    attentions = CrossAttentions(layers, num_queries, asking)
+    text = Conditioning(**english)
+    with torch.no_grad():
+        if "asked_0" in batch:
+            kept = [batch[f"asked_{number}"][rows] for number in range(len(layers))]
+            attentions.ask(kept, text, denoiser.text_projection())
+        else:
+            with attentions:
+                denoiser.predict(noisy.latents[rows], noisy.timesteps[rows], text)
 
     def read(name: str) -> Tensor | None:
         if name not in batch:

@@ -19,6 +19,8 @@ from crosslingual.frozen.tokens import tokenize
 from crosslingual.frozen.weights import load_frozen, open_tokenizer, resolve
 
 MAX_LENGTH = 77  # tokens of a prompt where nothing else is asked for, as CLIP's
+ALIKE_PADDING = {"xlm-roberta", "xlm-roberta-xl"}  # types whose padding states are equal
+TEXTS_AT_A_TIME = 64
 
 
 def _encoder_class(config: Any) -> tuple[type, dict[str, bool]]:
@@ -140,9 +142,22 @@ class MultilingualEncoder:
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Last hidden states (B, max_length, D) of prompts in any language, and their mask (B,
         max_length).
+
+        XLM-R's padding has one position, and nothing attends to it: its states are equal, and one
+        of them is computed, for texts of similar length at a time.
         """
         ids, mask = self.tokenize(texts)
-        return self.model(ids, attention_mask=mask).last_hidden_state, mask
+        if self.model.config.model_type not in ALIKE_PADDING:
+            return self.model(ids, attention_mask=mask).last_hidden_state, mask
+        lengths, states = mask.sum(dim=1), None
+        for rows in lengths.argsort(stable=True).split(TEXTS_AT_A_TIME):
+            kept = min(int(lengths[rows].max()) + 1, self.max_length)
+            found = self.model(ids[rows, :kept], attention_mask=mask[rows, :kept]).last_hidden_state
+            if states is None:
+                states = found.new_empty(*ids.shape, found.shape[-1])
+            states[rows, :kept] = found
+            states[rows, kept:] = found[:, -1:]
+        return states, mask
 
     @torch.no_grad()
     def encode_packed(self, texts: list[str]) -> Ragged:
