@@ -132,6 +132,20 @@ def test_foreign_keywords_stand_beside_the_english_name(fetched_world):
     assert len({r.key for r in records}) == 3 and all(r.parallel for r in records)
 
 
+def test_few_names_are_repeated_until_they_are_as_many_as_the_english_ones(fetched_world):
+    few = {"languages": ["en", "de"], "num_names": 1, "with_english": True, "balanced": True}
+    records = list(emoji(**few))
+    texts = [record.captions for record in records]
+    foreign = {"en": ["ant"], "de": ["Ameise"]}
+    assert (
+        texts.count(foreign) == 3 and len(texts) == 3 + 3
+    )
+    assert len({record.key for record in records}) == len(records)
+    fewer = list(emoji(**few, keywords="pairs", num_keywords=1))
+    assert [r.captions["de"] for r in fewer if "de" in r.captions] == [["Ameise"], ["Insekt"]] * 3
+    assert len({record.key for record in fewer}) == len(fewer)
+
+
 def test_keywords_do_not_give_away_names_that_are_asked_for(fetched_world):
     train = said(languages=["de", "en"], keywords="captions")
     assert train[ANT] == {"de": ["Ameise", "Insekt", "Obst"], "en": ["ant", "insect"]}

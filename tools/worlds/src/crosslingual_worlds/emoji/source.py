@@ -30,9 +30,11 @@ def emoji(
     split: str = "train",
     with_english: bool = False,
     num_names: int | None = None,
+    balanced: bool = False,
     num_culture_samples: int = 0,
     picture_set: str = "noto",
     keywords: str = "none",
+    num_keywords: int | None = None,
     pictures: bool = True,
     only_distinct: bool = True,
     seed: int = 0,
@@ -49,6 +51,8 @@ def emoji(
         num_names: the foreign names of so many emoji of `train` alone: those that all of the
             languages name, in an order of `seed`, so that fewer are among more. `with_english`
             keeps the English names of the others.
+        balanced: repeats the records that foreign languages name until they are about half, so that
+            few names among all English ones still train.
         num_culture_samples: records of the languages' own culture emoji to add, in turns, each
             named in its own language alone.
         picture_set: `noto`, `fluent`, `twemoji` or `openmoji`.
@@ -56,6 +60,7 @@ def emoji(
             `records`, a further record for each of the English keywords; or `pairs`, one for each
             of the foreign keywords, beside the English name, which it does not translate but
             belongs to. Other languages' leave out the names of `val` and `test`.
+        num_keywords: how many of `pairs` a name and language; all if None.
         pictures: False leaves them out: parallel text alone.
         only_distinct: False adds, under `all`, the emoji that differ from others by a line.
         seed: of the records' order under `train` and `english`.
@@ -70,11 +75,14 @@ def emoji(
         raise ValueError(f"no keywords {keywords!r}; there are {', '.join(KEYWORDS)}")
     if (foreign := set(languages) - {"en"}) and split == "english":
         raise ValueError(f"split english has no names in {min(foreign)!r}: it is English alone")
-    if (with_english or num_culture_samples or num_names is not None) and split != "train":
-        raise ValueError("with_english, num_names and num_culture_samples are of split train alone")
+    of_train = (with_english, balanced, num_culture_samples, num_names is not None)
+    if any(of_train) and split != "train":
+        raise ValueError(
+            "with_english, balanced, num_names and num_culture_samples are of split train alone"
+        )
     if with_english and "en" not in languages:
         raise ValueError("with_english adds English names: name en among the languages")
-    records = _Records(languages, picture_set, keywords, pictures)
+    records = _Records(languages, picture_set, keywords, pictures, num_keywords)
     chosen = _chosen(split, only_distinct)
     if split in ("train", "english"):
         random.Random(seed).shuffle(chosen)
@@ -87,6 +95,11 @@ def emoji(
     if with_english:
         for one in _chosen("val", True) + _chosen("test", True):
             yield from records.of(one, ["en"])
+    foreign_names = [one for one in chosen if balanced and one in few]
+    num_others = len(_chosen("english", True)) - len(foreign_names) if with_english else 0
+    for number in range(1, num_others // max(len(foreign_names), 1)):
+        for one in foreign_names:
+            yield from records.of(one, languages, f"{one.split}-{one.key}-again-{number:03d}")
     for number, one in enumerate(_in_turns(languages, num_culture_samples)):
         yield from records.of(one, [one.culture], f"culture-{number:05d}-{one.key}")
 
@@ -94,14 +107,21 @@ def emoji(
 class _Records:
     """Makes records of emoji."""
 
-    def __init__(self, languages: Sequence[str], picture_set: str, keywords: str, pictures: bool):
+    def __init__(
+        self,
+        languages: Sequence[str],
+        picture_set: str,
+        keywords: str,
+        pictures: bool,
+        num_keywords: int | None,
+    ):
         from crosslingual_worlds.emoji import names
         from crosslingual_worlds.emoji.pictures import load_pictures
 
         self.words = {language: names.names(language) for language in languages}
         self.further = {language: names.keywords(language) for language in languages}
         self.drawn = load_pictures(picture_set)
-        self.kind, self.pictures = keywords, pictures
+        self.kind, self.pictures, self.num_pairs = keywords, pictures, num_keywords
 
     def of(self, one: "Emoji", languages: Sequence[str], key: str = "") -> "Iterator[Record]":
         """The emoji's record, and those of its English keywords, if it is named and drawn."""
@@ -125,7 +145,8 @@ class _Records:
             if self.kind == "records":
                 yield Record(f"{key}-{number}", image, {"en": [word]}, True, None, extra)
         for name in named if self.kind == "pairs" else ():
-            for number, word in enumerate(self.further[name][one.text] if name != "en" else ()):
+            words = self.further[name][one.text][: self.num_pairs] if name != "en" else ()
+            for number, word in enumerate(words):
                 beside = {"en": [self.words["en"][one.text]], name: [word]}
                 yield Record(f"{key}-{name}-{number}", image, beside, True, None, extra)
 
