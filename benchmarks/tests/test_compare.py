@@ -566,8 +566,8 @@ def test_a_plan_is_kept(tmp_path):
     plan = Plan(tmp_path / "plan.json")
     plan.steps["a"] = {"step_s": 0.5}
     command = Command(sys.executable, {}, tmp_path)
-    assert plan.num_steps("a", command, 10) == 20
-    assert Plan(tmp_path / "plan.json").num_steps("a", command, 10) == 20
+    assert plan.num_steps("a", [command], 10) == 20
+    assert Plan(tmp_path / "plan.json").num_steps("a", [command], 10) == 20
 
 
 def test_a_step_is_measured_anew_where_its_command_changed_but_not_for_another_seed(
@@ -578,17 +578,19 @@ def test_a_step_is_measured_anew_where_its_command_changed_but_not_for_another_s
         "crosslingual_benchmarks.compare.plan._measure", lambda *_: {"step_s": next(costs)}
     )
 
-    def command(seed, **changes):
-        run = {"output_dir": str(tmp_path / f"seed-{seed}" / "arms" / "run"), "seed": seed}
-        return Command("x train", {**run, "train_data": "a", **changes}, tmp_path)
+    def commands(seed, names="a", **changes):
+        arm = tmp_path / f"seed-{seed}" / "arms"
+        features = Command("x features", {"shards": names, "features_dir": f"{arm}/f"}, tmp_path)
+        run = {"train_data": f"{arm}/f", "output_dir": f"{arm}/run", "seed": seed}
+        return [features, Command("x train", run | changes, tmp_path)]
 
     first = tmp_path / "seed-0" / "plan.json"
     plan = Plan(first)
-    assert [plan.num_steps("a", command(0), 10) for _ in range(2)] == [20, 20]
+    assert [plan.num_steps("a", commands(0), 10) for _ in range(2)] == [20, 20]
     other = Plan(tmp_path / "seed-1" / "plan.json", first)
-    assert other.num_steps("a", command(1), 10) == 20
-    assert not other.knows("a", command(1, train_data="b"))
-    assert other.num_steps("a", command(1, width=3), 10) == 100
+    assert other.num_steps("a", commands(1), 10) == 20
+    assert not other.knows("a", commands(1, names="b"))
+    assert other.num_steps("a", commands(1, width=3), 10) == 100
 
 
 def test_a_changed_command_that_does_not_train_leaves_its_former_outputs_aside(tmp_path):
@@ -603,3 +605,17 @@ def test_a_changed_command_that_does_not_train_leaves_its_former_outputs_aside(t
     assert [path.name for path in made.iterdir()] == ["two"]
     (aside,) = (tmp_path / "earlier").iterdir()
     assert [path.name for path in aside.iterdir()] == ["one"]
+
+
+def test_a_command_that_changed_back_runs_again(tmp_path):
+    """Its own outputs were moved by the change; the mark of them goes with them."""
+    runner = runner_of(suite_of([ARM]), tmp_path)
+    made = tmp_path / "features"
+    command = Command("x features", {"features_dir": str(made)}, tmp_path / "x")
+    done = tmp_path / "x.done.json"
+    made.mkdir()
+    done.write_text(json.dumps({"key": "one", "seconds": 1.0, "command": "x"}))
+    runner._resumed(command, "one")  # of a comparison that wrote no note of its beginning
+    assert made.is_dir() and done.is_file()
+    runner._resumed(command, "two")
+    assert not made.exists() and not done.exists()

@@ -99,11 +99,11 @@ def test_features_that_take_the_whole_slice_are_an_error_with_a_remedy(tmp_path)
 def test_start_and_end_of_a_command_are_no_steps(tmp_path):
     plan, command = Plan(tmp_path / "plan.json"), Command("x", {}, tmp_path)
     plan.steps["a"] = {"step_s": 0.5, "overhead_s": 2.0}
-    assert plan.num_steps("a", command, 10) == 16
+    assert plan.num_steps("a", [command], 10) == 16
     of_another_seed = Plan(tmp_path / "seed-1" / "plan.json", tmp_path / "plan.json")
-    assert of_another_seed.num_steps("a", command, 9) == 14
+    assert of_another_seed.num_steps("a", [command], 9) == 14
     with pytest.raises(ValueError, match="start and end 2 s, so 6 s are 8 steps"):
-        plan.num_steps("a", command, 6)
+        plan.num_steps("a", [command], 6)
 
 
 def test_seconds_to_a_step_leave_out_the_pause_before_a_run_resumed(tmp_path):

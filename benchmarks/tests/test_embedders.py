@@ -3,6 +3,7 @@
 import torch
 
 from crosslingual_benchmarks.retrieval.embedders import RandomEmbedder, load_embedder
+from crosslingual_benchmarks.retrieval.scoring import embed_texts
 
 
 def test_methods_that_cannot_embed_are_refused_with_those_that_can(
@@ -34,3 +35,16 @@ def test_random_rows_depend_on_content_and_seed_alone():
     assert not torch.equal(other.embed_text(["a"])[0], rows[0])
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(3))
     assert load_embedder("random", None, seed=1) == other
+
+
+def test_texts_pass_once_each_in_batches_of_like_lengths_and_come_back_in_order():
+    seen, random = [], RandomEmbedder(seed=0)
+
+    class Recording:
+        def embed_text(self, texts):
+            seen.append(texts)
+            return random.embed_text(texts)
+
+    texts = ["long words", "a", "longer words yet", "bc", "a"]
+    assert torch.equal(embed_texts(Recording(), texts, 2), random.embed_text(texts))
+    assert seen == [["a", "bc"], ["long words", "longer words yet"]]

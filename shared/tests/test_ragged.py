@@ -127,3 +127,16 @@ def test_packed_states_are_the_padded_ones_of_the_real_tokens() -> None:
     torch.testing.assert_close(packed.values, states[mask.bool()], atol=1e-4, rtol=1e-4)
     alone = [encoder.encode_packed([text]).values for text in TEXTS]
     torch.testing.assert_close(packed.values, torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+
+def test_padding_that_is_computed_once_is_what_the_model_gives_for_all_of_it() -> None:
+    """In more texts than pass at a time, in an order that is not that of their lengths."""
+    encoder = load_multilingual_encoder("testbed:xlm-r", max_length=12)
+    texts = [TEXTS[number % 4] + " x" * (number % 9) for number in range(70)] + [""]
+    states, mask = encoder.encode(texts)
+    ids, expected_mask = encoder.tokenize(texts)
+    with torch.no_grad():
+        expected = encoder.model(ids, attention_mask=expected_mask).last_hidden_state
+    assert torch.equal(mask, expected_mask) and states.shape == (71, 12, encoder.width)
+    assert mask.sum(dim=1).min() == 2 and mask.sum(dim=1).max() == 12
+    torch.testing.assert_close(states, expected, atol=1e-4, rtol=1e-4)

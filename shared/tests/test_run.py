@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,25 @@ def test_a_resumed_run_keeps_its_settings(
     settings = {**common, "resume_from_checkpoint": "latest", **changes}
     line = refusal(tiny_run(settings=settings))
     assert re.search(message, line), line
+
+
+def test_a_setting_that_the_checkpoint_did_not_know_was_at_its_default(
+    begun: Path, tmp_path: Path
+) -> None:
+    """An older version's: a run does not go on with another objective unnoticed."""
+
+    @dataclass
+    class Later(RunSettings):
+        objective: str = "former"
+
+    checkpoint = tmp_path / "checkpoint-6"
+    shutil.copytree(begun / "checkpoint-6", checkpoint)
+    known = yaml.safe_load((checkpoint / "settings.yaml").read_text())
+    names = {field.name for field in fields(Later)}
+    same = {name: value for name, value in known.items() if name in names}
+    assert check_resumable(Later(**same), checkpoint, ALONE) == 6
+    with pytest.raises(ValueError, match="objective was former and is other"):
+        check_resumable(Later(**same, objective="other"), checkpoint, ALONE)
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a\n", "", "train_batch_size: many\n", "!!python/x 1"])

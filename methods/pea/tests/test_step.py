@@ -278,8 +278,13 @@ def test_padding_is_read_once(sd: str) -> None:
 
 
 def test_a_warm_start_needs_cross_attentions(sd: str, sd3: str) -> None:
-    with pytest.raises(ValueError, match="give a warm_start_share too"):
-        build(sd, warm_start_queries=4)
+    for setting in ("warm_start_queries", "warm_start_draws"):
+        with pytest.raises(ValueError, match=f"{setting} is of .* give a warm_start_share too"):
+            build(sd, **{setting: 4})
+    for folder, count, reason in ((sd, -1, "at least 0"), (sd3, 2, "has none")):
+        settings = TrainSettings(pretrained_model_name_or_path=folder, warm_start_draws=count)
+        with pytest.raises(ValueError, match=reason):
+            PeaParts(settings, torch.device("cpu"))
     with pytest.raises(ValueError, match="one attention: leave it out"):
         build(sd3, warm_start_share=0.5)
 
@@ -296,7 +301,8 @@ def test_a_warm_start_from_kept_questions_is_that_of_their_english_pass(
 
     def loss(of: dict[str, Tensor], first: int = 0) -> Tensor:
         rows = [torch.Generator().manual_seed(first * ROWS + row) for row in range(ROWS)]
-        return warm_start_step(built.adapter, built.frozen, of, rows)[0]
+        is_kept = "asked_0" in of
+        return warm_start_step(built.adapter, built.frozen, of, rows, is_kept=is_kept)[0]
 
     rows = [torch.Generator().manual_seed(seed) for seed in range(ROWS)]
     noisy = built.frozen.noising.draw(batch, rows)

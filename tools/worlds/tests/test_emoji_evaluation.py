@@ -137,12 +137,10 @@ def test_few_names_are_repeated_until_they_are_as_many_as_the_english_ones(fetch
     records = list(emoji(**few))
     texts = [record.captions for record in records]
     foreign = {"en": ["ant"], "de": ["Ameise"]}
-    assert (
-        texts.count(foreign) == 3 and len(texts) == 3 + 3
-    )
+    assert texts.count(foreign) == 3 and len(texts) == 3 + 3
     assert len({record.key for record in records}) == len(records)
-    fewer = list(emoji(**few, keywords="pairs", num_keywords=1))
-    assert [r.captions["de"] for r in fewer if "de" in r.captions] == [["Ameise"], ["Insekt"]] * 3
+    fewer = list(emoji(**few, keywords="pairs", num_keywords=1))  # two records, and three others
+    assert [r.captions["de"] for r in fewer if "de" in r.captions] == [["Ameise"], ["Insekt"]] * 2
     assert len({record.key for record in fewer}) == len(fewer)
 
 
@@ -179,6 +177,9 @@ def test_culture_emoji_are_named_in_their_own_language_alone(fetched_world):
         ({"split": "val", "num_names": 1}, "are of split train alone"),
         ({"languages": ["en", "de"], "num_names": 2}, "num_names is 2: en, de all name 1 emoji"),
         ({"languages": ["en", "de"], "num_names": 0}, "num_names is 0"),
+        ({"languages": ["en"], "with_english": True, "balanced": True}, "give num_names"),
+        ({"num_keywords": 2}, "num_keywords is a number of keywords: pairs"),
+        ({"keywords": "pairs", "num_keywords": 0}, "at least 1"),
         ({"with_english": True}, "name en among the languages"),
         ({"keywords": "all"}, "no keywords 'all'"),
         ({"languages": ["en"], "num_culture_samples": 1}, "no culture emoji belong to en"),

@@ -11,6 +11,7 @@ the commands in the results.
 import hashlib
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Required
@@ -34,8 +35,8 @@ alone were off by a quarter where batches differ in length.
 
 
 class PlannedSteps(TypedDict, total=False):
-    """An entry of plan.json; `made_of` is a hash of the command that was measured, and one without
-    it counts as any command's.
+    """An entry of plan.json; `made_of` is a hash of the command that was measured and of those
+    whose outputs it reads. One without it, of an earlier version, counts as any command's.
     """
 
     step_s: Required[float]
@@ -67,20 +68,26 @@ class Plan:
             found = read_fields(path, {}, remedy)
             self.steps = check_shape(dict[str, PlannedSteps], found, f"{path} is broken ({remedy})")
 
-    def knows(self, name: str, command: Command) -> bool:
-        """Whether a step of this very command was measured, be it with another seed's folders."""
-        made_of = self._hash_of(command)
+    def knows(self, name: str, commands: Sequence[Command]) -> bool:
+        """Whether a step of the last of these very commands, which reads the outputs of the others,
+        was measured, be it with another seed's folders.
+        """
+        made_of = self._hash_of(commands)
         return name in self.steps and self.steps[name].get("made_of", made_of) == made_of
 
-    def _hash_of(self, command: Command) -> str:
+    def _hash_of(self, commands: Sequence[Command]) -> str:
         ours = f"{self.path.parent}/"
-        settings = {k: str(v).replace(ours, "") for k, v in command.settings.items() if k != "seed"}
-        words = json.dumps([command.run, command.num_processes, settings], sort_keys=True)
-        return hashlib.sha256(words.encode()).hexdigest()
+        told = [
+            [c.run, c.num_processes, {k: str(v).replace(ours, "") for k, v in c.settings.items()}]
+            for c in commands
+        ]
+        for *_, settings in told:
+            settings.pop("seed", None)
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
-    def num_steps(self, name: str, command: Command, seconds: float) -> int:
-        """How many steps the command takes in `seconds` with its start and end, measured at the
-        first call.
+    def num_steps(self, name: str, commands: Sequence[Command], seconds: float) -> int:
+        """How many steps the last of the commands takes in `seconds` with its start and end,
+        measured where `knows` says that it was not.
 
         `name` is its name in the plan; the command has an `output_dir` of its own.
 
@@ -88,8 +95,8 @@ class Plan:
             RuntimeError: the short run failed.
             ValueError: not even `MIN_STEPS` steps fit.
         """
-        if not self.knows(name, command):
-            measured = _measure(command, seconds) | {"made_of": self._hash_of(command)}
+        if not self.knows(name, commands):
+            measured = _measure(commands[-1], seconds)
             with self._lock:
                 self.steps[name] = measured
         step_s, overhead_s = self.steps[name]["step_s"], self.steps[name].get("overhead_s", 0.0)
@@ -103,7 +110,8 @@ class Plan:
                 "step's share"
             )
         with self._lock:
-            self.steps[name] |= {"seconds": seconds, "steps": num_steps}
+            told = {"made_of": self._hash_of(commands), "seconds": seconds, "steps": num_steps}
+            self.steps[name] |= told
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, self.steps)
         return num_steps

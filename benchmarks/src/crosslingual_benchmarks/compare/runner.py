@@ -148,10 +148,11 @@ class Runner:
             if command.trains:
                 name = f"{arm.name}/{number}-{step.run}"
                 seconds = self._seconds_left(arm, number)
-                if not plan.knows(name, command):
+                behind = self.commands_behind(arm, number)
+                if not plan.knows(name, behind):
                     self.display.say(f"{arm.name}: how long a step of {step.run} takes")
                 with self.times.of("calibration"):
-                    num_steps = plan.num_steps(name, command, seconds)
+                    num_steps = plan.num_steps(name, behind, seconds)
                 command.settings[STEPS] = num_steps
                 step_s = plan.steps[name]["step_s"]
                 command.settings.update(curve.checkpointing(self.suite, num_steps, step_s))
@@ -206,7 +207,9 @@ class Runner:
         Raises:
             ValueError: its folder holds something that no command of this comparison wrote.
         """
-        begun = command.place.with_suffix(".begun")
+        begun, mark = command.place.with_suffix(".begun"), mark_of(command.place)
+        if mark is not None and mark["key"] == key:
+            return command
         if STEPS not in command.settings:
             if not begun.is_file() or begun.read_text() != key:
                 self._begin(command, key, [Path(place) for place in command.outputs])
@@ -229,15 +232,17 @@ class Runner:
         """Moves the outputs of the command's earlier run aside, where something else may be among
         them, and says which one begins.
         """
-        begun = command.place.with_suffix(".begun")
+        begun, done = (command.place.with_suffix(f".{word}") for word in ("begun", "done.json"))
         for outputs in folders:
-            if not begun.is_file() or not outputs.is_dir():
+            if not (begun.is_file() or done.is_file()) or not outputs.is_dir():
                 continue
             aside = self.folder / "earlier" / f"{outputs.name}-{secrets.token_hex(4)}"
             aside.parent.mkdir(exist_ok=True)
             shutil.move(outputs, aside)
             self.display.say(f"{outputs} is now {aside}: remove it when you no longer need it")
         begun.parent.mkdir(parents=True, exist_ok=True)
+        for former in (done, command.place.with_suffix(".spent.json")):
+            former.unlink(missing_ok=True)  # what they tell of was moved
         write_text(begun, key)
 
     def command_of(self, arm: Arm, number: int, step: Step) -> Command:

@@ -192,11 +192,14 @@ def _count_text(settings: "TrainTextSettings") -> dict[str, int]:
     from altdiffusion.text.encoder import new_student
     from crosslingual.frozen.clip import clip_config, clip_on_meta
     from crosslingual.frozen.memory import estimate, print_info
+    from crosslingual.frozen.weights import freeze_embeddings
 
     teacher, revision = settings.teacher, settings.teacher_revision
     width = clip_config(teacher, revision).text_config.hidden_size
     with torch.device("meta"):
         student = new_student(settings.text_encoder, width, settings.text_encoder_revision)
+    if not settings.train_embeddings:
+        freeze_embeddings(student)
     rows = settings.train_batch_size
     length = settings.max_length or min(77, student.config.max_position_embeddings - 2)
 
@@ -213,4 +216,5 @@ def _count_text(settings: "TrainTextSettings") -> dict[str, int]:
         "computed once, so that training holds the student alone"
     )
     frozen = {"teacher (targets alone)": clip_on_meta(teacher, revision)}
+    frozen |= {"word embeddings": found.frozen} if found.frozen else {}
     return print_info(title, found, frozen, trains="text encoder")

@@ -20,6 +20,7 @@ from crosslingual.frozen.schedule import (
     drop_captions,
     one_a_row,
 )
+from crosslingual.frozen.weights import freeze_embeddings
 from iap.clip import ClipSpace, clip_space, open_clip
 from iap.data import english_text
 from iap.encoder import add_lora, build_encoder
@@ -295,6 +296,8 @@ def estimate_memory(
     check_settings(settings)
     with torch.device("meta"):
         encoder = build_encoder(altclip, base.text.pooled_width)
+        if not settings.train_embeddings:
+            freeze_embeddings(encoder.roberta)
         if settings.train_encoder == "lora":
             add_lora(encoder, settings.lora_rank)
     unet = held = base.denoiser_on_meta() if settings.reads_unet else None

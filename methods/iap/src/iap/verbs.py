@@ -149,7 +149,7 @@ def info(settings: "TrainSettings") -> dict[str, int]:
     counts = base.count_parameters()
     frozen = {"denoiser": counts["denoiser"], "VAE": counts["vae"]}
     if found.frozen:
-        frozen["target encoder under LoRA"] = found.frozen
+        frozen["target encoder, frozen"] = found.frozen
     title = (
         f"{config['base']}, encoder from {config['text_encoder']} ({settings.train_encoder}), "
         f"width {config['width']}; training from features holds the encoder and {found.held:,} "

@@ -200,7 +200,8 @@ def _count_translation(settings: "TrainEncoderSettings") -> dict[str, int]:
     title = (
         f"step {settings.step} on {encoder}; target languages {len(config['languages'])}, each "
         f"further one with {shape.hidden_size * (shape.hidden_size + 1):,} parameters more. "
-        f"Sentences are counted with {tokens} tokens each, the most."
+        f"Sentences are counted with {tokens} tokens each, the most"
+        f"{', and scores over all tokens' if settings.output_vocabulary == 'text' else ''}."
     )
     frozen = {"embeddings of XLM-R" if is_b else "XLM-R": found.frozen}
     trains = "XLM-R's layers, decoder and maps" if is_b else "decoder and maps"

@@ -21,8 +21,18 @@ class PeaParts(FrozenParts):
     """
 
     def __init__(self, settings: TrainSettings, device: torch.device):
-        """Opens the base that the settings name."""
+        """Opens the base that the settings name.
+
+        Raises:
+            ValueError: `warm_start_draws` is negative, or the base has no cross-attention.
+        """
         base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+        if settings.warm_start_draws < 0:
+            raise ValueError("warm_start_draws must be at least 0")
+        if settings.warm_start_draws and not base.family.has_cross_attention:
+            raise ValueError(
+                f"warm_start_draws are what cross-attentions are asked, and {base.id} has none"
+            )
         super().__init__(
             base,
             settings.text_encoder,

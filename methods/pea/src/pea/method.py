@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crosslingual.frozen.base import Conditioning
+
 
 class PeaAdapter(nn.Module):
     """LN -> Linear -> GELU -> Linear -> GELU -> Linear, for bases without a pooled text vector (SD
@@ -193,9 +195,10 @@ class CrossAttentions(BlockOutputs):
         self.asked.append(asked)
         super()._keep(module, inputs, output)
 
-    def ask(self, asked: Sequence[Tensor], text: Any, project: nn.Module) -> None:
+    def ask(self, asked: Sequence[Tensor], text: Conditioning, project: nn.Module) -> None:
         """Takes what earlier passes asked, (B, draws, P, W) a layer, in place of a pass: one draw a
-        picture, from its generator; `text` answers, through the denoiser's `project`.
+        picture, from its generator. The answers kept are those of `text`, through the denoiser's
+        `project`.
         """
         states, mask = project(text.states), text.mask
         picks = [torch.randint(asked[0].shape[1], (1,), generator=row) for row in self.draws]

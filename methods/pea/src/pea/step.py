@@ -64,6 +64,8 @@ def load_frozen(
         )
     if settings.warm_start_queries and not settings.warm_start_share:
         raise ValueError("warm_start_queries is of the warm start: give a warm_start_share too")
+    if settings.warm_start_draws and not settings.warm_start_share:
+        raise ValueError("warm_start_draws is of the warm start: give a warm_start_share too")
     if settings.feature_blocks:  # before the weights are read
         shape = base.wrap_denoiser(base.denoiser_on_meta(), resolution=settings.resolution)
         choose_layers(shape, settings)
@@ -181,14 +183,16 @@ def warm_start_step(
     batch: dict[str, Tensor],
     draws: Generators,
     num_queries: int = 0,
+    is_kept: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the loss of a batch, and its parts, in the warm start.
 
     The English pipeline denoises the parallel rows, and its cross-attentions are then asked the
     same of every caption of theirs. No other part of the denoiser runs for the adapter, so that
-    several captions cost as much as one in `pea_step`; and none at all where the batch holds what
-    is asked (`asked_0`, ...). The arguments are those of `pea_step`, and how many positions of a
-    picture each cross-attention asks from; 0 for all.
+    several captions cost as much as one in `pea_step`. The arguments are those of `pea_step`, how
+    many positions of a picture each cross-attention asks from (0 for all), and whether what is
+    asked is kept in the batch (`asked_0`, ...), of the English caption also where it is dropped,
+    so that no pass runs.
     """
     denoiser, null = frozen.denoiser, frozen.null
     device = denoiser.device
@@ -212,8 +216,8 @@ def warm_start_step(
     asking = [every[row] for row in rows.tolist()]
     attentions = CrossAttentions(layers, num_queries, asking)
     text = Conditioning(**english)
-    with torch.no_grad():
-        if "asked_0" in batch:
+    with torch.no_grad(), denoiser.autocast():
+        if is_kept:
             kept = [batch[f"asked_{number}"][rows] for number in range(len(layers))]
             attentions.ask(kept, text, denoiser.text_projection())
         else:

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from crosslingual.adapter.pipeline import draw
+from crosslingual.features.loader import is_features
 from crosslingual.features.training_data import open_run_data, validation_batch
 from crosslingual.frozen.base import Base
+from crosslingual.frozen.weights import resolve
 from crosslingual.training.engine import AdamW
 from crosslingual.training.rehearsal import draw_rehearsal
 from crosslingual.training.run import Run
@@ -31,6 +33,10 @@ def train(settings: TrainSettings) -> Path:
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     config = adapter_config(settings)
     rehearsed = settings.rehearsed(settings.languages)
+    if settings.warm_start_draws and not is_features(resolve(settings.train_data or "")):
+        raise ValueError(
+            "warm_start_draws are kept with features: give --train_data a folder of `pea features`"
+        )
     data = open_run_data(settings, frozen_parts(settings, run.ranks), run.ranks)
     held_out = validation_batch(settings)
     frozen = load_frozen(settings, base, data.null, run.ranks.device)
@@ -42,8 +48,8 @@ def train(settings: TrainSettings) -> Path:
         for draws in run.micro_steps(step):
             batch = draw_rehearsal(next(batches), rehearsed, settings.rehearsal, draws)
             if step <= warm_start:
-                num_queries = settings.warm_start_queries
-                loss, parts = warm_start_step(adapter, frozen, batch, draws, num_queries)
+                given = settings.warm_start_queries, bool(settings.warm_start_draws)
+                loss, parts = warm_start_step(adapter, frozen, batch, draws, *given)
             else:
                 loss, parts = pea_step(adapter, frozen, batch, draws, settings)
             run.backward(loss, parts, keys=partial(data.keys, batch))

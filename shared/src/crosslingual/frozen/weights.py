@@ -147,8 +147,8 @@ def freeze_embeddings(encoder: nn.Module) -> None:
 
 
 def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters of a module that do not train, by name: what the tensors that a run trained
-    lack of the whole.
+    """The parameters of a module that do not train, by name: what a checkpoint of trained tensors
+    leaves out.
     """
     return {n: p.detach() for n, p in module.named_parameters() if not p.requires_grad}
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,9 @@ def check_resumable(settings: RunSettings, checkpoint: Path, ranks: Ranks) -> in
     for former, name in settings.FORMER_NAMES.items():
         if former in before:
             before[name] = before.pop(former)
+    for setting in fields(settings):  # one that the checkpoint's version did not have yet
+        if setting.name not in before and setting.default is not MISSING:
+            before[setting.name] = setting.default
     changes = {
         name: f"{name} was {before[name]} and is {now[name]}"
         for name in now

@@ -109,6 +109,8 @@ def save_translation(
         for name, tensor in model.state_dict().items()
         if not name.startswith("encoder.")
     }
+    if model.output_ids is not None:
+        state["output_ids"] = model.output_ids.cpu()
     save_artifact(folder, state=state, config=config, card=card, add=write_encoder)
     return Path(folder)
 
@@ -131,6 +133,6 @@ def load_translation(folder: str | Path) -> tuple[TranslationModel, Any]:
     encoder = load_multilingual_encoder(str(Path(folder) / config.pop("encoder")))
     model = TranslationModel(encoder.model, config)
     loaded = {f"encoder.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
-    model.limit_output(state.get("output_ids"))
+    model.limit_output(state.pop("output_ids", None))
     load_strict(model, {**loaded, **state})
     return model.requires_grad_(False).eval(), encoder.tokenizer

@@ -114,7 +114,7 @@ class TranslationModel(nn.Module):
     def __init__(self, encoder: XLMRobertaModel, config: dict[str, Any]):
         """Puts new maps and a new decoder on an encoder, drawn by torch's global generator."""
         super().__init__()
-        self.register_buffer("output_ids", None)
+        self.register_buffer("output_ids", None, persistent=False)  # found anew by each run
         self.config = config
         self.encoder = encoder
         self.language_maps = LanguageMaps(len(config["languages"]), encoder.config.hidden_size)

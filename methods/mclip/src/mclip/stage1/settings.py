@@ -54,6 +54,7 @@ class TrainEncoderSettings(RunSettings):
         encoder_dropout: dropout of XLM-R in step b; its own config's if not given.
         output_vocabulary: tokens that the decoder predicts: encoder, all of it (as published), or
             text, those of train_data alone: scores over 250,002 tokens cost more than all else.
+            Each step has its own; validation leaves out tokens that are not predicted.
         both_ways: translate each batch back as well; in step b, which encodes both sides anyway,
             this costs a pass of the decoder.
         label_smoothing: share of the label that the translation loss spreads over the vocabulary.

@@ -45,12 +45,13 @@ def train_encoder(settings: TrainEncoderSettings) -> Path:
     model.limit_output(seen_ids(folder, pairs) if limited else None)
     data = TokenBatches(folder, pairs, settings, run.ranks, pad=model.pad)
     engine = run.prepare(model)
+    output_weight = model.output_weight  # frozen
     batches = data.batches(run.first_micro_step)
     for step in run.steps():
         for draws in run.micro_steps(step):
             batch = next(batches)
             torch.manual_seed((settings.seed * 0x9E3779B1 + draws.place) % 2**63)  # dropout
-            loss, parts = encoder_step(engine, model.output_weight, batch, settings)
+            loss, parts = encoder_step(engine, output_weight, batch, settings)
             run.backward(loss, parts, keys=partial(data.keys, batch))
         run.end_step()
         if run.validates(step):

@@ -66,20 +66,23 @@ def validate(
         and direction too, such as `validation_bleu_de-en`.
     """
     model.eval()
-    losses, recalls, bleus = [], {}, {}
+    losses, unknown, recalls, bleus = [], [], {}, {}
     for pair, rows in held_out.items():
         directions = {
             way: [row if way == pair else row[::-1] for row in rows]
             for way in (pair, pair[::-1])
             if way in pairs
         }
-        loss, recalls["-".join(pair)] = _read(settings, model, tokenizer, directions)
+        loss, unknown_share, recalls["-".join(pair)] = _read(settings, model, tokenizer, directions)
         losses.append(loss)
+        unknown.append(unknown_share)
         for way, texts in directions.items():
             if chosen := texts[: settings.num_translated]:
                 bleus["-".join(way)] = _bleu(settings, model, tokenizer, chosen, way[1])
     model.train()
     values = {"validation_loss": fmean(losses), "validation_recall@1": fmean(recalls.values())}
+    if model.output_ids is not None:
+        values["validation_unknown_tokens"] = fmean(unknown)
     values |= {f"validation_recall@1_{name}": value for name, value in recalls.items()}
     if bleus:
         values["validation_bleu"] = fmean(bleus.values())
@@ -92,11 +95,13 @@ def _read(
     model: TranslationModel,
     tokenizer: Any,
     directions: Mapping[Pair, Sequence[tuple[str, str]]],
-) -> tuple[float, float]:
-    """The translation loss in the directions that train, one or both of a pair, and R@1."""
+) -> tuple[float, float, float]:
+    """The translation loss in the directions that train, one or both of a pair, the share of tokens
+    that the decoder does not predict and the loss leaves out, and R@1.
+    """
     (source, target), rows = next(iter(directions.items()))
     ordered = sorted(rows, key=lambda row: max(map(len, row)))
-    loss, num_tokens, vectors = 0.0, 0, ([], [])
+    loss, num_tokens, num_asked, vectors = 0.0, 0, 0, ([], [])
     for start in range(0, len(ordered), settings.train_batch_size):
         texts = ordered[start : start + settings.train_batch_size]
         batch = {"source_language": source, "target_language": target}
@@ -115,11 +120,13 @@ def _read(
         )
         loss += mean.item() * len(output.labels_T)
         num_tokens += len(output.labels_T)
+        asked = ("target", "source")[: len(directions)]
+        num_asked += sum(int((batch[f"{side}_mask"].sum(dim=1) - 1).sum()) for side in asked)
         vectors[0].append(output.source_BD)
         vectors[1].append(output.target_BD)
     sides = [torch.cat(parts) for parts in vectors]
     recall = recall_at_k(*sides, torch.arange(len(rows)), ks=(1,))
-    return loss / num_tokens, recall.mean_recall
+    return loss / num_tokens, 1 - num_tokens / num_asked, recall.mean_recall
 
 
 def _bleu(

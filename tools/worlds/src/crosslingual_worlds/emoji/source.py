@@ -13,6 +13,7 @@ culture's language alone, if that language trains, and the culture score asks fo
 import io
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,8 @@ def emoji(
         num_names: the foreign names of so many emoji of `train` alone: those that all of the
             languages name, in an order of `seed`, so that fewer are among more. `with_english`
             keeps the English names of the others.
-        balanced: repeats the records that foreign languages name until they are about half, so that
-            few names among all English ones still train.
+        balanced: repeats the records of `num_names`, where they are fewer than the English ones
+            beside them, until they are about as many.
         num_culture_samples: records of the languages' own culture emoji to add, in turns, each
             named in its own language alone.
         picture_set: `noto`, `fluent`, `twemoji` or `openmoji`.
@@ -80,6 +81,10 @@ def emoji(
         raise ValueError(
             "with_english, balanced, num_names and num_culture_samples are of split train alone"
         )
+    if balanced and not (with_english and num_names):
+        raise ValueError("balanced is of few names among English ones: give num_names and these")
+    if num_keywords is not None and (keywords != "pairs" or num_keywords < 1):
+        raise ValueError("num_keywords is a number of keywords: pairs, at least 1")
     if with_english and "en" not in languages:
         raise ValueError("with_english adds English names: name en among the languages")
     records = _Records(languages, picture_set, keywords, pictures, num_keywords)
@@ -87,19 +92,23 @@ def emoji(
     if split in ("train", "english"):
         random.Random(seed).shuffle(chosen)
     few = chosen if num_names is None else _few(chosen, records.words, num_names)
+    counts = Counter()
     for one in chosen:
         named_in = languages if one in few else ["en"] if with_english else []
         if split == "culture":
             named_in = [name for name in languages if name == one.culture]
-        yield from records.of(one, named_in)
+        for record in records.of(one, named_in):
+            counts[one in few] += 1
+            yield record
     if with_english:
         for one in _chosen("val", True) + _chosen("test", True):
-            yield from records.of(one, ["en"])
-    foreign_names = [one for one in chosen if balanced and one in few]
-    num_others = len(_chosen("english", True)) - len(foreign_names) if with_english else 0
-    for number in range(1, num_others // max(len(foreign_names), 1)):
-        for one in foreign_names:
-            yield from records.of(one, languages, f"{one.split}-{one.key}-again-{number:03d}")
+            for record in records.of(one, ["en"]):
+                counts[False] += 1
+                yield record
+    for number in range(1, round(counts[False] / counts[True]) if balanced else 1):
+        for one in chosen:
+            key = f"{one.split}-{one.key}-again-{number:03d}"
+            yield from records.of(one, languages, key) if one in few else ()
     for number, one in enumerate(_in_turns(languages, num_culture_samples)):
         yield from records.of(one, [one.culture], f"culture-{number:05d}-{one.key}")
 
