@@ -29,7 +29,11 @@ from crosslingual.data.text import dump_json
 from crosslingual.folders import publish_folder
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.denoiser import Denoiser
-from crosslingual.frozen.encoders import MultilingualEncoder, load_multilingual_encoder
+from crosslingual.frozen.encoders import (
+    MultilingualEncoder,
+    check_width,
+    load_multilingual_encoder,
+)
 from crosslingual.frozen.families import call_options, family_of
 from crosslingual.frozen.tokens import Cut, on_cut, report_cut
 
@@ -178,11 +182,7 @@ def load_encoder(config: dict[str, Any]) -> MultilingualEncoder:
     """
     name = config["text_encoder"]
     encoder = load_multilingual_encoder(name, config["text_encoder_revision"], config["max_length"])
-    if encoder.width != config["encoder_width"]:
-        raise ValueError(
-            f"the adapter reads states of width {config['encoder_width']} and {name} gives "
-            f"{encoder.width}: name the encoder that it was trained on"
-        )
+    check_width(name, encoder.width, config["encoder_width"])
     return encoder
 
 

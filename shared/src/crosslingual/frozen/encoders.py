@@ -48,6 +48,32 @@ def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
     return state_width(config), min(MAX_LENGTH, int(known["model_max_length"]))
 
 
+def known_length(name: str, width: int) -> int | None:
+    """A prompt's tokens by `encoder_shape`, for an adapter that is imported with an encoder; None
+    where that cannot be read without a network: the encoder is no folder and not well known.
+
+    Raises:
+        ValueError: its states are not `width` wide, as the adapter reads; or it is a published
+            model to convert first.
+    """
+    if published_shape(name, "encoder") is None and not Path(resolve(name)).is_dir():
+        return None
+    found, length = encoder_shape(name)
+    check_width(name, found, width)
+    return length
+
+
+def check_width(name: str, found: int, wanted: int) -> None:
+    """Refuses, by a ValueError, an encoder whose states are of another width than an adapter
+    reads.
+    """
+    if found != wanted:
+        raise ValueError(
+            f"the adapter reads states of width {wanted} and {name} gives {found}: name the "
+            "encoder that it was trained on"
+        )
+
+
 def encoder_config(name: str, revision: str | None = None) -> Any:
     """A text encoder's config, by `model_config`."""
     return model_config(name, revision, "encoder", "text encoder")
