@@ -145,11 +145,11 @@ def test_what_overflows_in_fp16_stays_in_fp32(sd: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("base", "widths"), [("flux", (16, 16)), ("sd3", (32, 36))])
-def test_released_adapters_for_flux_and_sd3_give_stock_pipelines_what_their_users_compute(
+def test_files_of_the_released_flux_form_give_stock_pipelines_what_their_users_compute(
     request: pytest.FixtureRequest, tmp_path: Path, base: str, widths: tuple[int, int]
 ) -> None:
-    """ByT5 gets no mask, T5's slot the projector's output after a GELU, and CLIP's the mean of
-    fc.
+    """ByT5 gets no mask, T5's slot the projector's output after a GELU, and CLIP's the mean of fc;
+    on an SD 3 too, for which the authors released another one.
     """
     t5, tokenizer = make_t5(12), t5_tokenizer()
     t5.save_pretrained(tmp_path / "t5"), tokenizer.save_pretrained(tmp_path / "t5")

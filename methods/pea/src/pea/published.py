@@ -29,8 +29,8 @@ def published_names(num_linear: int, *, has_bias: bool, has_fc: bool) -> set[str
 def published_shape(state: dict[str, Tensor], is_joint: bool | None = None) -> dict[str, Any]:
     """Infers the adapter's form and widths from a published state dict: `layernorm.*`, `projector`
     of 3 or 5 layers without biases, or of 2 with them, and `fc.*` where the base takes a pooled
-    vector. SDXL's `fc` is wider than the projector's output and gives the states; that of FLUX.1
-    and SD 3, bases of joint attention, is narrower and gives the pooled vector.
+    vector. SDXL's `fc` is wider than the projector's output and gives the states; FLUX.1's is
+    narrower and gives the pooled vector, and so it is read on any base of joint attention.
 
     Raises:
         ValueError: the names are not PEA's; the nearest form is named, with what differs. Or the
