@@ -61,8 +61,10 @@ def attach_adapter(
 
     Raises:
         FileNotFoundError: the encoder cannot be reached.
-        ValueError: the adapter was made for another kind of base, or another encoder.
+        ValueError: the adapter was made for another kind of base, or another encoder; or the
+            pipeline is offloaded already. It is as it was, then.
     """
+    refuse_offloaded(pipe)
     family, _ = family_of(pipe)
     widths = config["width"], config["pooled_width"]
     check_widths(pipe, *widths, inner=replaces_projection)
@@ -95,7 +97,11 @@ def set_text_encoder(
     """Puts a text encoder that answers like the base's own, and its tokenizer, in a pipeline, which
     is changed in place. The encoder, which gives states and perhaps a pooled vector of these
     widths, moves to the denoiser's device and dtype.
+
+    Raises:
+        ValueError: the widths are not the base's, or the pipeline is offloaded already.
     """
+    refuse_offloaded(pipe)
     check_widths(pipe, width, pooled_width)
     if not isinstance(text_encoder, AdaptedTextEncoder):
         text_encoder.text_model = NotClip()
@@ -111,15 +117,22 @@ def _mask_padding(module: nn.Module, args: tuple, named: dict[str, Any]) -> tupl
     return (ids, mask, *args[2:]), {n: v for n, v in named.items() if n != "input_ids"}
 
 
-def _place(
-    pipe: Any, text_encoder: nn.Module, tokenizer: Any, *, zeros_for_empty: bool = False
-) -> Any:
-    family, denoiser = family_of(pipe)
+def refuse_offloaded(pipe: Any) -> None:
+    """Refuses, by a ValueError, a pipeline whose parts move between devices: a text encoder that
+    comes now would not. What changes a pipeline asks this first.
+    """
+    _, denoiser = family_of(pipe)
     if hasattr(denoiser, "_hf_hook") and getattr(pipe, "hf_device_map", None) is None:
         raise ValueError(
             "the pipeline's parts are moved between devices already: attach first, and call "
             "enable_model_cpu_offload or enable_sequential_cpu_offload then"
         )
+
+
+def _place(
+    pipe: Any, text_encoder: nn.Module, tokenizer: Any, *, zeros_for_empty: bool = False
+) -> Any:
+    family, denoiser = family_of(pipe)
     placed = text_encoder.to(denoiser.device, denoiser.dtype)
     if denoiser.dtype == torch.float16:
         _keep_fp32(placed)

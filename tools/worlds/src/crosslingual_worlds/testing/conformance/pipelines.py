@@ -16,6 +16,7 @@ from diffusers import (
     ControlNetModel,
     DiffusionPipeline,
     LCMScheduler,
+    ModelMixin,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
@@ -29,6 +30,7 @@ from crosslingual_worlds.testing.host import unchanged_host
 PROMPTS, NEGATIVE = ["ein Haus", "maison"], ["grün", "bleu"]
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype("uint8"))
 MASK = Image.fromarray(np.pad(np.full((16, 32), 255, "uint8"), ((0, 16), (0, 0))))
+OFFLOADS = ("enable_model_cpu_offload", "enable_sequential_cpu_offload")
 KINDS = ("text2img", "img2img", "inpaint", "controlnet", "lcm", "lora")
 
 
@@ -68,6 +70,14 @@ def draw(pipe: Any, **inputs: Any) -> np.ndarray:
     pipe.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np", **inputs}
     return pipe(**options, generator=torch.Generator().manual_seed(0)).images
+
+
+def parts_of(pipe: Any) -> list[Any]:
+    """A pipeline's parts with all modules in them, and the configs, to compare with later ones."""
+    parts = list(pipe.components.values())
+    modules = [m for part in parts if isinstance(part, torch.nn.Module) for m in part.modules()]
+    configs = [dict(part.config) for part in parts if isinstance(part, ModelMixin)]
+    return [*map(id, parts), *map(id, modules), dict(pipe.config), *configs]
 
 
 class Pipelines:
@@ -201,10 +211,19 @@ class Pipelines:
         pipe.delete_adapters("both")
         pipe.load_lora_weights(weights)
         assert np.array_equal(draw(pipe, prompt="ein Haus"), drawn)
-        offloaded = DiffusionPipeline.from_pretrained(sd, trust_remote_code=False)
-        offloaded.unet._hf_hook = object()
+
+    @pytest.mark.parametrize("offload", OFFLOADS)
+    def test_an_offloaded_pipeline_is_refused_and_stays_as_it_was(
+        self, subject: Subject, request: pytest.FixtureRequest, family: str, offload: str
+    ) -> None:
+        pipe = DiffusionPipeline.from_pretrained(
+            request.getfixturevalue(family), trust_remote_code=False
+        )
+        getattr(pipe, offload)(device="cpu")
+        before = parts_of(pipe)
         with pytest.raises(ValueError, match="attach first"):
-            self.attach(subject, offloaded, adapter)
+            self.attach(subject, pipe, request.getfixturevalue(self.families[family]))
+        assert parts_of(pipe) == before
 
     def test_the_text_encoder_answers_the_calls_that_clip_answers(
         self, subject: Subject, sd: str, adapter: str
