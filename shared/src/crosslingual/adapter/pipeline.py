@@ -24,6 +24,7 @@ from crosslingual.adapter.text_encoder import (
     NotClip,
     build_adapter,
     mask_padding,
+    refuse_start,
 )
 from crosslingual.data.text import dump_json
 from crosslingual.folders import publish_folder
@@ -117,6 +118,11 @@ def _mask_padding(module: nn.Module, args: tuple, named: dict[str, Any]) -> tupl
     return (ids, mask, *args[2:]), {n: v for n, v in named.items() if n != "input_ids"}
 
 
+def _refuse_start(module: nn.Module, args: tuple, named: dict[str, Any]) -> None:
+    """Has a text encoder of transformers refuse what the drop-in refuses by itself."""
+    refuse_start(module.config, args[0] if args else named["input_ids"])
+
+
 def refuse_offloaded(pipe: Any) -> None:
     """Refuses, by a ValueError, a pipeline whose parts move between devices: a text encoder that
     comes now would not. What changes a pipeline asks this first.
@@ -137,6 +143,8 @@ def _place(
     if denoiser.dtype == torch.float16:
         _keep_fp32(placed)
     family.set_text(pipe, placed, tokenizer, zeros_for_empty=zeros_for_empty)
+    if not isinstance(placed, AdaptedTextEncoder) and hasattr(placed.config, "refused_start"):
+        placed.register_forward_pre_hook(_refuse_start, with_kwargs=True)
     if hasattr(pipe, "load_lora_into_text_encoder"):
         pipe.load_lora_into_text_encoder = _name_text_lora
     return pipe

@@ -15,7 +15,7 @@ import pkgutil
 import warnings
 from importlib.metadata import entry_points
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +71,18 @@ def mask_padding(
     return given.to(ids.device) * (is_text | ~is_text.any(dim=1, keepdim=True))
 
 
+def refuse_start(config: Any, ids: Tensor) -> None:
+    """Refuses, by a ValueError, prompts (B, L) with what their pipeline puts before prompts by
+    default: `refused_start` of the text encoder's config, which no adapter has read in training.
+    """
+    start, first = config.refused_start, ids[0].tolist()
+    if start and start in (first[: len(start)], first[1 : 1 + len(start)]):
+        raise ValueError(
+            "the pipeline put its English instruction before the prompt, which the adapter has not "
+            "learnt to read: call it with complex_human_instruction=None"
+        )
+
+
 def build_adapter(config: dict[str, Any]) -> nn.Module:
     """The adapter that an exported config describes, by its method's own
     `METHOD.method.build_adapter`.
@@ -103,6 +115,7 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
         use_attention_mask: bool = True,
         part: dict[str, Any] | None = None,
         ends_with_padding: bool = False,
+        refused_start: list[int] | None = None,
         **others: Any,
     ):
         """transformers wants each to have a default.
@@ -118,12 +131,14 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
             part: what it answers where a pipeline has several text encoders: `first`, and the
                 ranges `tokens`, `channels` and `pooled` of `AdaptedTextEncoder.part`.
             ends_with_padding: whether a prompt's last token is the one that pads as well.
+            refused_start: tokens that no prompt may start with, for `refuse_start`; None where the
+                pipeline puts nothing before prompts.
             others: transformers' own.
         """
         self.encoder_config, self.adapter_config = encoder_config, adapter_config
         self.projection_dim, self.use_attention_mask = projection_dim, use_attention_mask
         self.prompt_length, self.part = prompt_length, part
-        self.ends_with_padding = ends_with_padding
+        self.ends_with_padding, self.refused_start = ends_with_padding, refused_start
         super().__init__(pad_token_id=pad_token_id, **others)
 
 
@@ -215,9 +230,11 @@ class AdaptedTextEncoder(PreTrainedModel):
         return next(chain(self.adapter.parameters(), self.encoder.parameters())).device
 
     @property
-    def text_model(self) -> "NotClip":
-        """What pipelines ask for CLIP's own model, for `clip_skip` and a LoRA's weights."""
-        return NotClip()
+    def text_model(self) -> NoReturn:
+        """What pipelines ask for CLIP's own model, for `clip_skip` and a LoRA's weights: a
+        ValueError, which a pipeline that diffusers loads by itself gives too.
+        """
+        raise ValueError(NOT_CLIP)
 
     def get_input_embeddings(self) -> nn.Module:
         """The encoder's token embeddings."""
@@ -257,8 +274,10 @@ class AdaptedTextEncoder(PreTrainedModel):
         (B, P) first. `position_ids` count from 0 in order, as CLIP's do; the encoder has its own.
 
         Raises:
-            ValueError: positions in another order, or attention weights are asked for.
+            ValueError: positions in another order, or attention weights are asked for; or the
+                prompts start as `refuse_start` says.
         """
+        refuse_start(self.config, input_ids)
         length = input_ids.shape[1]
         if position_ids is not None and position_ids.flatten().tolist() != list(range(length)):
             raise ValueError("the encoder has positions of its own: leave out position_ids")
