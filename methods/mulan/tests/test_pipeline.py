@@ -56,6 +56,7 @@ def pixart_adapter(pixart: str, encoder: str, tmp_path_factory: pytest.TempPathF
 
 class TestPipelines(conformance.Pipelines):
     families = {"sd": "adapter", "sdxl": "sdxl_adapter"}
+    states_are_tokens = False
 
     def embeddings(
         self, adapter: str, prompts: list[str], negative: list[str] | None

@@ -13,6 +13,7 @@ prompt, never inside the UNet. A pipeline that holds it is saved and loaded by d
 import copy
 import pkgutil
 import warnings
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from itertools import chain
 from typing import Any, NoReturn
@@ -31,6 +32,15 @@ NOT_CLIP = (
     "the adapted text encoder has no layers of CLIP: leave out clip_skip, and load LoRA files "
     "without their text_encoder weights"
 )
+
+
+@dataclass
+class AdaptedOutput(BaseModelOutputWithPooling):
+    """The drop-in's answer. `text_embeds` is the pooled vector again, by the name that CLIP's text
+    model with a projection gives it, and that compel reads.
+    """
+
+    text_embeds: Tensor | None = None
 
 
 class NotClip:
@@ -269,7 +279,7 @@ class AdaptedTextEncoder(PreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = True,
-    ) -> BaseModelOutputWithPooling | tuple[Tensor, ...]:
+    ) -> AdaptedOutput | tuple[Tensor, ...]:
         """Answers with the states (B, L, D) first, or, where the base wants a pooled vector, that
         (B, P) first. `position_ids` count from 0 in order, as CLIP's do; the encoder has its own.
 
@@ -314,6 +324,9 @@ class AdaptedTextEncoder(PreTrainedModel):
         if not return_dict:
             return (first,)
         hidden_states = OneLayer((states, states)) if output_hidden_states else None
-        return BaseModelOutputWithPooling(
-            last_hidden_state=first, pooler_output=pooled, hidden_states=hidden_states
+        return AdaptedOutput(
+            last_hidden_state=first,
+            pooler_output=pooled,
+            hidden_states=hidden_states,
+            text_embeds=pooled,
         )
