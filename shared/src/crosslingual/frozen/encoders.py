@@ -38,7 +38,7 @@ def _encoder_class(config: Any) -> tuple[type, dict[str, bool]]:
 
 def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
     """Width of an encoder's token states, and a prompt's tokens by default, without its weights."""
-    with _offering_conversion(name, revision):
+    with offering_conversion(name, revision):
         config = encoder_config(name, revision)
         _encoder_class(config)
         known = published_shape(name, "tokenizer")
@@ -105,7 +105,7 @@ def _without_mask(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[
 
 
 @contextmanager
-def _offering_conversion(name: str, revision: str | None) -> Iterator[None]:
+def offering_conversion(name: str, revision: str | None) -> Iterator[None]:
     """Says of a published model that is not read as it is by which command it is converted."""
     try:
         yield
@@ -189,7 +189,7 @@ def load_multilingual_encoder(
     """Loads a text encoder (a folder, a hub id or WORLD:NAME such as `testbed:xlm-r`) with its
     tokenizer. A prompt has `max_length` tokens; the tokenizer's own limit, and at most 77, if None.
     """
-    with _offering_conversion(name, revision):
+    with offering_conversion(name, revision):
         model_class, arguments = _encoder_class(encoder_config(name, revision))
         model = load_frozen(model_class, name, revision=revision, dtype=dtype, **arguments)
     tokenizer = open_tokenizer(name, revision)
