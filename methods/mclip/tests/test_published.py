@@ -124,6 +124,14 @@ def test_published_layers_say_the_same_from_our_folder(tmp_path: Path, make: Any
     torch.testing.assert_close(found, expected, atol=close, rtol=close)
 
 
+def test_an_encoder_of_another_width_is_refused_at_import(tmp_path: Path) -> None:
+    weight = {"dim_proj.weight": torch.ones(WIDTH, CLIP_WIDTH)}
+    torch.save({**torch_adapter()[1], **weight}, tmp_path / "projectors.pt")
+    given = replace(settings(tmp_path), text_encoder="FacebookAI/xlm-roberta-large")
+    with pytest.raises(ValueError, match="reads states of width 12 and .*-large gives 1024"):
+        import_published(given)
+
+
 NAMES = {"self_attn.out_proj": "self_attn.out_proj", **FROM_TORCH}
 
 
