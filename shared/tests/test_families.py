@@ -4,6 +4,7 @@ through each, whatever its noise and its attention.
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,8 +33,11 @@ from crosslingual_worlds.testing.miniatures import (
 
 CPU, ROWS, WIDTH = torch.device("cpu"), 3, 16
 WRITERS = {"sd": write_sd, "sdxl": write_sdxl, "pixart": write_pixart}
-WRITERS |= (FLOWS := {"sd3": write_sd3, "flux": write_flux, "sana": write_sana})
+FLOWS = {"sd3": write_sd3, "flux": write_flux, "sana": write_sana}
+FLOWS["schnell"] = partial(write_flux, guidance_embeds=False)  # FLUX.1-schnell is told no guidance
+WRITERS |= FLOWS
 SCALES = {"sd3": (1.5305, 0.0609), "flux": (0.3611, 0.1159), "sana": (0.41407, 0.0)}
+SCALES["schnell"] = SCALES["flux"]
 EXPECTED = {
     "sd": TextShape(16, None, 16, 16, (16,)),
     "sdxl": TextShape(32, 20, 16, 32, (16, 16), added_embedding=(44, 32)),
@@ -42,6 +46,7 @@ EXPECTED = {
     "flux": TextShape(16, 16, 512, 16, (16,)),
     "sana": TextShape(8, None, 300, 16, (8,), takes_mask=True),
 }
+EXPECTED["schnell"] = EXPECTED["flux"]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +71,8 @@ def test_a_family_is_recognised_and_says_what_text_it_takes(
     bases: dict[str, Base], name: str
 ) -> None:
     base = bases[name]
-    assert base.family.name == name and base.text == EXPECTED[name]
+    assert base.family.name == {"schnell": "flux"}.get(name, name)
+    assert base.text == EXPECTED[name]
     assert base.latents == Latents(4, *SCALES.get(name, (0.18215, 0.0)), 8)
     assert base.text.takes_mask == base.family.takes_mask
     pipe = base.load_pipeline()
@@ -103,10 +109,10 @@ def test_prediction_is_what_the_stock_pipeline_calls_its_model_for(
         generator=torch.Generator().manual_seed(0),
         output_type="latent",
         **({"use_resolution_binning": False} if name in ("pixart", "sana") else {}),
-        **({"guidance_scale": 3.5} if name == "flux" else {"guidance_scale": 1.0}),
+        **({"guidance_scale": 3.5} if base.family.name == "flux" else {"guidance_scale": 1.0}),
     )
     given, time, expected = calls[0]
-    if name == "flux":
+    if base.family.name == "flux":
         given, time, expected = unpack(given, 4, 4), 1000 * time, unpack(expected, 4, 4)
     text = base.load_text(CPU).encode(prompts)
     denoiser = base.load_denoiser(CPU, resolution=RESOLUTION)
@@ -135,7 +141,7 @@ def test_blocks_and_cross_attentions_run_in_the_order_they_are_named(
         denoiser.predict(drawn.latents, drawn.timesteps, base.load_text(CPU).encode(["x"] * ROWS))
     assert blocks and [module for module in ran if module in blocks] == blocks
     assert [m for m in ran if m not in blocks] == [layer for _, layer in layers]
-    assert bool(layers) == (name not in ("sd3", "flux")), "there attention is joint"
+    assert bool(layers) == (name not in ("sd3", "flux", "schnell")), "there attention is joint"
     parts = [label.split(".")[0] for label, _ in layers]
     assert set(parts) <= {"down_blocks", "mid_block", "up_blocks", "transformer_blocks"}
     assert all(label.endswith("attn2") for label, _ in layers)
@@ -241,7 +247,12 @@ def test_t5_reads_no_more_tokens_than_its_config_names(
 
 
 def test_fluxs_shift_grows_with_the_picture(bases: dict[str, Base]) -> None:
-    """As its pipeline's: exp(mu) with mu of 0.5 for 256 tokens and 1.15 for 4,096."""
+    """As its pipeline's: exp(mu) with mu of 0.5 for 256 tokens and 1.15 for 4,096; schnell's is 1
+    for all.
+    """
+    for edge in (32, 128):
+        middle = bases["schnell"].process.spread_timesteps(1, edge * edge)
+        assert middle.item() == pytest.approx(500)
     process = bases["flux"].process
     for edge, mu in ((32, 0.5), (128, 1.15)):
         middle = process.spread_timesteps(1, edge * edge) / 1000
@@ -251,7 +262,9 @@ def test_fluxs_shift_grows_with_the_picture(bases: dict[str, Base]) -> None:
     assert torch.equal(pack(latent), packed) and torch.equal(unpack(packed, 6, 8), latent)
 
 
-@pytest.mark.parametrize(("name", "num"), [("sd3", 4), ("flux", 4), ("sana", 4), ("sd", 8)])
+@pytest.mark.parametrize(
+    ("name", "num"), [("sd3", 4), ("flux", 4), ("schnell", 4), ("sana", 4), ("sd", 8)]
+)
 def test_features_are_the_pictures_whatever_the_number_of_text_tokens(
     bases: dict[str, Base], name: str, num: int
 ) -> None:

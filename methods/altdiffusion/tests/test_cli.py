@@ -66,15 +66,29 @@ class TestPages(conformance.Pages):
     runs = {"altdiffusion --help": "", "altdiffusion info": ""}
 
 
-def test_a_text_encoder_of_another_width_is_refused_before_anything_is_trained(
-    command: Command, recipe: dict[str, Any], encoder: str, sdxl: str, shards: str, tmp_path: Path
+@pytest.mark.parametrize("verb", ["features", "train", "info"])
+def test_a_base_that_does_not_suit_is_refused_before_any_work(
+    command: Command,
+    parts: dict[str, Any],
+    encoder: str,
+    sdxl: str,
+    pixart: str,
+    shards: str,
+    tmp_path: Path,
+    verb: str,
 ) -> None:
     save_text_encoder(build_student(encoder, 20), tmp_path / "wide")
-    settings = {**recipe, "train_data": shards, "output_dir": tmp_path / "run"}
-    line = refusal(command("train", **{**settings, "text_encoder": tmp_path / "wide"}))
+    settings = {
+        "features": {**parts, "shards": shards, "features_dir": tmp_path / "features"},
+        "train": {**parts, "train_data": shards, "output_dir": tmp_path / "run"},
+        "info": parts,
+    }[verb]
+    line = refusal(command(verb, **{**settings, "text_encoder": tmp_path / "wide"}))
     assert "gives states of width 20, and this base's UNet takes width 16: train the stud" in line
-    line = refusal(command("train", **{**settings, "pretrained_model_name_or_path": sdxl}))
-    assert "with a pooled vector" in line
+    for base, reason in ((sdxl, "with a pooled vector"), (pixart, "under a mask")):
+        line = refusal(command(verb, **{**settings, "pretrained_model_name_or_path": base}))
+        assert f"{reason} (family " in line and "choose a Stable Diffusion 1.x or 2.x" in line
+    assert not (tmp_path / "features" / "index.json").exists()
 
 
 def test_features_of_a_retrained_text_encoder_are_stale(

@@ -20,6 +20,7 @@ from altdiffusion.settings import ImportSettings
 from altdiffusion.text.encoder import load_text_encoder, unpack
 from crosslingual.frozen.base import Base
 from crosslingual_worlds.testing.conformance.pipelines import draw
+from crosslingual_worlds.testing.fixtures import Command, succeeded
 from crosslingual_worlds.testing.miniatures import MAX_TOKENS, WIDTH, fill
 
 PROMPTS, KINDS = ["ein Haus 3", "maison 5"], ["m9", "m18"]
@@ -124,6 +125,19 @@ def test_the_authors_pipeline_becomes_a_stock_one_that_draws_the_same(
     np.testing.assert_allclose(
         draw(attached, prompt=PROMPTS), draw(pipe, prompt=PROMPTS), atol=1e-5
     )
+
+
+def test_the_authors_pipeline_is_imported_and_draws_by_the_command(
+    command: Command, tmp_path: Path, sd: str, encoder: str
+) -> None:
+    source, stock = tmp_path / "AltDiffusion-m18", tmp_path / "stock"
+    source.mkdir()
+    write_published(source, sd, encoder, "m18")
+    succeeded(command("import", input=source, output_dir=stock, guidance_scale=5))
+    assert read_config(stock)["guidance_scale"] == 5.0
+    drawing = {"prompt": ["ein Haus"], "height": 32, "width": 32, "num_inference_steps": 1}
+    succeeded(command("generate", adapter=stock, output_dir=tmp_path / "pictures", **drawing))
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 1
 
 
 class Evil:

@@ -1,6 +1,7 @@
 """The student as transformers has it: how it starts, what is loaded, and what padding may cost."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from altdiffusion.text.encoder import (
     unpack,
 )
 from altdiffusion.text.pipeline import load_embedder
+from crosslingual.cli.main import main
 from crosslingual.frozen.clip import load_clip
 
 TEXTS = ["house 3", "ein Haus", "", "une maison"]
@@ -164,11 +166,32 @@ def test_a_pickle_is_not_opened(student: str, tmp_path: Path) -> None:
     state = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
-    with pytest.raises(FileNotFoundError, match="only safetensors are read"):
+    with pytest.raises(ValueError, match="take it out once by"):
         load_text_encoder(str(folder))
     (folder / "pytorch_model.bin").rename(folder / "model.safetensors")
     with pytest.raises(ValueError, match="is a pickle"):
         load_text_encoder(str(folder))
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_pickles_are_converted_by_the_command_that_the_error_names(
+    student: str, teacher: str, tmp_path: Path, is_whole: bool
+) -> None:
+    """As AltCLIPs are on the hub."""
+    encoder, folder = load_text_encoder(student), tmp_path / "pickled"
+    if is_whole:
+        save_altclip(folder, encoder, load_clip(teacher))
+    else:
+        save_text_encoder(encoder, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="out once by `crosslingual encoder convert") as raised:
+        build_student(str(folder), 16)
+    words = shlex.split(str(raised.value).split("`")[1])
+    assert words[:3] == ["crosslingual", "encoder", "convert"] and words[4] == str(folder)
+    assert main([*words[1:-1], str(tmp_path / "converted")]) == 0
+    found = load_text_encoder(str(tmp_path / "converted")).model.state_dict()
+    assert all(torch.equal(found[name], t) for name, t in encoder.model.state_dict().items())
 
 
 def test_altclip_keeps_clips_pictures_and_puts_the_student_before_clips_text_projection(

@@ -1,6 +1,13 @@
 """The command as a person meets it."""
 
+from pathlib import Path
+from typing import Any
+
+import pytest
+
 from crosslingual_worlds.testing import conformance
+from crosslingual_worlds.testing.conformance.command import refusal
+from crosslingual_worlds.testing.fixtures import Command
 
 EMPTY = {"validation_steps": 2, "validation_data": "{tmp}/empty"}
 STALE = {
@@ -35,6 +42,21 @@ class TestCommand(conformance.Command):
     pickle = "are pickles, which are not read here"
     other_base = ("sdxl", "use the adapter's base")
     num_trainable = 5880 + 2 * 12 + 12 * 16 + 16  # of the miniature XLM-R, and of the head
+
+
+@pytest.mark.parametrize("verb", ["features", "train", "ablate", "info"])
+def test_a_base_of_joint_attention_is_refused_before_any_work(
+    command: Command, parts: dict[str, Any], sd3: str, shards: str, tmp_path: Path, verb: str
+) -> None:
+    settings = {
+        "features": {"shards": shards, "features_dir": tmp_path / "features"},
+        "train": {"train_data": shards, "output_dir": tmp_path / "run"},
+        "ablate": {"train_data": shards, "output_dir": tmp_path / "ablation"},
+        "info": {},
+    }[verb]
+    line = refusal(command(verb, **{**parts, **settings, "pretrained_model_name_or_path": sd3}))
+    assert "attends to text and picture in one (family sd3)" in line
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".npy", ".json", ".pt")]
 
 
 class TestPages(conformance.Pages):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from transformers import XLMRobertaConfig
 from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaLayer
 
 from crosslingual.frozen.encoders import load_multilingual_encoder
+from crosslingual_worlds.testing.fixtures import Command, succeeded
 from mclip.artifact import load_model
 from mclip.pipeline import load_embedder
 from mclip.published import import_published, write_encoder
@@ -122,6 +124,31 @@ def test_published_layers_say_the_same_from_our_folder(tmp_path: Path, make: Any
         found = trikd.x_projector(states[~is_pad], LENGTHS)
     close = 5e-3 if has_scale else 1e-5  # the one in half precision was rounded
     torch.testing.assert_close(found, expected, atol=close, rtol=close)
+
+
+def test_an_encoder_of_another_width_is_refused_at_import(tmp_path: Path) -> None:
+    weight = {"dim_proj.weight": torch.ones(WIDTH, CLIP_WIDTH)}
+    torch.save({**torch_adapter()[1], **weight}, tmp_path / "projectors.pt")
+    given = replace(settings(tmp_path), text_encoder="FacebookAI/xlm-roberta-large")
+    with pytest.raises(ValueError, match="reads states of width 12 and .*-large gives 1024"):
+        import_published(given)
+
+
+def test_published_projectors_are_imported_and_embed_by_the_command(
+    command: Command, clip: str, encoder: str, tmp_path: Path
+) -> None:
+    weight = {"dim_proj.weight": torch.ones(WIDTH, CLIP_WIDTH)}
+    torch.save({**torch_adapter()[1], **weight}, tmp_path / "projectors.pt")
+    given = {"state_dict": tmp_path / "projectors.pt", "output_dir": tmp_path / "model"}
+    given |= {"clip": clip, "text_encoder": encoder, "num_heads": HEADS, "max_length": 16}
+    succeeded(command("import", **given, languages=["en", "de"]))
+    assert load_model(tmp_path / "model")[1]["languages"] == ["en", "de"]
+    (tmp_path / "texts.txt").write_text("a house\nein Haus\n")
+    embedding = {"texts": tmp_path / "texts.txt", "output": tmp_path / "texts"}
+    succeeded(command("embed", model=tmp_path / "model", **embedding))
+    rows = np.load(tmp_path / "texts.npy")
+    expected = load_embedder(str(tmp_path / "model")).embed_text(["a house", "ein Haus"])
+    np.testing.assert_allclose(rows, expected, atol=2e-3)
 
 
 NAMES = {"self_attn.out_proj": "self_attn.out_proj", **FROM_TORCH}

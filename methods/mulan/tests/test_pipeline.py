@@ -15,7 +15,7 @@ import crosslingual.adapter.pipeline
 import mulan
 from crosslingual.frozen.base import Base
 from crosslingual_worlds.testing import conformance
-from crosslingual_worlds.testing.conformance.pipelines import PROMPTS, draw
+from crosslingual_worlds.testing.conformance.pipelines import OFFLOADS, PROMPTS, draw, parts_of
 from crosslingual_worlds.testing.host import unchanged_host
 from mulan.artifact import adapter_config, load_adapter, save_adapter
 from mulan.method import build_adapter
@@ -56,6 +56,7 @@ def pixart_adapter(pixart: str, encoder: str, tmp_path_factory: pytest.TempPathF
 
 class TestPipelines(conformance.Pipelines):
     families = {"sd": "adapter", "sdxl": "sdxl_adapter"}
+    states_are_tokens = False
 
     def embeddings(
         self, adapter: str, prompts: list[str], negative: list[str] | None
@@ -117,6 +118,22 @@ def test_pixart_reads_the_encoder_through_the_replaced_projection_and_saves_in_s
     assert all(name.startswith(("diffusers.", "transformers.")) for name in modules)
     again = draw(stock, prompt=PROMPTS, negative_prompt="grün", **options)
     np.testing.assert_allclose(pictures, again, atol=1e-5)
+
+
+@pytest.mark.parametrize("offload", OFFLOADS)
+@pytest.mark.parametrize("family", ["pixart", "sana"])
+def test_an_offloaded_pipeline_keeps_its_own_projection(
+    request: pytest.FixtureRequest, tmp_path: Path, encoder: str, family: str, offload: str
+) -> None:
+    """Where the adapter would take its place."""
+    base = request.getfixturevalue(family)
+    adapter = write(tmp_path / "adapter", base, encoder, english_states=False)
+    pipe = load_pipeline(base)
+    getattr(pipe, offload)(device="cpu")
+    before = parts_of(pipe)
+    with pytest.raises(ValueError, match="attach first"):
+        mulan.attach(pipe, adapter)
+    assert parts_of(pipe) == before
 
 
 def test_encoder_is_gone_after_encode_and_the_pipeline_draws_without_it(

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 import mulan
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import load_multilingual_encoder
-from crosslingual_worlds.testing.conformance.pipelines import draw
+from crosslingual_worlds.testing.conformance.command import refusal
+from crosslingual_worlds.testing.conformance.pipelines import draw, parts_of
+from crosslingual_worlds.testing.fixtures import Command, succeeded
 from crosslingual_worlds.testing.miniatures import fill
 from mulan.artifact import load_adapter
+from mulan.pipeline import attach_module
 from mulan.published import import_published
 from mulan.settings import ImportSettings
 
@@ -197,6 +200,15 @@ def test_pixart_reads_states_and_mask_without_the_prefix(
         changes["state_dict"] = str(tmp_path)
     options = {"pretrained_model_name_or_path": pixart, **reading, **changes}
     folder = brought_in(tmp_path, theirs, **options)
+    before = parts_of(pipe)
+    module, config = load_adapter(folder)
+    for wrong, error in (
+        ({"text_encoder": "no/such"}, FileNotFoundError),
+        ({"width": 9}, ValueError),
+    ):
+        with pytest.raises(error):
+            attach_module(pipe, module, {**config, **wrong})
+        assert parts_of(pipe) == before, "an error leaves the pipeline's own transformer"
     mulan.attach(pipe, folder)
     options = {"clean_caption": False, "max_sequence_length": LENGTH}
     assert load_adapter(folder)[1]["call_options"] == options
@@ -221,6 +233,28 @@ def test_pixart_reads_states_and_mask_without_the_prefix(
     assert draw(pipe, prompt=PROMPTS, **options).std() > 0
     with pytest.raises(ValueError, match=f"call the pipeline with max_sequence_length={LENGTH}"):
         draw(pipe, prompt=PROMPTS, clean_caption=False)
+
+
+def test_a_published_file_is_imported_and_draws_by_the_command(
+    command: Command, tmp_path: Path, sdxl: str, encoder: str, reading: dict[str, Any]
+) -> None:
+    theirs = fill(Two(12, (16, 16), Pool(20, 32, 20)))
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    given = {"state_dict": tmp_path / "theirs.pth", "output_dir": tmp_path / "adapter"}
+    given |= {"pretrained_model_name_or_path": sdxl, **reading}
+    line = refusal(command("import", **given))
+    assert "say --null_policy zeros or --null_policy adapter" in line
+    succeeded(command("import", **given, null_policy="zeros", languages=["en", "de"]))
+    assert load_adapter(tmp_path / "adapter")[1]["languages"] == ["en", "de"]
+    drawing = {"prompt": ["ein Haus"], "height": 32, "width": 32, "num_inference_steps": 1}
+    drawing |= {"adapter": tmp_path / "adapter", "output_dir": tmp_path / "pictures"}
+    succeeded(command("generate", **drawing))
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 1
+
+
+def test_an_encoder_of_another_width_is_refused_at_import(tmp_path: Path, encoder: str) -> None:
+    with pytest.raises(ValueError, match="reads states of width 10 .* gives 12: name the encoder"):
+        brought_in(tmp_path, Queries(10, 16), text_encoder=encoder)
 
 
 def test_an_encoder_that_spells_the_prefix_otherwise_is_refused(

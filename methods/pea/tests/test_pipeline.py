@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 import pea
@@ -18,7 +19,7 @@ from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import load_multilingual_encoder
 from crosslingual.frozen.families import call_options
 from crosslingual_worlds.testing import conformance
-from crosslingual_worlds.testing.conformance.pipelines import PROMPTS, draw
+from crosslingual_worlds.testing.conformance.pipelines import PROMPTS, draw, lora
 from crosslingual_worlds.testing.miniatures import make_t5, t5_tokenizer
 from pea.artifact import adapter_config, load_adapter, save_adapter
 from pea.method import build_adapter
@@ -145,11 +146,11 @@ def test_what_overflows_in_fp16_stays_in_fp32(sd: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("base", "widths"), [("flux", (16, 16)), ("sd3", (32, 36))])
-def test_released_adapters_for_flux_and_sd3_give_stock_pipelines_what_their_users_compute(
+def test_files_of_the_released_flux_form_give_stock_pipelines_what_their_users_compute(
     request: pytest.FixtureRequest, tmp_path: Path, base: str, widths: tuple[int, int]
 ) -> None:
-    """ByT5 gets no mask, T5's slot the projector's output after a GELU, and CLIP's the mean of
-    fc.
+    """ByT5 gets no mask, T5's slot the projector's output after a GELU, and CLIP's the mean of fc;
+    on an SD 3 too, for which the authors released another one.
     """
     t5, tokenizer = make_t5(12), t5_tokenizer()
     t5.save_pretrained(tmp_path / "t5"), tokenizer.save_pretrained(tmp_path / "t5")
@@ -205,10 +206,57 @@ def test_sanas_english_instruction_is_refused_and_our_own_calls_go_without_it(
     pipe = Base.open(sana).load_pipeline()
     assert call_options(pipe) == {}, "it is for the base's own text encoder"
     pea.attach(pipe, write(tmp_path / "sana", sana, long_encoder, width=8))
-    size = {"height": 32, "width": 32, "use_resolution_binning": False}
     with pytest.raises(ValueError, match="complex_human_instruction=None"):
-        draw(pipe, prompt="ein Haus", **size)
-    assert np.isfinite(draw(pipe, prompt="ein Haus", **size, **call_options(pipe))).all()
+        draw(pipe, prompt="ein Haus", **SANA)
+    assert np.isfinite(draw(pipe, prompt="ein Haus", **SANA, **call_options(pipe))).all()
+
+
+SANA = {"height": 32, "width": 32, "use_resolution_binning": False}
+
+
+def test_a_saved_pipeline_goes_on_refusing_what_its_text_encoder_cannot_do(
+    sd: str, adapter: str, sana: str, long_encoder: str, tmp_path: Path
+) -> None:
+    """Loaded by diffusers itself, without `attach`."""
+    folder = write(tmp_path / "adapter", sana, long_encoder, width=8)
+    for base, attached in ((sd, adapter), (sana, folder)):
+        pea.attach(Base.open(base).load_pipeline(), attached).save_pretrained(
+            tmp_path / Path(base).name
+        )
+    again = DiffusionPipeline.from_pretrained(tmp_path / Path(sana).name, trust_remote_code=False)
+    with pytest.raises(ValueError, match="complex_human_instruction=None"):
+        draw(again, prompt="ein Haus", **SANA)
+    assert call_options(again) == {"complex_human_instruction": None}
+    assert np.isfinite(draw(again, prompt="ein Haus", **SANA, **call_options(again))).all()
+    again = DiffusionPipeline.from_pretrained(tmp_path / Path(sd).name, trust_remote_code=False)
+    with pytest.raises(ValueError, match="leave out clip_skip"):
+        draw(again, prompt="ein Haus", clip_skip=1)
+    layer = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    of_clip = {f"{layer}.lora_A.weight": torch.ones(2, 8)}
+    of_clip[f"{layer}.lora_B.weight"] = torch.ones(8, 2)
+    with pytest.raises(ValueError, match="load LoRA files without their text_encoder weights"):
+        again.load_lora_weights({**lora(again.unet), **of_clip})
+
+
+def test_several_pictures_of_several_prompts_each_read_their_own_mask_on_sana(
+    sana: str, long_encoder: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "sana", sana, long_encoder, width=8)
+    pipe = pea.attach(Base.open(sana).load_pipeline(), folder)
+    texts, negative = ["ein Haus mit Garten", "x"], ["grün", "bleu et vert"]
+    given = {"device": "cpu", "negative_prompt": negative}
+    once = pipe.encode_prompt(texts, **given)
+    for one, twice in zip(
+        once, pipe.encode_prompt(texts, True, **given, num_images_per_prompt=2), strict=True
+    ):
+        torch.testing.assert_close(twice, one[[0, 0, 1, 1]])
+    noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    options = {**SANA, **call_options(pipe), "negative_prompt": negative}
+    drawn = draw(
+        pipe, prompt=texts, num_images_per_prompt=2, latents=noise.expand(4, -1, -1, -1), **options
+    )
+    expected = draw(pipe, prompt=texts, latents=noise.expand(2, -1, -1, -1), **options)
+    np.testing.assert_allclose(drawn, expected[[0, 0, 1, 1]], atol=1e-5)
 
 
 def test_a_form_that_does_not_suit_a_base_is_refused_before_anything_is_loaded(

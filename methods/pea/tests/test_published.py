@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crosslingual_worlds.testing.fixtures import Command, succeeded
 from pea.artifact import load_adapter
 from pea.method import build_adapter
 from pea.published import import_published, published_shape
@@ -108,6 +109,42 @@ def test_every_published_form_gives_what_its_authors_compute(
     defaults = (256, False, 3.5) if form is flux_layers else (77, True, 7.5)
     found = tuple(config[name] for name in ("max_length", "mask_padding", "guidance_scale"))
     assert found == defaults
+
+
+def test_an_encoder_that_can_be_read_says_how_many_tokens_and_is_of_the_files_width(
+    tmp_path: Path, encoder: str
+) -> None:
+    """The authors' Chinese-CLIP reads 52, and is known before it is converted."""
+    torch.save(published(five_layers), tmp_path / "proj.bin")
+    chinese = "encoders/OFA-Sys/chinese-clip-vit-huge-patch14"
+    wide = {"layernorm.weight": torch.ones(1024), "layernorm.bias": torch.zeros(1024)}
+    wide |= {"projector.0.weight": torch.ones(24, 1024)}
+    torch.save(published(five_layers) | wide, tmp_path / "wide.bin")
+    given = {"output_dir": str(tmp_path / "adapter"), "pretrained_model_name_or_path": "a/base"}
+    for file, name, length in (("proj", encoder, 16), ("wide", chinese, 52)):
+        file = {"state_dict": str(tmp_path / f"{file}.bin"), "text_encoder": name}
+        folder = import_published(ImportSettings(**given, **file))
+        assert load_adapter(folder)[1]["max_length"] == length
+        folder = import_published(ImportSettings(**given, **file, max_length=9))
+        assert load_adapter(folder)[1]["max_length"] == 9
+    file = {"state_dict": str(tmp_path / "proj.bin"), "text_encoder": chinese}
+    with pytest.raises(ValueError, match="reads states of width 12 .*huge-patch14 gives 1024"):
+        import_published(ImportSettings(**given, **file))
+
+
+def test_a_published_file_is_imported_and_draws_by_the_command(
+    command: Command, sd: str, encoder: str, tmp_path: Path
+) -> None:
+    torch.save(published(five_layers), tmp_path / "proj.bin")
+    given = {"state_dict": tmp_path / "proj.bin", "output_dir": tmp_path / "adapter"}
+    given |= {"pretrained_model_name_or_path": sd, "text_encoder": encoder}
+    succeeded(command("import", **given, languages=["de", "zh"], guidance_scale=5))
+    config = load_adapter(tmp_path / "adapter")[1]
+    assert (config["languages"], config["guidance_scale"]) == (["de", "zh"], 5.0)
+    drawing = {"prompt": ["ein Haus"], "height": 32, "width": 32, "num_inference_steps": 1}
+    drawing |= {"adapter": tmp_path / "adapter", "output_dir": tmp_path / "pictures"}
+    succeeded(command("generate", **drawing))
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 1
 
 
 def test_the_released_flux_adapter_has_its_size_and_its_meaning() -> None:

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from altdiffusion.data import trained_encoder
 from altdiffusion.settings import TrainSettings
 from altdiffusion.text.encoder import tell_diffusers
-from altdiffusion.unet import trained_unet
+from altdiffusion.unet import open_base, trained_unet
 from crosslingual.adapter.artifact import load_artifact_config, model_card, save_artifact
-from crosslingual.frozen.base import Base
 from crosslingual.frozen.weights import quiet_libraries
 
 CONFIG, KIND = "altdiffusion.json", "pipeline"
@@ -50,7 +49,7 @@ def pipeline_config(settings: TrainSettings) -> dict[str, Any]:
 
 def build_pipeline(settings: TrainSettings, unet: nn.Module) -> Any:
     """Builds the base's pipeline with a UNet and the settings' text encoder."""
-    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    base = open_base(settings)
     encoder = trained_encoder(settings)
     tell_diffusers(encoder)
     return base.load_pipeline(

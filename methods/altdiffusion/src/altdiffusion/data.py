@@ -21,10 +21,10 @@ from altdiffusion.text.encoder import (
     student_places,
     unpack,
 )
+from altdiffusion.unet import check_width, open_base
 from crosslingual.features.loader import FeatureLoader
 from crosslingual.features.ragged import Ragged
 from crosslingual.features.training_data import TrainingData, open_run_data
-from crosslingual.frozen.base import Base
 from crosslingual.frozen.weights import weights_hash
 from crosslingual.training.processes import Ranks
 
@@ -45,8 +45,9 @@ class FrozenParts:
     """
 
     def __init__(self, settings: TrainSettings, device: torch.device):
-        """Opens the base; loads no weights."""
-        self.base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+        """Opens the base, and refuses one that does not suit; loads no weights."""
+        self.base = open_base(settings)
+        check_width(settings, self.base)
         self.settings, self.languages, self.device = settings, settings.languages, device
 
     @cached_property

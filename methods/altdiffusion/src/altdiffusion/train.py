@@ -13,7 +13,7 @@ from altdiffusion.method import CAPTION_DROPOUT
 from altdiffusion.pipeline import draw
 from altdiffusion.settings import TrainSettings
 from altdiffusion.step import denoising_step
-from altdiffusion.unet import load_stage_unet
+from altdiffusion.unet import load_stage_unet, open_base
 from crosslingual.features.training_data import validation_batch
 from crosslingual.frozen.base import Base, Denoiser
 from crosslingual.frozen.schedule import Noising
@@ -28,7 +28,7 @@ def train(settings: TrainSettings) -> Path:
             "at ZeRO stage 3 no process holds whole weights to draw with: use ds/zero2.json, or "
             "leave out --validation_prompts"
         )
-    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    base = open_base(settings)
     data, held_out = open_data(settings, run.ranks), validation_batch(settings)
     noising = open_noising(base, settings, run.ranks.device)
     engine = run.prepare(load_trainable_unet(settings))

@@ -23,15 +23,33 @@ def load_stage_unet(settings: TrainSettings) -> nn.Module:
 
     Raises:
         FileNotFoundError: there is no such folder or hub entry.
-        ValueError: keys do not match, or the width is not the text encoder's.
+        ValueError: keys do not match, the base is of another kind, or the width is not the text
+            encoder's.
     """
-    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    base = open_base(settings)
     check_width(settings, base)
     if settings.unet is not None and not Path(settings.unet).is_dir():
         raise FileNotFoundError(
             f"no folder {settings.unet}: give --unet the pipeline that the previous stage wrote"
         )
     return set_trainable(base.load_model(settings.unet), settings)
+
+
+def open_base(settings: TrainSettings) -> Base:
+    """Opens the base of a run.
+
+    Raises:
+        FileNotFoundError: there is no such base.
+        ValueError: its denoiser takes more than the states of one text encoder.
+    """
+    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    if base.text.pooled_width or base.text.takes_mask:
+        more = "with a pooled vector" if base.text.pooled_width else "under a mask"
+        raise ValueError(
+            f"{base.id} takes text states {more} (family {base.family.name}), which AltDiffusion "
+            "does not train: choose a Stable Diffusion 1.x or 2.x"
+        )
+    return base
 
 
 def check_width(settings: TrainSettings, base: Base) -> None:
@@ -41,15 +59,11 @@ def check_width(settings: TrainSettings, base: Base) -> None:
         ValueError: with both widths.
     """
     width = int(student_config(settings.text_encoder, settings.text_encoder_revision).project_dim)
-    text = base.text
-    takes_states_alone = text.pooled_width is None and not text.takes_mask
-    if not takes_states_alone or width != text.width:
+    if width != base.text.width:
         raise ValueError(
             f"{settings.text_encoder} gives states of width {width}, and this base's UNet takes "
-            f"width {text.width}"
-            + (" with a pooled vector" if text.pooled_width else "")
-            + (" under a mask" if text.takes_mask else "")
-            + ": train the student with a teacher of that width (SD 1.x 768, SD 2.x 1024)"
+            f"width {base.text.width}: train the student with a teacher of that width (SD 1.x 768, "
+            "SD 2.x 1024)"
         )
 
 

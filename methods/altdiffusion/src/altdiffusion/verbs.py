@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         TrainSettings,
     )
     from altdiffusion.text.settings import TrainTextSettings
+    from crosslingual.frozen.base import Base
 
 DESCRIPTION = (
     "AltDiffusion (arXiv 2308.09991): a multilingual text encoder, and a UNet that reads it.\n"
@@ -140,11 +141,11 @@ def info(settings: "TrainSettings | TrainTextSettings") -> dict[str, int]:
 def _count_unet(settings: "TrainSettings") -> dict[str, int]:
     import torch
 
-    from altdiffusion.unet import set_trainable
-    from crosslingual.frozen.base import Base, Conditioning
+    from altdiffusion.unet import open_base, set_trainable
+    from crosslingual.frozen.base import Conditioning
     from crosslingual.frozen.memory import estimate, predict_on_meta, print_info
 
-    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    base = open_base(settings)
     counts = base.count_parameters()
     with torch.device("meta"):
         unet = set_trainable(base.denoiser_on_meta(), settings)
@@ -158,7 +159,7 @@ def _count_unet(settings: "TrainSettings") -> dict[str, int]:
     found = estimate(unet, forward, settings, checkpoint=checkpoint)
     frozen = {"UNet, frozen": found.frozen} if found.frozen else {}
     frozen["VAE (features alone)"] = counts["vae"]
-    frozen["text encoder (features alone)"] = _count_encoder(settings, base.text.width)
+    frozen["text encoder (features alone)"] = _count_encoder(settings, base)
     title = (
         f"{base.id}, {settings.stage}, {rows} pictures of {settings.resolution} pixels on a GPU"
         f"{', gradient checkpointing' if settings.gradient_checkpointing else ''}"
@@ -166,15 +167,17 @@ def _count_unet(settings: "TrainSettings") -> dict[str, int]:
     return print_info(title, found, frozen, trains="UNet")
 
 
-def _count_encoder(settings: "TrainSettings", width: int) -> int:
+def _count_encoder(settings: "TrainSettings", base: "Base") -> int:
     import torch
 
     from altdiffusion.text.encoder import new_student, student_places
+    from altdiffusion.unet import check_width
     from crosslingual.frozen.encoders import encoder_on_meta
 
     place = student_places(settings.text_encoder)[0]
     if Path(place).is_dir() or settings.starts_from is None:
         try:
+            check_width(settings, base)
             return encoder_on_meta(place, settings.text_encoder_revision)
         except FileNotFoundError as error:
             raise FileNotFoundError(
@@ -182,7 +185,7 @@ def _count_encoder(settings: "TrainSettings", width: int) -> int:
                 "encoder that it will start from"
             ) from error
     with torch.device("meta"):  # train-text has not written it yet
-        student = new_student(settings.starts_from, width)
+        student = new_student(settings.starts_from, base.text.width)
     return sum(parameter.numel() for parameter in student.parameters())
 
 

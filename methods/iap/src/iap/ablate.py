@@ -19,6 +19,7 @@ from typing import Any
 
 from crosslingual.cli import guard
 from crosslingual.files import hold_folder, read_fields, write_json, write_text
+from iap.data import open_base
 from iap.settings import AblateSettings, TrainSettings
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -127,6 +128,7 @@ def ablate(settings: AblateSettings) -> Path:
     names = settings.arms or list(ARMS)
     for name in names:
         arm_settings(settings, name)  # a wrong name is an error before anything is trained
+    open_base(settings)  # and so is an unsuitable base
     seeds = range(settings.num_seeds)
     with hold_folder(output_dir):
         results = {name: [run_arm(settings, name, seed) for seed in seeds] for name in names}

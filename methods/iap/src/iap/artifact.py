@@ -27,7 +27,7 @@ from crosslingual.adapter.text_encoder import AdaptedTextEncoder
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import MultilingualEncoder
 from crosslingual.frozen.weights import load_frozen, locate
-from iap.data import caption_length, load_tokenizer
+from iap.data import caption_length, load_tokenizer, open_base
 from iap.encoder import altclip_config, make_encoder, merged_state, start_encoder, stock_model
 from iap.method import build_adapter
 from iap.settings import TrainSettings
@@ -73,12 +73,7 @@ def encoder_config(settings: TrainSettings) -> dict[str, Any]:
     Raises:
         ValueError: the base has no cross-attention.
     """
-    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
-    if not base.family.has_cross_attention:
-        raise ValueError(
-            f"{base.id} attends to text and picture in one (family {base.family.name}): IAP "
-            "compares the outputs of cross-attention, so choose a base that has it"
-        )
+    base = open_base(settings)
     encoder, revision = settings.text_encoder, settings.text_encoder_revision
     altclip = altclip_config(encoder, revision, base.text.width)
     config = {

@@ -7,7 +7,7 @@ frozen from end to end, so each layer's queries, the target branch's only input 
 
 import hashlib
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,32 +37,31 @@ class TripletParts:
     Attributes:
         settings: settings of the run, which name the parts.
         device: device that the parts run on.
+        base: the base, named by its local path, which identifies it in the features.
 
     Raises:
-        ValueError: no target language is named.
+        ValueError: no target language is named, or the base has no cross-attention.
     """
 
     settings: TrainSettings
     device: torch.device
+    base: Base = field(init=False)
 
     def __post_init__(self) -> None:
-        """Rejects settings without a target language before any part is loaded."""
+        """Rejects settings without a target language, and unsuitable bases, before any part is
+        loaded.
+        """
         if not self.settings.target_language:
             raise ValueError(
                 "target_language is not set: name the languages whose captions train, such as "
                 "--target_language zh"
             )
+        self.base = open_base(self.settings)
 
     @property
     def languages(self) -> list[str]:
         """Languages of the target captions, in the order of their axis."""
         return self.settings.target_language
-
-    @cached_property
-    def base(self) -> Base:
-        """The base, named by its local path, which identifies it in the features."""
-        name, revision = self.settings.pretrained_model_name_or_path, self.settings.revision
-        return Base.open(locate(name), revision)
 
     @cached_property
     def frozen(self) -> FrozenParts:
@@ -185,6 +184,22 @@ class TripletParts:
         if self.settings.objective == "clip_attention":
             null["english_pooled"] = self._embeddings([""])["english_pooled"][0]
         return null
+
+
+def open_base(settings: TrainSettings) -> Base:
+    """Opens the base of a run.
+
+    Raises:
+        FileNotFoundError: there is no such base.
+        ValueError: it has no cross-attention.
+    """
+    base = Base.open(locate(settings.pretrained_model_name_or_path), settings.revision)
+    if not base.family.has_cross_attention:
+        raise ValueError(
+            f"{base.id} attends to text and picture in one (family {base.family.name}): IAP "
+            "compares the outputs of cross-attention, so choose a base that has it"
+        )
+    return base
 
 
 def english_text(arrays: dict[str, Tensor], device: torch.device) -> Conditioning:

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from crosslingual.features.training_data import open_run_data, validation_batch
-from crosslingual.frozen.base import Base
 from crosslingual.training.run import Run
 from iap.artifact import encoder_config, save_trained
-from iap.data import TripletParts
+from iap.data import TripletParts, open_base
 from iap.encoder import make_encoder
 from iap.settings import TrainSettings
 from iap.step import Frozen, iap_step, load_frozen
@@ -24,7 +23,7 @@ from iap.step import Frozen, iap_step, load_frozen
 def train(settings: TrainSettings) -> Path:
     """Trains the target encoder and exports it to `output_dir/encoder`."""
     run = Run(settings, samples_per_row=settings.captions_per_pass)
-    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    base = open_base(settings)
     config = encoder_config(settings)
     parts = TripletParts(settings, run.ranks.device)
     data = open_run_data(settings, parts, run.ranks)

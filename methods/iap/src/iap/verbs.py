@@ -138,13 +138,13 @@ def info(settings: "TrainSettings") -> dict[str, int]:
     """Prints and returns a run's parameter counts and memory, from shapes alone: it reads no
     weights, and needs no network for known bases and encoders.
     """
-    from crosslingual.frozen.base import Base
     from crosslingual.frozen.memory import print_info
     from iap.artifact import encoder_config
+    from iap.data import open_base
     from iap.step import estimate_memory
 
     config = encoder_config(settings)
-    base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
+    base = open_base(settings)
     found = estimate_memory(settings, base, config["altclip"], config["max_length"])
     counts = base.count_parameters()
     frozen = {"denoiser": counts["denoiser"], "VAE": counts["vae"]}

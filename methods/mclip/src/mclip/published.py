@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from crosslingual.adapter.artifact import claim_artifact, load_strict, load_tensors, open_pickle
+from crosslingual.frozen.encoders import known_length
 from crosslingual.frozen.weights import open_tokenizer
 from mclip.artifact import model_config, save_model
 from mclip.method import INITIAL_LOGIT_SCALE, TriKD
@@ -125,8 +126,8 @@ def import_published(settings: ImportSettings) -> Path:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a pickle of more than tensors and arguments, or tensors that are not the
-            published ones.
+        ValueError: a pickle of more than tensors and arguments, tensors that are not the published
+            ones, or an encoder of another width.
     """
     claim_artifact(settings.output_dir, "mclip").close()  # a refusal comes before the work
     tensors, arguments = read_checkpoint(settings.state_dict)
@@ -155,6 +156,8 @@ def import_published(settings: ImportSettings) -> Path:
         if Path(settings.text_encoder).is_file():
             source = until.enter_context(tempfile.TemporaryDirectory())
             left += write_encoder(settings.text_encoder, source, settings.tokenizer)
+        else:
+            known_length(settings.text_encoder, width)  # refuses another width
         config = model_config(settings, shape)
         is_bundled = source is not None
         folder = save_model(

@@ -1,5 +1,6 @@
 """Puts an exported adapter into a pipeline, or encodes prompts into a pipeline's arguments."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ def attach(pipe: Any, adapter: str | Path, language: str | None = None) -> Any:
 
 
 def attach_module(pipe: Any, module: nn.Module, config: dict[str, Any]) -> Any:
-    """Does the same as `attach` for an adapter in memory."""
+    """Does the same as `attach` for an adapter in memory. After an error the pipeline is as it
+    was.
+    """
     _check_pool(config)
+    pipeline.refuse_offloaded(pipe)
     replaces_projection = isinstance(module, CaptionProjection)
     widths = config["width"], config["pooled_width"]
     pipeline.check_widths(pipe, *widths, inner=replaces_projection)
@@ -44,9 +48,12 @@ def attach_module(pipe: Any, module: nn.Module, config: dict[str, Any]) -> Any:
             f"this adapter is of the family {config['family']}, and the pipeline denoises with a "
             f"{type(denoiser).__name__} of {family.name}: use the adapter's base"
         )
-    if config.get("transformer"):  # the authors' whole PixArt
-        _replace_transformer(pipe, config["transformer"])
-    pipeline.attach_adapter(pipe, module, config, replaces_projection=replaces_projection)
+    with ExitStack() as undo:
+        if config.get("transformer"):  # the authors' whole PixArt
+            undo.callback(pipe.register_modules, transformer=pipe.transformer)
+            _replace_transformer(pipe, config["transformer"])
+        pipeline.attach_adapter(pipe, module, config, replaces_projection=replaces_projection)
+        undo.pop_all()
     if config["add_embedding"]:  # last: an encoder that is gone leaves the pipeline as it was
         denoiser.add_embedding.load_state_dict(module.add_embedding.state_dict())
     return pipe

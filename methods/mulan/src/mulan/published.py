@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from crosslingual.adapter import artifact
 from crosslingual.files import read_fields
+from crosslingual.frozen.encoders import known_length
 from crosslingual.frozen.weights import freeze, locate, quiet_libraries
 from mulan.artifact import NO_ZEROS, save_adapter
 from mulan.method import build_adapter
@@ -84,7 +85,8 @@ def import_published(settings: ImportSettings) -> Path:
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, it holds more than tensors, its names
-            or shapes are not MuLan's, or an SDXL file has no null policy.
+            or shapes are not MuLan's, the encoder gives another width, or an SDXL file has no null
+            policy.
     """
     transformer = None
     if Path(settings.state_dict).is_dir():
@@ -105,6 +107,7 @@ def import_published(settings: ImportSettings) -> Path:
         raise ValueError(NO_ZEROS)
     if settings.pooled_policy is not None and not is_sdxl:
         raise ValueError("pooled_policy is SDXL's: other bases take no pooled vector; leave it out")
+    known_length(settings.text_encoder, shape["encoder_width"])  # refuses another width
     drop_tokens = settings.drop_tokens if settings.prompt_prefix else 0
     config = {
         "method": "mulan",

@@ -75,7 +75,7 @@ class PooledPeaAdapter(PeaAdapter):
 
 
 class StatesPeaAdapter(PeaAdapter):
-    """The authors' form for FLUX.1 and SD 3, with the names of SDXL's form and another meaning: the
+    """The authors' form for FLUX.1, with the names of SDXL's form and another meaning: the
     projector's output, after a GELU, is the sequence, and one more linear layer gives the pooled
     vector.
 

@@ -8,12 +8,14 @@ from torch import Tensor
 from crosslingual.adapter import artifact
 from crosslingual.frozen import shapes
 from crosslingual.frozen.base import DENOISERS, Base
+from crosslingual.frozen.encoders import MAX_LENGTH, known_length
 from crosslingual.frozen.weights import resolve
 from pea.artifact import save_adapter
 from pea.method import build_adapter
 from pea.settings import ImportSettings
 
 FC_NAMES = {"fc1": "projector.0", "fc2": "projector.2", "fc3": "fc"}  # of an earlier code, SDXL's
+BYT5_LENGTH = 256  # bytes of a prompt that the released adapters for FLUX.1 read
 
 
 def published_names(num_linear: int, *, has_bias: bool, has_fc: bool) -> set[str]:
@@ -27,8 +29,8 @@ def published_names(num_linear: int, *, has_bias: bool, has_fc: bool) -> set[str
 def published_shape(state: dict[str, Tensor], is_joint: bool | None = None) -> dict[str, Any]:
     """Infers the adapter's form and widths from a published state dict: `layernorm.*`, `projector`
     of 3 or 5 layers without biases, or of 2 with them, and `fc.*` where the base takes a pooled
-    vector. SDXL's `fc` is wider than the projector's output and gives the states; that of FLUX.1
-    and SD 3, bases of joint attention, is narrower and gives the pooled vector.
+    vector. SDXL's `fc` is wider than the projector's output and gives the states; FLUX.1's is
+    narrower and gives the pooled vector, and so it is read on any base of joint attention.
 
     Raises:
         ValueError: the names are not PEA's; the nearest form is named, with what differs. Or the
@@ -103,14 +105,19 @@ def import_published(settings: ImportSettings) -> Path:
     shape = published_shape(state, None if base is None else not base.family.has_cross_attention)
     if base is not None:
         _check_base(shape, base)
-    is_of_states = shape.get("pooled_from") == "states"  # FLUX.1 and SD 3, after ByT5
+    length = known_length(settings.text_encoder, shape["encoder_width"])
+    # FLUX.1's form, after ByT5. The authors' adapter for SD 3 reads other encoders, and we have not
+    # seen its file: one of this form is read on SD 3 as on FLUX.1.
+    is_of_states = shape.get("pooled_from") == "states"
+    if is_of_states:
+        length = BYT5_LENGTH
     mask_padding = not is_of_states if settings.mask_padding is None else settings.mask_padding
     scale = settings.guidance_scale
     scale = (3.5 if is_of_states else 7.5) if scale is None else scale
     config = {
         "method": "pea",
         **shape,
-        "max_length": settings.max_length or (256 if is_of_states else 77),
+        "max_length": settings.max_length or length or MAX_LENGTH,
         "mask_padding": mask_padding,
         "null_policy": "adapter",
         "base": settings.pretrained_model_name_or_path,

@@ -81,12 +81,13 @@ class ImportSettings:
         pretrained_model_name_or_path: base that the adapter was trained for.
         text_encoder: multilingual encoder that the adapter was trained on.
         languages: BCP-47 codes of the languages that the adapter reads.
-        max_length: tokens per prompt; if not given, 256 for FLUX.1 and SD 3 (bytes of ByT5), 77 for
-            other bases. The authors' Chinese-CLIP reads 52.
-        mask_padding: whether the encoder is told which tokens pad; if not given, false for FLUX.1
-            and SD 3, whose authors give ByT5 no mask, and true for other bases.
-        guidance_scale: guidance scale to recommend in the adapter's config; if not given, 3.5 for
-            FLUX.1 and SD 3, 7.5 for other bases.
+        max_length: tokens per prompt; if not given, 256 in a file of FLUX.1's form (bytes of ByT5),
+            and in others what the text encoder reads by default: 52 after Chinese-CLIP, 77 after
+            most others, and 77 where the encoder is not on this disk and not well known.
+        mask_padding: whether the encoder is told which tokens pad; if not given, false in a file of
+            FLUX.1's form, whose users give ByT5 no mask, and true in others.
+        guidance_scale: guidance scale to recommend in the adapter's config; if not given, 3.5 in a
+            file of FLUX.1's form, 7.5 in others.
     """
 
     state_dict: str

@@ -24,12 +24,17 @@ from crosslingual.adapter.text_encoder import (
     NotClip,
     build_adapter,
     mask_padding,
+    refuse_start,
 )
 from crosslingual.data.text import dump_json
 from crosslingual.folders import publish_folder
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.denoiser import Denoiser
-from crosslingual.frozen.encoders import MultilingualEncoder, load_multilingual_encoder
+from crosslingual.frozen.encoders import (
+    MultilingualEncoder,
+    check_width,
+    load_multilingual_encoder,
+)
 from crosslingual.frozen.families import call_options, family_of
 from crosslingual.frozen.tokens import Cut, on_cut, report_cut
 
@@ -57,8 +62,10 @@ def attach_adapter(
 
     Raises:
         FileNotFoundError: the encoder cannot be reached.
-        ValueError: the adapter was made for another kind of base, or another encoder.
+        ValueError: the adapter was made for another kind of base, or another encoder; or the
+            pipeline is offloaded already. It is as it was, then.
     """
+    refuse_offloaded(pipe)
     family, _ = family_of(pipe)
     widths = config["width"], config["pooled_width"]
     check_widths(pipe, *widths, inner=replaces_projection)
@@ -91,7 +98,11 @@ def set_text_encoder(
     """Puts a text encoder that answers like the base's own, and its tokenizer, in a pipeline, which
     is changed in place. The encoder, which gives states and perhaps a pooled vector of these
     widths, moves to the denoiser's device and dtype.
+
+    Raises:
+        ValueError: the widths are not the base's, or the pipeline is offloaded already.
     """
+    refuse_offloaded(pipe)
     check_widths(pipe, width, pooled_width)
     if not isinstance(text_encoder, AdaptedTextEncoder):
         text_encoder.text_model = NotClip()
@@ -107,19 +118,33 @@ def _mask_padding(module: nn.Module, args: tuple, named: dict[str, Any]) -> tupl
     return (ids, mask, *args[2:]), {n: v for n, v in named.items() if n != "input_ids"}
 
 
-def _place(
-    pipe: Any, text_encoder: nn.Module, tokenizer: Any, *, zeros_for_empty: bool = False
-) -> Any:
-    family, denoiser = family_of(pipe)
+def _refuse_start(module: nn.Module, args: tuple, named: dict[str, Any]) -> None:
+    """Has a text encoder of transformers refuse what the drop-in refuses by itself."""
+    refuse_start(module.config, args[0] if args else named["input_ids"])
+
+
+def refuse_offloaded(pipe: Any) -> None:
+    """Refuses, by a ValueError, a pipeline whose parts move between devices: a text encoder that
+    comes now would not. What changes a pipeline asks this first.
+    """
+    _, denoiser = family_of(pipe)
     if hasattr(denoiser, "_hf_hook") and getattr(pipe, "hf_device_map", None) is None:
         raise ValueError(
             "the pipeline's parts are moved between devices already: attach first, and call "
             "enable_model_cpu_offload or enable_sequential_cpu_offload then"
         )
+
+
+def _place(
+    pipe: Any, text_encoder: nn.Module, tokenizer: Any, *, zeros_for_empty: bool = False
+) -> Any:
+    family, denoiser = family_of(pipe)
     placed = text_encoder.to(denoiser.device, denoiser.dtype)
     if denoiser.dtype == torch.float16:
         _keep_fp32(placed)
     family.set_text(pipe, placed, tokenizer, zeros_for_empty=zeros_for_empty)
+    if not isinstance(placed, AdaptedTextEncoder) and hasattr(placed.config, "refused_start"):
+        placed.register_forward_pre_hook(_refuse_start, with_kwargs=True)
     if hasattr(pipe, "load_lora_into_text_encoder"):
         pipe.load_lora_into_text_encoder = _name_text_lora
     return pipe
@@ -178,11 +203,7 @@ def load_encoder(config: dict[str, Any]) -> MultilingualEncoder:
     """
     name = config["text_encoder"]
     encoder = load_multilingual_encoder(name, config["text_encoder_revision"], config["max_length"])
-    if encoder.width != config["encoder_width"]:
-        raise ValueError(
-            f"the adapter reads states of width {config['encoder_width']} and {name} gives "
-            f"{encoder.width}: name the encoder that it was trained on"
-        )
+    check_width(name, encoder.width, config["encoder_width"])
     return encoder
 
 

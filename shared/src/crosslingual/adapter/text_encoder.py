@@ -13,9 +13,10 @@ prompt, never inside the UNet. A pipeline that holds it is saved and loaded by d
 import copy
 import pkgutil
 import warnings
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,15 @@ NOT_CLIP = (
     "the adapted text encoder has no layers of CLIP: leave out clip_skip, and load LoRA files "
     "without their text_encoder weights"
 )
+
+
+@dataclass
+class AdaptedOutput(BaseModelOutputWithPooling):
+    """The drop-in's answer. `text_embeds` is the pooled vector again, by the name that CLIP's text
+    model with a projection gives it, and that compel reads.
+    """
+
+    text_embeds: Tensor | None = None
 
 
 class NotClip:
@@ -71,6 +81,18 @@ def mask_padding(
     return given.to(ids.device) * (is_text | ~is_text.any(dim=1, keepdim=True))
 
 
+def refuse_start(config: Any, ids: Tensor) -> None:
+    """Refuses, by a ValueError, prompts (B, L) with what their pipeline puts before prompts by
+    default: `refused_start` of the text encoder's config, which no adapter has read in training.
+    """
+    start, first = config.refused_start, ids[0].tolist()
+    if start and start in (first[: len(start)], first[1 : 1 + len(start)]):
+        raise ValueError(
+            "the pipeline put its English instruction before the prompt, which the adapter has not "
+            "learnt to read: call it with complex_human_instruction=None"
+        )
+
+
 def build_adapter(config: dict[str, Any]) -> nn.Module:
     """The adapter that an exported config describes, by its method's own
     `METHOD.method.build_adapter`.
@@ -103,6 +125,7 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
         use_attention_mask: bool = True,
         part: dict[str, Any] | None = None,
         ends_with_padding: bool = False,
+        refused_start: list[int] | None = None,
         **others: Any,
     ):
         """transformers wants each to have a default.
@@ -118,12 +141,14 @@ class AdaptedTextEncoderConfig(PreTrainedConfig):
             part: what it answers where a pipeline has several text encoders: `first`, and the
                 ranges `tokens`, `channels` and `pooled` of `AdaptedTextEncoder.part`.
             ends_with_padding: whether a prompt's last token is the one that pads as well.
+            refused_start: tokens that no prompt may start with, for `refuse_start`; None where the
+                pipeline puts nothing before prompts.
             others: transformers' own.
         """
         self.encoder_config, self.adapter_config = encoder_config, adapter_config
         self.projection_dim, self.use_attention_mask = projection_dim, use_attention_mask
         self.prompt_length, self.part = prompt_length, part
-        self.ends_with_padding = ends_with_padding
+        self.ends_with_padding, self.refused_start = ends_with_padding, refused_start
         super().__init__(pad_token_id=pad_token_id, **others)
 
 
@@ -215,9 +240,11 @@ class AdaptedTextEncoder(PreTrainedModel):
         return next(chain(self.adapter.parameters(), self.encoder.parameters())).device
 
     @property
-    def text_model(self) -> "NotClip":
-        """What pipelines ask for CLIP's own model, for `clip_skip` and a LoRA's weights."""
-        return NotClip()
+    def text_model(self) -> NoReturn:
+        """What pipelines ask for CLIP's own model, for `clip_skip` and a LoRA's weights: a
+        ValueError, which a pipeline that diffusers loads by itself gives too.
+        """
+        raise ValueError(NOT_CLIP)
 
     def get_input_embeddings(self) -> nn.Module:
         """The encoder's token embeddings."""
@@ -252,13 +279,15 @@ class AdaptedTextEncoder(PreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = True,
-    ) -> BaseModelOutputWithPooling | tuple[Tensor, ...]:
+    ) -> AdaptedOutput | tuple[Tensor, ...]:
         """Answers with the states (B, L, D) first, or, where the base wants a pooled vector, that
         (B, P) first. `position_ids` count from 0 in order, as CLIP's do; the encoder has its own.
 
         Raises:
-            ValueError: positions in another order, or attention weights are asked for.
+            ValueError: positions in another order, or attention weights are asked for; or the
+                prompts start as `refuse_start` says.
         """
+        refuse_start(self.config, input_ids)
         length = input_ids.shape[1]
         if position_ids is not None and position_ids.flatten().tolist() != list(range(length)):
             raise ValueError("the encoder has positions of its own: leave out position_ids")
@@ -295,6 +324,9 @@ class AdaptedTextEncoder(PreTrainedModel):
         if not return_dict:
             return (first,)
         hidden_states = OneLayer((states, states)) if output_hidden_states else None
-        return BaseModelOutputWithPooling(
-            last_hidden_state=first, pooler_output=pooled, hidden_states=hidden_states
+        return AdaptedOutput(
+            last_hidden_state=first,
+            pooler_output=pooled,
+            hidden_states=hidden_states,
+            text_embeds=pooled,
         )

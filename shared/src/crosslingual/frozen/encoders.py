@@ -40,7 +40,7 @@ def _encoder_class(config: Any) -> tuple[type, dict[str, bool]]:
 
 def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
     """Width of an encoder's token states, and a prompt's tokens by default, without its weights."""
-    with _offering_conversion(name, revision):
+    with offering_conversion(name, revision):
         config = encoder_config(name, revision)
         _encoder_class(config)
         known = published_shape(name, "tokenizer")
@@ -48,6 +48,32 @@ def encoder_shape(name: str, revision: str | None = None) -> tuple[int, int]:
             tokenizer = open_tokenizer(name, revision)
             known = {"model_max_length": tokenizer.model_max_length}
     return state_width(config), min(MAX_LENGTH, int(known["model_max_length"]))
+
+
+def known_length(name: str, width: int) -> int | None:
+    """A prompt's tokens by `encoder_shape`, for an adapter that is imported with an encoder; None
+    where that cannot be read without a network: the encoder is no folder and not well known.
+
+    Raises:
+        ValueError: its states are not `width` wide, as the adapter reads; or it is a published
+            model to convert first.
+    """
+    if published_shape(name, "encoder") is None and not Path(resolve(name)).is_dir():
+        return None
+    found, length = encoder_shape(name)
+    check_width(name, found, width)
+    return length
+
+
+def check_width(name: str, found: int, wanted: int) -> None:
+    """Refuses, by a ValueError, an encoder whose states are of another width than an adapter
+    reads.
+    """
+    if found != wanted:
+        raise ValueError(
+            f"the adapter reads states of width {wanted} and {name} gives {found}: name the "
+            "encoder that it was trained on"
+        )
 
 
 def encoder_config(name: str, revision: str | None = None) -> Any:
@@ -81,7 +107,7 @@ def _without_mask(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[
 
 
 @contextmanager
-def _offering_conversion(name: str, revision: str | None) -> Iterator[None]:
+def offering_conversion(name: str, revision: str | None) -> Iterator[None]:
     """Says of a published model that is not read as it is by which command it is converted."""
     try:
         yield
@@ -178,7 +204,7 @@ def load_multilingual_encoder(
     """Loads a text encoder (a folder, a hub id or WORLD:NAME such as `testbed:xlm-r`) with its
     tokenizer. A prompt has `max_length` tokens; the tokenizer's own limit, and at most 77, if None.
     """
-    with _offering_conversion(name, revision):
+    with offering_conversion(name, revision):
         model_class, arguments = _encoder_class(encoder_config(name, revision))
         model = load_frozen(model_class, name, revision=revision, dtype=dtype, **arguments)
     tokenizer = open_tokenizer(name, revision)

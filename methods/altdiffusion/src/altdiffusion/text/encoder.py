@@ -16,7 +16,11 @@ from torch import Tensor, nn
 
 from crosslingual.adapter.artifact import load_strict, load_tensors
 from crosslingual.features.ragged import Ragged
-from crosslingual.frozen.encoders import encoder_config, load_multilingual_encoder
+from crosslingual.frozen.encoders import (
+    encoder_config,
+    load_multilingual_encoder,
+    offering_conversion,
+)
 from crosslingual.frozen.forms import is_computed, new_name
 from crosslingual.frozen.tokens import tokenize
 from crosslingual.frozen.weights import freeze, load_frozen, open_tokenizer, quiet_libraries
@@ -148,8 +152,9 @@ def load_text_encoder(
         max_length: tokens per prompt; if None, the tokenizer's own limit, at most 77.
 
     Raises:
-        FileNotFoundError: there is no such student, or it has no safetensors.
-        ValueError: the model is not a student, or keys are missing or unexpected.
+        FileNotFoundError: there is no such student.
+        ValueError: the model is not a student, keys are missing or unexpected, or it has pickles
+            alone: the error names the command that converts it.
     """
     from transformers import AltCLIPTextModel, XLMRobertaForTokenClassification
 
@@ -160,7 +165,8 @@ def load_text_encoder(
     elif Path(place).is_dir():
         model = _load_local(Path(place), config)
     else:
-        model = load_frozen(AltCLIPTextModel, place, revision=revision)
+        with offering_conversion(place, revision):
+            model = load_frozen(AltCLIPTextModel, place, revision=revision)
     tokenizer = load_tokenizer(name, revision, max_length)
     return TextEncoder(model, tokenizer, tokenizer.model_max_length)
 
@@ -251,7 +257,8 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         return {k: v for name in names for k, v in load_tensors(folder / name).items()}
     path = folder / "model.safetensors"
     if not path.is_file():
-        raise FileNotFoundError(f"no model.safetensors in {folder}: only safetensors are read")
+        with offering_conversion(str(folder), None):
+            raise FileNotFoundError(f"no model.safetensors in {folder}: only safetensors are read")
     return load_tensors(path)
 
 

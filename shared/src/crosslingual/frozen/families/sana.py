@@ -5,6 +5,7 @@ Xie et al., "SANA: Efficient High-Resolution Image Synthesis with Linear Diffusi
 arXiv 2410.10629.
 """
 
+import functools
 import inspect
 from typing import Any
 
@@ -86,23 +87,15 @@ class Sana(PixArt):
     def set_text(
         self, pipe: Any, text_encoder: nn.Module, tokenizer: Any, *, zeros_for_empty: bool = False
     ) -> None:
-        """The one slot, as PixArt's. The pipeline's instruction, which no adapter has read in
-        training and which may fill all positions of an encoder, is refused.
+        """The one slot, as PixArt's. The text encoder's config, which is saved with it, holds how
+        the pipeline's instruction starts: no adapter has read it in training, and it may fill all
+        positions of an encoder, so that text encoders refuse it.
         """
         pipe.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
         instruction = "\n".join(_instruction(pipe) or ())
         start = tokenizer(instruction, add_special_tokens=False, verbose=False).input_ids[:8]
-
-        def refuse(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Any]) -> None:
-            ids = (inputs[0] if inputs else named["input_ids"])[0].tolist()
-            if start and start in (ids[: len(start)], ids[1 : 1 + len(start)]):
-                raise ValueError(
-                    "Sana's pipeline put its English instruction before the prompt, which the "
-                    "adapter has not learnt to read: call it with complex_human_instruction=None"
-                )
-
-        text_encoder.register_forward_pre_hook(refuse, with_kwargs=True)
-        text_encoder.config.refuses_instruction = True  # saved with it
+        text_encoder.config.refused_start = start
+        _repeat_in_order(pipe)
 
     def prompt(self, text: str) -> str:
         """In small letters."""
@@ -110,8 +103,24 @@ class Sana(PixArt):
 
     def call_options(self, pipe: Any) -> dict[str, Any]:
         """The pipeline's own instruction is for its own text encoder."""
-        is_own = not getattr(pipe.text_encoder.config, "refuses_instruction", False)
-        return {} if is_own else dict(self.adapted_options)
+        start = getattr(pipe.text_encoder.config, "refused_start", None)
+        return {} if start is None else dict(self.adapted_options)
+
+
+def _repeat_in_order(pipe: Any) -> None:
+    """Makes a pipeline that draws several pictures a prompt repeat a prompt's mask as it repeats
+    its states. diffusers 0.42 gives the prompts a and b the states a a b b and the masks a b a b.
+    """
+    encode = type(pipe).encode_prompt.__get__(pipe)
+
+    @functools.wraps(encode)
+    def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Tensor | None, ...]:
+        call = inspect.signature(encode).bind(*args, **kwargs)
+        num = call.arguments.pop("num_images_per_prompt", 1)
+        rows = encode(**call.arguments)
+        return tuple(None if part is None else part.repeat_interleave(num, 0) for part in rows)
+
+    pipe.encode_prompt = encode_prompt
 
 
 def _instruction(pipe: Any) -> list[str] | None:

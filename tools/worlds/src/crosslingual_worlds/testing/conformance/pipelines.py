@@ -16,6 +16,7 @@ from diffusers import (
     ControlNetModel,
     DiffusionPipeline,
     LCMScheduler,
+    ModelMixin,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
@@ -29,6 +30,7 @@ from crosslingual_worlds.testing.host import unchanged_host
 PROMPTS, NEGATIVE = ["ein Haus", "maison"], ["grün", "bleu"]
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype("uint8"))
 MASK = Image.fromarray(np.pad(np.full((16, 32), 255, "uint8"), ((0, 16), (0, 0))))
+OFFLOADS = ("enable_model_cpu_offload", "enable_sequential_cpu_offload")
 KINDS = ("text2img", "img2img", "inpaint", "controlnet", "lcm", "lora")
 
 
@@ -70,6 +72,46 @@ def draw(pipe: Any, **inputs: Any) -> np.ndarray:
     return pipe(**options, generator=torch.Generator().manual_seed(0)).images
 
 
+def weighted(pipe: Any, prompt: str, weight: float) -> tuple[Tensor, Tensor | None]:
+    """What compel makes of a prompt whose words all count `weight` times, by the calls of its
+    `build_weighted_embedding_tensor` and `get_pooled_embeddings`: the states (1, L, D), moved away
+    from the empty prompt's, and on SDXL the pooled vector (1, P). The mask that it gives has ones
+    for padding too; on SDXL it reads the last but one layer of the second text encoder.
+    """
+    is_sdxl = pipe.components.get("text_encoder_2") is not None
+    encoder = pipe.text_encoder_2 if is_sdxl else pipe.text_encoder
+    tokenizer = pipe.tokenizer_2 if is_sdxl else pipe.tokenizer
+    ids, empty = (
+        tokenizer(
+            text,
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        for text in (prompt, "")
+    )
+    mask = torch.ones_like(ids)
+
+    def states(tokens: Tensor) -> Tensor:
+        answer = encoder(tokens, mask, output_hidden_states=is_sdxl, return_dict=True)
+        return answer.hidden_states[-2] if is_sdxl else answer.last_hidden_state
+
+    full, base = states(ids), states(empty)
+    is_word = torch.tensor([token not in tokenizer.all_special_ids for token in ids[0].tolist()])
+    weights = torch.where(is_word, weight, 1.0)[None, :, None].expand(full.shape)
+    pooled = encoder(ids, mask, return_dict=True).text_embeds if is_sdxl else None
+    return base + (full - base) * weights, pooled
+
+
+def parts_of(pipe: Any) -> list[Any]:
+    """A pipeline's parts with all modules in them, and the configs, to compare with later ones."""
+    parts = list(pipe.components.values())
+    modules = [m for part in parts if isinstance(part, torch.nn.Module) for m in part.modules()]
+    configs = [dict(part.config) for part in parts if isinstance(part, ModelMixin)]
+    return [*map(id, parts), *map(id, modules), dict(pipe.config), *configs]
+
+
 class Pipelines:
     """Tests of an export in pipelines.
 
@@ -78,9 +120,12 @@ class Pipelines:
 
     Attributes:
         families: fixtures of bases to the fixtures of exports that are saved with their pipeline.
+        states_are_tokens: whether the states that a pipeline gets are those of a prompt's tokens,
+            one for each, so that words can be weighed.
     """
 
     families: ClassVar[Mapping[str, str]] = {"sd": "adapter"}
+    states_are_tokens: ClassVar[bool] = True
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """A test a kind of pipeline and a family."""
@@ -201,10 +246,19 @@ class Pipelines:
         pipe.delete_adapters("both")
         pipe.load_lora_weights(weights)
         assert np.array_equal(draw(pipe, prompt="ein Haus"), drawn)
-        offloaded = DiffusionPipeline.from_pretrained(sd, trust_remote_code=False)
-        offloaded.unet._hf_hook = object()
+
+    @pytest.mark.parametrize("offload", OFFLOADS)
+    def test_an_offloaded_pipeline_is_refused_and_stays_as_it_was(
+        self, subject: Subject, request: pytest.FixtureRequest, family: str, offload: str
+    ) -> None:
+        pipe = DiffusionPipeline.from_pretrained(
+            request.getfixturevalue(family), trust_remote_code=False
+        )
+        getattr(pipe, offload)(device="cpu")
+        before = parts_of(pipe)
         with pytest.raises(ValueError, match="attach first"):
-            self.attach(subject, offloaded, adapter)
+            self.attach(subject, pipe, request.getfixturevalue(self.families[family]))
+        assert parts_of(pipe) == before
 
     def test_the_text_encoder_answers_the_calls_that_clip_answers(
         self, subject: Subject, sd: str, adapter: str
@@ -229,6 +283,31 @@ class Pipelines:
             torch.testing.assert_close(pipe.text_encoder(ids, **options)[0], expected)
         torch.testing.assert_close(pipe.text_encoder(input_ids=ids, return_dict=False)[0], expected)
         assert pipe.text_encoder.get_input_embeddings().num_embeddings >= len(pipe.tokenizer)
+
+    def test_compel_weighs_words_where_states_are_those_of_tokens(
+        self, subject: Subject, request: pytest.FixtureRequest, family: str
+    ) -> None:
+        pipe = DiffusionPipeline.from_pretrained(
+            request.getfixturevalue(family), trust_remote_code=False
+        )
+        self.attach(subject, pipe, request.getfixturevalue(self.families[family]))
+        if not self.states_are_tokens:
+            with pytest.raises(RuntimeError, match="expanded size"):
+                weighted(pipe, "ein Haus", 1.0)
+            return
+        once = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        expected = pipe.encode_prompt("ein Haus", device="cpu", **once)
+        states, pooled = weighted(pipe, "ein Haus", 1.0)
+        torch.testing.assert_close(states, expected[0])
+        prompts = {"prompt_embeds": weighted(pipe, "ein Haus", 1.5)[0]}
+        prompts["negative_prompt_embeds"] = weighted(pipe, "", 1.0)[0]
+        if family == "sdxl":
+            torch.testing.assert_close(pooled, expected[2])
+            prompts["pooled_prompt_embeds"] = pooled
+            prompts["negative_pooled_prompt_embeds"] = weighted(pipe, "", 1.0)[1]
+        drawn = draw(pipe, **prompts)
+        assert np.isfinite(drawn).all()
+        assert np.abs(drawn - draw(pipe, **{**prompts, "prompt_embeds": states})).max() > 1e-4
 
     def test_the_snippet_of_the_model_card_runs(self, adapter: str, tmp_path: Path) -> None:
         """It says `this/folder`, and is run where that is the export."""
