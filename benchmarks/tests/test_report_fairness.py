@@ -168,7 +168,7 @@ def test_a_map_is_cut_in_two_and_the_cut_block_has_its_head_twice():
     assert [name for name, _ in right] == ["b (3)", "z", "u", "v"]
     left, right = in_two(rows_of({"a": {"x": [1], "y": [1], "z": [1], "u": [1]}}))
     assert [name for name, _ in left] == ["a (4)", "x", "y"]
-    assert [name for name, _ in right] == ["a (4), continued", "z", "u"]
+    assert [name for name, _ in right] == ["a (4) …", "z", "u"]
 
 
 def test_a_map_of_one_language_without_numbers_is_drawn():

@@ -64,7 +64,7 @@ def in_two(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     left, right = rows[:middle], rows[middle:]
     if right and right[0][1] is not None:
         head = next(name for name, numbers in reversed(left) if numbers is None)
-        right = [(f"{head}, continued", None), *right]
+        right = [(f"{head} …", None), *right]
     return left, right
 
 
