@@ -165,10 +165,14 @@ def test_all_of_the_student_trains_and_validation_finds_it_nearer(
     assert unmoved == []
 
 
+@pytest.mark.parametrize("zero_stage", [0, 3])
 def test_word_embeddings_stay_if_asked_in_the_run_and_in_an_export_of_its_checkpoint(
-    command: Command, text_recipe: dict[str, Any], tmp_path: Path, encoder: str
+    command: Command, text_recipe: dict[str, Any], tmp_path: Path, encoder: str, zero_stage: int
 ) -> None:
+    """Also where ZeRO cuts frozen tensors into pieces."""
+    (tmp_path / "zero.json").write_text(json.dumps({"zero_optimization": {"stage": zero_stage}}))
     settings = {**text_recipe, "train_embeddings": False, "learning_rate": 3e-3}
+    settings |= {"deepspeed_config": tmp_path / "zero.json"}
     succeeded(command("train-text", output_dir=tmp_path / "run", **settings))
     succeeded(command("export", checkpoint=tmp_path / "run", output_dir=tmp_path / "exported"))
     before = load_file(Path(encoder) / "model.safetensors")
