@@ -48,7 +48,9 @@ class JointModel(nn.Module):
     """UNet and text encoder as the one module that the engine takes."""
 
     def __init__(self, base: Base, text_encoder: nn.Module, settings: FinetuneSettings):
-        """Loads the UNet of the base; all of both trains but, if asked, word embeddings."""
+        """Loads the UNet of the base. Both train whole, or without the encoder's word embeddings
+        (`train_embeddings: false`).
+        """
         super().__init__()
         self.unet = base.load_model().requires_grad_(True).train()
         self.text_encoder = text_encoder.requires_grad_(True)

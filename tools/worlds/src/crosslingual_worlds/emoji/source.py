@@ -82,9 +82,13 @@ def emoji(
             "with_english, balanced, num_names and num_culture_samples are of split train alone"
         )
     if balanced and not (with_english and num_names):
-        raise ValueError("balanced is of few names among English ones: give num_names and these")
+        raise ValueError(
+            "balanced repeats few names among English ones: give num_names and with_english"
+        )
     if num_keywords is not None and (keywords != "pairs" or num_keywords < 1):
-        raise ValueError("num_keywords is a number of keywords: pairs, at least 1")
+        raise ValueError(
+            "num_keywords counts keywords of the kind pairs: give keywords: pairs, and 1 or more"
+        )
     if with_english and "en" not in languages:
         raise ValueError("with_english adds English names: name en among the languages")
     records = _Records(languages, picture_set, keywords, pictures, num_keywords)
@@ -92,23 +96,22 @@ def emoji(
     if split in ("train", "english"):
         random.Random(seed).shuffle(chosen)
     few = chosen if num_names is None else _few(chosen, records.words, num_names)
-    counts = Counter()
+    num_records = Counter()  # by whether foreign languages name the emoji
     for one in chosen:
         named_in = languages if one in few else ["en"] if with_english else []
         if split == "culture":
             named_in = [name for name in languages if name == one.culture]
         for record in records.of(one, named_in):
-            counts[one in few] += 1
+            num_records[one in few] += 1
             yield record
     if with_english:
         for one in _chosen("val", True) + _chosen("test", True):
             for record in records.of(one, ["en"]):
-                counts[False] += 1
+                num_records[False] += 1
                 yield record
-    for number in range(1, round(counts[False] / counts[True]) if balanced else 1):
-        for one in chosen:
-            key = f"{one.split}-{one.key}-again-{number:03d}"
-            yield from records.of(one, languages, key) if one in few else ()
+    times = round(num_records[False] / max(num_records[True], 1)) if balanced else 1
+    for number, one in itertools.product(range(1, times), [one for one in chosen if one in few]):
+        yield from records.of(one, languages, f"{one.split}-{one.key}-again-{number:03d}")
     for number, one in enumerate(_in_turns(languages, num_culture_samples)):
         yield from records.of(one, [one.culture], f"culture-{number:05d}-{one.key}")
 
