@@ -532,6 +532,8 @@ def test_an_arm_that_is_trained_already_is_taken_as_it_is(tmp_path):
     assert pea.trained_languages == ["en", "de", "hi", "ja", "zh"]
     assert pea.steps == [] and fill(pea.pipeline, {}) == str(tmp_path)
     assert mclip.steps and mclip.embedder == "{arm}/run/model"
+    translator = CompareSettings(arms=["translate_test"], exports=[f"translate_test={tmp_path}"])
+    assert chosen_suite(translator).arms[0].pipeline == f"mclip:{tmp_path}"
     with pytest.raises(ValueError, match="no arm 'peaa'"):
         chosen_suite(CompareSettings(exports=["peaa=x"]))
     with pytest.raises(FileNotFoundError, match="give NAME=FOLDER"):

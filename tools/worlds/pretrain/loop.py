@@ -27,8 +27,9 @@ LossOfStep = Callable[[torch.Generator, int], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass
 class Recipe:
-    """How one part is trained: steps, peak learning rate, the decay of its moving average, and
-    whether AdamW runs as one kernel.
+    """How one part is trained: steps, AdamW's peak learning rate, the decay of the moving average,
+    whether AdamW runs as one kernel, and, where Muon trains the weights of linear layers in its
+    place, Muon's peak rate.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Recipe:
     ema_decay: float = 0.999
     seed: int = 0
     fused: bool | None = None
+    muon_learning_rate: float | None = None
 
 
 def start(description: str, **numbers: int) -> tuple[argparse.Namespace, int]:
@@ -63,12 +65,31 @@ def start(description: str, **numbers: int) -> tuple[argparse.Namespace, int]:
     return options, start_processes().rank
 
 
-def learning_rate_at(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then a cosine to a fiftieth of the peak."""
+def share_of_peak(recipe: Recipe, step: int) -> float:
+    """Of the learning rate: a linear warm-up, then a cosine to a fiftieth."""
     if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+        return (step + 1) / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / max(1, recipe.num_steps - recipe.warmup_steps)
-    return recipe.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def make_optimizers(recipe: Recipe, module: nn.Module) -> dict[torch.optim.Optimizer, float]:
+    """Optimisers with their peak rates: AdamW for what trains in a module, or Muon (Jordan et al.
+    2024; the scale of arXiv 2502.16982, section 2.2) for the weights of its linear layers, and
+    AdamW for the rest.
+    """
+    layers = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    weights = [layer.weight for layer in layers if layer.weight.requires_grad]
+    rate = recipe.muon_learning_rate
+    others = {id(weight) for weight in weights} if rate is not None else set()
+    parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in others]
+    decay = recipe.weight_decay
+    adamw = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=decay, fused=recipe.fused)
+    made: dict[torch.optim.Optimizer, float] = {adamw: recipe.learning_rate}
+    if rate is not None:
+        muon = torch.optim.Muon(weights, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        made[muon] = rate
+    return made
 
 
 def _average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
@@ -102,36 +123,33 @@ def train(
     """
     rank, world_size = dist.get_rank(), dist.get_world_size()
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        betas=(0.9, 0.99),
-        fused=recipe.fused,
-    )
+    optimizers = make_optimizers(recipe, module)
     ema = EMAModel(parameters, decay=recipe.ema_decay, use_ema_warmup=True, power=0.75)
     checkpoint = work / f"{recipe.name}.pt"
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved_state)
         ema.load_state_dict(state["ema"])
         first = state["step"]
         print(f"{recipe.name}: continues at step {first}", flush=True)
     started = saved = shown = time.monotonic()
     for step in range(first, recipe.num_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(recipe, step)
+        for optimizer, rate in optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = rate * share_of_peak(recipe, step)
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step * 64 + rank)
         loss, parts = loss_of_step(generator, step)
         if not torch.isfinite(loss):
             raise RuntimeError(f"{recipe.name}: the loss of step {step} is not finite: {parts}")
-        optimizer.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)
         loss.backward()
         _average_gradients(parameters, world_size)
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         ema.step(parameters)
         now = time.monotonic()
         if rank == 0 and (now - shown > 15 or step + 1 == recipe.num_steps):
@@ -150,7 +168,7 @@ def train(
             saved = now
             state = {
                 "module": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "ema": ema.state_dict(),
             }
             temporary = checkpoint.with_suffix(".tmp")

@@ -285,11 +285,11 @@ def export(pipe: StableDiffusion3Pipeline, folder: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    options, _ = start(__doc__, num_steps=16_000)
+    options, _ = start(__doc__, num_steps=6_000)
     parts, pool = make_parts(), load_pool(options.work)
     pipe = make_pipeline(parts, pool)
     train(
-        Recipe("sd3", options.num_steps, 1e-3, warmup_steps=500, ema_decay=0.9995, fused=True),
+        Recipe("sd3", options.num_steps, 1e-3, 100, fused=True, muon_learning_rate=1e-2),
         parts,
         lambda generator, _: loss_of(parts, pool, generator),
         options.work,

@@ -36,7 +36,7 @@ class Scripts(NamedTuple):
                 raise InterruptedError
             return self.sd3.loss_of(parts, self.pool, generator)
 
-        recipe = self.loop.Recipe("sd3", num_steps, 1e-3, warmup_steps=1, fused=True)
+        recipe = self.loop.Recipe("sd3", num_steps, 1e-3, 1, fused=True, muon_learning_rate=1e-2)
         self.loop.train(recipe, parts, loss_of_step, work, save_every_s=0)
         return parts
 

@@ -146,6 +146,8 @@ def _exported(arm: Any, folder: str, languages: list[str]) -> Any:
     arm = dataclasses.replace(arm, trained_languages=arm.trained_languages or languages)
     place = str(Path(folder).resolve()).replace("{", "{{").replace("}", "}}")
     if arm.pipeline is not None:
+        reader, brace, _ = arm.pipeline.partition("{")  # such as mclip:, of a translator
+        place = reader + place if brace else place
         return dataclasses.replace(arm, steps=[], pipeline=place, embedder=None)
     return dataclasses.replace(arm, steps=[], embedder=place)
 
