@@ -5,17 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
-from matplotlib.transforms import Bbox
 
 from crosslingual.data.text import printable
 from crosslingual_benchmarks.report.measures import Number
 
 DPI = 150
-REACH = 14  # pixels from a point's middle that no name may cover
 INK = "#222222"
 PALE = "#666666"
 # Okabe & Ito 2008, Color Universal Design, without the yellow that white paper swallows
@@ -84,14 +80,15 @@ def quality_against_cost(
     quality_label: str,
     scale: float = 100,
 ) -> bytes:
-    """A labelled point an arm, cost on a logarithmic axis, intervals as error bars.
+    """A point an arm, cost on a logarithmic axis, intervals as error bars, and the arms' names
+    beside the plot, the best first.
 
     Horizontal `lines` have a quality and no cost, such as the upper bound.
     """
-    figure = Figure(figsize=(7.6, 4.8), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(8.4, 4.8), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    for point in points:
+    for point in sorted(points, key=lambda point: -point.quality.value):
         value = point.quality.value * scale
         bars = None
         if point.quality.low is not None and point.quality.high is not None:
@@ -108,12 +105,13 @@ def quality_against_cost(
             markersize=8,
             capsize=3,
             elinewidth=1,
+            label=cut(point.label),
         )
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda cost, _: f"{cost:,.0f}" if cost >= 10 else f"{cost:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     costs = [point.cost for point in points]
-    axes.set_xlim(min(costs) / 2.2, max(costs) * 2.2)  # a third of a decade of room on either side
+    axes.set_xlim(min(costs) / 1.5, max(costs) * 1.5)
     axes.set_ylim(*_limits([*(p.quality for p in points), *lines.values()], scale))
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -121,7 +119,9 @@ def quality_against_cost(
     _draw_lines(axes, lines, scale)
     axes.set_xlabel(printable(cost_label), parse_math=False)
     axes.set_ylabel(quality_label, parse_math=False)
-    _label_points(figure, axes, points, scale)
+    names = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    for text in names.get_texts():
+        text.set_parse_math(False)
     return png(figure)
 
 
@@ -148,46 +148,6 @@ def _draw_lines(axes: Any, lines: Mapping[str, Number], scale: float) -> None:
             color=PALE,
             parse_math=False,
         )
-
-
-def _label_points(figure: Figure, axes: Any, points: Sequence[Point], scale: float) -> None:
-    """Writes each point's name next to it, where it covers no other name or point."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # lays the axes out, so that pixels are known
-    renderer = canvas.get_renderer()
-    taken = [text.get_window_extent(renderer) for text in axes.texts]
-    for point in points:
-        x, y = axes.transData.transform((point.cost, point.quality.value * scale))
-        taken.append(Bbox.from_bounds(x - REACH, y - REACH, 2 * REACH, 2 * REACH))
-    for point in points:
-        here = (point.cost, point.quality.value * scale)
-        for offset, side in (
-            *(((dx, dy), side) for dy in (0, 11, -11) for dx, side in ((9, "left"), (-9, "right"))),
-            *(((dx, dy), side) for dy in (24, -24) for dx, side in ((9, "left"), (-9, "right"))),
-        ):
-            text = axes.annotate(
-                cut(point.label),
-                here,
-                xytext=offset,
-                textcoords="offset points",
-                ha=side,
-                va="center",
-                fontsize=9,
-                color=INK,
-                parse_math=False,
-                path_effects=[withStroke(linewidth=3, foreground="white")],
-            )
-            box = text.get_window_extent(renderer)
-            if not any(box.overlaps(other) for other in taken) and _lies_within(box, axes.bbox):
-                break
-            text.remove()
-        else:  # too crowded: it covers another name
-            axes.add_artist(text)
-        taken.append(box)
-
-
-def _lies_within(box: Any, outer: Any) -> bool:
-    return box.x0 >= outer.x0 and box.x1 <= outer.x1 and box.y0 >= outer.y0 and box.y1 <= outer.y1
 
 
 def _limits(numbers: Sequence[Number], scale: float) -> tuple[float, float]:
