@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from crosslingual.features.frozen_parts import english_text
 from crosslingual.frozen.base import Base, Conditioning
 from pea.artifact import adapter_config
-from pea.data import PeaParts, english_text
+from pea.data import PeaParts
 from pea.method import CrossAttentions, build_adapter, read_tokens
 from pea.settings import TrainSettings
 from pea.step import Frozen, load_frozen, pea_step, warm_start_step

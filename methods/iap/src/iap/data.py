@@ -6,7 +6,6 @@ frozen from end to end, so each layer's queries, the target branch's only input 
 """
 
 import hashlib
-import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.features.frozen_parts import STORED, FrozenParts
-from crosslingual.frozen.base import Base, Conditioning
+from crosslingual.features.frozen_parts import (
+    STORED,
+    FrozenParts,
+    draw_generators,
+    english_text,
+)
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.clip import FrozenCLIP
 from crosslingual.frozen.encoders import encoder_shape
 from crosslingual.frozen.schedule import Noising
@@ -157,8 +161,7 @@ class TripletParts:
         english = english_text(arrays, self.device)
         draws = []
         for draw in range(self.settings.english_draws):
-            seeds = (zlib.crc32(f"{key} {draw}".encode()) for key in keys)
-            rows = [torch.Generator().manual_seed(seed) for seed in seeds]
+            rows = draw_generators(keys, draw)
             noisy = noising.draw(arrays, rows)
             features.run(noisy.latents, noisy.timesteps, english, stop_early=True)
             draws.append([self._some_positions(q, rows) for q in features.queries])
@@ -200,17 +203,6 @@ def open_base(settings: TrainSettings) -> Base:
             "compares the outputs of cross-attention, so choose a base that has it"
         )
     return base
-
-
-def english_text(arrays: dict[str, Tensor], device: torch.device) -> Conditioning:
-    """What the base's denoiser sees of the English captions of `FrozenParts.encode`."""
-    found = (arrays.get(f"english_{name}") for name in Conditioning._fields)
-    return Conditioning(*(None if a is None else _place(a, device) for a in found))
-
-
-def _place(array: Tensor, device: torch.device) -> Tensor:
-    """Moves an array to a device, floats in fp32."""
-    return array.to(device, torch.float32 if array.is_floating_point() else None)
 
 
 def caption_length(settings: TrainSettings) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crosslingual.features.frozen_parts import english_text
 from crosslingual.frozen.base import Base, Conditioning
 from crosslingual.frozen.memory import Estimate, estimate, predict_on_meta
 from crosslingual.frozen.schedule import (
@@ -22,7 +23,6 @@ from crosslingual.frozen.schedule import (
 )
 from crosslingual.frozen.weights import freeze_embeddings
 from iap.clip import ClipSpace, clip_space, open_clip
-from iap.data import english_text
 from iap.encoder import add_lora, build_encoder
 from iap.method import (
     AttentiveFeatures,

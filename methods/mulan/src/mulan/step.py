@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crosslingual.features.frozen_parts import placed
 from crosslingual.frozen.base import Base, Conditioning, Denoiser
 from crosslingual.frozen.schedule import (
     Generators,
@@ -44,12 +45,7 @@ class Frozen:
 
     def or_null(self, name: str, array: Tensor, dropped: Tensor) -> Tensor:
         """Replaces the dropped rows of a batch's array by the empty prompt's."""
-        return drop_captions(_place(array, self.device), self.null[name], dropped)
-
-
-def _place(array: Tensor, device: torch.device) -> Tensor:
-    """Moves an array to a device, floats in fp32."""
-    return array.to(device, torch.float32 if array.is_floating_point() else None)
+        return drop_captions(placed(array, self.device), self.null[name], dropped)
 
 
 def load_frozen(
@@ -95,8 +91,8 @@ def load_frozen(
             compile=settings.compile,
             project_text=not config["replaces_projection"],
         )
-    placed = {name: _place(array, device)[None] for name, array in null.items()}
-    return Frozen(denoiser, noising, placed, numbers, device)
+    rows = {name: placed(array, device)[None] for name, array in null.items()}
+    return Frozen(denoiser, noising, rows, numbers, device)
 
 
 def mulan_step(

@@ -1,14 +1,18 @@
 """PEA's training data: the outputs of its frozen parts for each sample."""
 
-import zlib
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crosslingual.features.frozen_parts import STORED, FrozenParts
-from crosslingual.frozen.base import Base, Conditioning, Denoiser
+from crosslingual.features.frozen_parts import (
+    STORED,
+    FrozenParts,
+    draw_generators,
+    english_text,
+)
+from crosslingual.frozen.base import Base, Denoiser
 from crosslingual.frozen.schedule import Noising
 from crosslingual.training.processes import Ranks
 from pea.method import CrossAttentions
@@ -82,8 +86,7 @@ class PeaParts(FrozenParts):
         layers = [layer for _, layer in denoiser.cross_attentions()]
         passes = []
         for draw in range(self.settings.warm_start_draws):
-            seeds = (zlib.crc32(f"{key} {draw}".encode()) for key in keys)
-            rows = [torch.Generator().manual_seed(seed) for seed in seeds]
+            rows = draw_generators(keys, draw)
             noisy = noising.draw(arrays, rows)
             with CrossAttentions(layers, self.settings.warm_start_queries, rows) as attentions:
                 denoiser.predict(noisy.latents, noisy.timesteps, english)
@@ -97,14 +100,3 @@ class PeaParts(FrozenParts):
 def frozen_parts(settings: TrainSettings, ranks: Ranks) -> PeaParts:
     """The frozen parts of a run."""
     return PeaParts(settings, ranks.device)
-
-
-def english_text(arrays: dict[str, Tensor], device: torch.device) -> Conditioning:
-    """What the denoiser sees of the English captions of `PeaParts.encode`."""
-    found = (arrays.get(f"english_{name}") for name in Conditioning._fields)
-    return Conditioning(*(None if a is None else place_array(a, device) for a in found))
-
-
-def place_array(array: Tensor, device: torch.device) -> Tensor:
-    """Moves an array to a device, floats in fp32."""
-    return array.to(device, torch.float32 if array.is_floating_point() else None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from crosslingual.features.frozen_parts import placed
 from crosslingual.frozen.base import Base, Conditioning, Denoiser
 from crosslingual.frozen.schedule import (
     Generators,
@@ -18,7 +19,6 @@ from crosslingual.frozen.schedule import (
     drop_captions,
     one_a_row,
 )
-from pea.data import place_array
 from pea.method import (
     BlockOutputs,
     CrossAttentions,
@@ -84,7 +84,7 @@ def load_frozen(
             caption_dropout=settings.caption_dropout,
             noise_offset=settings.noise_offset,
         ),
-        {name: place_array(tensor, device)[None] for name, tensor in null.items()},
+        {name: placed(tensor, device)[None] for name, tensor in null.items()},
     )
 
 
@@ -139,7 +139,7 @@ def pea_step(
     def with_empty(name: str, rows: Tensor | None) -> Tensor | None:
         if rows is None:
             return None
-        return drop_captions(place_array(rows, device), null[name], noisy.dropped)
+        return drop_captions(placed(rows, device), null[name], noisy.dropped)
 
     def denoise(text: Conditioning) -> tuple[Tensor, list[Tensor]]:
         with BlockOutputs(frozen.layers, frozen.denoiser.picture_states) as blocks:
@@ -204,7 +204,7 @@ def warm_start_step(
     dropped = noisy.dropped[rows.to(device)]
 
     def with_empty(name: str, chosen: Tensor, is_dropped: Tensor) -> Tensor:
-        return drop_captions(place_array(chosen, device), null[name], is_dropped)
+        return drop_captions(placed(chosen, device), null[name], is_dropped)
 
     names = [name for name in ("english_states", "english_pooled", "english_mask") if name in batch]
     english = {

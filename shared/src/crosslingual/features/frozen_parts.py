@@ -2,7 +2,8 @@
 becomes arrays.
 """
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosslingual.frozen.base import TEXT_ENCODERS, Base, TextEncoders
+from crosslingual.frozen.base import TEXT_ENCODERS, Base, Conditioning, TextEncoders
 from crosslingual.frozen.encoders import (
     MultilingualEncoder,
     encoder_shape,
@@ -134,6 +135,23 @@ class FrozenParts:
         states, mask = self.multilingual.encode([self.base.family.prompt(t) for t in texts])
         masks = {"multilingual_mask": mask.bool()} if self.with_mask else {}
         return {"multilingual_states": states, **masks}
+
+
+def placed(array: Tensor, device: torch.device) -> Tensor:
+    """A stored array on a device, floats in fp32."""
+    return array.to(device, torch.float32 if array.is_floating_point() else None)
+
+
+def english_text(arrays: dict[str, Tensor], device: torch.device) -> Conditioning:
+    """What a denoiser sees of the English captions of `FrozenParts.encode`."""
+    found = (arrays.get(f"english_{name}") for name in Conditioning._fields)
+    return Conditioning(*(None if a is None else placed(a, device) for a in found))
+
+
+def draw_generators(keys: Sequence[str], draw: int) -> list[torch.Generator]:
+    """A random generator a sample, seeded by its key and the number of the draw."""
+    seeds = [zlib.crc32(f"{key} {draw}".encode()) for key in keys]
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def _once(encode: Callable[[list[str]], dict[str, Tensor]], texts: list[str]) -> dict[str, Tensor]:
