@@ -51,6 +51,7 @@ BATCH = 96  # a process
 LONG_BATCH, LONG_SHARE = 12, 0.05  # of the steps that see T5_LENGTH tokens of T5's
 EMPTY_SHARE = 0.1
 POOL_SIZE = 48_000
+SINGLES_SHARE = 0.5  # one thing may be anywhere, and a transformer has to learn every place
 MAX_TOKENS = 16
 WIDTH, SMALL_WIDTH = 128, 64  # of the first and the second text encoder
 SHIFT = 3.0
@@ -172,7 +173,7 @@ def load_pool(work: Path) -> dict[str, Tensor]:
     """
     cache = work / "sd3_pool.pt"
     if not cache.exists():
-        scenes = sample_scenes("train", POOL_SIZE, seed=31, singles=0.25)
+        scenes = sample_scenes("train", POOL_SIZE, seed=31, singles=SINGLES_SHARE)
         rows: dict[str, int] = {}
         said = [[caption(s, "en") for s in (scene, scene.mirrored)] for scene in scenes]
         captions = [[rows.setdefault(text, len(rows)) for text in pair] for pair in said]

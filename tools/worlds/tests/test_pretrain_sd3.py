@@ -61,7 +61,10 @@ def test_a_step_sees_of_captions_what_the_stock_pipeline_gives(
     sd3, pool = scripts.sd3, scripts.pool
     parts = sd3.make_parts().eval()
     pipe = sd3.make_pipeline(parts, pool)
-    texts = [caption(scene, "en") for scene in sample_scenes("train", SCENES, 31, singles=0.25)]
+    texts = [
+        caption(scene, "en")
+        for scene in sample_scenes("train", SCENES, 31, singles=sd3.SINGLES_SHARE)
+    ]
     rows = torch.cat([pool["captions"][:, 0], torch.tensor([len(pool["ids"]) - 1])])
     with torch.no_grad():
         states, pooled = sd3.encode(parts, pool, rows, length)
