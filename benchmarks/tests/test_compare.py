@@ -534,6 +534,9 @@ def test_an_arm_that_is_trained_already_is_taken_as_it_is(tmp_path):
     assert mclip.steps and mclip.embedder == "{arm}/run/model"
     translator = CompareSettings(arms=["translate_test"], exports=[f"translate_test={tmp_path}"])
     assert chosen_suite(translator).arms[0].pipeline == f"mclip:{tmp_path}"
+    for suite, arm in (("testbed", "english"), ("merging", "pea_2_router")):
+        with pytest.raises(ValueError, match=f"{arm} loads no export of its own"):
+            chosen_suite(CompareSettings(suite=suite, arms=[arm], exports=[f"{arm}={tmp_path}"]))
     with pytest.raises(ValueError, match="no arm 'peaa'"):
         chosen_suite(CompareSettings(exports=["peaa=x"]))
     with pytest.raises(FileNotFoundError, match="give NAME=FOLDER"):

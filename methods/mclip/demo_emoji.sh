@@ -43,7 +43,7 @@ say "shards: pictures to train on, names, pictures of split test to find"
     --languages en $LANGUAGES $TEXT_LANGUAGES $ZERO_SHOT_LANGUAGES --output_dir "$OUTPUT_DIR/test-shards"
 }
 say "stage 1: tokens, then step a, a decoder on the frozen encoder"
-command python -m mclip tokenize --text_encoder emoji:e5 \
+command python -m mclip tokenize --text_encoder emoji:e5-standardised \
   --train_data "$OUTPUT_DIR/text-shards" --tokens_dir "$OUTPUT_DIR/tokens"
 mclip train-encoder --config "$CONFIGS/emoji_step_a.yaml" --seed "$SEED" \
   --train_data "$OUTPUT_DIR/tokens" --output_dir "$OUTPUT_DIR/step-a"
@@ -60,7 +60,7 @@ stage_2() { # NAME ENCODER
 say "stage 2 after stage 1: features, then TriKD"
 stage_2 mclip "$OUTPUT_DIR/step-b/translation/encoder"
 say "stage 2 without stage 1, for comparison"
-stage_2 plain emoji:e5
+stage_2 plain emoji:e5-standardised
 say "retrieval"
 for model in emoji:clip "$OUTPUT_DIR/plain/model" "$OUTPUT_DIR/mclip/model"; do
   # shellcheck disable=SC2086

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# PEA on real pictures and names: an adapter distilled through emoji:sd.
+# PEA on real pictures and names: an adapter on what emoji:sd's cross-attentions read, then distilled through it.
 # `pea demo --world emoji` runs this file; its flags are the variables below. Pictures, names and the
 # encoder are fetched once (110 MB, into $CROSSLINGUAL_CACHE); what they are, and what a method may read
 # of them: tools/worlds/src/crosslingual_worlds/emoji/README.md. `run.sh` says why each command is there.
@@ -36,7 +36,7 @@ say "shards: pictures, names in en $LANGUAGES"
 # shellcheck disable=SC2086  # languages are words
 crosslingual shards --source emoji --split train --with_english true --seed "$SEED" \
   --languages en $LANGUAGES --output_dir "$OUTPUT_DIR/shards"
-say "features: latents, English and multilingual text states, once"
+say "features: latents, text states, and what cross-attentions are asked in English passes, once"
 pea features --config "$CONFIG" --languages en $LANGUAGES --seed "$SEED" \
   --shards "$OUTPUT_DIR/shards" --features_dir "$OUTPUT_DIR/features"
 say "training: $MAX_TRAIN_STEPS steps, $NUM_PROCESSES processes"

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from crosslingual.features.frozen_parts import FrozenParts
+from crosslingual.features.frozen_parts import (
+    FrozenParts,
+    draw_generators,
+    english_text,
+    placed,
+)
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import load_multilingual_encoder
 
@@ -52,3 +57,20 @@ def test_equal_captions_and_absent_ones_are_encoded_once(monkeypatch: pytest.Mon
     assert read == [["", "ein Ring", "a ring"]]
     states = encode(["", "ein Ring", "a ring", "", "a ring", ""])[0].unflatten(0, (3, 2))
     assert torch.equal(arrays["multilingual_states"], states.half())
+
+
+def test_stored_arrays_are_read_in_fp32_and_absent_ones_stay_absent() -> None:
+    states = torch.ones(2, 3, 4, dtype=torch.float16)
+    device = torch.device("cpu")
+    assert placed(torch.ones(2, dtype=torch.int32), device).dtype == torch.int32
+    text = english_text({"english_states": states}, device)
+    assert text.states.dtype == torch.float32
+    assert text.pooled is None and text.mask is None
+
+
+def test_a_sample_draws_by_its_key_and_the_number_of_the_draw() -> None:
+    def first(key: str, draw: int) -> float:
+        return torch.rand((), generator=draw_generators([key], draw)[0]).item()
+
+    assert first("a", 0) == first("a", 0)
+    assert len({first("a", 0), first("a", 1), first("b", 0)}) == 3

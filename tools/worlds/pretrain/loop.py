@@ -66,7 +66,7 @@ def start(description: str, **numbers: int) -> tuple[argparse.Namespace, int]:
 
 
 def share_of_peak(recipe: Recipe, step: int) -> float:
-    """Of the learning rate: a linear warm-up, then a cosine to a fiftieth."""
+    """The share of the peak rate at a step: a linear warm-up, then a cosine to a fiftieth."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / max(1, recipe.num_steps - recipe.warmup_steps)
@@ -129,6 +129,8 @@ def train(
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
+        if "optimizers" not in state:
+            raise ValueError(f"{checkpoint} is an earlier version's: remove it to begin again")
         module.load_state_dict(state["module"])
         for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved_state)

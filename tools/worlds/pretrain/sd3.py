@@ -6,6 +6,7 @@ package.
 The VAE of `testbed:sd` and the text tower of `testbed:clip` stay frozen; the transformer and two
 small text encoders learn together. Flow matching as in diffusers' training script of SD 3 (arXiv
 2403.03206): logit-normal times with the sampler's shift, weight 1; 10 % of the captions are empty.
+Half of the scenes have one thing. Muon trains the weights of linear layers, AdamW the rest.
 
 Captions have at most 14 tokens and the encoders read 16, which T5's config says (`n_positions`).
 Stock pipelines pad T5's prompt to 256 tokens if they are not asked for fewer, so every twentieth
@@ -171,7 +172,7 @@ def load_pool(work: Path) -> dict[str, Tensor]:
         ids_3 (T, 16), states (T, 16, 128) in fp16 and pooled (T, 128). The last row is that of the
         empty caption.
     """
-    cache = work / "sd3_pool.pt"
+    cache = work / f"sd3_pool-{POOL_SIZE}-{SINGLES_SHARE}.pt"
     if not cache.exists():
         scenes = sample_scenes("train", POOL_SIZE, seed=31, singles=SINGLES_SHARE)
         rows: dict[str, int] = {}

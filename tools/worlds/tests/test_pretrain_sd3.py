@@ -86,6 +86,25 @@ def test_a_stopped_run_resumes_as_if_it_had_not_stopped(scripts: Scripts, tmp_pa
         assert torch.equal(found.state_dict()[name], value), name
 
 
+def test_muon_trains_the_weights_of_linear_layers_and_adamw_the_rest(scripts: Scripts) -> None:
+    parts = scripts.sd3.make_parts()
+    recipe = scripts.loop.Recipe("sd3", 3, 1e-3, muon_learning_rate=1e-2)
+    (adamw, adamw_rate), (muon, muon_rate) = scripts.loop.make_optimizers(recipe, parts).items()
+    assert (adamw_rate, muon_rate) == (1e-3, 1e-2)
+    held = [{id(p) for p in each.param_groups[0]["params"]} for each in (adamw, muon)]
+    linear = {id(m.weight) for m in parts.modules() if isinstance(m, nn.Linear)}
+    assert held[1] == linear
+    assert held[0] == {id(p) for p in parts.parameters()} - linear
+    alone = scripts.loop.make_optimizers(scripts.loop.Recipe("sd3", 3, 1e-3), parts)
+    assert [type(each) for each in alone] == [torch.optim.AdamW]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(scripts: Scripts, tmp_path: Path) -> None:
+    torch.save({"step": 1}, tmp_path / "sd3.pt")
+    with pytest.raises(ValueError, match=r"sd3\.pt is an earlier version's: remove it"):
+        scripts.trained(tmp_path, 3)
+
+
 def test_steps_lower_the_loss_and_teach_all_three_parts(scripts: Scripts, tmp_path: Path) -> None:
     def loss(parts: nn.ModuleDict) -> float:
         seeds = [torch.Generator().manual_seed(seed) for seed in range(4)]

@@ -25,7 +25,7 @@ PACKAGE = "crosslingual_benchmarks"
 EXPORTS = {"train": "export", "finetune": "finetune-export"}
 """Verbs that train, and those that export their checkpoints; of others the end alone is a point."""
 EXPORT = "{export}"
-SEED = 0  # of the noise: the seeds of a comparison differ in their training alone
+SEED = 0  # of the noise: the curves of a comparison's seeds differ by their training alone
 AS_IS = "as_is"
 
 

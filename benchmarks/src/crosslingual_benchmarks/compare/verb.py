@@ -6,6 +6,7 @@ crosslingual-bench ablate --method pea --output_dir runs/ablate-pea
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,12 +143,18 @@ def _read_exports(pairs: list[str], names: list[str]) -> dict[str, str]:
 
 
 def _exported(arm: Any, folder: str, languages: list[str]) -> Any:
-    """An arm that trains nothing: its pipeline, or else its embedder, is in the folder."""
+    """An arm that trains nothing: its pipeline, or else its embedder, is in the folder.
+
+    Raises:
+        ValueError: the arm loads no export of its own.
+    """
+    if arm.method in ("base", "clip", "router"):
+        raise ValueError(f"exports: {arm.name} loads no export of its own; leave it out")
     arm = dataclasses.replace(arm, trained_languages=arm.trained_languages or languages)
     place = str(Path(folder).resolve()).replace("{", "{{").replace("}", "}}")
     if arm.pipeline is not None:
-        reader, brace, _ = arm.pipeline.partition("{")  # such as mclip:, of a translator
-        place = reader + place if brace else place
+        reader = re.match(r"\w+:", arm.pipeline)  # such as mclip:, of a translator
+        place = (reader[0] if reader else "") + place
         return dataclasses.replace(arm, steps=[], pipeline=place, embedder=None)
     return dataclasses.replace(arm, steps=[], embedder=place)
 

@@ -80,15 +80,16 @@ def quality_against_cost(
     quality_label: str,
     scale: float = 100,
 ) -> bytes:
-    """A point an arm, cost on a logarithmic axis, intervals as error bars, and the arms' names
-    beside the plot, the best first.
+    """A numbered point an arm, cost on a logarithmic axis, intervals as error bars, and the arms'
+    names beside the plot, the best first.
 
     Horizontal `lines` have a quality and no cost, such as the upper bound.
     """
     figure = Figure(figsize=(8.4, 4.8), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    for point in sorted(points, key=lambda point: -point.quality.value):
+    best_first = sorted(points, key=lambda point: -point.quality.value)
+    for rank, point in enumerate(best_first, start=1):
         value = point.quality.value * scale
         bars = None
         if point.quality.low is not None and point.quality.high is not None:
@@ -105,7 +106,15 @@ def quality_against_cost(
             markersize=8,
             capsize=3,
             elinewidth=1,
-            label=cut(point.label),
+            label=f"{rank}  {cut(point.label)}",
+        )
+        axes.annotate(
+            str(rank),
+            (point.cost, value),
+            (5, 5),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
         )
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda cost, _: f"{cost:,.0f}" if cost >= 10 else f"{cost:g}")
