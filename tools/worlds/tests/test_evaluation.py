@@ -151,17 +151,9 @@ def test_without_the_worlds_the_error_says_what_to_install(ask: Any, monkeypatch
 
 
 def test_every_model_is_a_folder_and_an_unknown_one_is_refused_with_the_known() -> None:
-    for name in ("sd", "clip", "xlm-r", "xlm-r-aligned"):
+    for name in ("sd", "sd3", "clip", "xlm-r", "xlm-r-aligned"):
         assert model_folder(f"testbed:{name}").is_dir()
     known = "testbed:sd, testbed:sd3, testbed:clip, testbed:xlm-r, testbed:xlm-r-aligned"
     with pytest.raises(ValueError, match=f"model 'testbed:xl'; there are {known}"):
         model_folder("testbed:xl")
     assert model_folder("org/model") is None and model_folder("C:\\models") is None
-
-
-def test_sd3_without_weights_names_the_command_that_makes_them(tmp_path: Path) -> None:
-    models = type(find_world("testbed:sd3").models)
-    command = re.escape("`python tools/worlds/pretrain/sd3.py --work WORK` trains it")
-    with pytest.raises(FileNotFoundError, match=command):
-        models({"sd3": tmp_path / "sd3"})["sd3"]
-    assert models({"sd3": tmp_path})["sd3"] == tmp_path

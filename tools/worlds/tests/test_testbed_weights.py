@@ -1,6 +1,5 @@
 """The embedded models: small enough for the package, and read by the ordinary loaders."""
 
-import pytest
 import torch
 from PIL import Image
 
@@ -13,13 +12,6 @@ from crosslingual_worlds.drawn.world import RESOLUTION, sample_scenes
 from crosslingual_worlds.evaluation import text_accuracy
 
 
-def needs(*names: str) -> pytest.MarkDecorator:
-    """Skips a test until these embedded models are exported."""
-    absent = [name for name in names if not (TESTBED_WEIGHTS / name).is_dir()]
-    return pytest.mark.skipif(bool(absent), reason=f"not exported yet: {', '.join(absent)}")
-
-
-@needs("sd", "clip", "xlm-r", "xlm-r-aligned")
 def test_they_take_at_most_30_mib_together_and_sd3_11_mb_more() -> None:
     files = [path for path in TESTBED_WEIGHTS.rglob("*") if path.is_file()]
     of_sd3 = sum(p.stat().st_size for p in files if p.is_relative_to(TESTBED_WEIGHTS / "sd3"))
@@ -28,7 +20,6 @@ def test_they_take_at_most_30_mib_together_and_sd3_11_mb_more() -> None:
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
 
 
-@needs("sd")
 def test_the_diffusion_base_loads_strictly_and_fits_together() -> None:
     base = Base.open("testbed:sd")
     unet, vae = base.load_model(), base.load_vae(torch.device("cpu"))
@@ -43,14 +34,12 @@ def test_the_diffusion_base_loads_strictly_and_fits_together() -> None:
     assert not any(part.requires_grad for model in (unet, vae) for part in model.parameters())
 
 
-@needs("sd3")
 def test_sd3_draws_what_english_prompts_say() -> None:
     pipe = Base.open("testbed:sd3").load_pipeline()
     judged = EVALUATION.judge_prompts(pipe, sample_scenes("val", 8, seed=3), "en")
     assert text_accuracy(judged) >= 0.75
 
 
-@needs("xlm-r")
 def test_the_multilingual_encoder_loads_strictly() -> None:
     encoder = load_multilingual_encoder("testbed:xlm-r")
     states, mask = encoder.encode(["一颗红色的大五角星", "ein großer roter Stern"])
@@ -59,7 +48,6 @@ def test_the_multilingual_encoder_loads_strictly() -> None:
     assert (mask.sum(dim=1) > 2).all()
 
 
-@needs("clip")
 def test_clip_loads_strictly_and_embeds_pictures_and_english() -> None:
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
