@@ -13,7 +13,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 OUTPUT_DIR=${OUTPUT_DIR:-runs/iap-demo}
 NUM_PROCESSES=${NUM_PROCESSES:-$(($(env -u OMP_NUM_THREADS nproc) < 2 ? 1 : 2))}
 MAX_TRAIN_STEPS=${MAX_TRAIN_STEPS:-300}
-NUM_PROMPTS=${NUM_PROMPTS:-48}
+NUM_PROMPTS=${NUM_PROMPTS:-24}
 TARGET_LANGUAGE=${TARGET_LANGUAGE:-zh}
 SEED=${SEED:-0}
 
@@ -45,7 +45,10 @@ iap train --config "$CONFIG" --target_language $TARGET_LANGUAGE --seed "$SEED" \
   --train_data "$OUTPUT_DIR/features" --output_dir "$OUTPUT_DIR/run" \
   --max_train_steps "$MAX_TRAIN_STEPS" --checkpointing_steps "$MAX_TRAIN_STEPS"
 train_s=$((SECONDS - before))
-say "pictures: $NUM_PROMPTS names of split test in each of en $TARGET_LANGUAGE"
+say "pictures: $NUM_PROMPTS names that it has read in $TARGET_LANGUAGE, of split train"
+iap evaluate --adapter "$OUTPUT_DIR/run/encoder" --output_dir "$OUTPUT_DIR/read" --seed "$SEED" \
+  --num_prompts "$NUM_PROMPTS" --split train
+say "pictures: $NUM_PROMPTS names that it has not read, of split test"
 iap evaluate --adapter "$OUTPUT_DIR/run/encoder" --output_dir "$OUTPUT_DIR" --seed "$SEED" \
   --num_prompts "$NUM_PROMPTS"
 say "done"

@@ -45,7 +45,10 @@ pea train --config "$CONFIG" --languages en $LANGUAGES --seed "$SEED" \
   --train_data "$OUTPUT_DIR/features" --output_dir "$OUTPUT_DIR/run" \
   --max_train_steps "$MAX_TRAIN_STEPS" --checkpointing_steps "$MAX_TRAIN_STEPS"
 train_s=$((SECONDS - before))
-say "pictures: $NUM_PROMPTS names of split test in each of en $LANGUAGES $ZERO_SHOT_LANGUAGES"
+say "pictures: $NUM_PROMPTS names that it has read in $LANGUAGES, of split train"
+pea evaluate --adapter "$OUTPUT_DIR/run/adapter" --output_dir "$OUTPUT_DIR/read" --seed "$SEED" \
+  --languages $LANGUAGES --num_prompts "$NUM_PROMPTS" --split train
+say "pictures: $NUM_PROMPTS names that it has not read in $LANGUAGES $ZERO_SHOT_LANGUAGES, of split test"
 pea evaluate --adapter "$OUTPUT_DIR/run/adapter" --output_dir "$OUTPUT_DIR" --seed "$SEED" \
   --languages $LANGUAGES $ZERO_SHOT_LANGUAGES --num_prompts "$NUM_PROMPTS"
 say "done"

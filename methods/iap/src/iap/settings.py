@@ -115,7 +115,7 @@ class AblateSettings(TrainSettings):
         num_processes: training processes; if not given, one per core, at most 2.
         num_seeds: runs per arm; they use seeds 0, 1, ... in place of `seed`.
         num_prompts: held-out prompts per language and run; each seed has its own.
-        split: held-out scenes to draw, val or test.
+        split: scenes to draw: val or test, which are held out, or train.
     """
 
     arms: list[str] = field(default_factory=list)

@@ -14,7 +14,7 @@ class EvaluateSettings:
         output_dir: folder for accuracy.json, table.md and grid.png.
         languages: languages of the prompts; those that were trained if not given.
         num_prompts: held-out prompts in each language; the scenes are the same in all.
-        split: which held-out scenes are asked for, val or test.
+        split: which scenes are asked for: val or test, which are held out, or train.
         seed: seed of the scenes and of the noise.
     """
 
