@@ -6,7 +6,7 @@
 #
 #   pip install -c ../../constraints.txt -e '.[demo]'   # once, in an environment of your own
 #   pip install -e '../../tools/worlds[emoji]'
-#   WORLD=emoji bash run.sh                             # not yet timed as a whole
+#   WORLD=emoji bash run.sh                             # took 179 s on two cores, beside other work
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 

@@ -101,6 +101,20 @@ def _average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:
             p.grad /= world_size
 
 
+def _resume(
+    checkpoint: Path, module: nn.Module, optimizers: list[torch.optim.Optimizer], ema: EMAModel
+) -> int:
+    """Loads a checkpoint and returns its step."""
+    state = torch.load(checkpoint, weights_only=True)
+    if "optimizers" not in state:
+        raise ValueError(f"{checkpoint} is of an earlier version: remove it to begin again")
+    module.load_state_dict(state["module"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    ema.load_state_dict(state["ema"])
+    return int(state["step"])
+
+
 def train(
     recipe: Recipe,
     module: nn.Module,
@@ -120,6 +134,10 @@ def train(
         save_every_s: seconds between checkpoints.
         look: called on rank 0 every `look_every` steps with the moving average in place.
         look_every: steps between looks.
+
+    Raises:
+        ValueError: the checkpoint is of an earlier version.
+        RuntimeError: a loss is not finite.
     """
     rank, world_size = dist.get_rank(), dist.get_world_size()
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -128,14 +146,7 @@ def train(
     checkpoint = work / f"{recipe.name}.pt"
     first = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        if "optimizers" not in state:
-            raise ValueError(f"{checkpoint} is an earlier version's: remove it to begin again")
-        module.load_state_dict(state["module"])
-        for optimizer, saved_state in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved_state)
-        ema.load_state_dict(state["ema"])
-        first = state["step"]
+        first = _resume(checkpoint, module, [*optimizers], ema)
         print(f"{recipe.name}: continues at step {first}", flush=True)
     started = saved = shown = time.monotonic()
     for step in range(first, recipe.num_steps):

@@ -101,7 +101,7 @@ def test_muon_trains_the_weights_of_linear_layers_and_adamw_the_rest(scripts: Sc
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(scripts: Scripts, tmp_path: Path) -> None:
     torch.save({"step": 1}, tmp_path / "sd3.pt")
-    with pytest.raises(ValueError, match=r"sd3\.pt is an earlier version's: remove it"):
+    with pytest.raises(ValueError, match=r"sd3\.pt is of an earlier version: remove it"):
         scripts.trained(tmp_path, 3)
 
 
