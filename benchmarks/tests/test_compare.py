@@ -412,8 +412,9 @@ TWO_STEPS = {"steps": [{"run": "x", "share": 0.7}] * 2}
         ({"each": {"n": [1]}}, "each: n has no value, or nothing holds {n}"),
         ({"each": {"n": 3}}, "each: n is 3, not a list"),
         ({"arms_at_once": 0}, "arms_at_once, trained_languages or a number of the curve"),
-        ({"mixing": {"num_prompts": 0}}, "of the curve or of mixing is empty or below 1"),
-        ({"curve": {"num_points": 0}}, "a number of the curve or of mixing is empty"),
+        ({"mixing": {"num_prompts": 0}}, "of mixing or of reading is empty or below 1"),
+        ({"reading": {"num_prompts": 0}}, "of mixing or of reading is empty or below 1"),
+        ({"curve": {"num_points": 0}}, "a number of the curve, of mixing or of reading is empty"),
         ({"curve": {}, "trained_languages": ["en"]}, "a curve needs English and another"),
         ({"arms": [ARM | {"answers": [ANSWER]}]}, "arm a: an answer lacks question or languages"),
         (
@@ -487,6 +488,20 @@ def test_latencies_are_measured_where_the_suite_wants_them(tmp_path):
         suite = suite_of([arm], latency=wanted)
         commands = runner_of(suite, tmp_path).latencies(suite.arms[0])
         assert [command.run for command in commands] == [LATENCY] * wanted
+
+
+def test_prompts_of_the_training_split_are_measured_in_a_folder_of_their_own(tmp_path):
+    arm = {"name": "one", "about": "a test", "method": "pea", "pipeline": "p"}
+    runner = runner_of(suite_of([arm], reading={"num_prompts": 7}), tmp_path)
+    test, read = runner.measurements(runner.suite.arms[0])
+    assert "prompt_split" not in test.settings and read.place.name == "reading"
+    assert read.settings["prompt_split"] == "train" and read.settings["num_prompts"] == 7
+    pictures = [runner.results / f"one-{runner.suite.world}{end}" for end in ("", "-train")]
+    for key in ("first", "second"):
+        for place in pictures:
+            place.mkdir(parents=True, exist_ok=True)
+        runner._drop_stale_pictures(runner.suite.arms[0], read, key)
+    assert [place.exists() for place in pictures] == [True, False], "only its own pictures move"
 
 
 def test_mixed_prompts_are_measured_for_arms_that_read_them_and_can_be_asked_for(tmp_path):

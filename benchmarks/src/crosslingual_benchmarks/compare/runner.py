@@ -26,7 +26,7 @@ from crosslingual_benchmarks.compare.plan import RUN, STEPS, Plan
 from crosslingual_benchmarks.compare.record import append_training, total_parameters
 from crosslingual_benchmarks.compare.suite import Arm, Step, Suite, Values, arms_read, fill
 from crosslingual_benchmarks.compare.times import Times
-from crosslingual_benchmarks.generation.prompts.world import MIXED
+from crosslingual_benchmarks.generation.prompts.world import MIXED, TRAIN
 
 PACKAGE = "crosslingual_benchmarks"
 NO_MOTIFS = {"num_motif_prompts": 0, "use_references": False, "num_shown": 0}
@@ -325,6 +325,10 @@ class Runner:
                 mixed = {**settings, **NO_MOTIFS, "num_prompts": suite.mixing.num_prompts}
                 mixed["second_languages"] = suite.trained_languages
                 commands.append(Command(f"{PACKAGE} generation", mixed, place / "mixing"))
+            if suite.reading is not None:
+                read = {**settings, **NO_MOTIFS, "num_prompts": suite.reading.num_prompts}
+                read["prompt_split"] = "train"
+                commands.append(Command(f"{PACKAGE} generation", read, place / "reading"))
         if arm.embedder is not None:
             settings = {**common, "dataset": "shards", "root": str(self.folder / "data" / "test")}
             settings |= {"path": fill(arm.embedder, words), "languages": suite.languages}
@@ -407,8 +411,9 @@ class Runner:
         """Moves the pictures of an earlier training aside, which `generation` would refuse."""
         begun = command.place.with_suffix(".begun")
         if not begun.is_file() or begun.read_text() != key:
-            mixed = MIXED if "second_languages" in command.settings else ""
-            self._begin(command, key, [self.results / f"{arm.name}-{self.suite.world}{mixed}"])
+            end = MIXED if "second_languages" in command.settings else ""
+            end = TRAIN if command.settings.get("prompt_split") == "train" else end
+            self._begin(command, key, [self.results / f"{arm.name}-{self.suite.world}{end}"])
 
     def _arm_key(self, arm: Arm) -> str:
         """A key that changes with the arm's last command."""

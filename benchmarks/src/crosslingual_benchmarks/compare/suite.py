@@ -139,6 +139,19 @@ class Mixing:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How each arm's pipeline is measured on prompts of the training split, some or all of whose
+    captions it has read.
+
+    Attributes:
+        num_prompts: prompts in each language.
+    """
+
+    __pydantic_config__ = FORBID
+    num_prompts: int = 48
+
+
+@dataclass(frozen=True)
 class Suite:
     """All of a comparison.
 
@@ -158,6 +171,7 @@ class Suite:
         arms_at_once: arms that train side by side.
         curve: how quality over seconds is measured; None measures the end alone.
         mixing: how prompts in two languages are measured; None measures none.
+        reading: how prompts of the training split are measured; None measures none.
         question: what the suite asks, in a section of its own; None where it compares arms alone.
         latency: whether a query's milliseconds are measured.
         seed: of everything.
@@ -178,6 +192,7 @@ class Suite:
     arms_at_once: int = 1
     curve: Curve | None = None
     mixing: Mixing | None = None
+    reading: Reading | None = None
     question: Question | None = None
     latency: bool = True
     seed: int = 0
@@ -244,11 +259,11 @@ def build_suite(values: Any, where: str) -> Suite:
                 raise ValueError(f"{where}, arm {arm.name}: an answer lacks {told} in this suite")
     counts = [suite.num_processes, suite.arms_at_once]
     counts += [suite.curve.num_points, suite.curve.num_prompts] if suite.curve else []
-    counts += [suite.mixing.num_prompts] if suite.mixing else []
+    counts += [part.num_prompts for part in (suite.mixing, suite.reading) if part]
     if suite.train_s <= 0 or min(counts) < 1 or not suite.trained_languages:
         raise ValueError(
             f"{where}: train_s, num_processes, arms_at_once, trained_languages or a number of the "
-            "curve or of mixing is empty or below 1"
+            "curve, of mixing or of reading is empty or below 1"
         )
     if suite.curve and not ("en" in suite.trained_languages and suite.foreign_languages):
         raise ValueError(f"{where}: a curve needs English and another language that train")

@@ -57,7 +57,8 @@ class GenerationSettings:
         num_prompts: prompts of a world (200 if not given) or of mg18 (all).
         num_motif_prompts: prompts of a world for each language's own motif.
         num_references: true pictures of a world.
-        prompt_split: split of a world whose scenes are asked for: test, or val to choose settings.
+        prompt_split: split of a world whose scenes are asked for: test, val to choose settings, or
+            train for what captions that train say.
         prompt_seed: seed of the choice of prompts in a world and mg18.
         num_inference_steps: steps of the sampler; 20 on testbed, 50 elsewhere if not given.
         guidance_scale: scale of classifier-free guidance; 3 on testbed, 9 elsewhere if not given.
@@ -91,7 +92,7 @@ class GenerationSettings:
     num_prompts: int | None = None
     num_motif_prompts: int = 16
     num_references: int = 2000
-    prompt_split: Literal["test", "val"] = "test"
+    prompt_split: Literal["test", "val", "train"] = "test"
     prompt_seed: int = 0
     num_inference_steps: int | None = None
     guidance_scale: float | None = None

@@ -256,7 +256,7 @@ def _result(
         ],
         warnings=scores.warnings,
         **scores.further,
-        **facts_of(prompt_set.name, language),
+        **facts_of(settings.dataset, language),
         **(trained if settings.trained_languages else {}),
     )
 

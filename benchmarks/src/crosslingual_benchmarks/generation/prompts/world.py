@@ -12,6 +12,7 @@ from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
 REFERENCE_SEED = 2_147_483_647  # apart from any seed that prompts are drawn with
 MIXED_WITH = "+"  # between the codes of a prompt's two languages
 MIXED = "-mixed"  # ends the name of a set of such prompts
+TRAIN = "-train"  # ends the name of a set of prompts of the training split
 
 
 def world_prompts(
@@ -53,7 +54,8 @@ def world_prompts(
     protocol = {"split": split, "scene_seed": seed}
     if num_motif_prompts:  # as many as are asked for, also in a language whose culture has fewer
         protocol |= {"num_culture_prompts": num_motif_prompts, "culture_score": "judge"}
-    return PromptSet(world, prompts, protocol)
+    name = f"{world}{TRAIN}" if split == "train" else world
+    return PromptSet(name, prompts, protocol)
 
 
 def mixed_prompts(
