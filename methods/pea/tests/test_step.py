@@ -13,9 +13,9 @@ from crosslingual.features.frozen_parts import english_text
 from crosslingual.frozen.base import Base, Conditioning
 from pea.artifact import adapter_config
 from pea.data import PeaParts
-from pea.method import CrossAttentions, build_adapter, read_tokens
+from pea.method import CrossAttentions, PictureUpdates, build_adapter, read_tokens
 from pea.settings import TrainSettings
-from pea.step import Frozen, load_frozen, pea_step, warm_start_step
+from pea.step import Frozen, joint_start_step, load_frozen, pea_step, warm_start_step
 
 ROWS, ENCODER_WIDTH, RESOLUTION = 6, 12, 32
 
@@ -28,8 +28,8 @@ class Calls(list):
         unet.register_forward_hook(self._keep, with_kwargs=True)
 
     def _keep(self, _: nn.Module, given: tuple[Tensor, ...], named: Any, output: Any) -> None:
-        latents, timesteps, states = given
-        added = named["added_cond_kwargs"] or {}
+        latents, timesteps, states = given[:3]
+        added = named.get("added_cond_kwargs") or {}
         self.append(
             {"latents": latents, "timesteps": timesteps, "states": states}
             | {**added, "predicted": output[0]}
@@ -286,8 +286,88 @@ def test_a_warm_start_needs_cross_attentions(sd: str, sd3: str) -> None:
         settings = TrainSettings(pretrained_model_name_or_path=folder, warm_start_draws=count)
         with pytest.raises(ValueError, match=reason):
             PeaParts(settings, torch.device("cpu"))
-    with pytest.raises(ValueError, match="one attention: leave it out"):
-        build(sd3, warm_start_share=0.5)
+    with pytest.raises(ValueError, match="ask cross-attentions, and .* has none"):
+        build(sd3, warm_start_share=0.5, warm_start_queries=4)
+    with pytest.raises(ValueError, match="gradient_checkpointing would not recompute: leave out"):
+        build(sd3, warm_start_share=0.5, gradient_checkpointing=True)
+
+
+@pytest.mark.parametrize("base", ["sd3", "flux"])
+def test_a_joint_warm_start_is_over_where_every_caption_reads_as_english(
+    request: pytest.FixtureRequest, base: str
+) -> None:
+    built = build(request.getfixturevalue(base), warm_start_share=0.5)
+    text = Base.open(request.getfixturevalue(base)).text
+    batch = batch_of(text.width, text.pooled_width)
+    built.frozen.noising.caption_dropout = 0.0
+    batch["native"][0] = True
+
+    def step(adapter: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        draws = torch.Generator().manual_seed(0)
+        return joint_start_step(adapter, built.frozen, batch, draws, built.settings)
+
+    loss, parts = step(built.adapter)
+    loss.backward()
+    assert parts["warm_start"] > 0
+    assert all(p.grad.abs().sum() > 0 for p in built.adapter.parameters())
+    assert all(p.grad is None for p in built.unet.parameters())
+    english = batch["english_states"].float(), batch["english_pooled"].float()
+    assert step(lambda states: english)[0] < 1e-9
+    wrong = english[0].clone(), english[1]
+    wrong[0][0] += 1  # the native row, which does not count
+    assert step(lambda states: wrong)[0] < 1e-9
+    wrong[0][1] += 1
+    assert step(lambda states: wrong)[0] > 1e-4
+
+
+def test_blocks_that_are_given_the_picture_of_an_earlier_pass_repeat_its_updates(
+    sd3: str,
+) -> None:
+    """Whatever the latents are."""
+    denoiser = build(sd3).frozen.denoiser
+    text = Base.open(sd3).text
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(2, 16, text.width, generator=generator)
+    pooled = torch.randn(2, text.pooled_width, generator=generator)
+    latents = torch.randn(2, 4, 4, 4, generator=generator)
+
+    def updates(latents: Tensor, given: Any = ()) -> PictureUpdates:
+        blocks = denoiser.blocks(), denoiser.picture_states
+        with PictureUpdates(*blocks, given) as found:
+            denoiser.predict(latents, torch.full((2,), 500.0), Conditioning(states, pooled))
+        return found
+
+    first = updates(latents)
+    assert len(first.outputs) == len(denoiser.blocks())
+    again = updates(latents + 1, first.asked)
+    torch.testing.assert_close(again.outputs, first.outputs)
+    free = updates(latents + 1)
+    assert not any(torch.allclose(a, b) for a, b in zip(free.outputs, first.outputs, strict=True))
+
+
+def test_without_pictures_both_passes_start_from_the_same_pure_noise(sd: str, sd3: str) -> None:
+    for folder, last in ((sd, 999), (sd3, 1000)):
+        built = build(folder, pictures=False, output_weight=0.0)
+        text = Base.open(folder).text
+        batch = batch_of(text.width, text.pooled_width)
+        del batch["latent_mean"], batch["latent_std"]
+        seen = []
+        built.frozen.denoiser.model.register_forward_pre_hook(
+            lambda _, given, named, seen=seen: seen.append((given, named)), with_kwargs=True
+        )
+        loss, parts = built.loss(batch)
+        assert loss.item() == pytest.approx(0.1 * parts["feature"].item())
+        assert parts["output"] > 0 == parts["native"]
+        (one, one_named), (other, _) = seen
+        assert torch.equal(one[0], other[0]) and one[0].std() == pytest.approx(1, abs=0.2)
+        times = one_named.get("timestep", one[3] if folder == sd3 else one[1])
+        assert times.tolist() == [last] * ROWS
+        batch["has_english"][2] = False
+        with pytest.raises(ValueError, match="no parallel English caption: .* --pictures false"):
+            built.loss(batch)
+    settings = dataclasses.replace(built.settings, pretrained_model_name_or_path=sd3)
+    with pytest.raises(ValueError, match="leaves nothing to match"):
+        adapter_config(dataclasses.replace(settings, feature_weight=0.0))
 
 
 @pytest.mark.parametrize(("base", "pooled_width"), [("sd", None), ("sdxl", 20)])

@@ -39,6 +39,10 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
             "feature_blocks names features to match, and this run matches none: use variant "
             "published and a feature_weight above 0, or leave it out"
         )
+    if not settings.output_weight and not settings.feature_weight:
+        raise ValueError(
+            "output_weight and feature_weight are 0, which leaves nothing to match: raise one"
+        )
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
     config = {

@@ -166,6 +166,42 @@ class BlockOutputs:
             handle.remove()
 
 
+class PictureUpdates(BlockOutputs):
+    """Collects what each block of a transformer adds to the picture's states (B, P, W), as
+    `outputs`, while it is entered.
+
+    With `given`, the picture's states that blocks were asked in an earlier pass (its `asked`), each
+    block gets those in place of what the block before it made. What it adds then differs from the
+    earlier pass by the text alone.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        read: Callable[[nn.Module, Any], Tensor],
+        given: Sequence[Tensor] = (),
+    ):
+        """`read` is that of `BlockOutputs`."""
+        super().__init__(blocks, read)
+        self.asked: list[Tensor] = []
+        self.given = given
+
+    def _ask(self, _module: nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, Any]:
+        states = self.given[len(self.asked)] if self.given else named["hidden_states"]
+        self.asked.append(states)
+        return inputs, {**named, "hidden_states": states}
+
+    def _keep(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+        self.outputs.append(self.read(module, output) - self.asked[-1])
+
+    def __enter__(self) -> Self:
+        """Starts collecting."""
+        super().__enter__()
+        asked = [b.register_forward_pre_hook(self._ask, with_kwargs=True) for b in self.blocks]
+        self.handles += asked
+        return self
+
+
 class CrossAttentions(BlockOutputs):
     """Keeps what a denoiser's cross-attentions are asked and what they answer (B, P, W), as
     `outputs`, while it is entered; and asks the same of other texts.
@@ -271,6 +307,7 @@ def pea_loss(
     native_B: Tensor,
     feature_weight: float = 0.1,
     feature_distance: str = "mse",
+    output_weight: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The hybrid loss of the paper (section 3.3), with z = 1 for native rows and 0 for parallel
     ones.
@@ -289,6 +326,7 @@ def pea_loss(
         feature_weight: w.
         feature_distance: `mse`, the paper's, or `x2i`, which replaces (F_S - F_T)^2 by
             `x2i_distance`.
+        output_weight: of the second term; the paper's is 1, and X2I's 0.
     """
     distance = FEATURE_DISTANCES[feature_distance]
     native, parallel = native_B.float(), 1.0 - native_B.float()
@@ -298,7 +336,7 @@ def pea_loss(
     features = [_mean_over(distance(s, t), parallel) for s, t in pairs]
     feature = torch.stack(features).sum() if features else torch.zeros_like(output)
     parts = {"native": denoise.detach(), "output": output.detach(), "feature": feature.detach()}
-    return denoise + output + feature_weight * feature, parts
+    return denoise + output_weight * output + feature_weight * feature, parts
 
 
 def warm_start_loss(
@@ -307,13 +345,14 @@ def warm_start_loss(
     """The distance of what the frozen cross-attentions read from a caption and from its English
     translation, for the same questions; no paper's, but IAP's loss (arXiv 2305.11540) on PEA's
     adapter. Unlike a distance of the states, it compares no positions of the texts, whose words
-    may stand in another order.
+    may stand in another order. Where one attention reads text and picture, it is the distance of
+    what blocks add to equal states of the picture.
 
     L = mean_layers mean_rows (A_S - A_T)^2 / Var(A_T)
 
     Args:
-        student, teacher: answers of each layer (N, P, W), and pooled vectors (N, 1, P) last where
-            the base takes them. Each row is divided by the variance of its teacher.
+        student, teacher: answers of each layer or block (N, P, W), and pooled vectors (N, 1, P)
+            last where the base takes them. Each row is divided by the variance of its teacher.
         has_teacher_N: rows that count.
     """
     weight = has_teacher_N.float()

@@ -27,9 +27,14 @@ class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
             channels of each position.
         feature_blocks: numbers of the blocks, from 0, whose features are matched; all of them if
             none is named. Fewer blocks take less memory.
+        output_weight: weight of the distance of the denoiser's predictions in the published loss;
+            0, as in X2I, matches features alone.
+        pictures: start from noisy latents of pictures; false, as in X2I, from pure noise at the
+            schedule's last timestep, so that shards and features need no pictures.
         warm_start_share: share of the run's steps, its first ones, in which the denoiser's
-            cross-attentions alone compare every caption of a picture with the English one; 0, as
-            published, distils from the first step.
+            cross-attentions alone compare every caption of a picture with the English one; or, on
+            a base without cross-attention, in which each block is given the picture's states of the
+            English pass. 0, as published, distils from the first step.
         warm_start_queries: positions of a picture, drawn anew in every step, that each
             cross-attention asks from in the warm start, or all of a layer with fewer; 0 for all of
             every layer.
@@ -54,6 +59,8 @@ class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
     feature_outputs: Literal["blocks", "attentions"] = "blocks"
     feature_distance: Literal["mse", "x2i"] = "mse"
     feature_blocks: list[int] = field(default_factory=list)
+    output_weight: float = 1.0
+    pictures: bool = True
     warm_start_share: float = 0.0
     warm_start_queries: int = 0
     warm_start_draws: int = 0

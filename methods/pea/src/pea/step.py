@@ -5,6 +5,7 @@ One denoiser serves as teacher and student: the teacher's pass builds no graph, 
 activations but no weight gradients.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from crosslingual.frozen.base import Base, Conditioning, Denoiser
 from crosslingual.frozen.schedule import (
     Generators,
     Noising,
+    NoisyLatents,
     choose_language,
     drop_captions,
     one_a_row,
@@ -22,6 +24,7 @@ from crosslingual.frozen.schedule import (
 from pea.method import (
     BlockOutputs,
     CrossAttentions,
+    PictureUpdates,
     pea_loss,
     read_tokens,
     seed_loss,
@@ -55,17 +58,23 @@ def load_frozen(
 
     Raises:
         ValueError: the denoiser has no block of a number in `feature_blocks`, or no
-            cross-attention for a warm start; or there is none for `warm_start_queries`.
+            cross-attention for `warm_start_queries`; there is no warm start for them; or a warm
+            start by blocks meets gradient checkpointing.
     """
-    if settings.warm_start_share and not base.family.has_cross_attention:
-        raise ValueError(
-            f"warm_start_share needs cross-attentions, and {base.id} reads text and picture in one "
-            "attention: leave it out"
-        )
     if settings.warm_start_queries and not settings.warm_start_share:
         raise ValueError("warm_start_queries is of the warm start: give a warm_start_share too")
+    if settings.warm_start_queries and not base.family.has_cross_attention:
+        raise ValueError(
+            f"warm_start_queries ask cross-attentions, and {base.id} has none: leave it out"
+        )
     if settings.warm_start_draws and not settings.warm_start_share:
         raise ValueError("warm_start_draws is of the warm start: give a warm_start_share too")
+    is_joint = not base.family.has_cross_attention
+    if settings.warm_start_share and is_joint and settings.gradient_checkpointing:
+        raise ValueError(
+            f"the warm start gives blocks of {base.id} other states than their own, which "
+            "gradient_checkpointing would not recompute: leave out one of the two"
+        )
     if settings.feature_blocks:  # before the weights are read
         shape = base.wrap_denoiser(base.denoiser_on_meta(), resolution=settings.resolution)
         choose_layers(shape, settings)
@@ -131,7 +140,7 @@ def pea_step(
         stratified: for validation: spreads timesteps over equal spans and drops no caption.
     """
     device, null = frozen.denoiser.device, frozen.null
-    noisy = frozen.noising.draw(batch, draws, stratified)
+    noisy = draw_noisy(frozen, batch, draws, settings, stratified)
     native = (batch["native"] | ~batch["has_english"]).to(device)
     chosen = choose_language(batch["has_language"], draws)
     states = batch["multilingual_states"][torch.arange(len(chosen)), chosen]
@@ -174,7 +183,70 @@ def pea_step(
         native,
         settings.feature_weight,
         settings.feature_distance,
+        settings.output_weight,
     )
+
+
+def draw_noisy(
+    frozen: Frozen,
+    batch: dict[str, Tensor],
+    draws: Generators,
+    settings: TrainSettings,
+    stratified: bool = False,
+) -> NoisyLatents:
+    """What teacher and student denoise: noisy latents of the batch's pictures, or pure noise.
+
+    Raises:
+        ValueError: a sample has neither an English caption nor a picture to learn from.
+    """
+    if settings.pictures:
+        return frozen.noising.draw(batch, draws, stratified)
+    native = batch["native"] | ~batch["has_english"]
+    if bool(native.any()):
+        raise ValueError(
+            "without pictures English alone can teach, and a sample has no parallel English "
+            "caption: leave such samples out, or leave out --pictures false"
+        )
+    return frozen.noising.pure(len(native), settings.resolution, draws, stratified)
+
+
+def joint_start_step(
+    adapter: nn.Module,
+    frozen: Frozen,
+    batch: dict[str, Tensor],
+    draws: Generators,
+    settings: TrainSettings,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the loss of a batch, and its parts, in the warm start of a base that reads text and
+    picture in one attention.
+
+    The English pipeline denoises the batch. In the student's pass each block is given the picture's
+    states of the English one, and what it adds to them is compared, and the pooled vector: an
+    error in the first blocks does not reach what the later ones are asked. The arguments are those
+    of `pea_step`.
+    """
+    denoiser, null = frozen.denoiser, frozen.null
+    device = denoiser.device
+    noisy = draw_noisy(frozen, batch, draws, settings)
+    chosen = choose_language(batch["has_language"], draws)
+
+    def with_empty(name: str, rows: Tensor) -> Tensor:
+        return drop_captions(placed(rows, device), null[name], noisy.dropped)
+
+    def denoise(text: Conditioning, given: Sequence[Tensor] = ()) -> PictureUpdates:
+        with PictureUpdates(denoiser.blocks(), denoiser.picture_states, given) as updates:
+            denoiser.predict(noisy.latents, noisy.timesteps, text)
+        return updates
+
+    english = (with_empty(name, batch[name]) for name in ("english_states", "english_pooled"))
+    states, pooled = english
+    with torch.no_grad():
+        teacher = denoise(Conditioning(states, pooled))
+    native_states = batch["multilingual_states"][torch.arange(len(chosen)), chosen]
+    read = adapter(with_empty("multilingual_states", native_states))
+    student = denoise(Conditioning(*read), teacher.asked)
+    answers = [*student.outputs, read[1][:, None]], [*teacher.outputs, pooled[:, None]]
+    return warm_start_loss(*answers, (~batch["native"] & batch["has_english"]).to(device))
 
 
 def warm_start_step(

@@ -24,7 +24,7 @@ from pea.artifact import adapter_config, save_adapter, start_adapter
 from pea.data import frozen_parts
 from pea.optimizer import Muon
 from pea.settings import TrainSettings
-from pea.step import Frozen, load_frozen, pea_step, warm_start_step
+from pea.step import Frozen, joint_start_step, load_frozen, pea_step, warm_start_step
 
 
 def train(settings: TrainSettings) -> Path:
@@ -37,7 +37,8 @@ def train(settings: TrainSettings) -> Path:
         raise ValueError(
             "warm_start_draws are kept with features: give --train_data a folder of `pea features`"
         )
-    data = open_run_data(settings, frozen_parts(settings, run.ranks), run.ranks)
+    parts = frozen_parts(settings, run.ranks)
+    data = open_run_data(settings, parts, run.ranks, has_pictures=settings.pictures)
     held_out = validation_batch(settings)
     frozen = load_frozen(settings, base, data.null, run.ranks.device)
     adapter = start_adapter(settings, config)
@@ -47,7 +48,9 @@ def train(settings: TrainSettings) -> Path:
     for step in run.steps():
         for draws in run.micro_steps(step):
             batch = draw_rehearsal(next(batches), rehearsed, settings.rehearsal, draws)
-            if step <= warm_start:
+            if step <= warm_start and not base.family.has_cross_attention:
+                loss, parts = joint_start_step(adapter, frozen, batch, draws, settings)
+            elif step <= warm_start:
                 given = settings.warm_start_queries, bool(settings.warm_start_draws)
                 loss, parts = warm_start_step(adapter, frozen, batch, draws, *given)
             else:

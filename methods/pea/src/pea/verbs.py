@@ -71,7 +71,8 @@ def features(settings: "FeaturesSettings") -> Path:
     from pea.data import frozen_parts
 
     ranks = start_processes()
-    return write_run_features(settings, frozen_parts(settings, ranks), ranks)
+    parts = frozen_parts(settings, ranks)
+    return write_run_features(settings, parts, ranks, has_pictures=settings.pictures)
 
 
 def export(settings: "ExportSettings") -> Path:

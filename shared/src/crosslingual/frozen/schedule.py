@@ -49,7 +49,12 @@ class Latents(NamedTuple):
 class Process(Protocol):
     """How a base's latents become noise. A family of another kind (flow matching) brings its own
     class with these three methods.
+
+    Attributes:
+        last_timestep: of the most noise, where sampling starts.
     """
+
+    last_timestep: float
 
     def draw_timesteps(self, rows: Sequence[torch.Generator], num_positions: int) -> Tensor:
         """A random timestep for each row (B,), for latents of `num_positions` = h w positions."""
@@ -73,6 +78,7 @@ class Diffusion:
         """By a DDPMScheduler of diffusers."""
         self.scheduler, self.alphas_cumprod = scheduler, scheduler.alphas_cumprod
         self.num_timesteps = int(scheduler.config.num_train_timesteps)
+        self.last_timestep = self.num_timesteps - 1
         self.predicts_velocity = scheduler.config.prediction_type == "v_prediction"
 
     def draw_timesteps(self, rows: Sequence[torch.Generator], num_positions: int) -> Tensor:
@@ -145,6 +151,7 @@ class FlowMatching:
 
     shift: float = 1.0
     dynamic_shift: tuple[float, float] | None = None
+    last_timestep = 1000.0
 
     def draw_timesteps(self, rows: Sequence[torch.Generator], num_positions: int) -> Tensor:
         """A time for each row by that density, in 0 to 1000."""
@@ -261,6 +268,21 @@ class Noising:
         noisy = noisy.to(self.device, memory_format=torch.channels_last)
         placed = (part.to(self.device) for part in (timesteps, target, dropped))
         return NoisyLatents(noisy, *placed)
+
+    def pure(
+        self, num_rows: int, resolution: int, generator: Generators, stratified: bool = False
+    ) -> NoisyLatents:
+        """Pure noise at the last timestep for each row, of the size of pictures of `resolution`
+        pixels: what sampling starts from. Without a picture there is no target; it is 0.
+        """
+        edge = resolution // self.latents.downscale
+        rows = one_a_row(generator, num_rows)
+        shape = self.latents.channels, edge, edge
+        noise = torch.stack([torch.randn(shape, generator=row) for row in rows])
+        timesteps = torch.full((num_rows,), self.process.last_timestep)
+        dropped = draw_dropped(rows, 0.0 if stratified else self.caption_dropout)
+        placed = (part.to(self.device) for part in (timesteps, torch.zeros_like(noise), dropped))
+        return NoisyLatents(noise.to(self.device, memory_format=torch.channels_last), *placed)
 
 
 def one_a_row(generator: Generators, num_rows: int) -> Sequence[torch.Generator]:
