@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from crosslingual_benchmarks.compare import suite as suite_module
+from crosslingual_benchmarks.compare.arm_commands import ArmCommands
 from crosslingual_benchmarks.compare.commands import (
     Command,
     launch,
@@ -356,7 +357,7 @@ def test_an_arm_without_steps_pays_for_those_it_names_and_answers_with_every_see
     router = {"name": "router", "about": "a test", "method": "router", "pipeline": exports}
     router |= {"trained_languages": ["de"], "answers": [ANSWER]}
     suite = suite_of([*arms, ARM, router], question=QUESTION, latency=False)
-    monkeypatch.setattr(Runner, "measurements", lambda self, arm: [])
+    monkeypatch.setattr(ArmCommands, "measurements", lambda self, arm: [])
     monkeypatch.setattr("crosslingual_benchmarks.compare.verb.chosen_suite", lambda _: suite)
     for seed in (0, 1):  # where its measurements would lie
         (tmp_path / f"seed-{seed}" / "arms" / "router").mkdir(parents=True)
@@ -486,14 +487,14 @@ def test_latencies_are_measured_where_the_suite_wants_them(tmp_path):
     arm = {"name": "one", "about": "a test", "method": "pea", "pipeline": "p", "embedder": "e"}
     for wanted in (True, False):
         suite = suite_of([arm], latency=wanted)
-        commands = runner_of(suite, tmp_path).latencies(suite.arms[0])
+        commands = runner_of(suite, tmp_path).commands.latencies(suite.arms[0])
         assert [command.run for command in commands] == [LATENCY] * wanted
 
 
 def test_prompts_of_the_training_split_are_measured_in_a_folder_of_their_own(tmp_path):
     arm = {"name": "one", "about": "a test", "method": "pea", "pipeline": "p"}
     runner = runner_of(suite_of([arm], reading={"num_prompts": 7}), tmp_path)
-    test, read = runner.measurements(runner.suite.arms[0])
+    test, read = runner.commands.measurements(runner.suite.arms[0])
     assert "prompt_split" not in test.settings and read.place.name == "reading"
     assert read.settings["prompt_split"] == "train" and read.settings["num_prompts"] == 7
     pictures = [runner.results / f"one-{runner.suite.world}{end}" for end in ("", "-train")]
@@ -507,7 +508,7 @@ def test_prompts_of_the_training_split_are_measured_in_a_folder_of_their_own(tmp
 def test_mixed_prompts_are_measured_for_arms_that_read_them_and_can_be_asked_for(tmp_path):
     settings = CompareSettings(arms=["english", "as_is", "mclip", "pea"], mixed_prompts=5)
     runner = runner_of(chosen_suite(settings), tmp_path)
-    mixed = {arm.name: runner.measurements(arm)[1:] for arm in runner.suite.arms}
+    mixed = {arm.name: runner.commands.measurements(arm)[1:] for arm in runner.suite.arms}
     assert mixed["english"] == mixed["mclip"] == []
     (command,) = mixed["pea"]
     assert command.settings["num_prompts"] == 5 and command.place.name == "mixing"
@@ -527,7 +528,7 @@ def test_mixed_prompts_are_measured_for_arms_that_read_them_and_can_be_asked_for
 def test_pictures_and_recalls_of_a_seed_say_that_they_are_its(seed, tmp_path):
     arm = {"name": "one", "about": "a test", "method": "pea", "pipeline": "p", "embedder": "e"}
     suite = suite_of([arm], seed=seed)
-    drawing, finding = runner_of(suite, tmp_path).measurements(suite.arms[0])
+    drawing, finding = runner_of(suite, tmp_path).commands.measurements(suite.arms[0])
     assert drawing.settings["seed"] == finding.settings.get("seed", 0) == seed
 
 

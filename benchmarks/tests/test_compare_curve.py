@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from crosslingual_benchmarks.compare import commands, curve
+from crosslingual_benchmarks.compare.arm_commands import ArmCommands
 from crosslingual_benchmarks.compare.commands import Command, run_command, seconds_to_step
 from crosslingual_benchmarks.compare.display import Display
 from crosslingual_benchmarks.compare.jobs import Job, run_jobs
@@ -202,8 +203,8 @@ def judged(monkeypatch):
 
     judged.fail_at = ()
     monkeypatch.setattr(curve, "launch", launch)
-    monkeypatch.setattr(Runner, "measurements", lambda self, arm: [])
-    monkeypatch.setattr(Runner, "latencies", lambda self, arm: [])
+    monkeypatch.setattr(ArmCommands, "measurements", lambda self, arm: [])
+    monkeypatch.setattr(ArmCommands, "latencies", lambda self, arm: [])
     return judged
 
 

@@ -1,17 +1,17 @@
 """Runs a suite: data, then each arm's commands, then every measurement, each once."""
 
 import json
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from crosslingual.files import write_text
 from crosslingual_benchmarks.compare import curve
+from crosslingual_benchmarks.compare.arm_commands import ArmCommands
 from crosslingual_benchmarks.compare.commands import (
     Command,
     mark_of,
@@ -24,12 +24,9 @@ from crosslingual_benchmarks.compare.display import Display
 from crosslingual_benchmarks.compare.jobs import Job, run_jobs
 from crosslingual_benchmarks.compare.plan import RUN, STEPS, Plan
 from crosslingual_benchmarks.compare.record import append_training, total_parameters
-from crosslingual_benchmarks.compare.suite import Arm, Step, Suite, Values, arms_read, fill
+from crosslingual_benchmarks.compare.suite import Arm, Suite, arms_read, fill
 from crosslingual_benchmarks.compare.times import Times
 from crosslingual_benchmarks.generation.prompts.world import MIXED, TRAIN
-
-PACKAGE = "crosslingual_benchmarks"
-NO_MOTIFS = {"num_motif_prompts": 0, "use_references": False, "num_shown": 0}
 
 
 @dataclass
@@ -53,24 +50,15 @@ class Runner:
     first: "Runner | None" = None
     times: Times = field(default_factory=Times)
 
+    @cached_property
+    def commands(self) -> ArmCommands:
+        """The arms' commands."""
+        return ArmCommands(self.suite, self.folder, self.first is None)
+
     @property
     def results(self) -> Path:
         """Where result lines go."""
-        return self.folder / "results"
-
-    def words(self, arm: Arm | None = None) -> Values:
-        """The values of the words in braces."""
-        suite = self.suite
-        words: Values = {
-            "data": str(self.folder / "data"),
-            "arms": str(self.folder / "arms"),
-            "base": suite.base,
-            "clip": suite.clip,
-            "seed": str(suite.seed),
-            "trained": suite.trained_languages,
-            "foreign": suite.foreign_languages,
-        }
-        return words | ({"arm": str(self.folder / "arms" / arm.name)} if arm else {})
+        return self.commands.results
 
     def run(self) -> dict[str, str]:
         """Runs all unfinished commands; returns the arms that failed, with their errors.
@@ -78,7 +66,7 @@ class Runner:
         An arm that fails stops only the arms that need its outputs.
         """
         with self.times.of("data"):
-            every = {**self.words(), "all": self.suite.languages}
+            every = {**self.commands.words(), "all": self.suite.languages}
             write_data(self.suite, self.folder, every, self.display.say)
         failed: dict[str, str] = {}
         self._train_all(failed)
@@ -109,7 +97,7 @@ class Runner:
         self, arms: Sequence[Arm], points: Sequence[tuple[Arm, Point]], failed: dict[str, str]
     ) -> None:
         """Measures the ends and the curves of arms, as many at once as there are cores."""
-        ends = [(arm, self._measure, c) for arm in arms for c in self.measurements(arm)]
+        ends = [(arm, self._measure, c) for arm in arms for c in self.commands.measurements(arm)]
         works = [*ends, *((arm, self._judge, point) for arm, point in points)]
         jobs = [
             Job(str(number), partial(self._guarded, arm, failed, work, what))
@@ -117,7 +105,7 @@ class Runner:
         ]
         run_jobs(jobs, max(self.suite.num_processes, self.suite.arms_at_once))
         for arm in arms:  # alone, so that nothing else takes time from it
-            for command in self.latencies(arm):
+            for command in self.commands.latencies(arm):
                 self._guarded(arm, failed, self._measure, command)
 
     @property
@@ -144,11 +132,11 @@ class Runner:
             raise ValueError(f"it needs the outputs of {', '.join(lost)}, which failed")
         key = ""
         for number, step in enumerate(arm.steps):
-            command = self.command_of(arm, number, step)
+            command = self.commands.of_step(arm, number, step)
             if command.trains:
                 name = f"{arm.name}/{number}-{step.run}"
                 seconds = self._seconds_left(arm, number)
-                behind = self.commands_behind(arm, number)
+                behind = self.commands.behind(arm, number)
                 if not plan.knows(name, behind):
                     self.display.say(f"{arm.name}: how long a step of {step.run} takes")
                 with self.times.of("calibration"):
@@ -176,7 +164,7 @@ class Runner:
         Raises:
             ValueError: nothing is left.
         """
-        behind = self.commands_behind(arm, number)
+        behind = self.commands.behind(arm, number)
         deadline = self._budget_s(behind)
         clock = self._clock(behind[:-1])
         if clock >= deadline:
@@ -198,7 +186,7 @@ class Runner:
     def _keys_of_others(self, arm: Arm, command: Command) -> list[str]:
         """Keys of other arms' commands whose outputs it reads: it runs again where they did."""
         others = [one for one in self.suite.arms if one.name != arm.name]
-        made = [c for one in others for c in self.commands_of(one) if c.made(command.inputs)]
+        made = [c for one in others for c in self.commands.of(one) if c.made(command.inputs)]
         return [str(mark["key"]) for c in made if (mark := mark_of(c.place)) is not None]
 
     def _resumed(self, command: Command, key: str) -> Command:
@@ -245,114 +233,19 @@ class Runner:
             former.unlink(missing_ok=True)  # what they tell of was moved
         write_text(begun, key)
 
-    def command_of(self, arm: Arm, number: int, step: Step) -> Command:
-        """An arm's step as a command; those that train or compute features share processes, and
-        those that train get the suite's seed.
-        """
-        settings = fill(step.settings, self.words(arm))
-        if step.share > 0:
-            settings.setdefault("seed", self.suite.seed)
-        name = f"{number}-{re.sub(r'[ .]', '-', step.run)}"
-        place = self.folder / "arms" / arm.name / name
-        is_shared = step.share > 0 or step.run.endswith("features")
-        num_processes = self.suite.num_processes if is_shared else 1
-        return Command(step.run, settings, place, num_processes, step.share)
-
-    def commands_of(self, arm: Arm) -> list[Command]:
-        """An arm's steps as commands."""
-        return [self.command_of(arm, number, step) for number, step in enumerate(arm.steps)]
-
-    def commands_behind(self, arm: Arm, number: int | None = None) -> list[Command]:
-        """The commands of all arms whose outputs made an arm's exports, or those whose outputs its
-        command of that number reads, with the arm's own up to it; the arm's own come last, and the
-        others in the suite's order.
-        """
-        own = self.commands_of(arm)
-        words, exports = self.words(arm), (arm.pipeline, arm.embedder)
-        wanted = [fill(value, words) for value in exports if value is not None]
-        if number is not None:
-            own, wanted = own[: number + 1], []
-        others = [c for one in self.suite.arms if one != arm for c in self.commands_of(one)]
-        found, places = own, set[Path]()
-        while True:
-            wanted += [value for command in found for value in command.inputs]
-            found = [c for c in others if c.place not in places and c.made(wanted)]
-            if not found:
-                break
-            places |= {command.place for command in found}
-        return [*(command for command in others if command.place in places), *own]
-
     def record_training(self, arm: Arm) -> None:
         """Appends the cost of an arm's training, once, with the part that it shares with others."""
         mark = self.folder / "arms" / arm.name / "recorded"
         size = total_parameters(self.results, arm)
         key = self._arm_key(arm) + json.dumps(size)
-        behind = self.commands_behind(arm)
+        behind = self.commands.behind(arm)
         commands = [command for command in behind if command.trains]
         if not commands or (mark.is_file() and mark.read_text() == key):
             return
-        languages = self.languages_of(arm)
+        languages = self.commands.languages_of(arm)
         further = {**size, "budget_s": self._budget_s(behind), "wall_s": self._clock(behind)}
         append_training(self.results, self.suite, arm, languages, commands, further, self.command)
         write_text(mark, key)
-
-    def languages_of(self, arm: Arm) -> list[str]:
-        """Whose captions trained the arm; none where nothing trained."""
-        if arm.trained_languages is not None:
-            return arm.trained_languages
-        return self.suite.trained_languages if arm.steps else []
-
-    def measurements(self, arm: Arm) -> list[Command]:
-        """The commands that measure an arm's pipeline and embedder."""
-        suite, words = self.suite, self.words(arm)
-        place = self.folder / "arms" / arm.name
-        common: Values = {"method": arm.method, "arm": arm.name}
-        commands = []
-        if arm.pipeline is not None:
-            settings = {**common, "dataset": suite.world, "base": suite.base}
-            settings |= {"path": fill(arm.pipeline, words), "prompt_language": arm.prompt_language}
-            settings |= {"languages": suite.languages, "output_dir": str(self.results)}
-            settings |= suite.generation
-            if trained := self.languages_of(arm):
-                settings["trained_languages"] = trained
-            settings["seed"] = suite.seed
-            if self.first:
-                settings["num_shown"] = 0  # the page shows the first seed's sheets
-            if arm.method == "base":
-                del settings["path"]
-            commands.append(Command(f"{PACKAGE} generation", settings, place / "generation"))
-            if suite.mixing is not None and arm.prompt_language == "native":
-                mixed = {**settings, **NO_MOTIFS, "num_prompts": suite.mixing.num_prompts}
-                mixed["second_languages"] = suite.trained_languages
-                commands.append(Command(f"{PACKAGE} generation", mixed, place / "mixing"))
-            if suite.reading is not None:
-                read = {**settings, **NO_MOTIFS, "num_prompts": suite.reading.num_prompts}
-                read["prompt_split"] = "train"
-                commands.append(Command(f"{PACKAGE} generation", read, place / "reading"))
-        if arm.embedder is not None:
-            settings = {**common, "dataset": "shards", "root": str(self.folder / "data" / "test")}
-            settings |= {"path": fill(arm.embedder, words), "languages": suite.languages}
-            settings |= {"output_dir": str(self.results), **suite.retrieval}
-            if suite.seed:  # by which the page knows lines of one arm for its seeds
-                settings["seed"] = suite.seed
-            if settings["dataset"] != "shards":
-                del settings["root"]  # a world's own galleries
-            commands.append(Command(f"{PACKAGE} retrieval", settings, place / "retrieval"))
-        return commands
-
-    def latencies(self, arm: Arm) -> list[Command]:
-        """The command that measures an arm's queries, where the suite wants it."""
-        can_answer = arm.prompt_language == "native" and (arm.pipeline or arm.embedder)
-        if not self.suite.latency or not can_answer:
-            return []
-        settings: Values = {"method": arm.method, "arm": arm.name, "base": self.suite.base}
-        for kind in ("embedder", "pipeline"):
-            if (given := getattr(arm, kind)) is not None:
-                settings[kind] = fill(given, self.words(arm))
-        settings |= {"language": next((n for n in self.suite.trained_languages if n != "en"), "en")}
-        settings |= {"output_dir": str(self.results), "dataset": self.suite.name}
-        place = self.folder / "arms" / arm.name / "latency"
-        return [Command(f"{PACKAGE} latency", settings, place)]
 
     def _measure(self, arm: Arm, command: Command) -> None:
         mark = mark_of(command.place)
@@ -377,11 +270,11 @@ class Runner:
 
     def _add_points(self, arm: Arm, found: list[tuple[Arm, Point]]) -> None:
         stages = [
-            (command, self._clock(self.commands_behind(arm, number)[:-1]))
-            for number, command in enumerate(self.commands_of(arm))
+            (command, self._clock(self.commands.behind(arm, number)[:-1]))
+            for number, command in enumerate(self.commands.of(arm))
             if command.trains
         ]
-        pipeline = fill(arm.pipeline, self.words(arm)) or ""
+        pipeline = fill(arm.pipeline, self.commands.words(arm)) or ""
         found += [(arm, point) for point in curve.points_of(pipeline, stages)]
 
     def _judge(self, arm: Arm, point: Point) -> None:
@@ -419,12 +312,6 @@ class Runner:
         """A key that changes with the arm's last command."""
         if not arm.steps:
             return json.dumps(asdict(arm), sort_keys=True)
-        place = self.command_of(arm, len(arm.steps) - 1, arm.steps[-1]).place
+        place = self.commands.of_step(arm, len(arm.steps) - 1, arm.steps[-1]).place
         mark: Any = mark_of(place)
         return str(mark["key"]) if mark else ""
-
-    @property
-    def num_commands(self) -> int:
-        """The number of commands of all arms."""
-        arms = self.suite.arms
-        return sum(len(a.steps) + len(self.measurements(a)) + len(self.latencies(a)) for a in arms)

@@ -197,7 +197,7 @@ def _run(settings: CompareSettings, words: str, report_options: dict[str, Any]) 
     with hold_folder(folder):
         runners = _runners(suite, settings, words, times)
         for runner in runners:
-            runner.display = Display(runner.num_commands)
+            runner.display = Display(runner.commands.total)
             failed |= runner.run()
             runner.display.close()
         results = [runner.results for runner in runners]
