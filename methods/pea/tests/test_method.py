@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from pea.method import (
     pea_loss,
     seed_loss,
-    warm_start_loss,
     x2i_distance,
 )
 from pea.optimizer import Muon, orthogonal
+from pea.warm_start import warm_start_loss
 
 # Outputs of teacher and student for 3 parallel rows and 2 native ones, and of two blocks.
 NATIVE = torch.tensor([False, True, False, True, False])

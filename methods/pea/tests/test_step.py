@@ -13,9 +13,16 @@ from crosslingual.features.frozen_parts import english_text
 from crosslingual.frozen.base import Base, Conditioning
 from pea.artifact import adapter_config
 from pea.data import PeaParts
-from pea.method import CrossAttentions, PictureUpdates, build_adapter, read_tokens
+from pea.method import build_adapter
 from pea.settings import TrainSettings
-from pea.step import Frozen, joint_start_step, load_frozen, pea_step, warm_start_step
+from pea.step import Frozen, load_frozen, pea_step
+from pea.warm_start import (
+    CrossAttentions,
+    PictureUpdates,
+    joint_start_step,
+    read_tokens,
+    warm_start_step,
+)
 
 ROWS, ENCODER_WIDTH, RESOLUTION = 6, 12, 32
 

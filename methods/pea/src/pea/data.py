@@ -15,8 +15,8 @@ from crosslingual.features.frozen_parts import (
 from crosslingual.frozen.base import Base, Denoiser
 from crosslingual.frozen.schedule import Noising
 from crosslingual.training.processes import Ranks
-from pea.method import CrossAttentions
 from pea.settings import TrainSettings
+from pea.warm_start import CrossAttentions
 
 
 class PeaParts(FrozenParts):

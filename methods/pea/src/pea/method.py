@@ -18,8 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosslingual.frozen.base import Conditioning
-
 
 class PeaAdapter(nn.Module):
     """LN -> Linear -> GELU -> Linear -> GELU -> Linear, for bases without a pooled text vector (SD
@@ -166,109 +164,13 @@ class BlockOutputs:
             handle.remove()
 
 
-class PictureUpdates(BlockOutputs):
-    """Collects what each block of a transformer adds to the picture's states (B, P, W), as
-    `outputs`, while it is entered.
-
-    With `given`, the picture's states that blocks were asked in an earlier pass (its `asked`), each
-    block gets those in place of what the block before it made. What it adds then differs from the
-    earlier pass by the text alone.
-    """
-
-    def __init__(
-        self,
-        blocks: Sequence[nn.Module],
-        read: Callable[[nn.Module, Any], Tensor],
-        given: Sequence[Tensor] = (),
-    ):
-        """`read` is that of `BlockOutputs`."""
-        super().__init__(blocks, read)
-        self.asked: list[Tensor] = []
-        self.given = given
-
-    def _ask(self, _module: nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, Any]:
-        states = self.given[len(self.asked)] if self.given else named["hidden_states"]
-        self.asked.append(states)
-        return inputs, {**named, "hidden_states": states}
-
-    def _keep(self, module: nn.Module, _inputs: Any, output: Any) -> None:
-        self.outputs.append(self.read(module, output) - self.asked[-1])
-
-    def __enter__(self) -> Self:
-        """Starts collecting."""
-        super().__enter__()
-        asked = [b.register_forward_pre_hook(self._ask, with_kwargs=True) for b in self.blocks]
-        self.handles += asked
-        return self
-
-
-class CrossAttentions(BlockOutputs):
-    """Keeps what a denoiser's cross-attentions are asked and what they answer (B, P, W), as
-    `outputs`, while it is entered; and asks the same of other texts.
-    """
-
-    def __init__(
-        self,
-        layers: Sequence[nn.Module],
-        num_queries: int = 0,
-        draws: Sequence[torch.Generator] = (),
-    ):
-        """`layers` are diffusers' `Attention`. Of each one's positions, `num_queries` are kept,
-        drawn for each picture from its generator in `draws`; 0 keeps all.
-        """
-        super().__init__(layers, lambda _layer, answer: answer)
-        self.asked: list[Tensor] = []
-        self.num_queries, self.draws = num_queries, draws
-
-    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        asked = inputs[0]
-        batch, positions = asked.shape[:2]
-        if 0 < self.num_queries < positions:
-            shuffled = [torch.randperm(positions, generator=row) for row in self.draws]
-            kept = torch.stack(shuffled)[:, : self.num_queries].to(asked.device)
-            picture = torch.arange(batch, device=asked.device)[:, None]
-            asked, output = asked[picture, kept], output[picture, kept]
-        self.asked.append(asked)
-        super()._keep(module, inputs, output)
-
-    def ask(self, asked: Sequence[Tensor], text: Conditioning, project: nn.Module) -> None:
-        """Takes what earlier passes asked, (B, draws, P, W) a layer, in place of a pass: one draw a
-        picture, from its generator. The answers kept are those of `text`, through the denoiser's
-        `project`.
-        """
-        states, mask = project(text.states), text.mask
-        picks = [torch.randint(asked[0].shape[1], (1,), generator=row) for row in self.draws]
-        rows, picked = torch.arange(len(picks)), torch.cat(picks)
-        self.asked = [kept[rows, picked].to(states.device, torch.float32) for kept in asked]
-        self.outputs = self.answers(rows, states, mask)
-
-    def answers(self, rows_N: Tensor, states_NLD: Tensor, mask_NL: Tensor | None) -> list[Tensor]:
-        """Each layer's answers (N, P, W) to what it was asked in `rows_N`, from other states."""
-        bias = None if mask_NL is None else -10000.0 * (1.0 - mask_NL.float())[:, None]
-        pairs = zip(self.blocks, self.asked, strict=True)
-        return [
-            layer(asked[rows_N], encoder_hidden_states=states_NLD, attention_mask=bias)
-            for layer, asked in pairs
-        ]
-
-
-def read_tokens(adapter: nn.Module, states_NLC: Tensor) -> Tensor:
-    """What an adapter without a pooled output makes of token states: (N, L, D). It reads each token
-    by itself, so it is given the first of equal states that follow each other, as padding's do.
-    """
-    is_new_NL = torch.ones(states_NLC.shape[:2], dtype=torch.bool, device=states_NLC.device)
-    is_new_NL[:, 1:] = (states_NLC[:, 1:] != states_NLC[:, :-1]).any(dim=-1)
-    states_MD, _ = adapter(states_NLC[is_new_NL])
-    places_NL = is_new_NL.flatten().cumsum(0).view(is_new_NL.shape) - 1
-    return F.embedding(places_NL, states_MD)  # whose gradient adds up in one order, unlike []'s
-
-
-def _mean_over(errors_B: Tensor, rows_B: Tensor) -> Tensor:
+def mean_over(errors_B: Tensor, rows_B: Tensor) -> Tensor:
     """The mean over the chosen rows, or 0 without any, so that every rank has the same graph."""
     return (errors_B * rows_B).sum() / rows_B.sum().clamp(min=1)
 
 
-def _squared_error(a: Tensor, b: Tensor) -> Tensor:
+def squared_error(a: Tensor, b: Tensor) -> Tensor:
+    """The mean squared error of each row (B,), in fp32."""
     return (a.float() - b.float()).square().flatten(1).mean(dim=1)
 
 
@@ -295,7 +197,7 @@ def x2i_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (ours.exp() * (ours - theirs)).sum(dim=-1).mean(dim=1)
 
 
-FEATURE_DISTANCES = {"mse": _squared_error, "x2i": x2i_distance}
+FEATURE_DISTANCES = {"mse": squared_error, "x2i": x2i_distance}
 
 
 def pea_loss(
@@ -330,39 +232,13 @@ def pea_loss(
     """
     distance = FEATURE_DISTANCES[feature_distance]
     native, parallel = native_B.float(), 1.0 - native_B.float()
-    denoise = _mean_over(_squared_error(student_eps, target), native)
-    output = _mean_over(_squared_error(student_eps, teacher_eps), parallel)
+    denoise = mean_over(squared_error(student_eps, target), native)
+    output = mean_over(squared_error(student_eps, teacher_eps), parallel)
     pairs = zip(student_blocks, teacher_blocks, strict=True)
-    features = [_mean_over(distance(s, t), parallel) for s, t in pairs]
+    features = [mean_over(distance(s, t), parallel) for s, t in pairs]
     feature = torch.stack(features).sum() if features else torch.zeros_like(output)
     parts = {"native": denoise.detach(), "output": output.detach(), "feature": feature.detach()}
     return denoise + output_weight * output + feature_weight * feature, parts
-
-
-def warm_start_loss(
-    student: list[Tensor], teacher: list[Tensor], has_teacher_N: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The distance of what the frozen cross-attentions read from a caption and from its English
-    translation, for the same questions; no paper's, but IAP's loss (arXiv 2305.11540) on PEA's
-    adapter. Unlike a distance of the states, it compares no positions of the texts, whose words
-    may stand in another order. Where one attention reads text and picture, it is the distance of
-    what blocks add to equal states of the picture.
-
-    L = mean_layers mean_rows (A_S - A_T)^2 / Var(A_T)
-
-    Args:
-        student, teacher: answers of each layer or block (N, P, W), and pooled vectors (N, 1, P)
-            last where the base takes them. Each row is divided by the variance of its teacher.
-        has_teacher_N: rows that count.
-    """
-    weight = has_teacher_N.float()
-
-    def relative(ours: Tensor, theirs: Tensor) -> Tensor:
-        variance = theirs.float().flatten(1).var(dim=1).clamp(min=1e-6)
-        return _mean_over(_squared_error(ours, theirs) / variance, weight)
-
-    loss = torch.stack([relative(s, t) for s, t in zip(student, teacher, strict=True)]).mean()
-    return loss, {"warm_start": loss.detach()}
 
 
 def seed_loss(
@@ -391,6 +267,6 @@ def seed_loss(
     divergence = (
         F.kl_div(student, teacher, log_target=True, reduction="none").sum(dim=-1).mean(dim=1)
     )
-    kl = _mean_over(divergence, 1.0 - native_B.float()) * temperature**2
-    recon = _squared_error(student_eps, target).mean()
+    kl = mean_over(divergence, 1.0 - native_B.float()) * temperature**2
+    recon = squared_error(student_eps, target).mean()
     return kl + recon_weight * recon, {"kl": kl.detach(), "recon": recon.detach()}

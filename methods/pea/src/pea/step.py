@@ -5,7 +5,6 @@ One denoiser serves as teacher and student: the teacher's pass builds no graph, 
 activations but no weight gradients.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,16 +18,11 @@ from crosslingual.frozen.schedule import (
     NoisyLatents,
     choose_language,
     drop_captions,
-    one_a_row,
 )
 from pea.method import (
     BlockOutputs,
-    CrossAttentions,
-    PictureUpdates,
     pea_loss,
-    read_tokens,
     seed_loss,
-    warm_start_loss,
 )
 from pea.settings import TrainSettings
 
@@ -208,109 +202,3 @@ def draw_noisy(
             "caption: leave such samples out, or leave out --pictures false"
         )
     return frozen.noising.pure(len(native), settings.resolution, draws, stratified)
-
-
-def joint_start_step(
-    adapter: nn.Module,
-    frozen: Frozen,
-    batch: dict[str, Tensor],
-    draws: Generators,
-    settings: TrainSettings,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Computes the loss of a batch, and its parts, in the warm start of a base that reads text and
-    picture in one attention.
-
-    The English pipeline denoises the batch. In the student's pass each block is given the picture's
-    states of the English one, and what it adds to them is compared, and the pooled vector: an
-    error in the first blocks does not reach what the later ones are asked. The arguments are those
-    of `pea_step`.
-    """
-    denoiser, null = frozen.denoiser, frozen.null
-    device = denoiser.device
-    noisy = draw_noisy(frozen, batch, draws, settings)
-    chosen = choose_language(batch["has_language"], draws)
-
-    def with_empty(name: str, rows: Tensor) -> Tensor:
-        return drop_captions(placed(rows, device), null[name], noisy.dropped)
-
-    def denoise(text: Conditioning, given: Sequence[Tensor] = ()) -> PictureUpdates:
-        with PictureUpdates(denoiser.blocks(), denoiser.picture_states, given) as updates:
-            denoiser.predict(noisy.latents, noisy.timesteps, text)
-        return updates
-
-    english = (with_empty(name, batch[name]) for name in ("english_states", "english_pooled"))
-    states, pooled = english
-    with torch.no_grad():
-        teacher = denoise(Conditioning(states, pooled))
-    native_states = batch["multilingual_states"][torch.arange(len(chosen)), chosen]
-    read = adapter(with_empty("multilingual_states", native_states))
-    student = denoise(Conditioning(*read), teacher.asked)
-    answers = [*student.outputs, read[1][:, None]], [*teacher.outputs, pooled[:, None]]
-    return warm_start_loss(*answers, (~batch["native"] & batch["has_english"]).to(device))
-
-
-def warm_start_step(
-    adapter: nn.Module,
-    frozen: Frozen,
-    batch: dict[str, Tensor],
-    draws: Generators,
-    num_queries: int = 0,
-    is_kept: bool = False,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Computes the loss of a batch, and its parts, in the warm start.
-
-    The English pipeline denoises the parallel rows, and its cross-attentions are then asked the
-    same of every caption of theirs. No other part of the denoiser runs for the adapter, so that
-    several captions cost as much as one in `pea_step`. The arguments are those of `pea_step`, how
-    many positions of a picture each cross-attention asks from (0 for all), and whether what is
-    asked is kept in the batch (`asked_0`, ...), of the English caption also where it is dropped,
-    so that no pass runs.
-    """
-    denoiser, null = frozen.denoiser, frozen.null
-    device = denoiser.device
-    noisy = frozen.noising.draw(batch, draws)
-    parallel = ~batch["native"] & batch["has_english"]
-    # Without a parallel row all rows run, with weight 0: every rank has the same graph.
-    rows = (parallel if parallel.any() else torch.ones_like(parallel)).nonzero()[:, 0]
-    of_row, language = batch["has_language"][rows].nonzero(as_tuple=True)
-    dropped = noisy.dropped[rows.to(device)]
-
-    def with_empty(name: str, chosen: Tensor, is_dropped: Tensor) -> Tensor:
-        return drop_captions(placed(chosen, device), null[name], is_dropped)
-
-    names = [name for name in ("english_states", "english_pooled", "english_mask") if name in batch]
-    english = {
-        name.removeprefix("english_"): with_empty(name, batch[name][rows], dropped)
-        for name in names
-    }
-    layers = [layer for _, layer in denoiser.cross_attentions()]
-    every = one_a_row(draws, len(parallel))
-    asking = [every[row] for row in rows.tolist()]
-    attentions = CrossAttentions(layers, num_queries, asking)
-    text = Conditioning(**english)
-    with torch.no_grad(), denoiser.autocast():
-        if is_kept:
-            kept = [batch[f"asked_{number}"][rows] for number in range(len(layers))]
-            attentions.ask(kept, text, denoiser.text_projection())
-        else:
-            with attentions:
-                denoiser.predict(noisy.latents[rows], noisy.timesteps[rows], text)
-
-    def read(name: str) -> Tensor | None:
-        if name not in batch:
-            return None
-        return with_empty(name, batch[name][rows[of_row], language], dropped[of_row])
-
-    tokens, pooled = read("multilingual_states"), None
-    if "pooled" in english:
-        states, pooled = adapter(tokens)
-    else:
-        states = read_tokens(adapter, tokens)
-    with denoiser.autocast():
-        projected = denoiser.text_projection()(states)
-        student = attentions.answers(of_row, projected, read("multilingual_mask"))
-    teacher = [answer[of_row] for answer in attentions.outputs]
-    if pooled is not None:
-        student.append(pooled[:, None])
-        teacher.append(english["pooled"][of_row, None])
-    return warm_start_loss(student, teacher, parallel[rows[of_row]].to(device))

@@ -24,7 +24,8 @@ from pea.artifact import adapter_config, save_adapter, start_adapter
 from pea.data import frozen_parts
 from pea.optimizer import Muon
 from pea.settings import TrainSettings
-from pea.step import Frozen, joint_start_step, load_frozen, pea_step, warm_start_step
+from pea.step import Frozen, load_frozen, pea_step
+from pea.warm_start import joint_start_step, warm_start_step
 
 
 def train(settings: TrainSettings) -> Path:
