@@ -70,27 +70,16 @@ def emoji(
         ValueError: an unknown split, language, set or kind of keywords; settings that do not fit.
         FileNotFoundError: the world has not been fetched.
     """
-    if split not in SPLITS:
-        raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-    if keywords not in KEYWORDS:
-        raise ValueError(f"no keywords {keywords!r}; there are {', '.join(KEYWORDS)}")
-    if (foreign := set(languages) - {"en"}) and split == "english":
-        raise ValueError(f"split english has no names in {min(foreign)!r}: it is English alone")
-    of_train = (with_english, balanced, num_culture_samples, num_names is not None)
-    if any(of_train) and split != "train":
-        raise ValueError(
-            "with_english, balanced, num_names and num_culture_samples are of split train alone"
-        )
-    if balanced and not (with_english and num_names):
-        raise ValueError(
-            "balanced repeats few names among English ones: give num_names and with_english"
-        )
-    if num_keywords is not None and (keywords != "pairs" or num_keywords < 1):
-        raise ValueError(
-            "num_keywords counts keywords of the kind pairs: give keywords: pairs, and 1 or more"
-        )
-    if with_english and "en" not in languages:
-        raise ValueError("with_english adds English names: name en among the languages")
+    _check(
+        languages,
+        split,
+        with_english=with_english,
+        num_names=num_names,
+        balanced=balanced,
+        num_culture_samples=num_culture_samples,
+        keywords=keywords,
+        num_keywords=num_keywords,
+    )
     records = _Records(languages, picture_set, keywords, pictures, num_keywords)
     chosen = _chosen(split, only_distinct)
     if split in ("train", "english"):
@@ -114,6 +103,41 @@ def emoji(
         yield from records.of(one, languages, f"{one.split}-{one.key}-again-{number:03d}")
     for number, one in enumerate(_in_turns(languages, num_culture_samples)):
         yield from records.of(one, [one.culture], f"culture-{number:05d}-{one.key}")
+
+
+def _check(
+    languages: Sequence[str],
+    split: str,
+    *,
+    with_english: bool,
+    num_names: int | None,
+    balanced: bool,
+    num_culture_samples: int,
+    keywords: str,
+    num_keywords: int | None,
+) -> None:
+    """Refuses settings of `emoji` that do not fit, by a ValueError."""
+    if split not in SPLITS:
+        raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    if keywords not in KEYWORDS:
+        raise ValueError(f"no keywords {keywords!r}; there are {', '.join(KEYWORDS)}")
+    if (foreign := set(languages) - {"en"}) and split == "english":
+        raise ValueError(f"split english has no names in {min(foreign)!r}: it is English alone")
+    of_train = (with_english, balanced, num_culture_samples, num_names is not None)
+    if any(of_train) and split != "train":
+        raise ValueError(
+            "with_english, balanced, num_names and num_culture_samples are of split train alone"
+        )
+    if balanced and not (with_english and num_names):
+        raise ValueError(
+            "balanced repeats few names among English ones: give num_names and with_english"
+        )
+    if num_keywords is not None and (keywords != "pairs" or num_keywords < 1):
+        raise ValueError(
+            "num_keywords counts keywords of the kind pairs: give keywords: pairs, and 1 or more"
+        )
+    if with_english and "en" not in languages:
+        raise ValueError("with_english adds English names: name en among the languages")
 
 
 class _Records:
