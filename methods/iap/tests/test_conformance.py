@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.tokens import tokenize
 from crosslingual_worlds.testing import conformance
 from crosslingual_worlds.testing.conformance.command import refusal
@@ -34,7 +35,8 @@ class TestFamilies(conformance.Families):
 
     def expected(self, subject: Subject, folder: Path) -> Expected:
         model, tokenizer, config = load_encoder(folder)
-        tokens = tokenize(tokenizer, PROMPTS, config["max_length"], "max_length")
+        prompts = [Base.open(config["base"]).family.prompt(prompt) for prompt in PROMPTS]
+        tokens = tokenize(tokenizer, prompts, config["max_length"], "max_length")
         with torch.no_grad():
             states = model(tokens.input_ids, attention_mask=tokens.attention_mask)[0]
             head = load_head(folder, config)

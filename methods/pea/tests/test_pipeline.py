@@ -1,7 +1,7 @@
 """An exported adapter in pipelines of all kinds on its base."""
 
 import dataclasses
-import warnings
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -187,17 +187,29 @@ def test_a_file_for_another_base_is_not_imported(sdxl: str, tmp_path: Path) -> N
         import_published(ImportSettings(**given))
 
 
-def test_pixarts_cleaning_of_prompts_is_warned_of_where_it_deletes(
+def test_an_adapted_pixart_reads_prompts_without_cleaning_them(
     pixart: str, long_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = write(tmp_path / "pixart", pixart, long_encoder, width=8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        pea.attach(Base.open(pixart).load_pipeline(), folder)
+    """Its own default deletes Chinese characters where bs4 and ftfy are installed."""
+    module = sys.modules[diffusers.PixArtAlphaPipeline.__module__]
     for name in ("is_bs4_available", "is_ftfy_available"):
-        monkeypatch.setattr(diffusers.utils, name, lambda: True)
-    with pytest.warns(UserWarning, match="deletes Chinese characters.*clean_caption=False"):
-        pea.attach(Base.open(pixart).load_pipeline(), folder)
+        monkeypatch.setattr(module, name, lambda: True)
+    monkeypatch.setattr(
+        diffusers.PixArtAlphaPipeline, "_clean_caption", lambda _, text: text.strip("蓝天")
+    )
+    pipe = Base.open(pixart).load_pipeline()
+    read = []
+    pea.attach(pipe, write(tmp_path / "pixart", pixart, long_encoder, width=8))
+    tokenizer = pipe.tokenizer
+
+    def tokenize(texts: list[str], **options: Any) -> Any:
+        read.append(texts)
+        return tokenizer(texts, **options)
+
+    pipe.tokenizer = tokenize
+    draw(pipe, prompt=["蓝天 A"], negative_prompt=["蓝"], **SANA)
+    pipe.encode_prompt("天 B", False, clean_caption=True)
+    assert {text for (text,) in read} == {"蓝天 a", "蓝", "天 b"}
 
 
 def test_sanas_english_instruction_is_refused_and_our_own_calls_go_without_it(

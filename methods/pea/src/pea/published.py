@@ -6,10 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from crosslingual.adapter import artifact
-from crosslingual.frozen import shapes
-from crosslingual.frozen.base import DENOISERS, Base
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import MAX_LENGTH, known_length
-from crosslingual.frozen.weights import resolve
 from pea.artifact import save_adapter
 from pea.method import build_adapter
 from pea.settings import ImportSettings
@@ -72,12 +70,6 @@ def published_shape(state: dict[str, Tensor], is_joint: bool | None = None) -> d
     return shape | {"width": after, "pooled_width": last}
 
 
-def _known_base(name: str) -> Base | None:
-    """The base, if its shapes can be known without a network."""
-    is_known = any(shapes.published_shape(name, part) for part in DENOISERS)
-    return Base.open(name) if is_known or Path(resolve(name)).is_dir() else None
-
-
 def _check_base(shape: dict[str, Any], base: Base) -> None:
     found, taken = (
         f"states of width {width} and {f'a pooled vector of {pooled}' if pooled else 'no vector'}"
@@ -101,7 +93,7 @@ def import_published(settings: ImportSettings) -> Path:
         layer, _, kind = name.rpartition(".")
         ours = f"{FC_NAMES.get(layer, layer)}.{kind}"
         state[name if ours in theirs else ours] = tensor
-    base = _known_base(settings.pretrained_model_name_or_path)
+    base = Base.open_known(settings.pretrained_model_name_or_path)
     shape = published_shape(state, None if base is None else not base.family.has_cross_attention)
     if base is not None:
         _check_base(shape, base)

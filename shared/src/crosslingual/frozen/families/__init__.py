@@ -1,6 +1,7 @@
 """The families of diffusion bases; a new one is a file here and a line in `FAMILIES`."""
 
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from crosslingual.frozen.denoiser import Config, Family
@@ -28,6 +29,14 @@ MULTILINGUAL = {
     "QwenImage": "Qwen-Image reads many languages by Qwen2.5-VL",
     "ZImage": "Z-Image reads many languages by Qwen3",
 }
+# Their classes by how their ids on the hub begin, which are refused without a network.
+MULTILINGUAL_IDS = {
+    "black-forest-labs/FLUX.2": "Flux2",
+    "Tencent-Hunyuan/HunyuanDiT": "HunyuanDiT",
+    "Kwai-Kolors/Kolors": "Kolors",
+    "Qwen/Qwen-Image": "QwenImage",
+    "Tongyi-MAI/Z-Image": "ZImage",
+}
 
 
 def refuse_multilingual(name: str, base: str) -> None:
@@ -40,6 +49,13 @@ def refuse_multilingual(name: str, base: str) -> None:
                 f"{base} needs no method for other languages: {reason}; methods here are for bases "
                 "that read English alone"
             )
+
+
+def refuse_multilingual_id(base: str) -> None:
+    """Does the same for a base by its hub id, where no folder has that name."""
+    for start, name in MULTILINGUAL_IDS.items():
+        if base.startswith(start) and not Path(base).is_dir():
+            refuse_multilingual(name, base)
 
 
 def find_family(config: Config, base: str) -> Family:

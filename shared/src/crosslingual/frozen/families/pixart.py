@@ -4,7 +4,8 @@ after a projection of its own.
 Chen et al., "PixArt-alpha", arXiv 2310.00426; "PixArt-Sigma", arXiv 2403.04692.
 """
 
-import warnings
+import functools
+import inspect
 from typing import Any
 
 import torch
@@ -87,15 +88,12 @@ class PixArt(Family):
         """The one slot. The pipeline takes the first entry of the answer for the states, as many as
         there are ids, and the tokenizer's mask.
         """
-        from diffusers.utils import is_bs4_available, is_ftfy_available
-
         pipe.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
-        if is_bs4_available() and is_ftfy_available():
-            warnings.warn(
-                f"a {type(pipe).__name__} deletes Chinese characters from prompts, since bs4 and "
-                "ftfy are installed: call it with clean_caption=False",
-                stacklevel=2,
-            )
+        _leave_prompts_uncleaned(pipe)
+
+    def prompt(self, text: str) -> str:
+        """In small letters."""
+        return text.lower().strip()
 
     def set_projection(self, pipe: Any, projection: nn.Module, encoder_width: int) -> None:
         """A projection of diffusers' own class with the adapter's weights, so that the saved
@@ -110,3 +108,17 @@ class PixArt(Family):
         own.to(transformer.device, transformer.dtype).requires_grad_(False)
         transformer.caption_projection = own
         transformer.register_to_config(caption_channels=encoder_width)
+
+
+def _leave_prompts_uncleaned(pipe: Any) -> None:
+    """Makes a pipeline read prompts without cleaning, which it does by default where bs4 and ftfy
+    are installed: it deletes Han characters.
+    """
+    encode = type(pipe).encode_prompt.__get__(pipe)
+
+    @functools.wraps(encode)
+    def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Tensor | None, ...]:
+        call = inspect.signature(encode).bind(*args, **kwargs)
+        return encode(**{**call.arguments, "clean_caption": False})
+
+    pipe.encode_prompt = encode_prompt

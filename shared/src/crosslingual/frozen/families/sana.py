@@ -97,10 +97,6 @@ class Sana(PixArt):
         text_encoder.config.refused_start = start
         _repeat_in_order(pipe)
 
-    def prompt(self, text: str) -> str:
-        """In small letters."""
-        return text.lower().strip()
-
     def call_options(self, pipe: Any) -> dict[str, Any]:
         """The pipeline's own instruction is for its own text encoder."""
         start = getattr(pipe.text_encoder.config, "refused_start", None)
