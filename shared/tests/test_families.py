@@ -4,6 +4,7 @@ through each, whatever its noise and its attention.
 
 import json
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -397,6 +398,34 @@ def test_a_base_that_is_multilingual_already_is_refused_with_that_reason(
     with pytest.raises(ValueError, match=f"needs no method.*{reason}") as raised:
         Base.open(str(tmp_path))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("open_base", [Base.open, Base.open_known])
+@pytest.mark.parametrize(
+    ("base", "reason"),
+    [
+        ("Kwai-Kolors/Kolors-diffusers", "ChatGLM3"),
+        ("Qwen/Qwen-Image", "Qwen2.5-VL"),
+        ("Tongyi-MAI/Z-Image-Turbo", "Qwen3"),
+        ("Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers", "mT5"),
+        ("black-forest-labs/FLUX.2-dev", "Mistral"),
+    ],
+)
+def test_such_a_base_of_the_hub_is_refused_by_its_name_without_a_network(
+    open_base: Callable, base: str, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{base} needs no method for other languages.*{reason}"):
+        open_base(base)
+
+
+def test_a_base_is_known_by_its_folder_or_its_name_and_others_are_not_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", None)
+    sd = write_sd(tmp_path)
+    assert Base.open_known(sd) is Base.open(sd)
+    assert Base.open_known("black-forest-labs/FLUX.1-dev").family.name == "flux"
+    assert Base.open_known("a/base") is None
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,11 @@ from torch import nn
 
 from crosslingual.files import read_fields
 from crosslingual.frozen.denoiser import Conditioning, Denoiser, Family, TextShape
-from crosslingual.frozen.families import find_family, refuse_multilingual
+from crosslingual.frozen.families import (
+    find_family,
+    refuse_multilingual,
+    refuse_multilingual_id,
+)
 from crosslingual.frozen.schedule import Latents, Noising, Process
 from crosslingual.frozen.shapes import published_shape
 from crosslingual.frozen.tokens import report_cut
@@ -80,9 +84,22 @@ class Base:
 
         Raises:
             FileNotFoundError: no such folder or hub entry, or it is no complete pipeline.
-            ValueError: a kind of denoiser or a schedule that this code does not know.
+            ValueError: a kind of denoiser or a schedule that this code does not know, or a base
+                that is multilingual already.
         """
+        refuse_multilingual_id(id)
         return _open(id, locate(id), revision, variant)
+
+    @staticmethod
+    def open_known(id: str) -> "Base | None":
+        """The base if its configs are on this disk or well known, or else None: no network is used.
+
+        Raises:
+            FileNotFoundError, ValueError: as `open`.
+        """
+        refuse_multilingual_id(id)
+        is_known = any(published_shape(id, part) for part in DENOISERS)
+        return Base.open(id) if is_known or Path(resolve(id)).is_dir() else None
 
     @property
     def location(self) -> str:
