@@ -22,6 +22,7 @@ KINDS = {
     "sd21": {**SD, "width": 24},
     "sdxl": SDXL,
     "sdxl-mean": {**SDXL, "pool": "mean", "pool_input_width": 12},
+    "sdxl-states": {**SDXL, "pool": "states", "pool_input_width": 40},
     "sdxl-embedding": {**SDXL, "add_embedding": [44, 32]},
     "pixart": {**SD, "family": "pixart", "replaces_projection": True, "num_queries": 0},
 }
@@ -114,17 +115,60 @@ def test_other_state_dicts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no file"):
         import_published(given(tmp_path))
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "adapter.pth")
-    with pytest.raises(ValueError, match="form for SD, which has queries, .* has conv.weight"):
+    with pytest.raises(ValueError, match="form for SD; missing: .*; unexpected: conv.weight$"):
         import_published(given(tmp_path))
-    state = build_adapter(SD).state_dict()
-    for name, changed in (
-        ("odd", {**state, "odd.weight": torch.zeros(1)}),
-        ("transformer", {k: v for k, v in state.items() if not k.startswith("transformer.d")}),
-    ):
-        torch.save(changed, tmp_path / "adapter.pth")
-        with pytest.raises(ValueError, match=f"not QueryAdapter's; (missing|unexpected): {name}"):
-            import_published(given(tmp_path))
+
+
+WHOLE = "transformer_blocks.0.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("kind", "left_out", "added", "message"),
+    [
+        ("sd15", None, {"odd": (1,)}, "SD; unexpected: odd"),
+        ("sd15", "queries", {}, "SD; missing: queries"),
+        ("sd15", "proj.0.weight", {}, "SD; missing: proj.0.weight"),
+        ("sd15", "transformer.d", {}, "SD; missing: transformer.decoder.layers.*more"),
+        ("sd15", None, {"queries": (1, 9, 13)}, r"SD; of another shape: queries is \(1, 9, 13\).*"),
+        ("sdxl", "adapter1.queries", {}, "SDXL; missing: adapter1.queries"),
+        ("sdxl", "pool_caption_projection.linear_1.weight", {}, "SDXL; missing: pool.*1.weight"),
+        ("sdxl-embedding", "add_embedding.linear_1.weight", {}, "SDXL; missing: add_.*_1.weight"),
+        ("sdxl-states", "pool_caption_projection.positional_embedding", {}, "pool; missing: .*ing"),
+        ("pixart", "linear_1.weight", {}, "PixArt; missing: linear_1.weight"),
+        ("pixart", "linear_2.bias", {}, "PixArt; missing: linear_2.bias"),
+        ("pixart", None, {"odd": (1,)}, "PixArt; unexpected: odd"),
+        ("pixart", "linear_2.bias", {"odd": (1,)}, "missing: linear_2.bias; unexpected: odd"),
+        (
+            "pixart",
+            None,
+            {"linear_2.weight": (16, 3)},
+            r"PixArt; of another shape: linear_2.weight is \(16, 3\), not \(16, 16\)",
+        ),
+        (
+            "pixart",
+            None,
+            {WHOLE: (1,)},
+            f"PixArt; unexpected: {WHOLE}; .* its transformer's folder",
+        ),
+    ],
+)
+def test_what_differs_from_the_nearest_form_is_named(
+    tmp_path: Path, kind: str, left_out: str | None, added: dict, message: str
+) -> None:
+    state = build_adapter(KINDS[kind]).state_dict()
+    if left_out:
+        state = {name: value for name, value in state.items() if not name.startswith(left_out)}
+    state |= {name: torch.zeros(shape) for name, shape in added.items()}
+    torch.save(state, tmp_path / "adapter.pth")
+    with pytest.raises(ValueError, match=f"is not a published MuLan: nearest .*{message}$"):
+        import_published(given(tmp_path, null_policy="adapter"))
     assert not (tmp_path / "adapter").exists()
+
+
+def test_a_base_that_is_multilingual_already_is_refused(tmp_path: Path) -> None:
+    kolors = "Kwai-Kolors/Kolors-diffusers"
+    with pytest.raises(ValueError, match="Kolors-diffusers needs no method for other languages"):
+        import_published(given(tmp_path, pretrained_model_name_or_path=kolors))
 
 
 def test_a_pixart_adapter_of_an_earlier_version_is_built_as_it_was() -> None:

@@ -1,6 +1,7 @@
 """The authors' published files as an adapter's folder."""
 
 import inspect
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from crosslingual.adapter import artifact
 from crosslingual.files import read_fields
+from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import known_length
-from crosslingual.frozen.weights import freeze, locate, quiet_libraries
+from crosslingual.frozen.weights import differences, freeze, locate, quiet_libraries
 from mulan.artifact import NO_ZEROS, save_adapter
 from mulan.method import build_adapter
 from mulan.settings import ImportSettings
@@ -26,6 +28,67 @@ def _depth(state: dict[str, Tensor], prefix: str) -> list[int]:
     return [max(len(part), 1) for part in layers]
 
 
+def _size(state: dict[str, Tensor], *places: tuple[str, int], multiple: int = 1) -> int:
+    """The size of a form, from the first tensor and axis of `places` that the file has; the least
+    one if it has none. A size that is no multiple is rounded down: the tensor is then reported as
+    of another shape.
+    """
+    sizes = [state[n].shape[axis] for n, axis in places if n in state and state[n].ndim > axis]
+    return max(next(iter(sizes), 0) // multiple, 1) * multiple
+
+
+def _sd_form(state: dict[str, Tensor], prefix: str = "") -> dict[str, Any]:
+    widths = ("proj.2.weight", 0), ("queries", 2)
+    return {
+        "family": "sd",
+        "num_queries": _size(state, (f"{prefix}queries", 1)),
+        "width": _size(state, *((prefix + n, axis) for n, axis in widths), multiple=NUM_HEADS),
+        "depth": _depth(state, prefix),
+        "encoder_width": _size(state, (f"{prefix}proj.0.weight", 1)),
+    }
+
+
+def _sdxl_form(state: dict[str, Tensor], has_states_pool: bool) -> dict[str, Any]:
+    shape, second = (_sd_form(state, f"adapter{number}.") for number in (1, 2))
+    split = [shape["width"], second["width"]]
+    head, last = ("c_proj", "c_proj") if has_states_pool else ("linear_1", "linear_2")
+    pool, embedding = "pool_caption_projection", "add_embedding"
+    pooled = (f"{pool}.{head}.weight", 0), (f"{pool}.{last}.bias", 0)
+    input_width = _size(state, (f"{pool}.{head}.weight", 1))
+    shape |= {"family": "sdxl", "width": sum(split), "split_widths": split}
+    shape["num_queries"] = _size(state, ("adapter1.queries", 1), ("adapter2.queries", 1))
+    shape |= {"pooled_width": _size(state, *pooled), "pool_input_width": input_width}
+    if has_states_pool:
+        shape["pool"] = "states"
+    else:
+        # A pooled head as wide as the states can read their mean; any other width needs another
+        # vector.
+        shape["pool"] = "encoder" if input_width != shape["encoder_width"] else "mean"
+    if any(name.startswith(f"{embedding}.") for name in state):
+        shape[embedding] = [
+            _size(state, (f"{embedding}.linear_1.weight", 1)),
+            _size(state, (f"{embedding}.linear_1.weight", 0), (f"{embedding}.linear_2.bias", 0)),
+        ]
+    return shape
+
+
+def _pixart_form(state: dict[str, Tensor]) -> dict[str, Any]:
+    return {
+        "family": "pixart",
+        "replaces_projection": True,
+        "encoder_width": _size(state, ("linear_1.weight", 1)),
+        "width": _size(state, ("linear_1.weight", 0), ("linear_2.bias", 0)),
+    }
+
+
+FORMS = {
+    "SD": _sd_form,
+    "SDXL": partial(_sdxl_form, has_states_pool=False),
+    "SDXL with an attention pool": partial(_sdxl_form, has_states_pool=True),
+    "PixArt": _pixart_form,
+}
+
+
 def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
     """Infers the adapter's family and widths from a published state dict's names and shapes.
 
@@ -34,49 +97,25 @@ def published_shape(state: dict[str, Tensor]) -> dict[str, Any]:
     `linear_2.*`.
 
     Raises:
-        ValueError: the names are not MuLan's.
+        ValueError: the tensors are of none of these forms; the nearest is named, which shares the
+            most names, with what differs from it.
     """
-    shape = {"variant": "published", "num_heads": NUM_HEADS, "num_layers": 0, "num_queries": 0}
     nothing = ("pool", "pooled_width", "split_widths", "pool_input_width", "add_embedding")
-    shape |= dict.fromkeys(nothing)
-    if set(state) == PIXART:
-        width, encoder_width = state["linear_1.weight"].shape
-        shape |= {"family": "pixart", "replaces_projection": True}
-        return shape | {"encoder_width": encoder_width, "width": width}
-    prefix = "adapter1." if "adapter1.queries" in state else ""
-    has_states_pool = "pool_caption_projection.positional_embedding" in state
-    head = "c_proj" if has_states_pool else "linear_1"
-    wanted = [f"{prefix}queries", f"{prefix}proj.0.weight"]
-    if prefix:
-        wanted += ["adapter2.queries", f"pool_caption_projection.{head}.weight"]
-    missing = [name for name in wanted if name not in state or state[name].ndim < 2]
-    if missing:
-        found = ", ".join(sorted(state)[:4])
+    form = {"variant": "published", "num_heads": NUM_HEADS, "num_layers": 0, "num_queries": 0}
+    form |= dict.fromkeys(nothing)
+    shapes, expected = {}, {}
+    for name, read_form in FORMS.items():
+        shapes[name] = form | read_form(state)
+        with torch.device("meta"):
+            expected[name] = build_adapter(shapes[name]).state_dict()
+    nearest = max(FORMS, key=lambda name: len(expected[name].keys() & state.keys()))
+    if faults := differences(expected[nearest], state):
         remedy = "; the authors' whole PixArt is imported from its transformer's folder"
         raise ValueError(
-            f"this is not a published MuLan: nearest is the form for {'SDXL' if prefix else 'SD'}, "
-            f"which has {', '.join(missing)}, and the file has {found}"
+            f"this is not a published MuLan: nearest is the form for {nearest}; {faults}"
             + (remedy if any("transformer_blocks." in name for name in state) else "")
         )
-    queries = state[f"{prefix}queries"]
-    shape |= {"num_queries": queries.shape[1], "width": queries.shape[2]}
-    shape |= {"depth": _depth(state, prefix)}
-    shape["encoder_width"] = state[f"{prefix}proj.0.weight"].shape[1]
-    if not prefix:
-        return shape | {"family": "sd"}
-    pooled_width, pool_input_width = state[f"pool_caption_projection.{head}.weight"].shape
-    split = [state[f"{name}.queries"].shape[2] for name in ("adapter1", "adapter2")]
-    shape |= {"family": "sdxl", "width": sum(split), "split_widths": split}
-    shape |= {"pooled_width": pooled_width, "pool_input_width": pool_input_width}
-    if has_states_pool:
-        shape["pool"] = "states"
-    else:
-        # A pooled head as wide as the states can read their mean; any other width needs another
-        # vector.
-        shape["pool"] = "encoder" if pool_input_width != shape["encoder_width"] else "mean"
-    if "add_embedding.linear_1.weight" in state:
-        shape["add_embedding"] = list(reversed(state["add_embedding.linear_1.weight"].shape))
-    return shape
+    return shapes[nearest]
 
 
 def import_published(settings: ImportSettings) -> Path:
@@ -86,8 +125,9 @@ def import_published(settings: ImportSettings) -> Path:
     Raises:
         FileNotFoundError, ValueError: there is no such file, it holds more than tensors, its names
             or shapes are not MuLan's, the encoder gives another width, or an SDXL file has no null
-            policy.
+            policy. Or the base is multilingual already.
     """
+    Base.open_known(settings.pretrained_model_name_or_path)  # refuses one that needs no method
     transformer = None
     if Path(settings.state_dict).is_dir():
         transformer = read_transformer(settings.state_dict)
@@ -130,7 +170,6 @@ def import_published(settings: ImportSettings) -> Path:
         config["call_options"] = {"clean_caption": False}
         if drop_tokens:
             config["call_options"]["max_sequence_length"] = config["max_length"]
-    artifact.load_strict(build_adapter(config), state)
     return save_adapter(state, config, settings.output_dir, transformer=transformer)
 
 
