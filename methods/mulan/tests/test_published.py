@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, PixArtTransformer2DModel
 from torch import Tensor, nn
 
 import mulan
 from crosslingual.frozen.base import Base
 from crosslingual.frozen.encoders import load_multilingual_encoder
+from crosslingual.frozen.families import call_options
 from crosslingual_worlds.testing.conformance.command import refusal
 from crosslingual_worlds.testing.conformance.pipelines import draw, parts_of
 from crosslingual_worlds.testing.fixtures import Command, succeeded
 from crosslingual_worlds.testing.miniatures import fill
 from mulan.artifact import load_adapter
-from mulan.pipeline import attach_module
+from mulan.pipeline import attach_module, load_pipeline
 from mulan.published import import_published
 from mulan.settings import ImportSettings
 
@@ -184,19 +185,31 @@ def test_sdxl_reads_negative_prompts_with_the_prefix_too_and_gets_a_pooled_vecto
     assert draw(pipe, prompt=PROMPTS).std() > 0
 
 
+def whole_pixart(pixart: str) -> nn.Module:
+    """The authors' transformer, whose caption projection reads the multilingual encoder."""
+    base = Base.open(pixart)
+    return fill(
+        PixArtTransformer2DModel.from_config({**base.denoiser_config, "caption_channels": 12})
+    )
+
+
+def write_transformer(folder: Path, transformer: nn.Module) -> None:
+    """As diffusers wrote it then, a pickle."""
+    torch.save(transformer.state_dict(), folder / "diffusion_pytorch_model.bin")
+    (folder / "config.json").write_text(
+        transformer.to_json_string().replace("PixArtTransformer2DModel", "Transformer2DModel")
+    )
+
+
 @pytest.mark.parametrize("is_whole", [False, True])
 def test_pixart_reads_states_and_mask_without_the_prefix(
     tmp_path: Path, pixart: str, encoder: str, reading: dict[str, Any], is_whole: bool
 ) -> None:
     pipe, changes = Base.open(pixart).load_pipeline(), {}
-    config = {**pipe.transformer.config, "caption_channels": 12}
-    transformer = fill(type(pipe.transformer).from_config(config))
+    transformer = whole_pixart(pixart)
     theirs = transformer.caption_projection
-    if is_whole:  # as diffusers wrote it then, a pickle
-        torch.save(transformer.state_dict(), tmp_path / "diffusion_pytorch_model.bin")
-        (tmp_path / "config.json").write_text(
-            transformer.to_json_string().replace("PixArtTransformer2DModel", "Transformer2DModel")
-        )
+    if is_whole:
+        write_transformer(tmp_path, transformer)
         changes["state_dict"] = str(tmp_path)
     options = {"pretrained_model_name_or_path": pixart, **reading, **changes}
     folder = brought_in(tmp_path, theirs, **options)
@@ -235,21 +248,49 @@ def test_pixart_reads_states_and_mask_without_the_prefix(
         draw(pipe, prompt=PROMPTS, clean_caption=False)
 
 
-def test_a_published_file_is_imported_and_draws_by_the_command(
-    command: Command, tmp_path: Path, sdxl: str, encoder: str, reading: dict[str, Any]
+FORMS = {
+    "one layer": ("sd", lambda: Queries(12, 16)),
+    "two layers": ("sd", lambda: Queries(12, 16, (2, 2))),
+    "attention pool": ("sdxl", lambda: Two(12, (16, 16), Pool(20, 32, 20))),
+    "MLP pool": ("sdxl", lambda: Two(12, (16, 16), Head(10, 20))),
+    "projection": ("pixart", lambda: Head(12, 16)),
+    "whole PixArt": ("pixart", None),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_published_form_is_imported_draws_and_attaches_by_the_commands(
+    command: Command,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    reading: dict[str, Any],
+    form: str,
 ) -> None:
-    theirs = fill(Two(12, (16, 16), Pool(20, 32, 20)))
-    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    kind, make = FORMS[form]
+    base = request.getfixturevalue(kind)
     given = {"state_dict": tmp_path / "theirs.pth", "output_dir": tmp_path / "adapter"}
-    given |= {"pretrained_model_name_or_path": sdxl, **reading}
-    line = refusal(command("import", **given))
-    assert "say --null_policy zeros or --null_policy adapter" in line
-    succeeded(command("import", **given, null_policy="zeros", languages=["en", "de"]))
+    given |= {"pretrained_model_name_or_path": base, "languages": ["en", "de"], **reading}
+    if make:
+        torch.save(fill(make()).state_dict(), given["state_dict"])
+    else:
+        write_transformer(tmp_path, whole_pixart(base))
+        given["state_dict"] = tmp_path
+    if kind == "sdxl":
+        line = refusal(command("import", **given))
+        assert "say --null_policy zeros or --null_policy adapter" in line
+        given["null_policy"] = "zeros"
+    succeeded(command("import", **given))
     assert load_adapter(tmp_path / "adapter")[1]["languages"] == ["en", "de"]
     drawing = {"prompt": ["ein Haus"], "height": 32, "width": 32, "num_inference_steps": 1}
     drawing |= {"adapter": tmp_path / "adapter", "output_dir": tmp_path / "pictures"}
     succeeded(command("generate", **drawing))
     assert len(list((tmp_path / "pictures").rglob("*.png"))) == 1
+    attached = mulan.attach(Base.open(base).load_pipeline(), tmp_path / "adapter")
+    loaded = load_pipeline(str(tmp_path / "adapter"))
+    ours, theirs = (
+        draw(pipe, prompt=["ein Haus"], **call_options(pipe)) for pipe in (attached, loaded)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_an_encoder_of_another_width_is_refused_at_import(tmp_path: Path, encoder: str) -> None:
