@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,12 +95,25 @@ def folder(tmp_path: Path) -> Path:
     return save_artifact(tmp_path / "adapter", state=state, config=CONFIG, card="# It")
 
 
-def push(hub: Hub, folder: Path, *flags: str, token: str = "hf_x") -> tuple[int, str, str]:
+def call(hub: Hub, home: Path, *words: str, token: str = "hf_x") -> tuple[int, str, str]:
     environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"HF_TOKEN": token, "HF_HOME": str(folder.parent / "home")}
-    words = [sys.executable, "-m", "crosslingual.cli.main", "push", str(folder), *flags]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    environment |= {"HF_TOKEN": token, "HF_HOME": str(home)}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
+
+
+def push(hub: Hub, folder: Path, *flags: str, token: str = "hf_x") -> tuple[int, str, str]:
+    words = ["-m", "crosslingual.cli.main", "push", str(folder), *flags]
+    return call(hub, folder.parent / "home", *words, token=token)
+
+
+def train(hub: Hub, folder: Path, **settings: Any) -> tuple[int, str, str]:
+    """Trains in `folder / "run"`, with a login unless `token` is empty."""
+    token = settings.pop("token", "hf_x")
+    settings |= {"output_dir": str(folder / "run"), "push_to_hub": True}
+    request = json.dumps({"settings": settings, "answers": str(folder)})
+    program = str(Path(__file__).with_name("tiny_run.py"))
+    return call(hub, folder / "home", program, request, token=token)
 
 
 def test_an_exported_folder_is_uploaded_whole(hub: Hub, folder: Path) -> None:
@@ -136,3 +150,26 @@ def test_what_cannot_be_uploaded_is_one_line(hub: Hub, folder: Path, fault: str,
     code, _, err = push(hub, given, "--hub_model_id", model_id, token=token)
     assert code == 2 and says in err and len(err.strip().splitlines()) == 1
     assert fault == "refused" or not any("commit" in call for call in hub.calls)
+
+
+def test_a_training_uploads_what_it_exported_at_its_end(hub: Hub, tmp_path: Path) -> None:
+    code, out, err = train(hub, tmp_path, hub_model_id="me/model")
+    assert code == 0 and out.endswith(f"{hub.address}/me/model\n"), err
+    export = tmp_path / "run" / "export"
+    assert {path.name for path in export.iterdir()} <= hub.stored.keys()
+    assert hub.stored["model.safetensors"] == (export / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"hub_model_id": "me/model", "token": ""}, "no login for the hub: log in with `hf auth"),
+        ({}, "push_to_hub needs --hub_model_id"),
+    ],
+)
+def test_a_training_that_could_not_upload_is_refused_before_any_work(
+    hub: Hub, tmp_path: Path, changes: dict[str, str], says: str
+) -> None:
+    code, _, err = train(hub, tmp_path, **changes)
+    assert code == 2 and says in err, err
+    assert not (tmp_path / "run").exists() and not hub.calls

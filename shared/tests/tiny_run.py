@@ -19,6 +19,7 @@ import diffusers.optimization  # noqa: F401, imported once for all the forks
 import torch
 from torch import Tensor, nn
 
+from crosslingual.adapter.artifact import save_artifact
 from crosslingual.cli.verbs import run_command
 from crosslingual.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from crosslingual.training.engine import build_engine, check_finite, full_state_dict
@@ -184,7 +185,8 @@ def train_with_run(request: dict[str, Any]) -> dict[str, Any]:
 
     def write(state: dict[str, Tensor]) -> Path:
         exported.update({name: tensor.tolist() for name, tensor in state.items()})
-        return run.output_dir / "export"
+        config = {"method": "tiny", "base": "none", "languages": ["de"]}
+        return save_artifact(run.output_dir / "export", state=state, config=config, card="# Tiny")
 
     return {"losses": losses, "path": str(run.finish(write)), "exported": exported}
 
