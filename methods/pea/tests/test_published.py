@@ -1,18 +1,23 @@
 """Published state dicts as adapters; pickles that are more than that are never run."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crosslingual.frozen.base import Base
+from crosslingual_worlds.testing.conformance.pipelines import draw
 from crosslingual_worlds.testing.fixtures import Command, succeeded
 from pea.artifact import load_adapter
 from pea.method import build_adapter
+from pea.pipeline import attach, load_pipeline
 from pea.published import import_published, published_shape
 from pea.settings import ImportSettings
 
@@ -78,14 +83,17 @@ FORMS = {
 }
 
 
-def published(form: Callable) -> dict[str, Tensor]:
-    """A state dict of a published form with random weights."""
+def published(form: Callable, **fitted: tuple) -> dict[str, Tensor]:
+    """A state dict of a published form with random weights; `fitted` are layers of another shape,
+    by their names with `_` for `.`.
+    """
     generator = torch.Generator().manual_seed(0)
     state = {
         "layernorm.weight": torch.rand(12, generator=generator),
         "layernorm.bias": torch.ones(12),
     }
-    for name, (rows, columns, *bias) in FORMS[form].items():
+    for name, layer in FORMS[form].items():
+        rows, columns, *bias = fitted.get(name.replace(".", "_"), layer)
         state[f"{name}.weight"] = torch.randn(rows, columns, generator=generator)
         if bias:
             state[f"{name}.bias"] = torch.randn(rows, generator=generator)
@@ -132,19 +140,47 @@ def test_an_encoder_that_can_be_read_says_how_many_tokens_and_is_of_the_files_wi
         import_published(ImportSettings(**given, **file))
 
 
-def test_a_published_file_is_imported_and_draws_by_the_command(
-    command: Command, sd: str, encoder: str, tmp_path: Path
+ON_BASES = {
+    "sd, five layers": ("sd", five_layers, {}),
+    "sdxl, fc1 to fc3": ("sdxl", fc_layers, {}),
+    "sdxl, fc": ("sdxl", flux_layers, {"projector_4": (20, 24), "fc": (32, 20, "bias")}),
+    "flux": ("flux", flux_layers, {"projector_4": (16, 24), "fc": (16, 16, "bias")}),
+    "sd3": ("sd3", flux_layers, {"fc": (36, 32, "bias")}),
+}
+
+
+@pytest.mark.parametrize("form", ON_BASES)
+def test_a_published_form_is_imported_draws_and_attaches_by_the_commands(
+    command: Command, encoder: str, tmp_path: Path, request: pytest.FixtureRequest, form: str
 ) -> None:
-    torch.save(published(five_layers), tmp_path / "proj.bin")
+    kind, layers, fitted = ON_BASES[form]
+    base = request.getfixturevalue(kind)
+    torch.save(published(layers, **fitted), tmp_path / "proj.bin")
     given = {"state_dict": tmp_path / "proj.bin", "output_dir": tmp_path / "adapter"}
-    given |= {"pretrained_model_name_or_path": sd, "text_encoder": encoder}
-    succeeded(command("import", **given, languages=["de", "zh"], guidance_scale=5))
+    given |= {"pretrained_model_name_or_path": base, "text_encoder": encoder, "max_length": 16}
+    answer = succeeded(command("import", **given, languages=["de", "zh"], guidance_scale=5))
+    told = "read on SD 3 in FLUX.1's form, .*MultilingualSD3 reads several.*and is not supported"
+    assert bool(re.search(told, answer["stderr"][0])) == (kind == "sd3")
     config = load_adapter(tmp_path / "adapter")[1]
     assert (config["languages"], config["guidance_scale"]) == (["de", "zh"], 5.0)
+    assert config.get("pooled_from") == ("states" if kind in ("flux", "sd3") else None)
     drawing = {"prompt": ["ein Haus"], "height": 32, "width": 32, "num_inference_steps": 1}
     drawing |= {"adapter": tmp_path / "adapter", "output_dir": tmp_path / "pictures"}
     succeeded(command("generate", **drawing))
     assert len(list((tmp_path / "pictures").rglob("*.png"))) == 1
+    attached = attach(Base.open(base).load_pipeline(), tmp_path / "adapter")
+    ours, theirs = (
+        draw(pipe, prompt=["ein Haus"]) for pipe in (attached, load_pipeline(tmp_path / "adapter"))
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_base_that_is_multilingual_already_is_refused(tmp_path: Path) -> None:
+    given = {"state_dict": str(tmp_path / "proj.bin"), "output_dir": str(tmp_path / "adapter")}
+    given |= {"pretrained_model_name_or_path": "Kwai-Kolors/Kolors-diffusers"}
+    torch.save(published(five_layers), tmp_path / "proj.bin")
+    with pytest.raises(ValueError, match="Kolors-diffusers needs no method for other languages"):
+        import_published(ImportSettings(**given, text_encoder="an/encoder"))
 
 
 def test_the_released_flux_adapter_has_its_size_and_its_meaning() -> None:

@@ -1,5 +1,6 @@
 """The authors' published files as an adapter's folder."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from pea.settings import ImportSettings
 
 FC_NAMES = {"fc1": "projector.0", "fc2": "projector.2", "fc3": "fc"}  # of an earlier code, SDXL's
 BYT5_LENGTH = 256  # bytes of a prompt that the released adapters for FLUX.1 read
+READ_ON_SD3 = (
+    "the file is read on SD 3 in FLUX.1's form, after one encoder: the projector gives the states, "
+    "the mean of fc the pooled vector; the authors' MultilingualSD3 reads several encoders and is "
+    "not supported"
+)
 
 
 def published_names(num_linear: int, *, has_bias: bool, has_fc: bool) -> set[str]:
@@ -86,23 +92,29 @@ def _check_base(shape: dict[str, Any], base: Base) -> None:
 
 
 def import_published(settings: ImportSettings) -> Path:
-    """Converts a published state dict to config.json and model.safetensors."""
+    """Converts a published state dict to config.json and model.safetensors.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, it holds more than tensors, its names
+            or shapes are not PEA's, or those of an adapter for another base or encoder; or the base
+            is multilingual already.
+    """
+    base = Base.open_known(settings.pretrained_model_name_or_path)
     theirs = artifact.read_state_dict(settings.state_dict)
     state = {}
     for name, tensor in theirs.items():
         layer, _, kind = name.rpartition(".")
         ours = f"{FC_NAMES.get(layer, layer)}.{kind}"
         state[name if ours in theirs else ours] = tensor
-    base = Base.open_known(settings.pretrained_model_name_or_path)
     shape = published_shape(state, None if base is None else not base.family.has_cross_attention)
     if base is not None:
         _check_base(shape, base)
     length = known_length(settings.text_encoder, shape["encoder_width"])
-    # FLUX.1's form, after ByT5. The authors' adapter for SD 3 reads other encoders, and we have not
-    # seen its file: one of this form is read on SD 3 as on FLUX.1.
-    is_of_states = shape.get("pooled_from") == "states"
+    is_of_states = shape.get("pooled_from") == "states"  # FLUX.1's form, after ByT5
     if is_of_states:
         length = BYT5_LENGTH
+        if base is not None and base.family.name == "sd3":
+            print(READ_ON_SD3, file=sys.stderr)
     mask_padding = not is_of_states if settings.mask_padding is None else settings.mask_padding
     scale = settings.guidance_scale
     scale = (3.5 if is_of_states else 7.5) if scale is None else scale
