@@ -14,13 +14,16 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import XLMRobertaConfig, XLMRobertaForTokenClassification
 
 import altdiffusion
 from altdiffusion.pipeline import load_pipeline
 from altdiffusion.text.encoder import load_text_encoder, unpack
+from crosslingual.adapter.pipeline import set_text_encoder
 from crosslingual.frozen.base import Base
+from crosslingual.frozen.encoders import load_multilingual_encoder
 from crosslingual_worlds.testing import conformance
-from crosslingual_worlds.testing.conformance.pipelines import draw
+from crosslingual_worlds.testing.conformance.pipelines import check_weights_of_words, draw
 from crosslingual_worlds.testing.fixtures import Command, succeeded
 from crosslingual_worlds.testing.host import unchanged_host
 
@@ -197,6 +200,20 @@ def test_the_text_encoder_alone_goes_into_other_pipelines(pipeline: str, student
     torch.testing.assert_close(bare.encode_prompt(PROMPTS, "cpu", 1, False)[0], expected)
     drawn = [pictures(p, image=[picture] * 2, num_inference_steps=4) for p in (whole, bare)]
     assert np.array_equal(*drawn)
+
+
+def test_compel_weighs_words_after_attach_whatever_the_encoder_calls_its_states(
+    sd: str, student: str, encoder: str
+) -> None:
+    """m9's text encoder is an XLM-R for token classification, whose states are `logits`."""
+    check_weights_of_words(altdiffusion.attach(Base.open(sd).load_pipeline(), student))
+    loaded = load_multilingual_encoder(encoder)
+    width = Base.open(sd).text.width
+    config = XLMRobertaConfig(**{**loaded.model.config.to_dict(), "num_labels": width})
+    torch.manual_seed(0)
+    m9 = XLMRobertaForTokenClassification(config).eval()
+    pipe = Base.open(sd).load_pipeline()
+    check_weights_of_words(set_text_encoder(pipe, m9, loaded.tokenizer, width=width))
 
 
 def test_a_unet_of_another_width_and_another_base_are_refused(

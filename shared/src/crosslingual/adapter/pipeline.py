@@ -9,12 +9,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 from crosslingual.adapter.artifact import load_artifact_config
 from crosslingual.adapter.prompts import NoAdapter, PromptTokenizer, encode_texts
@@ -107,6 +108,7 @@ def set_text_encoder(
     if not isinstance(text_encoder, AdaptedTextEncoder):
         text_encoder.text_model = NotClip()
         text_encoder.register_forward_pre_hook(_mask_padding, with_kwargs=True)
+        text_encoder.register_forward_hook(_name_states)
     return _place(pipe, text_encoder, tokenizer)
 
 
@@ -116,6 +118,14 @@ def _mask_padding(module: nn.Module, args: tuple, named: dict[str, Any]) -> tupl
     given = args[1] if len(args) > 1 else named.pop("attention_mask", None)
     mask = mask_padding(ids, given, module.config.pad_token_id)
     return (ids, mask, *args[2:]), {n: v for n, v in named.items() if n != "input_ids"}
+
+
+def _name_states(_module: nn.Module, _inputs: tuple, output: Any) -> None:
+    """Gives the states the name that they have in CLIP's answer: an XLM-R for token classification,
+    such as AltDiffusion m9's, calls them logits.
+    """
+    if isinstance(output, ModelOutput) and "last_hidden_state" not in output:
+        output.last_hidden_state = output[0]
 
 
 def _refuse_start(module: nn.Module, args: tuple, named: dict[str, Any]) -> None:
@@ -131,7 +141,7 @@ def refuse_offloaded(pipe: Any) -> None:
     if hasattr(denoiser, "_hf_hook") and getattr(pipe, "hf_device_map", None) is None:
         raise ValueError(
             "the pipeline's parts are moved between devices already: attach first, and call "
-            "enable_model_cpu_offload or enable_sequential_cpu_offload then"
+            "enable_model_cpu_offload then"
         )
 
 
@@ -147,7 +157,19 @@ def _place(
         placed.register_forward_pre_hook(_refuse_start, with_kwargs=True)
     if hasattr(pipe, "load_lora_into_text_encoder"):
         pipe.load_lora_into_text_encoder = _name_text_lora
+    if isinstance(placed, AdaptedTextEncoder):
+        pipe.enable_sequential_cpu_offload = _refuse_sequential_offload
     return pipe
+
+
+def _refuse_sequential_offload(*_: Any, **__: Any) -> NoReturn:
+    """Takes the place of a pipeline's own, which moves each layer by itself, and so a module that
+    several slots share twice, and none whose weights another module reads.
+    """
+    raise ValueError(
+        "an adapter's text encoder does not move layer by layer: call enable_model_cpu_offload, or "
+        "encode prompts first and draw from prompt_embeds with a pipeline without the adapter"
+    )
 
 
 def _name_text_lora(

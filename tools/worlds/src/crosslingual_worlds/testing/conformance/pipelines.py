@@ -24,6 +24,7 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
+from crosslingual.adapter.text_encoder import AdaptedTextEncoder
 from crosslingual_worlds.testing.fixtures import Subject
 from crosslingual_worlds.testing.host import unchanged_host
 
@@ -72,36 +73,35 @@ def draw(pipe: Any, **inputs: Any) -> np.ndarray:
     return pipe(**options, generator=torch.Generator().manual_seed(0)).images
 
 
-def weighted(pipe: Any, prompt: str, weight: float) -> tuple[Tensor, Tensor | None]:
-    """What compel makes of a prompt whose words all count `weight` times, by the calls of its
-    `build_weighted_embedding_tensor` and `get_pooled_embeddings`: the states (1, L, D), moved away
-    from the empty prompt's, and on SDXL the pooled vector (1, P). The mask that it gives has ones
-    for padding too; on SDXL it reads the last but one layer of the second text encoder.
-    """
-    is_sdxl = pipe.components.get("text_encoder_2") is not None
-    encoder = pipe.text_encoder_2 if is_sdxl else pipe.text_encoder
-    tokenizer = pipe.tokenizer_2 if is_sdxl else pipe.tokenizer
-    ids, empty = (
-        tokenizer(
-            text,
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
-        for text in (prompt, "")
-    )
-    mask = torch.ones_like(ids)
+def weighted(pipe: Any, prompt: str) -> tuple[Tensor, Tensor | None]:
+    """What compel makes of a prompt: states (1, L, D) and, on SDXL, the pooled vector (1, P)."""
+    from compel import Compel, ReturnedEmbeddingsType  # which methods without pipelines do without
 
-    def states(tokens: Tensor) -> Tensor:
-        answer = encoder(tokens, mask, output_hidden_states=is_sdxl, return_dict=True)
-        return answer.hidden_states[-2] if is_sdxl else answer.last_hidden_state
+    if pipe.components.get("text_encoder_2") is None:
+        return Compel(tokenizer=pipe.tokenizer, text_encoder=pipe.text_encoder)(prompt), None
+    return Compel(
+        tokenizer=pipe.tokenizer_2,
+        text_encoder=pipe.text_encoder_2,
+        returned_embeddings_type=ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED,
+        requires_pooled=True,
+    )(prompt)
 
-    full, base = states(ids), states(empty)
-    is_word = torch.tensor([token not in tokenizer.all_special_ids for token in ids[0].tolist()])
-    weights = torch.where(is_word, weight, 1.0)[None, :, None].expand(full.shape)
-    pooled = encoder(ids, mask, return_dict=True).text_embeds if is_sdxl else None
-    return base + (full - base) * weights, pooled
+
+def check_weights_of_words(pipe: Any) -> None:
+    """Asserts that compel reads a prompt as the pipeline does, and that weights change pictures."""
+    once = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    expected = pipe.encode_prompt("ein Haus", device="cpu", **once)
+    states, pooled = weighted(pipe, "ein Haus")
+    torch.testing.assert_close(states, expected[0])
+    prompts = {"prompt_embeds": weighted(pipe, "(ein Haus)1.5")[0]}
+    prompts["negative_prompt_embeds"], negative_pooled = weighted(pipe, "")
+    if pooled is not None:
+        torch.testing.assert_close(pooled, expected[2])
+        prompts["pooled_prompt_embeds"] = pooled
+        prompts["negative_pooled_prompt_embeds"] = negative_pooled
+    drawn = draw(pipe, **prompts)
+    assert np.isfinite(drawn).all()
+    assert np.abs(drawn - draw(pipe, **{**prompts, "prompt_embeds": states})).max() > 1e-4
 
 
 def parts_of(pipe: Any) -> list[Any]:
@@ -260,6 +260,20 @@ class Pipelines:
             self.attach(subject, pipe, request.getfixturevalue(self.families[family]))
         assert parts_of(pipe) == before
 
+    def test_an_adapted_pipeline_moves_whole_models_and_refuses_to_move_layers(
+        self, subject: Subject, request: pytest.FixtureRequest, family: str
+    ) -> None:
+        base, folder = (request.getfixturevalue(name) for name in (family, self.families[family]))
+        pipe = self.attach(
+            subject, DiffusionPipeline.from_pretrained(base, trust_remote_code=False), folder
+        )
+        pictures = draw(pipe, prompt=PROMPTS)
+        if isinstance(pipe.text_encoder, AdaptedTextEncoder):
+            with pytest.raises(ValueError, match="layer by layer: call enable_model_cpu_offload"):
+                pipe.enable_sequential_cpu_offload(device="cpu")
+        pipe.enable_model_cpu_offload(device="cpu")
+        np.testing.assert_allclose(draw(pipe, prompt=PROMPTS), pictures, atol=1e-5)
+
     def test_the_text_encoder_answers_the_calls_that_clip_answers(
         self, subject: Subject, sd: str, adapter: str
     ) -> None:
@@ -293,21 +307,9 @@ class Pipelines:
         self.attach(subject, pipe, request.getfixturevalue(self.families[family]))
         if not self.states_are_tokens:
             with pytest.raises(RuntimeError, match="expanded size"):
-                weighted(pipe, "ein Haus", 1.0)
+                weighted(pipe, "ein Haus")
             return
-        once = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-        expected = pipe.encode_prompt("ein Haus", device="cpu", **once)
-        states, pooled = weighted(pipe, "ein Haus", 1.0)
-        torch.testing.assert_close(states, expected[0])
-        prompts = {"prompt_embeds": weighted(pipe, "ein Haus", 1.5)[0]}
-        prompts["negative_prompt_embeds"] = weighted(pipe, "", 1.0)[0]
-        if family == "sdxl":
-            torch.testing.assert_close(pooled, expected[2])
-            prompts["pooled_prompt_embeds"] = pooled
-            prompts["negative_pooled_prompt_embeds"] = weighted(pipe, "", 1.0)[1]
-        drawn = draw(pipe, **prompts)
-        assert np.isfinite(drawn).all()
-        assert np.abs(drawn - draw(pipe, **{**prompts, "prompt_embeds": states})).max() > 1e-4
+        check_weights_of_words(pipe)
 
     def test_the_snippet_of_the_model_card_runs(self, adapter: str, tmp_path: Path) -> None:
         """It says `this/folder`, and is run where that is the export."""
