@@ -20,7 +20,12 @@ from crosslingual.frozen.clip import load_clip
 from crosslingual.training.processes import Ranks
 from crosslingual_worlds.testing.conformance.command import refusal
 from crosslingual_worlds.testing.conformance.continual import STILL
-from crosslingual_worlds.testing.conformance.training import disturb, losses, rows
+from crosslingual_worlds.testing.conformance.training import (
+    assert_dry_run,
+    disturb,
+    losses,
+    rows,
+)
 from crosslingual_worlds.testing.fixtures import Command, succeeded
 
 GOLDEN = [1.0371512, 0.8866975, 0.7782368, 0.6809648, 0.6090777, 0.5388868]
@@ -196,6 +201,12 @@ def test_stopped_and_killed_runs_have_the_same_losses_bit_by_bit(
     succeeded(command("export", **exporting))
     for name in ("text_encoder/model.safetensors", "altclip/model.safetensors"):
         assert (tmp_path / "exported" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_dry_run_says_time_and_memory_and_writes_nothing(
+    command: Command, validated_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    assert_dry_run(command, validated_recipe, tmp_path, "train-text")
 
 
 @pytest.mark.parametrize("level", [2, 3])

@@ -17,7 +17,12 @@ from crosslingual.data.records import Record
 from crosslingual.data.shards import write_shards
 from crosslingual.frozen.encoders import load_multilingual_encoder
 from crosslingual_worlds.testing.conformance.command import refusal
-from crosslingual_worlds.testing.conformance.training import files_of, losses, rows
+from crosslingual_worlds.testing.conformance.training import (
+    assert_dry_run,
+    files_of,
+    losses,
+    rows,
+)
 from crosslingual_worlds.testing.fixtures import Command, succeeded
 
 GOLDEN = [10.624919, 10.577776, 10.44891, 10.350618, 10.098169, 10.447747]
@@ -114,6 +119,12 @@ def test_stopped_and_killed_runs_are_the_same_bit_by_bit(
     succeeded(command("train-encoder", **resumed))
     assert rows(run) == rows(whole)
     assert files_of(run / "translation") == files_of(whole / "translation")
+
+
+def test_a_dry_run_says_time_and_memory_and_writes_nothing(
+    command: Command, stage_1: dict[str, Any], tmp_path: Path
+) -> None:
+    assert_dry_run(command, stage_1, tmp_path, "train-encoder")
 
 
 @pytest.fixture(scope="module")

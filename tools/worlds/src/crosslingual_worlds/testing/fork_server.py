@@ -109,9 +109,9 @@ def serve_method(name: str) -> None:
     """Serves a method's command, with the modules of all its verbs imported.
 
     A request holds `argv`, and may hold `program`, another command of ours; `folder`, where it
-    runs; `terminate`: [rank, step], a SIGTERM to that rank when it has recorded the step; `die`:
-    [step], kill -9 of rank 0 when it has recorded the step, or [step, operation], at that file
-    operation of its saving of the step.
+    runs; `temporary`, the folder of its temporary files; `terminate`: [rank, step], a SIGTERM to
+    that rank when it has recorded the step; `die`: [step], kill -9 of rank 0 when it has recorded
+    the step, or [step, operation], at that file operation of its saving of the step.
     """
     for module in HEAVY:
         importlib.import_module(module)
@@ -131,6 +131,7 @@ def serve_method(name: str) -> None:
             else:
                 die_in_save(*request["die"])
         os.chdir(request.get("folder", "."))
+        tempfile.tempdir = request.get("temporary")
         program = request.get("program", name)
         (script,) = entry_points(group="console_scripts", name=program)
         sys.argv = [program, *request["argv"]]

@@ -81,6 +81,21 @@ def disturb(
     return run
 
 
+def assert_dry_run(
+    command: Command, settings: Mapping[str, Any], folder: Path, verb: str = "train"
+) -> None:
+    """Asserts that a dry run of six steps says time and memory, and that an empty folder, for its
+    run and its temporary files, is empty afterwards.
+    """
+    settings = {**settings, "output_dir": folder / "run", "dry_run": True}
+    done = succeeded(command(verb, {"temporary": str(folder)}, **settings))
+    pattern = (
+        r"a step of \d+ samples takes .* s, 6 steps about .* GB a process; nothing was written"
+    )
+    assert re.search(pattern, done["stdout"][0]), done["stdout"][0]
+    assert not list(folder.iterdir())
+
+
 class Training:
     """Tests of a method's training.
 
@@ -250,19 +265,9 @@ class Training:
         assert files_of(tmp_path / "exported") == files_of(run / subject.exported)
 
     def test_a_dry_run_says_time_and_memory_and_writes_nothing(
-        self,
-        command: Command,
-        whole_recipe: dict[str, Any],
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        self, command: Command, whole_recipe: dict[str, Any], tmp_path: Path
     ) -> None:
-        monkeypatch.setenv("TMPDIR", str(tmp_path))
-        settings = {**whole_recipe, "output_dir": tmp_path / "run", "dry_run": True}
-        done = succeeded(command("train", **settings))
-        assert re.search(
-            r"a step of \d+ samples takes .* s, 6 steps about .* GB", done["stdout"][0]
-        )
-        assert not list(tmp_path.glob("run*")) and not list(tmp_path.glob("dry-run*"))
+        assert_dry_run(command, whole_recipe, tmp_path)
 
     def test_export_of_a_checkpoint_equals_what_was_written_at_the_end(
         self, subject: Subject, command: Command, whole: Path, tmp_path: Path
