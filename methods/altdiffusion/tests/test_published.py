@@ -127,17 +127,73 @@ def test_the_authors_pipeline_becomes_a_stock_one_that_draws_the_same(
     )
 
 
-def test_the_authors_pipeline_is_imported_and_draws_by_the_command(
-    command: Command, tmp_path: Path, sd: str, encoder: str
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_authors_pipeline_is_imported_draws_and_attaches_by_the_commands(
+    command: Command, tmp_path: Path, sd: str, encoder: str, kind: str
 ) -> None:
-    source, stock = tmp_path / "AltDiffusion-m18", tmp_path / "stock"
+    source, stock = tmp_path / f"AltDiffusion-{kind}", tmp_path / "stock"
     source.mkdir()
-    write_published(source, sd, encoder, "m18")
+    write_published(source, sd, encoder, kind)
     succeeded(command("import", input=source, output_dir=stock, guidance_scale=5))
     assert read_config(stock)["guidance_scale"] == 5.0
     drawing = {"prompt": ["ein Haus"], "height": 32, "width": 32, "num_inference_steps": 1}
     succeeded(command("generate", adapter=stock, output_dir=tmp_path / "pictures", **drawing))
     assert len(list((tmp_path / "pictures").rglob("*.png"))) == 1
+    attached = altdiffusion.attach(Base.open(sd).load_pipeline(), stock)
+    loaded = load_pipeline(str(stock))
+    np.testing.assert_allclose(
+        draw(attached, prompt=PROMPTS), draw(loaded, prompt=PROMPTS), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "num_languages"),
+    [
+        ("AltDiffusion", "m9", 2),
+        ("AltDiffusion", "m18", 18),
+        ("other", "m18", 18),
+        ("other", "m9", 0),
+    ],
+)
+def test_the_form_and_the_name_tell_the_languages(
+    tmp_path: Path, sd: str, encoder: str, name: str, kind: str, num_languages: int
+) -> None:
+    source = tmp_path / name
+    source.mkdir()
+    write_published(source, sd, encoder, kind)
+    folder = import_published(ImportSettings(str(source), str(tmp_path / "stock")))
+    languages = read_config(folder)["languages"]
+    assert len(languages) == num_languages
+    assert num_languages != 2 or languages == ["en", "zh"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_told", "left_out", "message"),
+    [
+        (
+            "m9",
+            True,
+            "none",
+            "true, and the weights lack transformation_pre.weight, tr.*_pre.bias:",
+        ),
+        ("m18", True, "transformation_pre.bias", "true, and the weights lack tr.*_pre.bias:"),
+        ("m18", False, "none", "false, and the weights have transformation_pre.weight, tr.*bias:"),
+    ],
+)
+def test_a_config_that_contradicts_the_weights_is_refused(
+    tmp_path: Path, sd: str, encoder: str, kind: str, is_told: bool, left_out: str, message: str
+) -> None:
+    source = tmp_path / "AltDiffusion"
+    source.mkdir()
+    _, state = write_published(source, sd, encoder, kind)
+    state.pop(left_out, None)
+    torch.save(state, source / "text_encoder" / "pytorch_model.bin")
+    config = json.loads((source / "text_encoder" / "config.json").read_text())
+    config["has_pre_transformation"] = is_told
+    (source / "text_encoder" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"has_pre_transformation {message}") as raised:
+        import_published(ImportSettings(str(source), str(tmp_path / "stock")))
+    assert "\n" not in str(raised.value) and not (tmp_path / "stock").exists()
 
 
 class Evil:

@@ -10,16 +10,25 @@ from torch import Tensor, nn
 
 from altdiffusion.artifact import save_pipeline
 from altdiffusion.settings import ImportSettings
-from altdiffusion.text.encoder import SHAPE, TextEncoder, new_published, tell_diffusers
+from altdiffusion.text.encoder import (
+    LINEAR,
+    SHAPE,
+    TextEncoder,
+    new_published,
+    tell_diffusers,
+)
 from crosslingual.adapter.artifact import load_strict, read_state_dict
 from crosslingual.files import read_fields
 from crosslingual.frozen.forms import is_computed, new_name
 from crosslingual.frozen.weights import locate, open_tokenizer, quiet_libraries
 
 LANGUAGES = {
-    "m9": "ar en es fr it ja ko ru zh",
-    "m18": "ar de en es fr hi it ja ko nl pl pt ru th tr uk vi zh",
+    "-m18": "ar de en es fr hi it ja ko nl pl pt ru th tr uk vi zh",
+    "-m9": "ar en es fr it ja ko ru zh",
+    "AltDiffusion": "en zh",  # the first release
 }
+"""What the authors' models read, by how their names end."""
+PRE = ("transformation_pre.weight", "transformation_pre.bias")  # of m18 alone
 PUBLISHED = ("AltDiffusionPipeline", "AltDiffusionImg2ImgPipeline")
 
 
@@ -56,19 +65,25 @@ def import_published(settings: ImportSettings) -> Path:
             requires_safety_checker=False,
             **parts,
         )
-    kind = settings.input.rstrip("/").rsplit("-", 1)[-1]
     config = {
         "method": "altdiffusion",
         "stage": "imported",
         "base": locate(settings.input),
         "base_revision": settings.revision,
-        "languages": settings.languages or LANGUAGES.get(kind, "").split(),
+        "languages": settings.languages or _languages(settings.input, encoder),
         "resolution": 8 * pipe.unet.config.sample_size,
         "guidance_scale": settings.guidance_scale,
         "all_attn2": None,
         "lora_rank": 0,
     }
     return save_pipeline(pipe, config, settings.output_dir)
+
+
+def _languages(name: str, encoder: TextEncoder) -> list[str]:
+    """The languages of the authors' model: m18's form tells it, and its name the others."""
+    is_m18 = type(encoder.model).__name__ != LINEAR
+    name = "-m18" if is_m18 else Path(locate(name)).name
+    return next((known for end, known in LANGUAGES.items() if name.endswith(end)), "").split()
 
 
 def _published_folder(settings: ImportSettings) -> Path:
@@ -150,11 +165,19 @@ def _read_text(folder: Path, settings: ImportSettings) -> tuple[TextEncoder, str
     XLM-R with a linear layer.
     """
     place = folder / "text_encoder"
-    config = read_fields(place / "config.json", {"project_dim": int}, "copy it again")
+    fields = {"project_dim": int, "has_pre_transformation": bool | None}
+    config = read_fields(place / "config.json", fields, "copy it again")
     state = _read_tensors(place, settings, "pytorch_model", "model")
     state = {new_name(n): t for n, t in state.items() if not is_computed(n)}
     shape = {name: config[name] for name in (*SHAPE, "project_dim") if name in config}
-    has_pre = "transformation_pre.weight" in state
+    is_told = config.get("has_pre_transformation")
+    has_pre = PRE[0] in state if is_told is None else is_told
+    wrong = [name for name in PRE if (name in state) != has_pre]
+    if wrong and is_told is not None:
+        raise ValueError(
+            f"{place}: config.json says has_pre_transformation {str(is_told).lower()}, and the "
+            f"weights {'lack' if is_told else 'have'} {', '.join(wrong)}: copy both again"
+        )
     if has_pre:
         last = shape["num_hidden_layers"] - 1
         shape["num_hidden_layers"] = last

@@ -87,8 +87,8 @@ class ImportSettings:
         output_dir: folder to write the pipeline to.
         revision: git revision of the hub entry.
         variant: of the weights' files, such as fp16.
-        languages: BCP-47 codes of the languages that it reads; those of m9 or m18 if the input's
-            name ends so and none is given.
+        languages: BCP-47 codes of the languages that it reads; if none is given, those of m18 by
+            its form, and of m9 or the first release, AltDiffusion, if the input's name ends so.
         guidance_scale: guidance scale to recommend in altdiffusion.json.
     """
 
