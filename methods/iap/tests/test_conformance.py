@@ -30,6 +30,7 @@ class TestFamilies(conformance.Families):
     changes = {
         "sana": {"query_positions": 8, "english_draws": 1},
         "pixart": {"branch": "full", "noise_weight": 0.5},
+        "pixart_sigma": {"layers": ["0"]},
         "sdxl": {"layers": ["mid", "up"], "pooled_weight": 0.5},
     }
 
