@@ -256,16 +256,31 @@ def test_a_whole_checkpoint_embeds_as_the_authors_code(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"odd.weight": torch.zeros(1)}, "is not fairseq's XLM-R: not expected odd.weight"),
+        ({"odd.weight": torch.zeros(1)}, "is not fairseq's XLM-R; unexpected: odd.weight"),
         ({"encoder.sentence_encoder.layers.0.odd.weight": torch.zeros(1)}, "layers.0.odd.weight"),
-        ({"encoder.sentence_encoder.layers.1.fc1.weight": torch.zeros(3, 3)}, "of another shape"),
+        (
+            {
+                "encoder.sentence_encoder.layers.1.fc1.weight": torch.zeros(3, 3),
+                "odd": torch.ones(1),
+            },
+            "unexpected: odd; of another shape: encoder.layer.1.intermediate.dense.weight is",
+        ),
+        (
+            {"encoder.sentence_encoder.embed_tokens.weight": None, "odd": torch.ones(1)},
+            "missing: embeddings.word_embeddings.weight; unexpected: odd",
+        ),
+        (
+            {"encoder.sentence_encoder.layers.1.fc1.bias": None, "odd": torch.ones(1)},
+            "missing: encoder.layer.1.intermediate.dense.bias; unexpected: odd",
+        ),
     ],
 )
 def test_what_is_no_xlmr_of_fairseq_is_refused(
-    tmp_path: Path, encoder: str, changes: dict[str, Tensor], message: str
+    tmp_path: Path, encoder: str, changes: dict[str, Tensor | None], message: str
 ) -> None:
     tokenizer = load_multilingual_encoder(encoder).tokenizer
     state = filled(Xlmr(len(tokenizer))).published() | changes
+    state = {name: tensor for name, tensor in state.items() if tensor is not None}
     arguments = Namespace(encoder_attention_heads=HEADS)
     torch.save({"model": state, "args": arguments}, tmp_path / "mte_mclip.pt")
     with pytest.raises(ValueError, match=message):
@@ -313,6 +328,10 @@ def change(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
         return {name: value for name, value in state.items() if name.startswith("encoder")}
     if kind == "no adapter":
         return {"dim_proj.weight": state["dim_proj.weight"]}
+    if kind == "several":
+        state = {**state, f"{first}linear1.weight": torch.zeros(9, WIDTH)}
+        state = {name: value for name, value in state.items() if not name.endswith("norm2.bias")}
+        return {**state, "visual.conv1.weight": torch.zeros(1)}
     if kind == "twice":
         return {**state, f"{first}fc1.weight": state[f"{first}linear1.weight"]}
     return {**state, f"{first}linear1.weight": torch.zeros(3, 3)}
@@ -321,12 +340,17 @@ def change(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("frozen", "not the published projectors: visual.conv1.weight; they are dim_proj"),
-        ("cut", r"missing: x_projector.layers.0.ffn_norm.bias, x_projector.layers.1"),
-        ("no projector", "no dim_proj.weight"),
-        ("no adapter", "no encoder_adapter, layer 0"),
-        ("twice", "not the published projectors: encoder_adapter.layers.0.fc1.weight"),
+        ("frozen", "not the published projectors; unexpected: visual.conv1.weight; clip_projector"),
+        ("cut", "projectors; missing: x_projector.layers.0.ffn_norm.bias, x_projector.layers.1"),
+        ("no projector", "projectors; missing: clip_projector.weight; clip_projector is dim_proj"),
+        ("no adapter", "missing: x_projector.layers.0.*, .* and 11 more; clip_projector"),
+        ("twice", r"unexpected: encoder_adapter.layers.0.fc1.weight \(twice\); clip_projector"),
         ("shape", "of another shape: .*down.weight|of another shape: .*up.weight"),
+        (
+            "several",
+            "missing: x_projector.layers.0.ffn_norm.bias, .*; unexpected: visual.conv1.weight; of "
+            r"another shape: .*layers.0.down.weight is \(12, 20\), not \(12, 9\)",
+        ),
     ],
 )
 def test_every_tensor_is_used_or_named(tmp_path: Path, kind: str, message: str) -> None:

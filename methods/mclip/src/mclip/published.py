@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crosslingual.adapter.artifact import claim_artifact, load_strict, load_tensors, open_pickle
 from crosslingual.frozen.encoders import known_length
-from crosslingual.frozen.weights import open_tokenizer
+from crosslingual.frozen.weights import differences, open_tokenizer
 from mclip.artifact import model_config, save_model
 from mclip.method import INITIAL_LOGIT_SCALE, TriKD
 from mclip.settings import ImportSettings
@@ -73,35 +73,61 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
 def rename(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Counter[str]]:
     """Published tensors by `TriKD`'s names, and what of a whole checkpoint is left out: its frozen
-    models. Where the file has no temperature, which only further training would use, it is the
-    initial one.
-
-    Raises:
-        ValueError: tensors that belong to no projector, by name, or no projector at all.
+    models. Tensors that belong to no projector, or are there twice, keep their names. Where the
+    file has no temperature, which only further training would use, it is the initial one.
     """
-    renamed: dict[str, Tensor] = {}
-    unknown: list[str] = []
+    renamed = {"logit_scale": torch.tensor([INITIAL_LOGIT_SCALE])}
+    seen: set[str] = set()
     left: Counter[str] = Counter()
     for name, tensor in state.items():
         if frozen := FROZEN.match(name):
             left[frozen[1] or frozen[2]] += 1
             continue
         ours = _names(name)
+        if not ours or seen.intersection(ours):
+            ours = [f"{name} (twice)" if seen.intersection([*ours, name]) else name]
+        seen.update(ours)
         parts = tensor.chunk(len(ours)) if len(ours) > 1 else [tensor]
-        if not ours or any(part in renamed for part in ours):
-            unknown.append(name)
         renamed |= dict(zip(ours, parts, strict=False))
-    if unknown or "clip_projector.weight" not in renamed:
-        named = ", ".join(unknown[:4]) or "no dim_proj.weight or c_projector.weight"
-        more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
+    renamed["logit_scale"] = renamed["logit_scale"].reshape(-1)
+    return renamed, left
+
+
+def _size(state: dict[str, Tensor], *places: tuple[str, int]) -> int:
+    """The size that the first tensor and axis of `places` tells; 1 if the file has none of them."""
+    sizes = [state[n].shape[axis] for n, axis in places if n in state and state[n].ndim > axis]
+    return next(iter(sizes), 1)
+
+
+def trikd_shape(state: dict[str, Tensor], num_heads: int) -> dict[str, Any]:
+    """The shape of projectors by `TriKD`'s names.
+
+    Raises:
+        ValueError: tensors are missing, unexpected or of another shape, by name; or the heads do
+            not divide the width.
+    """
+    numbers = {name.split(".")[2] for name in state if name.startswith("x_projector.layers.")}
+    layer = "x_projector.layers.0"
+    widths = ("clip_projector.weight", 0), (f"{layer}.up.weight", 1), (f"{layer}.down.weight", 0)
+    shape = {
+        "clip_width": _size(state, ("clip_projector.weight", 1)),
+        "width": _size(state, *widths),
+        "num_layers": max(len(numbers), 1),
+        "num_heads": num_heads,  # no tensor tells them
+        "ffn_width": _size(state, (f"{layer}.up.weight", 0), (f"{layer}.down.weight", 1)),
+        "dropout": 0.3,
+        "attention_dropout": 0.1,
+    }
+    with torch.device("meta"):
+        own = TriKD({**shape, "num_heads": 1}).state_dict()
+    if faults := differences(own, state):
         raise ValueError(
-            f"these are not the published projectors: {named}{more}; they are dim_proj and "
-            "encoder_adapter (c_projector and x_projector), alone or in a whole checkpoint"
+            f"these are not the published projectors; {faults}; clip_projector is dim_proj or "
+            "c_projector there, and x_projector encoder_adapter or x_projector"
         )
-    if "x_projector.layers.0.up.weight" not in renamed:
-        raise ValueError("these are not the published projectors: no encoder_adapter, layer 0")
-    scale = renamed.get("logit_scale", tensor.new_tensor(INITIAL_LOGIT_SCALE))
-    return {**renamed, "logit_scale": scale.reshape(1)}, left
+    with torch.device("meta"):
+        TriKD(shape)  # refuses heads that do not divide the width
+    return shape
 
 
 def _names(published: str) -> list[str]:
@@ -138,26 +164,15 @@ def import_published(settings: ImportSettings) -> Path:
                 f"these projectors were trained with {name} {arguments[name]}, and mCLIP's layers "
                 f"have {wanted}: they are not the published ones"
             )
-    width, clip_width = state["clip_projector.weight"].shape
-    layers = {name.split(".")[2] for name in state if name.startswith("x_projector.")}
-    shape = {
-        "clip_width": clip_width,
-        "width": width,
-        "num_layers": len(layers),
-        # no tensor tells them
-        "num_heads": settings.num_heads or arguments.get("encoder_attention_heads", 12),
-        "ffn_width": state["x_projector.layers.0.up.weight"].shape[0],
-        "dropout": 0.3,
-        "attention_dropout": 0.1,
-    }
-    load_strict(TriKD(shape), state)
+    heads = settings.num_heads or arguments.get("encoder_attention_heads", 12)
+    shape = trikd_shape(state, heads)
     with ExitStack() as until:
         source = None
         if Path(settings.text_encoder).is_file():
             source = until.enter_context(tempfile.TemporaryDirectory())
             left += write_encoder(settings.text_encoder, source, settings.tokenizer)
         else:
-            known_length(settings.text_encoder, width)  # refuses another width
+            known_length(settings.text_encoder, shape["width"])  # refuses another width
         config = model_config(settings, shape)
         is_bundled = source is not None
         folder = save_model(
@@ -201,6 +216,10 @@ def write_encoder(path: str, folder: str, tokenizer: str | None) -> Counter[str]
         type_vocab_size=1,
         layer_norm_eps=1e-5,
     )
+    with torch.device("meta"):
+        own = XLMRobertaModel(config, add_pooling_layer=False).state_dict()
+    if faults := differences(own, renamed):
+        raise ValueError(f"{path} is not fairseq's XLM-R; {faults}")
     name = tokenizer or TOKENIZERS.get(width)
     if name is None:
         raise ValueError(
@@ -221,16 +240,17 @@ def write_encoder(path: str, folder: str, tokenizer: str | None) -> Counter[str]
 
 
 def rename_xlmr(state: dict[str, Tensor], path: str) -> tuple[dict[str, Tensor], Counter[str]]:
-    """fairseq's tensors by the names of transformers' XLM-R, and what is left out.
+    """fairseq's tensors by the names of transformers' XLM-R, and what is left out. Tensors that no
+    XLM-R has keep their names.
 
     Raises:
-        ValueError: tensors that no XLM-R has, by name, or none of an XLM-R.
+        ValueError: a tensor that tells the shape is missing.
     """
     is_whole = any(".xlmr." in name for name in state)
     spelled = {ours: names.split()[-1] for ours, names in SPELLINGS.items()}
     renamed: dict[str, Tensor] = {}
     left: Counter[str] = Counter()
-    unknown = []
+    unknown: dict[str, Tensor] = {}
     for name, tensor in state.items():
         head = HEADS.match(name)
         found = SENTENCE.fullmatch(name)
@@ -244,17 +264,14 @@ def rename_xlmr(state: dict[str, Tensor], path: str) -> tuple[dict[str, Tensor],
         elif layer and layer[2] in OURS:
             ours = f"encoder.layer.{layer[1]}.{spelled[OURS[layer[2]]]}.{kind}"
         else:
-            unknown.append(name)
+            unknown[name] = tensor
             continue
         renamed[ours] = tensor
     needed = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
     needed += ("encoder.layer.0.intermediate.dense.weight",)
-    missing = [name for name in needed if name not in renamed]
-    if unknown or missing:
-        raise ValueError(
-            f"{path} is not fairseq's XLM-R: "
-            + (f"not expected {', '.join(unknown[:4])}" if unknown else f"missing {missing[0]}")
-        )
+    missing = {name: torch.empty(0) for name in needed if name not in renamed}
+    if missing:  # these tell the shape
+        raise ValueError(f"{path} is not fairseq's XLM-R; {differences(missing, unknown)}")
     # XLM-R has one kind of segment, which fairseq leaves out
     segments = torch.zeros(1, renamed[needed[0]].shape[1])
-    return {**renamed, "embeddings.token_type_embeddings.weight": segments}, left
+    return {**renamed, **unknown, "embeddings.token_type_embeddings.weight": segments}, left
