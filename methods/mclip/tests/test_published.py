@@ -134,23 +134,6 @@ def test_an_encoder_of_another_width_is_refused_at_import(tmp_path: Path) -> Non
         import_published(given)
 
 
-def test_published_projectors_are_imported_and_embed_by_the_command(
-    command: Command, clip: str, encoder: str, tmp_path: Path
-) -> None:
-    weight = {"dim_proj.weight": torch.ones(WIDTH, CLIP_WIDTH)}
-    torch.save({**torch_adapter()[1], **weight}, tmp_path / "projectors.pt")
-    given = {"state_dict": tmp_path / "projectors.pt", "output_dir": tmp_path / "model"}
-    given |= {"clip": clip, "text_encoder": encoder, "num_heads": HEADS, "max_length": 16}
-    succeeded(command("import", **given, languages=["en", "de"]))
-    assert load_model(tmp_path / "model")[1]["languages"] == ["en", "de"]
-    (tmp_path / "texts.txt").write_text("a house\nein Haus\n")
-    embedding = {"texts": tmp_path / "texts.txt", "output": tmp_path / "texts"}
-    succeeded(command("embed", model=tmp_path / "model", **embedding))
-    rows = np.load(tmp_path / "texts.npy")
-    expected = load_embedder(str(tmp_path / "model")).embed_text(["a house", "ein Haus"])
-    np.testing.assert_allclose(rows, expected, atol=2e-3)
-
-
 NAMES = {"self_attn.out_proj": "self_attn.out_proj", **FROM_TORCH}
 
 
@@ -203,14 +186,9 @@ class Xlmr(nn.Module):
         }
 
 
-@pytest.mark.parametrize("has_own_file", [True, False])
-@pytest.mark.parametrize("is_new", [True, False])
-def test_a_whole_checkpoint_embeds_as_the_authors_code(
-    tmp_path: Path, clip: str, encoder: str, has_own_file: bool, is_new: bool, capsys: Any
-) -> None:
-    """The authors' trainer's file, and their enhanced XLM-R: in a file of its own, or in it."""
-    tokenizer = load_multilingual_encoder(encoder).tokenizer
-    xlmr, theirs = filled(Xlmr(len(tokenizer))), torch_adapter()[0]
+def write_checkpoints(folder: Path, xlmr: Xlmr, is_new: bool) -> tuple[nn.Module, Tensor]:
+    """Writes the authors' trainer's file and their enhanced XLM-R's; returns the projectors."""
+    theirs = torch_adapter()[0]
     weight = torch.randn(WIDTH, CLIP_WIDTH, generator=torch.Generator().manual_seed(3))
     layers = {}
     for number, layer in enumerate(theirs.layers):
@@ -229,8 +207,20 @@ def test_a_whole_checkpoint_embeds_as_the_authors_code(
         "model": model,
         "criterion": {"it_logit_scale": torch.tensor([3.0])},
     }
-    torch.save({**whole, "extra_state": {"epoch": 15}}, tmp_path / "checkpoint_best.pt")
-    torch.save({"model": xlmr.published(), "args": arguments}, tmp_path / "mte_mclip.pt")
+    torch.save({**whole, "extra_state": {"epoch": 15}}, folder / "checkpoint_best.pt")
+    torch.save({"model": xlmr.published(), "args": arguments}, folder / "mte_mclip.pt")
+    return theirs, weight
+
+
+@pytest.mark.parametrize("has_own_file", [True, False])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_whole_checkpoint_embeds_as_the_authors_code(
+    tmp_path: Path, clip: str, encoder: str, has_own_file: bool, is_new: bool, capsys: Any
+) -> None:
+    """The authors' trainer's file, and their enhanced XLM-R: in a file of its own, or in it."""
+    tokenizer = load_multilingual_encoder(encoder).tokenizer
+    xlmr = filled(Xlmr(len(tokenizer)))
+    theirs, weight = write_checkpoints(tmp_path, xlmr, is_new)
     changes = {"clip": clip, "tokenizer": encoder, "num_heads": None}
     changes["text_encoder"] = str(
         tmp_path / ("mte_mclip.pt" if has_own_file else "checkpoint_best.pt")
@@ -251,6 +241,34 @@ def test_a_whole_checkpoint_embeds_as_the_authors_code(
         torch.testing.assert_close(embedder.encode_texts(texts), expected, atol=1e-5, rtol=1e-5)
         ours = embedder.encode_images(picture)
         torch.testing.assert_close(ours, embedder.clip.encode_images(picture) @ weight.T)
+
+
+@pytest.mark.parametrize("form", ["projectors", "mte_mclip", "checkpoint_best"])
+def test_a_published_form_is_imported_and_embeds_by_the_commands(
+    command: Command, clip: str, encoder: str, tmp_path: Path, form: str
+) -> None:
+    """The projectors alone; or the whole checkpoint, with XLM-R in a file of its own or in it."""
+    given = {"output_dir": tmp_path / "model", "clip": clip, "max_length": 16}
+    if form == "projectors":
+        weight = {"dim_proj.weight": torch.ones(WIDTH, CLIP_WIDTH)}
+        torch.save({**torch_adapter()[1], **weight}, tmp_path / "projectors.pt")
+        given |= {"state_dict": tmp_path / "projectors.pt", "text_encoder": encoder}
+        given["num_heads"] = HEADS
+    else:
+        tokenizer = load_multilingual_encoder(encoder).tokenizer
+        write_checkpoints(tmp_path, filled(Xlmr(len(tokenizer))), is_new=False)
+        given |= {"state_dict": tmp_path / "checkpoint_best.pt", "tokenizer": encoder}
+        given["text_encoder"] = tmp_path / f"{form}.pt"
+    answer = succeeded(command("import", **given, languages=["en", "de"]))
+    assert ("encoder.clip (1)" in answer["stderr"][0]) == (form != "projectors")
+    config = load_model(tmp_path / "model")[1]
+    assert (config["languages"], config["num_heads"]) == (["en", "de"], HEADS)
+    (tmp_path / "texts.txt").write_text("a house\nein Haus\n")
+    embedding = {"texts": tmp_path / "texts.txt", "output": tmp_path / "texts"}
+    succeeded(command("embed", model=tmp_path / "model", **embedding))
+    rows = np.load(tmp_path / "texts.npy")
+    expected = load_embedder(str(tmp_path / "model")).embed_text(["a house", "ein Haus"])
+    np.testing.assert_allclose(rows, expected, atol=2e-3)
 
 
 @pytest.mark.parametrize(
