@@ -129,7 +129,7 @@ def test_a_broken_encoder_is_one_line(encoder: Path, file: str, text: str) -> No
 
 
 def open_anew(base: Path) -> Base:
-    return Base(str(base), None, None)
+    return Base(str(base), None)
 
 
 def read_all(base: Path) -> None:

@@ -105,8 +105,28 @@ def test_a_base_in_fp16_alone_is_read_and_one_in_pickles_names_the_way(tmp_path:
     path = folder / "vae" / "diffusion_pytorch_model.safetensors"
     whole = Base.open("testbed:sd").load_vae(torch.device("cpu")).state_dict()
     path.rename(path.with_suffix(".fp16.safetensors"))
-    read = Base(str(folder), None, None).load_vae(torch.device("cpu")).state_dict()
+    read = Base(str(folder), None).load_vae(torch.device("cpu")).state_dict()
     assert all(torch.equal(read[name], whole[name]) for name in whole)
     path.with_suffix(".fp16.safetensors").rename(path.with_suffix(".bin"))
     with pytest.raises(FileNotFoundError, match=r"anew by `python -c .*DiffusionPipeline.*FOLDER"):
-        Base(str(folder), None, None).load_vae(torch.device("cpu"))
+        Base(str(folder), None).load_vae(torch.device("cpu"))
+
+
+def test_a_hub_base_in_fp16_alone_names_the_download_whose_folder_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the hub's cache, as without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    entry = tmp_path / "models--me--halved"
+    folder = entry / "snapshots" / ("0" * 40)
+    shutil.copytree(TESTBED_WEIGHTS / "sd", folder)
+    for path in [*folder.glob("*/*.safetensors")]:
+        path.rename(path.with_suffix(".fp16.safetensors"))
+    (entry / "refs").mkdir()
+    (entry / "refs" / "main").write_text(folder.name)
+    with pytest.raises(FileNotFoundError, match="`hf download me/halved --local-dir FOLDER`"):
+        Base.open("me/halved").load_model()
+    pipe = Base.open(str(folder)).load_pipeline()
+    expected = Base.open("testbed:sd").load_model().state_dict()
+    assert all(torch.equal(pipe.unet.state_dict()[n], tensor) for n, tensor in expected.items())

@@ -63,22 +63,21 @@ class Base:
     Attributes:
         id: as it was given.
         revision: of the hub entry.
-        variant: of the weights' files, such as `fp16`.
         denoiser_config: of its denoising model.
         family: what its kind of denoiser answers.
         process: how its latents become noise.
     """
 
-    def __init__(self, id: str, revision: str | None, variant: str | None):
+    def __init__(self, id: str, revision: str | None):
         """Use `Base.open`, which reads a base's configs once."""
-        self.id, self.revision, self.variant = id, revision, variant
+        self.id, self.revision = id, revision
         with reading(id, "base"):
             self.denoiser_config = self._denoiser_config()
             self.family = find_family(self.denoiser_config, id)
             self.process: Process = self.family.process(self.config("scheduler"), id)
 
     @staticmethod
-    def open(id: str, revision: str | None = None, variant: str | None = None) -> "Base":
+    def open(id: str, revision: str | None = None) -> "Base":
         """A base by its name: a folder, a hub id, or WORLD:NAME such as `testbed:sd`. Only configs
         are read, and those of well-known bases need no network.
 
@@ -88,7 +87,7 @@ class Base:
                 that is multilingual already.
         """
         refuse_multilingual_id(id)
-        return _open(id, locate(id), revision, variant)
+        return _open(id, locate(id), revision)
 
     @staticmethod
     def open_known(id: str) -> "Base | None":
@@ -284,7 +283,6 @@ class Base:
             self.id,
             subfolder=part,
             revision=self.revision,
-            variant=self.variant,
             dtype=dtype,
         )
 
@@ -310,9 +308,9 @@ class Base:
 
 
 @cache
-def _open(id: str, location: str, revision: str | None, variant: str | None) -> Base:
+def _open(id: str, location: str, revision: str | None) -> Base:
     """`location` tells a relative folder apart from one of the same name elsewhere."""
-    return Base(id, revision, variant)
+    return Base(id, revision)
 
 
 def _find_class(library: str, name: str) -> type:

@@ -159,12 +159,12 @@ def load_frozen(
     *,
     subfolder: str | None = None,
     revision: str | None = None,
-    variant: str | None = None,
     dtype: torch.dtype = torch.float32,
     **arguments: Any,
 ) -> Any:
     """Loads one frozen model of transformers or diffusers, strictly: from a folder, a hub id or
-    WORLD:NAME, with the `arguments` of its constructor.
+    WORLD:NAME, with the `arguments` of its constructor. A folder may hold the weights in a variant
+    alone, such as fp16.
 
     Raises:
         FileNotFoundError: there is no such folder or hub entry, or it has no readable safetensors.
@@ -180,7 +180,7 @@ def load_frozen(
     if files:
         check_folder(folder)
         _refuse_pickles(name, subfolder, files)
-    if variant := variant or only_variant(files):
+    if variant := only_variant(files):
         options["variant"] = variant
     try:
         with reading(name, f"{subfolder or 'model'}"), quiet_libraries():
