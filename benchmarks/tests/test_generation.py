@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from crosslingual.cli.settings import parse_settings
@@ -20,7 +21,11 @@ from crosslingual_benchmarks.__main__ import main
 from crosslingual_benchmarks.generation import pictures as generation_pictures
 from crosslingual_benchmarks.generation import pipeline as generation_pipeline
 from crosslingual_benchmarks.generation.pictures import Request, Sampling, draw_pictures
-from crosslingual_benchmarks.generation.pipeline import made_with, pipeline_of
+from crosslingual_benchmarks.generation.pipeline import (
+    made_with,
+    pipeline_of,
+    prepare_pipeline,
+)
 from crosslingual_benchmarks.generation.prompts import Prompt, PromptSet
 from crosslingual_benchmarks.generation.settings import (
     PROG,
@@ -566,3 +571,10 @@ def test_a_sheet_of_prompts_that_are_no_longer_asked_for_is_removed(tmp_path, ya
     settings.num_motif_prompts = 0
     (line,) = evaluate_generation(lambda: None, settings, yardstick=yardstick)
     assert not sheet.exists() and line["total_parameters"] == 9
+
+
+def test_a_pipeline_of_flow_matching_is_not_sampled_by_ddim():
+    pipe = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler())
+    settings = GenerationSettings(method="base", dataset="testbed")
+    with pytest.raises(ValueError, match="flow matching: give --scheduler base"):
+        prepare_pipeline(pipe, settings)

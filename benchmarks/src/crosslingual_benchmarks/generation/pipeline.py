@@ -32,11 +32,23 @@ def pipeline_of(method: str, path: str | None, base: str | None) -> Callable[[],
 
 
 def prepare_pipeline(pipe: Any, settings: GenerationSettings) -> Any:
-    """Sets the sampler, the precision and the device of a pipeline, in place, and returns it."""
+    """Sets the sampler, the precision and the device of a pipeline, in place, and returns it.
+
+    Raises:
+        ValueError: DDIM for a pipeline that samples by flow matching.
+    """
     import torch
     from diffusers import DDIMScheduler
 
+    from crosslingual.frozen.schedule import DDPM_LIKE
+
     if settings.scheduler == "ddim":
+        config = pipe.scheduler.config
+        if type(pipe.scheduler).__name__ not in DDPM_LIKE or config.get("use_flow_sigmas"):
+            raise ValueError(
+                "scheduler ddim is of diffusion, and this pipeline samples by flow matching: give "
+                "--scheduler base"
+            )
         # register_modules reaches the pipeline inside of a wrapper; setting an attribute does not
         pipe.register_modules(scheduler=DDIMScheduler.from_config(pipe.scheduler.config))
     dtypes = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -62,7 +62,7 @@ class GenerationSettings:
         prompt_seed: seed of the choice of prompts in a world and mg18.
         num_inference_steps: steps of the sampler; 20 on testbed, 50 elsewhere if not given.
         guidance_scale: scale of classifier-free guidance; 3 on testbed, 9 elsewhere if not given.
-        scheduler: ddim, or base for the pipeline's own.
+        scheduler: ddim, or base for the pipeline's own, as bases of flow matching need it.
         resolution: edge of the pictures in pixels; 64 on testbed, 512 elsewhere if not given.
         mixed_precision: precision of the pipeline's weights: no (fp32), fp16 or bf16.
         batch_size: prompts at a time.
