@@ -5,7 +5,7 @@ from crosslingual_worlds.testing import conformance
 
 class TestFamilies(conformance.Families):
     changes = {
-        "sd3": {"feature_outputs": "attentions", "feature_blocks": [0, 2], "warm_start_share": 0.5},
+        "sd3": {"feature_outputs": "attentions", "feature_blocks": [0, 2]},
         "flux": {"gradient_checkpointing": True, "feature_distance": "x2i", "pictures": False},
         "sana": {"warm_start_share": 1.0, "optimizer": "muon"},
         "sdxl": {"warm_start_share": 0.5},

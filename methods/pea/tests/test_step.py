@@ -18,8 +18,6 @@ from pea.settings import TrainSettings
 from pea.step import Frozen, load_frozen, pea_step
 from pea.warm_start import (
     CrossAttentions,
-    PictureUpdates,
-    joint_start_step,
     read_tokens,
     warm_start_step,
 )
@@ -293,63 +291,8 @@ def test_a_warm_start_needs_cross_attentions(sd: str, sd3: str) -> None:
         settings = TrainSettings(pretrained_model_name_or_path=folder, warm_start_draws=count)
         with pytest.raises(ValueError, match=reason):
             PeaParts(settings, torch.device("cpu"))
-    with pytest.raises(ValueError, match="ask cross-attentions, and .* has none"):
-        build(sd3, warm_start_share=0.5, warm_start_queries=4)
-    with pytest.raises(ValueError, match="gradient_checkpointing would not recompute: leave out"):
-        build(sd3, warm_start_share=0.5, gradient_checkpointing=True)
-
-
-@pytest.mark.parametrize("base", ["sd3", "flux"])
-def test_a_joint_warm_start_is_over_where_every_caption_reads_as_english(
-    request: pytest.FixtureRequest, base: str
-) -> None:
-    built = build(request.getfixturevalue(base), warm_start_share=0.5)
-    text = Base.open(request.getfixturevalue(base)).text
-    batch = batch_of(text.width, text.pooled_width)
-    built.frozen.noising.caption_dropout = 0.0
-    batch["native"][0] = True
-
-    def step(adapter: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        draws = torch.Generator().manual_seed(0)
-        return joint_start_step(adapter, built.frozen, batch, draws, built.settings)
-
-    loss, parts = step(built.adapter)
-    loss.backward()
-    assert parts["warm_start"] > 0
-    assert all(p.grad.abs().sum() > 0 for p in built.adapter.parameters())
-    assert all(p.grad is None for p in built.unet.parameters())
-    english = batch["english_states"].float(), batch["english_pooled"].float()
-    assert step(lambda states: english)[0] < 1e-9
-    wrong = english[0].clone(), english[1]
-    wrong[0][0] += 1  # the native row, which does not count
-    assert step(lambda states: wrong)[0] < 1e-9
-    wrong[0][1] += 1
-    assert step(lambda states: wrong)[0] > 1e-4
-
-
-def test_blocks_that_are_given_the_picture_of_an_earlier_pass_repeat_its_updates(
-    sd3: str,
-) -> None:
-    """Whatever the latents are."""
-    denoiser = build(sd3).frozen.denoiser
-    text = Base.open(sd3).text
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(2, 16, text.width, generator=generator)
-    pooled = torch.randn(2, text.pooled_width, generator=generator)
-    latents = torch.randn(2, 4, 4, 4, generator=generator)
-
-    def updates(latents: Tensor, given: Any = ()) -> PictureUpdates:
-        blocks = denoiser.blocks(), denoiser.picture_states
-        with PictureUpdates(*blocks, given) as found:
-            denoiser.predict(latents, torch.full((2,), 500.0), Conditioning(states, pooled))
-        return found
-
-    first = updates(latents)
-    assert len(first.outputs) == len(denoiser.blocks())
-    again = updates(latents + 1, first.asked)
-    torch.testing.assert_close(again.outputs, first.outputs)
-    free = updates(latents + 1)
-    assert not any(torch.allclose(a, b) for a, b in zip(free.outputs, first.outputs, strict=True))
+    with pytest.raises(ValueError, match="one attention: leave it out"):
+        build(sd3, warm_start_share=0.5)
 
 
 def test_without_pictures_both_passes_start_from_the_same_pure_noise(sd: str, sd3: str) -> None:
@@ -375,6 +318,11 @@ def test_without_pictures_both_passes_start_from_the_same_pure_noise(sd: str, sd
     settings = dataclasses.replace(built.settings, pretrained_model_name_or_path=sd3)
     with pytest.raises(ValueError, match="leaves nothing to match"):
         adapter_config(dataclasses.replace(settings, feature_weight=0.0))
+    for change in ({"variant": "seed"}, {"warm_start_share": 0.5}):
+        with pytest.raises(ValueError, match="learn from noisy pictures: leave out"):
+            adapter_config(dataclasses.replace(settings, **change))
+    with pytest.raises(ValueError, match="of noisy pictures: leave out"):
+        PeaParts(dataclasses.replace(settings, warm_start_draws=2), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("base", "pooled_width"), [("sd", None), ("sdxl", 20)])

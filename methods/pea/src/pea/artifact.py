@@ -43,6 +43,10 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
         raise ValueError(
             "output_weight and feature_weight are 0, which leaves nothing to match: raise one"
         )
+    if not settings.pictures and (settings.variant == "seed" or settings.warm_start_share):
+        raise ValueError(
+            "variant seed and a warm start learn from noisy pictures: leave out --pictures false"
+        )
     base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
     encoder_width, longest = encoder_shape(settings.text_encoder, settings.text_encoder_revision)
     config = {

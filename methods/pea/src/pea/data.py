@@ -28,11 +28,14 @@ class PeaParts(FrozenParts):
         """Opens the base that the settings name.
 
         Raises:
-            ValueError: `warm_start_draws` is negative, or the base has no cross-attention.
+            ValueError: `warm_start_draws` is negative, without pictures, or for a base without
+                cross-attention.
         """
         base = Base.open(settings.pretrained_model_name_or_path, settings.revision)
         if settings.warm_start_draws < 0:
             raise ValueError("warm_start_draws must be at least 0")
+        if settings.warm_start_draws and not settings.pictures:
+            raise ValueError("warm_start_draws are of noisy pictures: leave out --pictures false")
         if settings.warm_start_draws and not base.family.has_cross_attention:
             raise ValueError(
                 f"warm_start_draws are what cross-attentions are asked, and {base.id} has none"

@@ -32,9 +32,8 @@ class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
         pictures: start from noisy latents of pictures; false, as in X2I, from pure noise at the
             schedule's last timestep, so that shards and features need no pictures.
         warm_start_share: share of the run's steps, its first ones, in which the denoiser's
-            cross-attentions alone compare every caption of a picture with the English one; or, on
-            a base without cross-attention, in which each block is given the picture's states of the
-            English pass. 0, as published, distils from the first step.
+            cross-attentions alone compare every caption of a picture with the English one; 0, as
+            published, distils from the first step.
         warm_start_queries: positions of a picture, drawn anew in every step, that each
             cross-attention asks from in the warm start, or all of a layer with fewer; 0 for all of
             every layer.

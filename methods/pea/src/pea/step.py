@@ -52,23 +52,17 @@ def load_frozen(
 
     Raises:
         ValueError: the denoiser has no block of a number in `feature_blocks`, or no
-            cross-attention for `warm_start_queries`; there is no warm start for them; or a warm
-            start by blocks meets gradient checkpointing.
+            cross-attention for a warm start; or there is none for `warm_start_queries`.
     """
+    if settings.warm_start_share and not base.family.has_cross_attention:
+        raise ValueError(
+            f"warm_start_share needs cross-attentions, and {base.id} reads text and picture in one "
+            "attention: leave it out"
+        )
     if settings.warm_start_queries and not settings.warm_start_share:
         raise ValueError("warm_start_queries is of the warm start: give a warm_start_share too")
-    if settings.warm_start_queries and not base.family.has_cross_attention:
-        raise ValueError(
-            f"warm_start_queries ask cross-attentions, and {base.id} has none: leave it out"
-        )
     if settings.warm_start_draws and not settings.warm_start_share:
         raise ValueError("warm_start_draws is of the warm start: give a warm_start_share too")
-    is_joint = not base.family.has_cross_attention
-    if settings.warm_start_share and is_joint and settings.gradient_checkpointing:
-        raise ValueError(
-            f"the warm start gives blocks of {base.id} other states than their own, which "
-            "gradient_checkpointing would not recompute: leave out one of the two"
-        )
     if settings.feature_blocks:  # before the weights are read
         shape = base.wrap_denoiser(base.denoiser_on_meta(), resolution=settings.resolution)
         choose_layers(shape, settings)

@@ -25,7 +25,7 @@ from pea.data import frozen_parts
 from pea.optimizer import Muon
 from pea.settings import TrainSettings
 from pea.step import Frozen, load_frozen, pea_step
-from pea.warm_start import joint_start_step, warm_start_step
+from pea.warm_start import warm_start_step
 
 
 def train(settings: TrainSettings) -> Path:
@@ -49,9 +49,7 @@ def train(settings: TrainSettings) -> Path:
     for step in run.steps():
         for draws in run.micro_steps(step):
             batch = draw_rehearsal(next(batches), rehearsed, settings.rehearsal, draws)
-            if step <= warm_start and not base.family.has_cross_attention:
-                loss, parts = joint_start_step(adapter, frozen, batch, draws, settings)
-            elif step <= warm_start:
+            if step <= warm_start:
                 given = settings.warm_start_queries, bool(settings.warm_start_draws)
                 loss, parts = warm_start_step(adapter, frozen, batch, draws, *given)
             else:

@@ -5,8 +5,7 @@ Shapes: N captions, P positions of a picture, W width of a block, L tokens, C en
 width of the denoiser's text states.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,46 +13,9 @@ from torch import Tensor, nn
 
 from crosslingual.features.frozen_parts import placed
 from crosslingual.frozen.base import Conditioning
-from crosslingual.frozen.schedule import Generators, choose_language, drop_captions, one_a_row
+from crosslingual.frozen.schedule import Generators, drop_captions, one_a_row
 from pea.method import BlockOutputs, mean_over, squared_error
-from pea.settings import TrainSettings
-from pea.step import Frozen, draw_noisy
-
-
-class PictureUpdates(BlockOutputs):
-    """Collects what each block of a transformer adds to the picture's states (B, P, W), as
-    `outputs`, while it is entered.
-
-    With `given`, the picture's states that blocks were asked in an earlier pass (its `asked`), each
-    block gets those in place of what the block before it made. What it adds then differs from the
-    earlier pass by the text alone.
-    """
-
-    def __init__(
-        self,
-        blocks: Sequence[nn.Module],
-        read: Callable[[nn.Module, Any], Tensor],
-        given: Sequence[Tensor] = (),
-    ):
-        """`read` is that of `BlockOutputs`."""
-        super().__init__(blocks, read)
-        self.asked: list[Tensor] = []
-        self.given = given
-
-    def _ask(self, _module: nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, Any]:
-        states = self.given[len(self.asked)] if self.given else named["hidden_states"]
-        self.asked.append(states)
-        return inputs, {**named, "hidden_states": states}
-
-    def _keep(self, module: nn.Module, _inputs: Any, output: Any) -> None:
-        self.outputs.append(self.read(module, output) - self.asked[-1])
-
-    def __enter__(self) -> Self:
-        """Starts collecting."""
-        super().__enter__()
-        asked = [b.register_forward_pre_hook(self._ask, with_kwargs=True) for b in self.blocks]
-        self.handles += asked
-        return self
+from pea.step import Frozen
 
 
 class CrossAttentions(BlockOutputs):
@@ -123,14 +85,13 @@ def warm_start_loss(
     """The distance of what the frozen cross-attentions read from a caption and from its English
     translation, for the same questions; no paper's, but IAP's loss (arXiv 2305.11540) on PEA's
     adapter. Unlike a distance of the states, it compares no positions of the texts, whose words
-    may stand in another order. Where one attention reads text and picture, it is the distance of
-    what blocks add to equal states of the picture.
+    may stand in another order.
 
     L = mean_layers mean_rows (A_S - A_T)^2 / Var(A_T)
 
     Args:
-        student, teacher: answers of each layer or block (N, P, W), and pooled vectors (N, 1, P)
-            last where the base takes them. Each row is divided by the variance of its teacher.
+        student, teacher: answers of each layer (N, P, W), and pooled vectors (N, 1, P) last
+            where the base takes them. Each row is divided by the variance of its teacher.
         has_teacher_N: rows that count.
     """
     weight = has_teacher_N.float()
@@ -141,45 +102,6 @@ def warm_start_loss(
 
     loss = torch.stack([relative(s, t) for s, t in zip(student, teacher, strict=True)]).mean()
     return loss, {"warm_start": loss.detach()}
-
-
-def joint_start_step(
-    adapter: nn.Module,
-    frozen: Frozen,
-    batch: dict[str, Tensor],
-    draws: Generators,
-    settings: TrainSettings,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Computes the loss of a batch, and its parts, in the warm start of a base that reads text and
-    picture in one attention.
-
-    The English pipeline denoises the batch. In the student's pass each block is given the picture's
-    states of the English one, and what it adds to them is compared, and the pooled vector: an
-    error in the first blocks does not reach what the later ones are asked. The arguments are those
-    of `pea_step`.
-    """
-    denoiser, null = frozen.denoiser, frozen.null
-    device = denoiser.device
-    noisy = draw_noisy(frozen, batch, draws, settings)
-    chosen = choose_language(batch["has_language"], draws)
-
-    def with_empty(name: str, rows: Tensor) -> Tensor:
-        return drop_captions(placed(rows, device), null[name], noisy.dropped)
-
-    def denoise(text: Conditioning, given: Sequence[Tensor] = ()) -> PictureUpdates:
-        with PictureUpdates(denoiser.blocks(), denoiser.picture_states, given) as updates:
-            denoiser.predict(noisy.latents, noisy.timesteps, text)
-        return updates
-
-    english = (with_empty(name, batch[name]) for name in ("english_states", "english_pooled"))
-    states, pooled = english
-    with torch.no_grad():
-        teacher = denoise(Conditioning(states, pooled))
-    native_states = batch["multilingual_states"][torch.arange(len(chosen)), chosen]
-    read = adapter(with_empty("multilingual_states", native_states))
-    student = denoise(Conditioning(*read), teacher.asked)
-    answers = [*student.outputs, read[1][:, None]], [*teacher.outputs, pooled[:, None]]
-    return warm_start_loss(*answers, (~batch["native"] & batch["has_english"]).to(device))
 
 
 def warm_start_step(
