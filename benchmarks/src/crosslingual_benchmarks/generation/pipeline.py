@@ -46,8 +46,8 @@ def prepare_pipeline(pipe: Any, settings: GenerationSettings) -> Any:
         config = pipe.scheduler.config
         if type(pipe.scheduler).__name__ not in DDPM_LIKE or config.get("use_flow_sigmas"):
             raise ValueError(
-                "scheduler ddim is of diffusion, and this pipeline samples by flow matching: give "
-                "--scheduler base"
+                f"scheduler ddim is of diffusion, and this pipeline has a "
+                f"{type(pipe.scheduler).__name__}, as for flow matching: give --scheduler base"
             )
         # register_modules reaches the pipeline inside of a wrapper; setting an attribute does not
         pipe.register_modules(scheduler=DDIMScheduler.from_config(pipe.scheduler.config))

@@ -57,8 +57,8 @@ class GenerationSettings:
         num_prompts: prompts of a world (200 if not given) or of mg18 (all).
         num_motif_prompts: prompts of a world for each language's own motif.
         num_references: true pictures of a world.
-        prompt_split: split of a world whose scenes are asked for: test, val to choose settings, or
-            train for what captions that train say.
+        prompt_split: split of a world whose scenes are asked for: test; val to choose settings; or
+            train, whose captions arms may have read.
         prompt_seed: seed of the choice of prompts in a world and mg18.
         num_inference_steps: steps of the sampler; 20 on testbed, 50 elsewhere if not given.
         guidance_scale: scale of classifier-free guidance; 3 on testbed, 9 elsewhere if not given.

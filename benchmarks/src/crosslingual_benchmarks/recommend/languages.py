@@ -18,7 +18,7 @@ ABOUT = "≈"
 
 def by_language(results: Sequence[Result], languages: Sequence[str], wishes: Entry) -> list[Entry]:
     """What each arm has in the languages, by dataset and protocol; of pictures or of search alone
-    if one of them is wished for.
+    if one of them is wished for. Prompts of a training split do not count: arms may have read them.
 
     Returns:
         metric, measured_on, english (the English model on English prompts), kinds (what the methods
@@ -26,6 +26,7 @@ def by_language(results: Sequence[Result], languages: Sequence[str], wishes: Ent
         language), and the mean and the worst tenth over all foreign languages. A language without a
         line is expected to have the mean of the zero-shot languages of its kind.
     """
+    results = [line for line in results if line["protocol"].get("split") != "train"]
     wanted = [task for task, wish in WISHES.items() if wishes.get(wish)]
     tasks = wanted or list(TASKS)
     groups = [(group, TASKS[task]) for task in tasks for group in groups_of(results, task)]

@@ -122,8 +122,9 @@ def trikd_shape(state: dict[str, Tensor], num_heads: int) -> dict[str, Any]:
         own = TriKD({**shape, "num_heads": 1}).state_dict()
     if faults := differences(own, state):
         raise ValueError(
-            f"these are not the published projectors; {faults}; clip_projector is dim_proj or "
-            "c_projector there, and x_projector encoder_adapter or x_projector"
+            f"these are not the published projectors; {faults}; in the published files "
+            "clip_projector is called dim_proj or c_projector, and x_projector encoder_adapter or "
+            "x_projector"
         )
     with torch.device("meta"):
         TriKD(shape)  # refuses heads that do not divide the width
@@ -270,6 +271,8 @@ def rename_xlmr(state: dict[str, Tensor], path: str) -> tuple[dict[str, Tensor],
     needed = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
     needed += ("encoder.layer.0.intermediate.dense.weight",)
     missing = {name: torch.empty(0) for name in needed if name not in renamed}
+    if missing.keys() & unknown.keys():
+        raise ValueError(f"{path} has the names of transformers' XLM-R: give its folder instead")
     if missing:  # these tell the shape
         raise ValueError(f"{path} is not fairseq's XLM-R; {differences(missing, unknown)}")
     # XLM-R has one kind of segment, which fairseq leaves out

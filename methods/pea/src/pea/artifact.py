@@ -39,10 +39,13 @@ def adapter_config(settings: TrainSettings) -> dict[str, Any]:
             "feature_blocks names features to match, and this run matches none: use variant "
             "published and a feature_weight above 0, or leave it out"
         )
-    if not settings.output_weight and not settings.feature_weight:
+    distils = settings.variant == "published" and settings.warm_start_share < 1
+    if distils and not settings.output_weight and not settings.feature_weight:
         raise ValueError(
             "output_weight and feature_weight are 0, which leaves nothing to match: raise one"
         )
+    if not settings.pictures and settings.noise_offset:
+        raise ValueError("noise_offset is of noisy pictures: leave it out with --pictures false")
     if not settings.pictures and (settings.variant == "seed" or settings.warm_start_share):
         raise ValueError(
             "variant seed and a warm start learn from noisy pictures: leave out --pictures false"

@@ -158,10 +158,11 @@ class BlockOutputs:
         self.handles = [block.register_forward_hook(self._keep) for block in self.blocks]
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         """Stops collecting and keeps `outputs`."""
         for handle in self.handles:
             handle.remove()
+        assert error or len(self.outputs) >= len(self.blocks), "no block runs past its hook"
 
 
 def mean_over(errors_B: Tensor, rows_B: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class TrainSettings(settings.ContinualSettings, settings.DiffusionSettings):
         feature_blocks: numbers of the blocks, from 0, whose features are matched; all of them if
             none is named. Fewer blocks take less memory.
         output_weight: weight of the distance of the denoiser's predictions in the published loss;
-            0, as in X2I, matches features alone.
+            with 0, as in X2I, parallel captions match features alone.
         pictures: start from noisy latents of pictures; false, as in X2I, from pure noise at the
             schedule's last timestep, so that shards and features need no pictures.
         warm_start_share: share of the run's steps, its first ones, in which the denoiser's

@@ -193,6 +193,6 @@ def draw_noisy(
     if bool(native.any()):
         raise ValueError(
             "without pictures English alone can teach, and a sample has no parallel English "
-            "caption: leave such samples out, or leave out --pictures false"
+            "caption: write shards without such samples, or leave out --pictures false"
         )
     return frozen.noising.pure(len(native), settings.resolution, draws, stratified)

@@ -163,8 +163,9 @@ def _place(
 
 
 def _refuse_sequential_offload(*_: Any, **__: Any) -> NoReturn:
-    """Takes the place of a pipeline's own, which moves each layer by itself, and so a module that
-    several slots share twice, and none whose weights another module reads.
+    """Takes the place of a pipeline's own, which moves each layer when it is called. Slots that
+    share an encoder would move its layers twice, and an adapter that reads a layer's weights
+    without calling it would find them absent.
     """
     raise ValueError(
         "an adapter's text encoder does not move layer by layer: call enable_model_cpu_offload, or "

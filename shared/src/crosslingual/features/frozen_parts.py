@@ -85,6 +85,7 @@ class FrozenParts:
             "dtype": str(STORED).removeprefix("torch."),
             **({} if self.with_english else {"with_english": False}),
             **({"with_mask": True} if self.with_mask else {}),
+            **({"prompts": "small letters"} if self.base.family.prompt("A") == "a" else {}),
         }
 
     @torch.no_grad()

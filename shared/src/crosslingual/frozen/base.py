@@ -91,7 +91,8 @@ class Base:
 
     @staticmethod
     def open_known(id: str) -> "Base | None":
-        """The base if its configs are on this disk or well known, or else None: no network is used.
+        """The base if it is a folder or one whose shapes are embedded, or else None: no network is
+        used.
 
         Raises:
             FileNotFoundError, ValueError: as `open`.

@@ -5,7 +5,8 @@ AdamW's moments (8), DeepSpeed's own fp32 copy at ZeRO 1 to 3 (4), bf16 copies t
 of what trains (2), the moving average (4), and what the forward pass keeps for the backward pass,
 which includes bf16 copies of the frozen weights that gradients pass. Not counted: the CUDA context,
 workspaces of kernels, communication buckets (set in ds/*.json), fragmentation, norms that autocast
-keeps in fp32, and at ZeRO 3 the layers that are gathered at a time.
+keeps in fp32, features of a teacher that are matched, and at ZeRO 3 the layers that are gathered at
+a time.
 """
 
 from collections.abc import Callable, Mapping

@@ -119,6 +119,7 @@ def _leave_prompts_uncleaned(pipe: Any) -> None:
     @functools.wraps(encode)
     def encode_prompt(*args: Any, **kwargs: Any) -> tuple[Tensor | None, ...]:
         call = inspect.signature(encode).bind(*args, **kwargs)
-        return encode(**{**call.arguments, "clean_caption": False})
+        call.arguments["clean_caption"] = False
+        return encode(*call.args, **call.kwargs)
 
     pipe.encode_prompt = encode_prompt
