@@ -38,9 +38,14 @@ def train(settings: TrainSettings) -> Path:
         raise ValueError(
             "warm_start_draws are kept with features: give --train_data a folder of `pea features`"
         )
-    parts = frozen_parts(settings, run.ranks)
-    data = open_run_data(settings, parts, run.ranks, has_pictures=settings.pictures)
+    frozen_data = frozen_parts(settings, run.ranks)
+    data = open_run_data(settings, frozen_data, run.ranks, has_pictures=settings.pictures)
     held_out = validation_batch(settings)
+    if held_out is not None and settings.pictures and "latent_mean" not in held_out:
+        raise ValueError(
+            f"the features in {settings.validation_data} were made without pictures, which this "
+            "run validates by: make them anew"
+        )
     frozen = load_frozen(settings, base, data.null, run.ranks.device)
     adapter = start_adapter(settings, config)
     adapter = run.prepare(adapter, optimizer_of(settings, run.zero_stage))
