@@ -182,16 +182,17 @@ def check_fresh(found: Mapping[str, Any], made_of: Mapping[str, Any], folder: st
     `made_of` names have to agree.
     """
     for name, wanted in made_of.items():
+        if found.get(name) == wanted:
+            continue
         if name == "resolution" and found.get(name) is None:
             raise ValueError(
                 f"the features in {folder} were made without pictures, which this run needs: make "
                 "them anew"
             )
-        if found.get(name) != wanted:
-            raise ValueError(
-                f"the features in {folder} are stale: {name} was {found.get(name)!r} and is "
-                f"{wanted!r}; make them anew or change the setting"
-            )
+        raise ValueError(
+            f"the features in {folder} are stale: {name} was {found.get(name)!r} and is "
+            f"{wanted!r}; make them anew or change the setting"
+        )
 
 
 class FeatureLoader:
