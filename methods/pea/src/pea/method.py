@@ -162,7 +162,7 @@ class BlockOutputs:
         """Stops collecting and keeps `outputs`."""
         for handle in self.handles:
             handle.remove()
-        assert error or len(self.outputs) >= len(self.blocks), "no block runs past its hook"
+        assert error or len(self.outputs) >= len(self.blocks), "a block ran without its hook"
 
 
 def mean_over(errors_B: Tensor, rows_B: Tensor) -> Tensor:
