@@ -122,9 +122,8 @@ def trikd_shape(state: dict[str, Tensor], num_heads: int) -> dict[str, Any]:
         own = TriKD({**shape, "num_heads": 1}).state_dict()
     if faults := differences(own, state):
         raise ValueError(
-            f"these are not the published projectors; {faults}; in the published files "
-            "clip_projector is called dim_proj or c_projector, and x_projector encoder_adapter or "
-            "x_projector"
+            f"these are not the published projectors; {faults}; clip_projector is dim_proj or "
+            "c_projector in the published files, and x_projector is encoder_adapter or x_projector"
         )
     with torch.device("meta"):
         TriKD(shape)  # refuses heads that do not divide the width
