@@ -16,7 +16,15 @@ from PIL import Image
 
 from crosslingual.evaluation import generation
 from crosslingual.evaluation.generation import Arm, EvaluateSettings, evaluate_pipelines
-from crosslingual_worlds.emoji import LANGUAGES, evaluation, languages, names, packages, pictures
+from crosslingual_worlds.emoji import (
+    LANGUAGES,
+    evaluation,
+    languages,
+    names,
+    packages,
+    pictures,
+    source,
+)
 from crosslingual_worlds.emoji.source import emoji
 
 # An emoji of each split by the hash of its characters, and two that the base was never taught.
@@ -120,6 +128,15 @@ def test_few_names_are_foreign_names_of_as_many_emoji(fetched_world):
     told = said(**few, with_english=True)
     assert told.pop(ANT) == {"en": ["ant"], "de": ["Ameise"]}
     assert told == {text: {"en": [SAID["en"][text][0]]} for text in (SHARK, BANANA, BELL)}
+
+
+def test_few_names_are_not_those_that_prompts_ask_for_first():
+    """Both are drawn by the seed of a comparison, from one split."""
+    chosen = [names.Emoji(chr(0x4E00 + n), "", "", str(n), ()) for n in range(600)]
+    said = {"de": dict.fromkeys((one.text for one in chosen), "Name")}
+    few = {count: source._few(chosen, said, count, seed=0) for count in (30, 100)}
+    assert few[30] < few[100] and len(few[30] & set(chosen[:30])) <= 6  # 1.5 by chance
+    assert few[30] != source._few(chosen, said, 30, seed=1)
 
 
 def test_foreign_keywords_stand_beside_the_english_name(fetched_world):

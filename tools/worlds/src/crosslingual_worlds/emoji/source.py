@@ -10,6 +10,7 @@ those that the base was never taught; a method may train on their pictures, each
 culture's language alone, if that language trains, and the culture score asks for just these.
 """
 
+import hashlib
 import io
 import itertools
 import random
@@ -50,10 +51,11 @@ def emoji(
         with_english: adds to `train` the taught emoji of `val` and `test` with their English names
             alone, which the base knows too.
         num_names: the foreign names of so many emoji of `train` alone: those that all of the
-            languages name, in an order of `seed`, so that fewer are among more. `with_english`
-            keeps the English names of the others.
+            languages name, in an order of `seed` that is not the records' or the prompts', so that
+            fewer are among more. `with_english` keeps the English names of the others.
         balanced: repeats the records of `num_names`, where they are fewer than the English ones
-            beside them, until they are about as many.
+            beside them, until they are about as many. An emoji's repeats follow one another, so
+            that equal captions are encoded together, and once.
         num_culture_samples: records of the languages' own culture emoji to add, in turns, each
             named in its own language alone.
         picture_set: `noto`, `fluent`, `twemoji` or `openmoji`.
@@ -84,7 +86,7 @@ def emoji(
     chosen = _chosen(split, only_distinct)
     if split in ("train", "english"):
         random.Random(seed).shuffle(chosen)
-    few = chosen if num_names is None else _few(chosen, records.words, num_names)
+    few = chosen if num_names is None else _few(chosen, records.words, num_names, seed)
     num_records = Counter()  # by whether foreign languages name the emoji
     for one in chosen:
         named_in = languages if one in few else ["en"] if with_english else []
@@ -99,7 +101,7 @@ def emoji(
                 num_records[False] += 1
                 yield record
     times = round(num_records[False] / max(num_records[True], 1)) if balanced else 1
-    for number, one in itertools.product(range(1, times), [one for one in chosen if one in few]):
+    for one, number in itertools.product([e for e in chosen if e in few], range(1, times)):
         yield from records.of(one, languages, f"{one.split}-{one.key}-again-{number:03d}")
     for number, one in enumerate(_in_turns(languages, num_culture_samples)):
         yield from records.of(one, [one.culture], f"culture-{number:05d}-{one.key}")
@@ -198,14 +200,19 @@ def _chosen(split: str, only_distinct: bool) -> "list[Emoji]":
     return [one for one in taught_emoji() if split in (one.split, "english")]
 
 
-def _few(chosen: "list[Emoji]", words: dict[str, dict[str, str]], count: int) -> "set[Emoji]":
-    """The first `count` of the emoji that all languages name."""
+def _few(
+    chosen: "list[Emoji]", words: dict[str, dict[str, str]], count: int, seed: int
+) -> "set[Emoji]":
+    """`count` of the emoji that all languages name. Prompts of `train` are drawn by the same seed:
+    another order keeps the names that are read from being those that are asked for.
+    """
     named = [one for one in chosen if all(one.text in said for said in words.values())]
     if not 0 < count <= len(named):
         raise ValueError(
             f"num_names is {count}: {', '.join(words)} all name {len(named)} emoji of split train; "
             "ask for 1 to so many, or for fewer languages"
         )
+    named.sort(key=lambda one: hashlib.sha256(f"{one.key} {seed}".encode()).digest())
     return set(named[:count])
 
 
