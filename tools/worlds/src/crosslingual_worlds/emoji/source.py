@@ -50,9 +50,10 @@ def emoji(
             language of its culture; or `all`, every emoji in every language, to search among.
         with_english: adds to `train` the taught emoji of `val` and `test` with their English names
             alone, which the base knows too.
-        num_names: the foreign names of so many emoji of `train` alone: those that all of the
-            languages name, in an order of `seed` that is not the records' or the prompts', so that
-            fewer are among more. `with_english` keeps the English names of the others.
+        num_names: the foreign names of so many emoji of `train` alone, of those that all of the
+            languages name. `seed` chooses them, and fewer are among more. The order differs from
+            that of the records and of the prompts. `with_english` keeps the English names of the
+            others.
         balanced: repeats the records of `num_names`, where they are fewer than the English ones
             beside them, until they are about as many. An emoji's repeats follow one another, so
             that equal captions are encoded together, and once.
@@ -203,8 +204,8 @@ def _chosen(split: str, only_distinct: bool) -> "list[Emoji]":
 def _few(
     chosen: "list[Emoji]", words: dict[str, dict[str, str]], count: int, seed: int
 ) -> "set[Emoji]":
-    """`count` of the emoji that all languages name. Prompts of `train` are drawn by the same seed:
-    another order keeps the names that are read from being those that are asked for.
+    """`count` of the emoji that all languages name. Prompts of `train` are drawn by the same seed: the
+    order of a hash keeps the names that are read from being those that are asked for first.
     """
     named = [one for one in chosen if all(one.text in said for said in words.values())]
     if not 0 < count <= len(named):
