@@ -204,8 +204,8 @@ def _chosen(split: str, only_distinct: bool) -> "list[Emoji]":
 def _few(
     chosen: "list[Emoji]", words: dict[str, dict[str, str]], count: int, seed: int
 ) -> "set[Emoji]":
-    """`count` of the emoji that all languages name. Prompts of `train` are drawn by the same seed: the
-    order of a hash keeps the names that are read from being those that are asked for first.
+    """`count` of the emoji that all languages name. Prompts of `train` are drawn by the same seed:
+    the order of a hash keeps the names that are read from being those that are asked for first.
     """
     named = [one for one in chosen if all(one.text in said for said in words.values())]
     if not 0 < count <= len(named):
