@@ -22,11 +22,11 @@ NAMED = re.compile(r"(\w+)_(\d+)_names")
 TARGETS = {"a quarter of English": 0.25, "half of English": 0.5}
 TEXT = (
     "Each arm learns from the names of so many things in every language of the plots at once, in "
-    "the same seconds, and is asked for other things; where the data set's name ends in -train, "
-    "for things of the training split, of whose names it has read some or all. English is what "
-    "the English model has on English prompts. A target is reached at the first measured number "
-    "of names that has it; brackets hold the intervals of the lines, or the lowest and the highest "
-    "of several seeds."
+    "the seconds that the table of training has, and is asked for other things; where the data "
+    "set's name ends in -train, for things of the training split, of whose names it has read some "
+    "or all. English is what the English model has on English prompts. A target is reached at the "
+    "first measured number of names that has it; brackets hold the intervals of the lines, or the "
+    "lowest and the highest of several seeds."
 )
 
 Curves = dict[str, dict[int, Arm]]
