@@ -383,6 +383,13 @@ def test_kept_questions_are_of_each_picture_and_pass_and_of_the_settings(
         assert not torch.equal(arrays[name][1], again[name][1])
         assert not torch.equal(arrays[name][0, 0], arrays[name][0, 1])
     plain = PeaParts(dataclasses.replace(settings, warm_start_draws=0), torch.device("cpu"))
+    bare = PeaParts(dataclasses.replace(plain.settings, pictures=False), torch.device("cpu"))
+    for untaught in (
+        {"captions": [captions[0], {"de": ["ein Haus"]}]},
+        {"parallel": torch.tensor([True, False])},
+    ):
+        with pytest.raises(ValueError, match="sample two has no parallel English caption"):
+            bare.encode({**batch, "images": None, "keys": ["one", "two"], **untaught})
     assert plain.made_of.items() < parts.made_of.items()
     assert not any(
         name.startswith("asked_") for name in plain.encode({**batch, "keys": ["a", "b"]})

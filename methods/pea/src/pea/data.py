@@ -16,6 +16,7 @@ from crosslingual.frozen.base import Base, Denoiser
 from crosslingual.frozen.schedule import Noising
 from crosslingual.training.processes import Ranks
 from pea.settings import TrainSettings
+from pea.step import check_taught
 from pea.warm_start import CrossAttentions
 
 
@@ -75,8 +76,13 @@ class PeaParts(FrozenParts):
     def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The arrays of `FrozenParts.encode`; with `warm_start_draws`, of each cross-attention what
         it is asked as `asked_0` and so on (B, draws, P, W).
+
+        Raises:
+            ValueError: the settings train without pictures, and English cannot teach a sample.
         """
         arrays = super().encode(batch)
+        if not self.settings.pictures:
+            check_taught(arrays, batch["keys"])
         return arrays | (
             self._asked(arrays, batch["keys"]) if self.settings.warm_start_draws else {}
         )

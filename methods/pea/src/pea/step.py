@@ -5,6 +5,7 @@ One denoiser serves as teacher and student: the teacher's pass builds no graph, 
 activations but no weight gradients.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -189,10 +190,24 @@ def draw_noisy(
     """
     if settings.pictures:
         return frozen.noising.draw(batch, draws, stratified)
-    native = batch["native"] | ~batch["has_english"]
-    if bool(native.any()):
+    check_taught(batch)
+    return frozen.noising.pure(len(batch["native"]), settings.resolution, draws, stratified)
+
+
+def check_taught(arrays: Mapping[str, Tensor], keys: Sequence[str] | None = None) -> None:
+    """Whether English can teach every sample, as it has to without pictures.
+
+    Args:
+        arrays: `native` and `has_english` (B,).
+        keys: the samples' names, for the error.
+
+    Raises:
+        ValueError: one has no English caption, or none that its others translate.
+    """
+    untaught = (arrays["native"] | ~arrays["has_english"]).nonzero().flatten().tolist()
+    if untaught:
+        sample = f"sample {keys[untaught[0]]}" if keys else "a sample"
         raise ValueError(
-            "without pictures English alone can teach, and a sample has no parallel English "
+            f"without pictures English alone can teach, and {sample} has no parallel English "
             "caption: write shards without such samples, or leave out --pictures false"
         )
-    return frozen.noising.pure(len(native), settings.resolution, draws, stratified)
