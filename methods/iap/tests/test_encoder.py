@@ -210,7 +210,7 @@ def test_info_counts_what_of_the_unet_training_holds(
     base = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     settings = {"pretrained_model_name_or_path": base, "target_language": ["zh"], **changes}
     info(TrainSettings(text_encoder="FacebookAI/xlm-roberta-base", **settings))
-    assert f"holds the encoder and {held:,} parameters of the UNet" in capsys.readouterr().out
+    assert f"holds the encoder and {held:,} parameters of the denoiser" in capsys.readouterr().out
 
 
 def test_a_base_with_a_pooled_vector_gets_a_head_for_it() -> None:

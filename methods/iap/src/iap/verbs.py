@@ -153,6 +153,6 @@ def info(settings: "TrainSettings") -> dict[str, int]:
     title = (
         f"{config['base']}, encoder from {config['text_encoder']} ({settings.train_encoder}), "
         f"width {config['width']}; training from features holds the encoder and {found.held:,} "
-        "parameters of the UNet"
+        "parameters of the denoiser"
     )
     return print_info(title, found, frozen, trains="encoder")
