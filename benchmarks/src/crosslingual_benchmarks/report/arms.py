@@ -41,11 +41,11 @@ LABELS = {
     "text_space_mse_foreign": "text-space MSE, no English",
     "full_finetuning": "full fine-tuning",
     "random": "random (chance)",
+    "pea_longer": "PEA, longer",
+    "pea_alone": "PEA, longer, no English",
     "pea_keywords": "PEA, keywords too",
-    "pea_english": "PEA, all English names too",
     "pea_related": "PEA on relatives",
     "pea_transfer": "PEA, from relatives' adapter",
-    "text_space_mse_keywords": "text-space MSE, keywords too",
     **dict.fromkeys(UPPER_BOUNDS, "English upper bound"),
 }
 
